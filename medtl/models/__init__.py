@@ -1,0 +1,71 @@
+"""Every backbone obeys one contract: children stem, stage1 … stageN[, norm], callable on any slice of them."""
+
+from collections.abc import Collection
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+Train = bool | Collection[str]     # False, True, or the names of the children that are in training mode
+
+
+class Backbone(nn.Module):
+  """x → maps. Child 0 is the stem, child i is stage i, `norm` follows the last stage.
+
+  A subclass defines `stages`, `channels` and `child(i, value, train)`; it never knows that checkpoints exist.
+  """
+
+  @property
+  def stages(self) -> int:
+    """Return N, the number of stages."""
+    raise NotImplementedError
+
+  def child(self, index: int, value: Any, train: bool) -> Any:
+    """Apply child `index` (0 the stem, i stage i; after the last stage `norm`, where there is one)."""
+    raise NotImplementedError
+
+  def maps(self, value: Any) -> Any:
+    """Return what a slice returned as maps [b, *s, c], without class token and registers."""
+    return value
+
+  def token(self, value: Any) -> Any:
+    """Return the class token [b, d] of what a slice returned, or None where the architecture has none."""
+    return None
+
+  @nn.compact
+  def __call__(self, x: Any, *, train: Train, first: int = 0, last: int | None = None) -> Any:
+    """Run children [first, last): from a picture [b, *s, c] when first is 0, else from what [0, first) returned."""
+    count = self.stages + 1
+    last = count if last is None else last
+    if not 0 <= first <= last <= count:
+      raise ValueError(f'no slice [{first}, {last}) of {count} children (stem and {self.stages} stages)')
+    for index in range(first, last):
+      x = self.child(index, x, train if isinstance(train, bool) else child_name(index) in train)
+    return x
+
+
+def child_name(index: int) -> str:
+  """Return 'stem' for 0 and 'stage<i>' for i."""
+  return f'stage{index}' if index else 'stem'
+
+
+class Net(nn.Module):
+  """A backbone and a head: x [b, *s, c] in 0 … 1 → outputs, logits [b, classes] for a classifier.
+
+  `mean` and `std` (one number, or one per channel) are what the checkpoint was trained with, in the units of x.
+  """
+  backbone: Backbone
+  head: nn.Module
+  mean: tuple[float, ...] = (0.0,)
+  std: tuple[float, ...] = (1.0,)
+
+  def __call__(self, x: Any, *, train: Train, first: int = 0) -> Any:
+    """Run children [first, N + 1) and the head; with first > 0, x is what `features(…, last=first)` returned."""
+    value = self.features(x, train=train, first=first)
+    return self.head(value, self.backbone, train=train if isinstance(train, bool) else 'head' in train)
+
+  def features(self, x: Any, *, train: Train = False, first: int = 0, last: int | None = None) -> Any:
+    """Return what children [first, last) of the backbone make of x."""
+    if first == 0:
+      x = (x - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)
+    return self.backbone(x, train=train, first=first, last=last)

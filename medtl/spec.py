@@ -1,0 +1,173 @@
+"""Text in configs becomes callables: names are Python names, chains are 'a(1) | b(2)', literals only."""
+
+import ast
+import difflib
+import importlib
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from medtl.types import MedtlError
+
+
+class Call(NamedTuple):
+  """One parsed operation: `resize(224, 224)` is Call('resize', (224, 224), {})."""
+  name: str
+  args: tuple
+  kwargs: dict[str, Any]
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+  """Return a sentence that names the nearest right word and all of them.
+
+  >>> nearest('resise', ['resize', 'window'])
+  "did you mean 'resize'? There are: resize, window"
+  """
+  words = sorted(words)
+  close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+  hint = f'did you mean {close[0]!r}? ' if close else ''
+  return f'{hint}There are: {", ".join(words) or "none"}'
+
+
+def chain(text: str) -> list[Call]:
+  """Parse 'a(1, b=2) | c' into calls; arguments are literals, nothing is evaluated.
+
+  >>> chain('window(-1000, 400) | resize(8)')
+  [Call(name='window', args=(-1000, 400), kwargs={}), Call(name='resize', args=(8,), kwargs={})]
+  """
+  if not text.strip():
+    return []
+  try:
+    node: ast.expr = ast.parse(text.strip(), mode='eval').body
+  except SyntaxError as error:
+    raise MedtlError(f'cannot read {text!r}: {error.msg} at column {error.offset}; '
+                     "expected something like 'window(-1000, 400) | resize(224, 224)'") from None
+  calls: list[Call] = []
+  while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+    calls.insert(0, _call(node.right, text))
+    node = node.left
+  return [_call(node, text), *calls]
+
+
+def _call(node: ast.expr, text: str) -> Call:
+  if isinstance(node, ast.Name):
+    return Call(node.id, (), {})
+  if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+    raise MedtlError(f'cannot read {ast.unparse(node)!r} in {text!r}: expected name or name(arguments)')
+  try:
+    args = tuple(ast.literal_eval(value) for value in node.args)
+    kwargs = {word.arg or '**': ast.literal_eval(word.value) for word in node.keywords}
+  except ValueError:
+    raise MedtlError(f'{ast.unparse(node)!r} in {text!r}: arguments must be literals (numbers, strings, tuples)') from None
+  return Call(node.func.id, args, kwargs)
+
+
+def public(module: ModuleType) -> dict[str, Callable]:
+  """Return the functions and classes that a module defines itself and does not hide."""
+  return {name: value for name, value in vars(module).items()
+          if callable(value) and not name.startswith('_') and getattr(value, '__module__', '') == module.__name__}
+
+
+def bind(function: Callable, call: Call, what: str = '', given: tuple[str, ...] = ()) -> inspect.BoundArguments:
+  """Check a call's arguments against the signature; `given` are parameters that the caller fills in."""
+  where = what or call.name
+  signature = inspect.signature(function)
+  known = [name for name in signature.parameters if name not in given]
+  open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+  for name in call.kwargs:
+    if name not in known and not open_ended:
+      raise MedtlError(f'{where} has no key {name!r}; {nearest(name, known)}')
+  left = signature.replace(parameters=[signature.parameters[name] for name in known])
+  try:
+    return left.bind(*call.args, **call.kwargs)
+  except TypeError as error:
+    raise MedtlError(f'{where}: {error}; expected {call.name}{left}') from None
+
+
+def functions(text: str, module: ModuleType, given: tuple[str, ...] = ()) -> list[Callable]:
+  """Return the chain's operations, arguments bound; each still takes `given`, by position or by name."""
+  known = public(module)
+  bound = []
+  for call in chain(text):
+    if call.name not in known:
+      raise MedtlError(f'unknown operation {call.name!r} in {text!r}; {nearest(call.name, known)}')
+    bound.append(_fill(known[call.name], bind(known[call.name], call, given=given), given))
+  return bound
+
+
+def _fill(function: Callable, bound: inspect.BoundArguments, given: tuple[str, ...]) -> Callable:
+  kinds = {name: parameter.kind for name, parameter in inspect.signature(function).parameters.items()}
+  star, named = (), {}
+  for name, value in bound.arguments.items():
+    if kinds[name] is inspect.Parameter.VAR_POSITIONAL:
+      star = value
+    elif kinds[name] is inspect.Parameter.VAR_KEYWORD:
+      named.update(value)
+    else:
+      named[name] = value
+  if star:                                  # f(x, *size): what is given comes first, by position
+    return lambda *args: function(*args, *star, **named)
+  return lambda *args, **kwargs: function(**dict(zip(given, args, strict=False)), **named, **kwargs)
+
+
+def one(text: str, module: ModuleType, given: tuple[str, ...] = ()) -> Callable:
+  """Return the single operation that the text names."""
+  bound = functions(text, module, given)
+  if len(bound) != 1:
+    raise MedtlError(f'expected one operation, found {len(bound)} in {text!r}')
+  return bound[0]
+
+
+def find(name: str, package: str) -> Callable:
+  """Return the function that 'module.function' (or 'function') names inside a package: no registry, a name is a Python name."""
+  *path, last = name.split('.')
+  if not all(part.isidentifier() for part in (*path, last)):
+    raise MedtlError(f'{name!r} is not a name: expected module.function inside {package}')
+  target = '.'.join([package, *path])
+  try:
+    module = importlib.import_module(target)
+  except ModuleNotFoundError as error:
+    if not target.startswith(str(error.name)):
+      raise
+    raise MedtlError(f'no module {".".join(path)!r} in {package}; {nearest(".".join(path), siblings(package))}') from None
+  known = public(module)
+  if last not in known:
+    raise MedtlError(f'no function {last!r} in {target}; {nearest(last, known)}')
+  return known[last]
+
+
+def siblings(package: str) -> list[str]:
+  """Return the modules that a package holds, by listing its folder."""
+  import pkgutil
+  return [item.name for item in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+
+
+def component(config: Mapping[str, Any], package: str, what: str,
+              given: tuple[str, ...] = ()) -> tuple[Callable, dict[str, Any]]:
+  """Return (function, keyword arguments) of dict(name='module.function', …), keys checked against the signature."""
+  kwargs = dict(config)
+  name = kwargs.pop('name')
+  function = find(name, package)
+  bind(function, Call(name, (), kwargs), f'config.{what} ({name})', given)
+  return function, kwargs
+
+
+def steps(text: str | int, examples: int, batch: int, total: int = 0) -> int:
+  """Return a duration in steps; an epoch is ceil(examples / batch) steps.
+
+  >>> steps('2 epochs', examples=100, batch=32), steps('64 examples', 100, 32), steps('5%', 100, 32, total=200), steps(7, 100, 32)
+  (8, 2, 10, 7)
+  """
+  if isinstance(text, int) or str(text).isdigit():
+    return int(text)
+  match = re.fullmatch(r'([\d.]+)\s*(%|steps?|epochs?|examples?)', str(text).strip())
+  if not match:
+    raise MedtlError(f"cannot read the duration {text!r}: expected '100 steps', '3 epochs', '5000 examples' or '5%'")
+  number, unit = float(match[1]), match[2].rstrip('s')
+  if unit == '%' and not total:
+    raise MedtlError(f'{text!r} is a share of a total that is not known here; expected steps, epochs or examples')
+  scale = {'step': 1.0, 'epoch': math.ceil(examples / batch), 'example': 1 / batch, '%': total / 100}[unit]
+  return max(1, math.ceil(number * scale - 1e-9))

