@@ -1,0 +1,63 @@
+"""metrics.jsonl, TensorBoard and the console: the method names of clu.metric_writers, without TensorFlow."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=False, highlight=False, soft_wrap=True)
+
+
+class Writer:
+  """Writes scalars to `folder/metrics.jsonl` and TensorBoard; starts again at the restored step."""
+
+  def __init__(self, folder: Path, step: int = 0):
+    from tensorboardX import SummaryWriter
+    self.path = folder / 'metrics.jsonl'
+    rewind(self.path, step)
+    self.lines = self.path.open('a')
+    self.board = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1)
+
+  def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Write one record; values become floats."""
+    values = {name: float(value) for name, value in scalars.items()}
+    self.lines.write(json.dumps({'step': step, 'time': round(time.time(), 3), **values}) + '\n')
+    self.lines.flush()
+    for name, value in values.items():
+      self.board.add_scalar(name, value, step)
+
+  def flush(self) -> None:
+    """Write out what TensorBoard's writer still holds."""
+    self.board.flush()
+
+  def close(self) -> None:
+    """Close both files."""
+    self.lines.close()
+    self.board.close()
+
+
+def rewind(path: Path, step: int) -> None:
+  """Cut the records after `step` (and a half-written last line) off, so that a resumed run repeats none."""
+  if not path.exists():
+    return
+  kept = [line for line in path.read_text().splitlines(keepends=True) if line.endswith('\n') and json.loads(line)['step'] <= step]
+  aside = path.with_suffix('.part')
+  aside.write_text(''.join(kept))
+  aside.replace(path)
+
+
+def records(path: Path) -> list[dict[str, float]]:
+  """Return what `write_scalars` wrote."""
+  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def progress() -> Progress:
+  """Return a progress bar with elapsed and remaining time; silent where the console is no terminal."""
+  return Progress(TextColumn('[bold]{task.description}'), BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn(),
+                  TextColumn('eta'), TimeRemainingColumn(), TextColumn('{task.fields[note]}'), console=console,
+                  transient=False, disable=not sys.stdout.isatty())

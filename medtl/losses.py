@@ -1,0 +1,56 @@
+"""Losses: (outputs, y) -> [b]. Logits in, no reduction; y is a class [b] or a soft or multi-hot target [b, k]."""
+
+import jax
+import jax.numpy as jnp
+
+from medtl.types import MedtlError
+
+
+def target(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Array:
+  """Return y as probabilities [b, k], smoothed towards 1/k (Szegedy et al. 2016, section 7)."""
+  k = outputs.shape[-1]
+  soft = jax.nn.one_hot(y, k) if y.ndim == outputs.ndim - 1 else y.astype(jnp.float32)
+  return soft * (1 - smoothing) + smoothing / k
+
+
+def softmax(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Array:
+  """Return the cross-entropy of softmax(outputs [b, k]) against y [b] or [b, k].
+
+  >>> softmax(jnp.zeros((1, 4)), jnp.array([2])).round(4).tolist() == [1.3863]   # log 4
+  True
+  """
+  return -jnp.sum(target(outputs, y, smoothing) * jax.nn.log_softmax(outputs), -1)
+
+
+def sigmoid(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Array:
+  """Return the mean over k of the binary cross-entropies of sigmoid(outputs [b, k]) against y; for multi-label targets.
+
+  Smoothing draws each binary target towards one half.
+  """
+  hard = jax.nn.one_hot(y, outputs.shape[-1]) if y.ndim == outputs.ndim - 1 else y.astype(jnp.float32)
+  soft = hard * (1 - smoothing) + smoothing / 2
+  return jnp.mean(-soft * jax.nn.log_sigmoid(outputs) - (1 - soft) * jax.nn.log_sigmoid(-outputs), -1)
+
+
+def focal(outputs: jax.Array, y: jax.Array, gamma: float = 2.0) -> jax.Array:
+  """Return the focal loss −Σ t (1 − p)^γ log p over softmax probabilities (Lin et al. 2017, equation 4, without α)."""
+  logs = jax.nn.log_softmax(outputs)
+  return -jnp.sum(target(outputs, y) * (1 - jnp.exp(logs)) ** gamma * logs, -1)
+
+
+def ordinal(outputs: jax.Array, y: jax.Array) -> jax.Array:
+  """Return the CORN loss of k − 1 logits of P(y > j | y ≥ j) against grades y [b] (Shi et al. 2023, equation 7).
+
+  Each of the k − 1 binary tasks sees the examples with y ≥ j only; the losses are averaged over the tasks.
+  """
+  if y.ndim != outputs.ndim - 1:
+    raise MedtlError('the ordinal loss takes grades, not soft targets; remove mixup or choose another loss')
+  j = jnp.arange(outputs.shape[-1])
+  reached, above = y[:, None] >= j, y[:, None] > j
+  binary = -jnp.where(above, jax.nn.log_sigmoid(outputs), jax.nn.log_sigmoid(-outputs))
+  return jnp.sum(binary * reached, -1) / outputs.shape[-1]
+
+
+def mse(outputs: jax.Array, y: jax.Array) -> jax.Array:
+  """Return the mean squared error of outputs [b, k] against y [b, k], or against one-hot classes (Hui and Belkin 2021)."""
+  return jnp.mean((outputs - target(outputs, y)) ** 2, -1)

@@ -1,0 +1,192 @@
+"""ROOM 3. What moves, and how fast: one table of (regex on the parameter path, Rule) becomes one optax.multi_transform.
+
+First full match wins, every leaf is covered, a rule that matches nothing is an error. Frozen leaves get `set_to_zero` in the same jit
+as the gradient, so XLA drops their backward pass; clipping and EMA look at live leaves only.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from medtl import freeze as language
+from medtl import spec, tree
+from medtl.types import MedtlError, Tree
+
+
+class Rule(NamedTuple):
+  """How a group of leaves moves: a factor on the learning rate, and weight decay."""
+  lr: float = 1.0
+  decay: float = 0.0
+
+
+FROZEN = None
+Table = list[tuple[str, Rule | None]]
+
+
+class Partition(NamedTuple):
+  """The rule table applied to one tree of parameters."""
+  rules: Table
+  labels: Tree                                # a group's name for each leaf
+  live: Tree                                  # bool for each leaf
+  tx: optax.GradientTransformationExtraArgs   # update(gradients, opt, params, step=…)
+
+
+def children(params: Mapping[str, Any]) -> list[str]:
+  """Return the numbered children of the backbone in order: stem, stage1, …"""
+  names = params['backbone']
+  return ['stem', *sorted((name for name in names if name.startswith('stage')), key=lambda name: int(name[5:]))]
+
+
+def table(params: Tree, freeze: str, *, decay: float = 0.0, head_lr: float = 1.0, lr_decay: float = 1.0,
+          rules: Sequence[tuple[str, float, float]] = ()) -> Table:
+  """Return the rules: frozen first, then the user's (regex, lr factor, decay), then one or two for each live child.
+
+  `lr_decay` multiplies the rate once more for each stage further from the head (Clark et al. 2020, ELECTRA, section 3.2): stage N
+  has lr_decay, the stem lr_decay^(N+1), the head `head_lr`. Norms, biases and other vectors take no weight decay.
+  """
+  names = children(params)
+  frozen = [(pattern, FROZEN) for call in spec.functions(freeze, language, given=('children',)) for pattern in call(names)]
+  given: Table = [(pattern, Rule(*rest)) for pattern, *rest in rules]
+  generated: Table = [('head/.*/(kernel|embedding)', Rule(head_lr, decay)), ('head/.*', Rule(head_lr, 0.0))]
+  for index, name in reversed(list(enumerate(names))):
+    where = f'backbone/({name}|norm)' if index == len(names) - 1 else f'backbone/{name}'
+    rate = lr_decay ** (len(names) - index)
+    generated += [(f'{where}/(.*/)?kernel', Rule(rate, decay)), (f'{where}/.*', Rule(rate, 0.0))]
+  return frozen + given + _needed(frozen + given, generated, list(tree.flatten(params)))
+
+
+def _needed(before: Table, generated: Table, paths: Sequence[str]) -> Table:
+  """Return the generated rules that are the first match of some path: the user's own may leave none for them."""
+  left = [path for path in paths if not any(re.fullmatch(pattern, path) for pattern, _ in before)]
+  kept: Table = []
+  for pattern, rule in generated:
+    rest = [path for path in left if not re.fullmatch(pattern, path)]
+    if len(rest) < len(left):
+      kept.append((pattern, rule))
+    left = rest
+  return kept
+
+
+def label(params: Tree, rules: Table, phase: int = 0, before: Tree | None = None) -> Tree:
+  """Return a group name for each leaf: its rule and the phase in which it became live.
+
+  A leaf that becomes live later gets a group of its own, because one group has one Adam count: inside an older group its first update
+  would be scaled by the group's count and not by its own. `before` holds the previous phase's labels.
+  """
+  found = tree.label(params, [(pattern, index) for index, (pattern, _) in enumerate(rules)])
+  if before is None:
+    return jax.tree.map(lambda index: _name(rules[index][1], phase), found)
+
+  def name(index: int, old: str) -> str:
+    entered = old.rpartition(' since phase ')[2]
+    same = old != 'frozen' and old == _name(rules[index][1], entered)
+    return _name(rules[index][1], entered if same else phase)
+
+  return jax.tree.map(name, found, before)
+
+
+def _name(rule: Rule | None, phase: int | str) -> str:
+  return 'frozen' if rule is None else f'lr {rule.lr!r} decay {rule.decay!r} since phase {phase}'
+
+
+def partition(params: Tree, rules: Table, *, direction: Callable[[float], optax.GradientTransformation], lr: float,
+              schedule: Callable[[jax.Array], jax.Array], clip: float = 0.0, ema: float = 0.0, phase: int = 0,
+              before: Tree | None = None) -> Partition:
+  """Return the partition of `params` (arrays or shapes) by the table.
+
+  `direction` maps a weight decay to the optimizer's direction (adamw, sgd). The rate is lr · rule.lr · schedule(step) with the run's own
+  step, never a group's count. `clip` bounds the global norm of the live gradients (0: off), `ema` > 0 keeps an average of the live leaves.
+  """
+  labels = label(params, rules, phase, before)
+  live = jax.tree.map(lambda name: name != 'frozen', labels)
+  if not any(jax.tree.leaves(live)):
+    raise MedtlError('every parameter is frozen; leave the head live, for instance freeze="depth(1.0)"')
+  groups: dict[str, optax.GradientTransformation] = {'frozen': optax.set_to_zero()}
+  for name in sorted(set(jax.tree.leaves(labels)) - {'frozen'}):
+    rate, decay = (float(word) for word in re.findall(r'(?:lr|decay) (\S+)', name))
+    parts = [direction(decay), scale(lr * rate, schedule), *([average(ema)] if ema else [])]
+    groups[name] = optax.chain(*parts)
+  tx = optax.multi_transform(groups, labels)
+  if clip:
+    tx = optax.chain(optax.masked(optax.clip_by_global_norm(clip), live), tx)
+  return Partition(rules, labels, live, optax.with_extra_args_support(tx))
+
+
+def scale(lr: float, schedule: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformationExtraArgs:
+  """Return a transformation that multiplies by −lr · schedule(step), the step given by the caller."""
+  def update(updates: Tree, state: Any, params: Tree = None, *, step: jax.Array, **_: Any) -> tuple[Tree, Any]:
+    factor = -lr * schedule(step)
+    return jax.tree.map(lambda u: (u * factor).astype(u.dtype), updates), state
+  return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+class Average(NamedTuple):
+  """State of `average`."""
+  ema: Tree
+
+
+def average(decay: float) -> optax.GradientTransformation:
+  """Return a transformation that changes nothing and keeps ema ← decay · ema + (1 − decay) · (params + updates)."""
+  def update(updates: Tree, state: Average, params: Tree = None) -> tuple[Tree, Average]:
+    return updates, Average(jax.tree.map(lambda e, p, u: decay * e + (1 - decay) * (p + u), state.ema, params, updates))
+  return optax.GradientTransformation(lambda params: Average(jax.tree.map(jnp.copy, params)), update)
+
+
+def averaged(opt: Tree, params: Tree) -> Tree:
+  """Return params with the leaves that have an average replaced by it; without an average, params as they are."""
+  means = {path.partition('/ema/')[2]: leaf for path, leaf in tree.flatten(opt).items() if '/ema/' in path}
+  return tree.unflatten({path: means.get(path, leaf) for path, leaf in tree.flatten(params).items()})
+
+
+def carry(old: Tree, new: Tree) -> Tree:
+  """Return the optimizer state `new` of a phase with what `old`, the previous phase's, has under the same group and path."""
+  known = tree.flatten(old)
+  return jax.tree_util.tree_map_with_path(lambda keys, leaf: known.get(tree.path_of(keys), leaf), new)
+
+
+def live_children(live: Tree) -> tuple[str, ...]:
+  """Return the children with a live leaf, the only ones applied in training mode: 'stem', 'stage3', 'head' …"""
+  paths = [path.removeprefix('backbone/').partition('/')[0] for path, alive in tree.flatten(live).items() if alive]
+  names = dict.fromkeys(paths)
+  if 'norm' in names:                                  # it follows the last stage and has no mode of its own
+    names.pop('norm')
+  return tuple(names)
+
+
+def frozen_depth(live: Tree) -> int:
+  """Return how many children, counted from the stem, are frozen whole; N + 1 when the backbone is (the norm with it)."""
+  names, alive = children(live), set(live_children(live))
+  if any(tree.flatten(live['backbone'].get('norm', {})).values()):
+    alive.add(names[-1])
+  return next((index for index, name in enumerate(names) if name in alive), len(names))
+
+
+@contextlib.contextmanager
+def frozen_norms(live: Tree) -> Iterator[None]:
+  """Within, a BatchNorm none of whose leaves is live uses its running average and keeps its statistics bit for bit."""
+  alive = [path for path, value in tree.flatten(live).items() if value]
+
+  def intercept(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+    if isinstance(context.module, nn.BatchNorm) and context.method_name == '__call__':
+      where = '/'.join(context.module.path) + '/'
+      if not any(path.startswith(where) for path in alive):
+        kwargs = {**kwargs, 'use_running_average': True}
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(intercept):
+    yield
+
+
+def summary(parts: Partition, params: Tree) -> list[dict[str, Any]]:
+  """Return a row for each rule: pattern, learning-rate factor (None: frozen), decay, how many leaves and numbers it takes."""
+  index = tree.label(params, [(pattern, i) for i, (pattern, _) in enumerate(parts.rules)])
+  sizes = list(zip(jax.tree.leaves(index), (leaf.size for leaf in jax.tree.leaves(params)), strict=True))
+  return [{'pattern': pattern, 'lr': rule and rule.lr, 'decay': rule and rule.decay,
+           'leaves': sum(i == number for i, _ in sizes), 'parameters': sum(size for i, size in sizes if i == number)}
+          for number, (pattern, rule) in enumerate(parts.rules)]

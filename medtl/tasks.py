@@ -1,0 +1,68 @@
+"""What is learned, as three pure functions (init, loss, measure) of a net and a loss."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from medtl import partition
+from medtl.types import Batch, Logs, MedtlError, Task, Tree
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+KINDS = ('multiclass', 'binary', 'multilabel', 'ordinal')
+
+
+def outputs(kind: str, classes: int) -> int:
+  """Return how many logits a head needs."""
+  if kind not in KINDS:
+    raise MedtlError(f'unknown kind of task {kind!r}; there are: {", ".join(KINDS)}')
+  if kind == 'binary' and classes != 2:
+    raise MedtlError(f"kind='binary' expects 2 classes, the data has {classes}; choose kind='multiclass'")
+  return classes - 1 if kind == 'ordinal' else classes
+
+
+def probabilities(logits: jax.Array, kind: str) -> jax.Array:
+  """Return [b, k] probabilities: softmax, sigmoid, or for CORN P(y = j) = P(y ≥ j) − P(y ≥ j+1) (Shi et al. 2023, equation 2)."""
+  logits = logits.astype(jnp.float32)
+  if kind == 'multilabel':
+    return jax.nn.sigmoid(logits)
+  if kind == 'ordinal':
+    above = jnp.cumprod(jax.nn.sigmoid(logits), -1)
+    return -jnp.diff(above, axis=-1, prepend=1.0, append=0.0)
+  return jax.nn.softmax(logits)
+
+
+def supervised(net: Any, loss: Loss, *, kind: str, live: Tree | None = None, first: int = 0,
+               class_weights: Sequence[float] | None = None) -> Task:
+  """Return the task of predicting y from x.
+
+  `live` (bool for each parameter) says what moves: a child without a live leaf is applied with train=False, a frozen BatchNorm keeps its
+  statistics. With first > 0, x is what the children below `first` made of the picture. `class_weights` [k] multiply an example's
+  loss; the mean is over examples, so weights that average one keep the loss's scale.
+  """
+  train: Collection[str] = partition.live_children(live) if live is not None else ()
+
+  def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
+    variables = net.init(key, batch.x, train=False)
+    return variables['params'], {name: value for name, value in variables.items() if name != 'params'}
+
+  def each(logits: jax.Array, y: jax.Array) -> jax.Array:
+    values = loss(logits.astype(jnp.float32), y)
+    if class_weights is None:
+      return values
+    weights = jnp.asarray(class_weights, jnp.float32)
+    return values * (weights[y] if y.ndim == 1 else jnp.sum(weights * y, -1) / jnp.maximum(1e-9, jnp.sum(y, -1)))
+
+  def mean_loss(params: Tree, extra: Tree, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Tree, Logs]]:
+    with partition.frozen_norms(live):
+      logits, changed = net.apply({'params': params, **extra}, batch.x, train=train, first=first, mutable=list(extra),
+                                  rngs={'dropout': key})
+    value = jnp.sum(jnp.where(batch.mask, each(logits, batch.y), 0.0)) / jnp.maximum(1, jnp.sum(batch.mask))
+    return value, ({**extra, **changed}, {'loss': value})
+
+  def measure(params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
+    logits = net.apply({'params': params, **extra}, batch.x, train=False, first=first)
+    return {'score': probabilities(logits, kind), 'loss': loss(logits.astype(jnp.float32), batch.y)}
+
+  return Task(init, mean_loss, measure)
