@@ -1,0 +1,133 @@
+"""Laws of splitting: nobody on two sides, everybody tested once, classes spread, any order, any machine."""
+
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
+
+from medtl.data import split as splits
+from medtl.types import MedtlError
+
+REAL = Path(os.environ.get('MEDTL_REAL', Path(__file__).parents[2] / 'shared')) / 'data'
+
+
+def table(patients: int = 60, classes: int = 3, seed: int = 0, **columns) -> dict[str, np.ndarray]:
+  """A patient has one class and 1 … 9 pictures."""
+  random = np.random.RandomState(seed)
+  images = random.randint(1, 10, patients)
+  patient = np.repeat([f'p{number}' for number in range(patients)], images)
+  y = np.repeat(random.choice(classes, patients, p=np.arange(1, classes + 1) / sum(range(classes + 1))), images)
+  return dict(row=np.arange(len(y)), y=y, patient=patient, **columns)
+
+
+@settings(max_examples=25, deadline=None)
+@given(patients=st.integers(6, 40), folds=st.integers(3, 6), seed=st.integers(0, 99), val=st.integers(0, 1))
+def test_each_example_is_tested_once_and_no_patient_sits_on_two_sides(patients, folds, seed, val):
+  data = table(patients, seed=seed)
+  tested = []
+  for fold in range(folds):
+    index = splits.split(data, folds=folds, fold=fold, seed=seed, val=val)
+    assert list(index) == (['train', 'val', 'test'] if val else ['train', 'test'])
+    assert sorted(np.concatenate(list(index.values()))) == list(range(len(data['y'])))
+    owners = [set(data['patient'][rows]) for rows in index.values()]
+    assert len(set().union(*owners)) == sum(map(len, owners)) and splits.leaks(data, index) == []
+    tested.append(index['test'])
+  assert sorted(np.concatenate(tested)) == list(range(len(data['y'])))
+
+
+def test_the_order_of_examples_and_of_columns_changes_nothing():
+  data = table()
+  data['file'] = np.array([f'{number}.png' for number in data['row']])
+  order = np.random.RandomState(1).permutation(len(data['y']))
+  mixed = {name: column[order] for name, column in reversed(data.items())}
+  a, b = splits.split(data, fold=2, seed=3), splits.split(mixed, fold=2, seed=3)
+  for side in a:
+    assert set(data['file'][a[side]]) == set(mixed['file'][b[side]])
+  assert splits.split_hash(data, a) == splits.split_hash(mixed, b)
+  assert splits.split_hash(data, a) != splits.split_hash(data, splits.split(data, fold=2, seed=4))
+
+
+def test_a_deal_worked_by_hand_stays_as_it_is():
+  """Sizes 3 1 1 1 of one class into two folds: 3 | 1 1 1; and a snapshot, because seeds are written into papers."""
+  data = dict(row=np.arange(6), y=np.zeros(6, int), patient=np.array(list('aaabcd')))
+  number = splits.deal(data, 'patient', 2, 0)
+  assert len(set(number[:3])) == 1 and set(number[3:]) == {1 - number[0]}
+  assert splits.split_hash(table(), splits.split(table(), seed=7)).startswith('f439c0e8a1fc')
+
+
+def test_classes_are_spread_as_evenly_as_scikit_learn_does():
+  data = table(120, classes=4, seed=5)
+  share = np.bincount(data['y']) / 5
+
+  def worst(tests) -> float:
+    return max(np.abs(np.bincount(data['y'][rows], minlength=4) / share - 1).max() for rows in tests)
+
+  ours = worst(splits.split(data, fold=fold)['test'] for fold in range(5))
+  theirs = worst(rows for _, rows in StratifiedGroupKFold(5).split(data['y'], data['y'], data['patient']))
+  assert ours < 0.15 and ours <= theirs + 0.02
+
+
+def test_equal_pictures_stay_together_also_across_patients():
+  data = table()
+  data['content'] = np.array([f'{number}' for number in data['row']])
+  owned = [np.flatnonzero(data['patient'] == f'p{number}') for number in range(1, 7)]
+  for one, other in pairwise(owned):                           # a chain p1 ~ p2 ~ … ~ p6 by different pictures
+    data['content'][other[0]] = data['content'][one[-1]]
+  for by in ('patient', 'image'):
+    for fold in range(5):
+      assert splits.leaks({'row': data['row'], 'content': data['content']}, splits.split(data, by=by, fold=fold)) == []
+  homes = splits.deal(data, 'patient', 5, 0)
+  assert len({homes[rows[0]] for rows in owned}) == 1
+
+
+def test_many_labels_are_each_spread():
+  random = np.random.RandomState(0)
+  y = (random.rand(400, 3) < [0.5, 0.2, 0.05]).astype(np.float32)
+  data = dict(row=np.arange(400), y=y)
+  shares = np.array([y[splits.split(data, by='image', fold=fold)['test']].sum(0) for fold in range(5)]) / (y.sum(0) / 5)
+  assert np.abs(shares - 1).max() < 0.3
+
+
+def test_the_publishers_split_is_honoured_and_its_train_gives_the_missing_val():
+  data = table()
+  side = np.where(np.isin(data['patient'], [f'p{number}' for number in range(12)]), 'test', 'train')
+  index = splits.split(data | {'split': side}, by='publisher')
+  np.testing.assert_array_equal(index['test'], np.flatnonzero(side == 'test'))
+  assert splits.leaks(data, index) == [] and 0.1 < len(index['val']) / (side == 'train').sum() < 0.3
+  side[side == 'train'] = np.where(data['y'][side == 'train'] == 0, 'val', 'train')
+  np.testing.assert_array_equal(splits.split(data | {'split': side}, by='publisher')['val'], np.flatnonzero(side == 'val'))
+
+
+def test_a_leak_stops_and_is_named_unless_it_is_allowed():
+  data = table() | {'split': np.where(np.arange(len(table()['y'])) % 2, 'train', 'test')}
+  index = splits.split(data, by='publisher')
+  with pytest.raises(MedtlError, match=r'patient p0 in train and.* test.*allow_leak'):
+    splits.check(data, index)
+  assert len(splits.check(data, index, allow_leak=True)) >= 50
+  with pytest.raises(MedtlError, match='patient'):
+    splits.check(data, splits.split(data, by='image'))
+
+
+@pytest.mark.parametrize('keys, without, words', [
+    (dict(by='patient'), 'patient', "by='image'"), (dict(by='publisher'), 'split', 'no column'), (dict(by='site'), '', 'expected'),
+    (dict(fold=5), '', 'fold < folds'), (dict(folds=2), '', 'folds - 2'), (dict(by='publisher'), '', "holds .'extra'")])
+def test_wrong_splits_say_what_is_right(keys, without, words):
+  data = table() | {'split': np.full(len(table()['y']), 'extra')}
+  with pytest.raises(MedtlError, match=words):
+    splits.split({name: column for name, column in data.items() if name != without}, **keys)
+
+
+def test_an_example_without_patient_is_named():
+  data = table()
+  data['patient'][4] = ''
+  with pytest.raises(MedtlError, match=r'1 examples.*row 4'):
+    splits.split(data)
+
+
+def test_none_is_everything():
+  np.testing.assert_array_equal(splits.split(table(), by='none')['test'], np.arange(len(table()['y'])))
