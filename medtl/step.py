@@ -74,9 +74,6 @@ def compiled(**parts: Any) -> Callable[[State, Batch], Pair]:
   return jax.jit(step, donate_argnums=0)
 
 
-def cost(step: Any, state: State, batch: Batch) -> dict[str, float]:
-  """Return {'flops', 'bytes'} of a compiled step by XLA's own count: FLOPs of one step, peak bytes of arguments and temporaries."""
-  program = step.lower(state, batch).compile()
-  analysis, memory = program.cost_analysis(), program.memory_analysis()
-  return {'flops': float(analysis.get('flops', float('nan'))),
-          'bytes': float(memory.argument_size_in_bytes + memory.temp_size_in_bytes)}
+def flops(step: Any, state: State, batch: Batch) -> float:
+  """Return the floating-point operations of one step as XLA counts them in the program it is given (arrays or shapes)."""
+  return float((step.lower(state, batch).cost_analysis() or {}).get('flops', float('nan')))

@@ -1,0 +1,45 @@
+"""Every key of a run, each with its meaning. A config starts from here, replaces whole components, and returns the result locked."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  """Return the defaults, locked: an unknown key is an error."""
+  config = ConfigDict()
+  config.seed = 0                       # weights of the head, order of the examples, augmentation
+  # What is read. name: a function of medtl/data; its own keys stand beside split and ops, and are checked against its signature.
+  config.data = dict(name='phantom.load', split=dict(by='patient', folds=5, fold=0, seed=0), ops='')
+  # What computes. name: a factory of medtl/models; weights: a name of its WEIGHTS, a file, 'run:<folder or config>', or '' for scratch.
+  config.model = dict(name='resnet.resnet18', weights='')
+  config.mean = ()                      # of the input (0 … 1), one number or one per channel; () = the checkpoint's, or the data's from scratch
+  config.std = ()                       # likewise
+  config.head = dict(name='linear')     # a function of medtl/models/heads.py and its keys
+  config.fresh = ('head/.*',)           # leaves that do not come from the checkpoint
+  # What is learned. kind: multiclass | binary | multilabel | ordinal; loss: a function of medtl/losses.py.
+  config.task = dict(kind='multiclass', loss='softmax')
+  config.augment = ''                   # on the device, medtl/data/augment.py: 'flip | rotate(10) | mixup(0.2)'
+  config.sampling = ''                  # '' = every example once an epoch; 'balanced' = classes equally often
+  config.class_weights = ''             # '' | 'balanced' = inverse to the class's frequency, mean one
+  # What moves, and when: a tuple of (freeze, duration).
+  config.phases = (('none', '10 epochs'),)
+  config.optimizer = 'adamw'            # medtl/optimizer.py
+  config.lr = 1e-3                      # at the head, before its factor and the schedule
+  config.head_lr = 1.0                  # factor for the head
+  config.lr_decay = 1.0                 # factor for each stage further from the head
+  config.decay = 1e-4                   # weight decay of kernels
+  config.rules = ()                     # (regex, factor on lr, decay) before the generated ones
+  config.schedule = "cosine(warmup='5%')"   # medtl/schedule.py, over the whole run
+  config.clip = 1.0                     # bound on the norm of the live gradients; 0.0 = off
+  config.ema = 0.0                      # decay of an average of the live leaves, used for evaluation; 0.0 = off
+  config.batch = 32                     # examples a step
+  config.accumulate = 1                 # parts that a batch is cut into, to save memory
+  config.dtype = 'float32'              # of the computation: float32 | bfloat16; parameters are float32
+  config.cache = 'auto'                 # frozen prefix computed once: auto (where no augmentation and it pays) | on (without augmentation) | off
+  # When to look, and what to keep.
+  config.monitor = 'auroc'              # the validation metric that chooses the best checkpoint
+  config.every = '1 epochs'             # evaluation and checkpoint
+  config.patience = 0                   # evaluations without improvement that end a phase; 0 = never
+  config.resamples = 1000               # of the bootstrap
+  config.workers = 2                    # threads that read
+  config.compare = ()                   # (name, ((key, value), …)): runs beside this one that its report compares it with
+  return config.lock()

@@ -1,0 +1,73 @@
+"""What the tests share: a toy backbone that obeys the contract, and the place of real data."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medtl.models import Backbone, Net
+from medtl.types import Batch
+
+REAL = Path(os.environ.get('MEDTL_REAL', Path(__file__).parents[2] / 'shared'))
+
+
+@pytest.fixture(scope='session')
+def real():
+  """The folder of real data and checkpoints, which the project does not ship."""
+  if not (REAL / 'data').is_dir():
+    pytest.skip(f'real medical data is not at {REAL} (set MEDTL_REAL)')
+  return REAL
+
+
+class Toy(Backbone):
+  """Vectors [b, 12]; each stage Dense, BatchNorm, Dropout."""
+  width: int = 12
+  count: int = 3
+
+  @property
+  def stages(self):
+    return self.count
+
+  def child(self, index, value, train):
+    return ToyStage(self.width, name=f'stage{index}' if index else 'stem')(value, train)
+
+
+class ToyStage(nn.Module):
+  width: int
+
+  @nn.compact
+  def __call__(self, x, train):
+    x = nn.Dense(self.width, name='dense')(x)
+    x = nn.BatchNorm(momentum=0.9, name='norm1')(x, use_running_average=not train)
+    return nn.Dropout(0.1)(nn.relu(x), deterministic=not train)
+
+
+class ToyHead(nn.Module):
+  classes: int = 3
+
+  @nn.compact
+  def __call__(self, value, backbone, *, train):
+    return nn.Dense(self.classes, name='dense')(value)
+
+
+@pytest.fixture(scope='session')
+def net():
+  return Net(Toy(), ToyHead())
+
+
+@pytest.fixture(scope='session')
+def batch():
+  random = np.random.RandomState(0)
+  return Batch(jnp.asarray(random.randn(8, 12), jnp.float32), jnp.arange(8) % 3, jnp.ones(8, bool), jnp.arange(8))
+
+
+@pytest.fixture(scope='session')
+def variables(net, batch):
+  found = net.init(jax.random.key(0), batch.x, train=False)
+  return found['params'], {'batch_stats': found['batch_stats']}

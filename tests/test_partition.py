@@ -1,0 +1,179 @@
+"""The rule table: what is frozen stands still, what is live moves as a literal computation says, and freezing is free."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from medtl import freeze, losses, optimizer, partition, spec, step, tasks, tree
+from medtl.types import MedtlError, State
+
+CHILDREN = ['stem', 'stage1', 'stage2', 'stage3']
+
+
+def build(params, freeze='none', phase=0, before=None, direction=optimizer.adamw, lr=0.1, schedule=lambda step: 1.0, **keys):
+  split = {name: keys.pop(name) for name in ('decay', 'head_lr', 'lr_decay', 'rules') if name in keys}
+  rules = partition.table(params, freeze, **split)
+  return partition.partition(params, rules, direction=direction, lr=lr, schedule=schedule, phase=phase, before=before, **keys)
+
+
+def start(parts, variables):
+  params, extra = jax.tree.map(jnp.array, variables)
+  return State(jnp.zeros((), jnp.int32), params, extra, jax.jit(parts.tx.init)(params), jax.random.key(0))
+
+
+def trained(net, parts, variables, batch, steps=3, **keys):
+  task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  move = step.compiled(task=task, tx=parts.tx, live=parts.live, **keys)
+  state = start(parts, variables)
+  for _ in range(steps):
+    state, logs = move(state, batch)
+  return state, logs
+
+
+STRATEGIES = ['none', 'depth(0)', 'depth(2)', 'depth(0.5)', 'depth(4)', 'match(".*/stage2/.*")', 'all_but_norms', 'all_but_biases',
+              'all_but("backbone/stage2/.*")', 'depth(1) | match("backbone/stage3/.*")']
+
+
+@pytest.mark.parametrize('text', STRATEGIES)
+def test_frozen_leaves_and_their_statistics_stay_bit_identical(net, variables, batch, text):
+  parts = build(variables[0], text, decay=0.1, clip=1.0)
+  state, _ = trained(net, parts, variables, batch)
+  before, after, live = (tree.flatten(value) for value in (variables[0], state.params, parts.live))
+  assert all(np.array_equal(before[path], after[path]) != live[path] for path in before), 'a frozen leaf moved or a live one did not'
+  old, new = (tree.flatten(value['batch_stats']) for value in (variables[1], state.extra))
+  for path in old:
+    norm = path.rpartition('/')[0]
+    alive = any(value for other, value in live.items() if other.startswith(norm + '/'))
+    assert np.array_equal(old[path], new[path]) != alive, path
+
+
+@pytest.mark.parametrize(('text', 'frozen'), [
+  ('none', []), ('depth(1)', ['stem']), ('depth(0.5)', ['stem', 'stage1']), ('depth(3)', CHILDREN[:3]), ('depth(1.0)', CHILDREN),
+])
+def test_depth_freezes_children_from_the_stem_on(variables, text, frozen):
+  parts = build(variables[0], text)
+  live = partition.live_children(parts.live)
+  assert [name for name in CHILDREN if name not in live] == frozen and 'head' in live
+  assert partition.frozen_depth(parts.live) == len(frozen)
+
+
+def test_a_norm_after_the_last_stage_is_frozen_with_it():
+  params = {'backbone': {name: {'kernel': jnp.ones((2, 2))} for name in ('stem', 'stage1')} | {'norm': {'scale': jnp.ones(2)}},
+            'head': {'dense': {'kernel': jnp.ones((2, 2))}}}
+  probe, last = build(params, 'depth(2)'), build(params, 'depth(1)')
+  assert not probe.live['backbone']['norm']['scale'] and last.live['backbone']['norm']['scale']
+  assert partition.frozen_depth(probe.live) == 2 and partition.frozen_depth(last.live) == 1
+  only_norm = build(params, 'match("backbone/stem/.*|backbone/stage1/.*")')
+  assert partition.frozen_depth(only_norm.live) == 1, 'a live norm needs the last stage recomputed'
+
+
+@pytest.mark.parametrize('text', ['depth(5)', 'depth(-1)', 'depth(1.5)', 'depht(1)', 'match("backbone/stage9/.*")', 'match(".*")'])
+def test_freezing_what_is_not_there(variables, text):
+  with pytest.raises(MedtlError):
+    build(variables[0], text)
+
+
+def test_one_step_of_adamw_by_hand(net, variables, batch):
+  """lr_decay 0.5, head × 2: the rate of stage 3 is 0.1 · 0.5, of the stem 0.1 · 0.5⁴; decay for kernels only (Adam's first step is g/|g|)."""
+  parts = build(variables[0], lr_decay=0.5, head_lr=2.0, decay=0.3)
+  state, _ = trained(net, parts, variables, batch, steps=1)
+  task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), 1)
+  grads = jax.grad(lambda p: task.loss(p, variables[1], batch, key)[0])(variables[0])
+  rates = {'head': 0.2, 'stage3': 0.05, 'stage2': 0.025, 'stage1': 0.0125, 'stem': 0.00625}
+  for path, g in tree.flatten(grads).items():
+    p = tree.flatten(variables[0])[path]
+    child = path.removeprefix('backbone/').partition('/')[0]
+    decay = 0.3 if path.endswith('kernel') else 0.0
+    expected = p - rates[child] * (g / (jnp.abs(g) + 1e-8) + decay * p)
+    if path.endswith('dense/bias') and 'backbone' in path:
+      continue                                         # before a BatchNorm its gradient is rounding noise
+    chex.assert_trees_all_close(tree.flatten(state.params)[path], expected, atol=1e-5)
+
+
+def test_sgd_by_hand():
+  tx = optimizer.sgd(0.1, momentum=0.5)
+  p, g = jnp.asarray([2.0]), jnp.asarray([1.0])
+  state = tx.init(p)
+  first, state = tx.update(g, state, p)
+  second, _ = tx.update(g, state, p)
+  assert np.allclose([first[0], second[0]], [1.2, 1.8])
+
+
+def test_the_schedule_reads_the_runs_step(variables):
+  parts = build(variables[0], direction=lambda decay: optax.identity(), schedule=lambda step: step.astype(jnp.float32))
+  grads = jax.tree.map(jnp.ones_like, variables[0])
+  updates, _ = parts.tx.update(grads, parts.tx.init(variables[0]), variables[0], step=jnp.asarray(3))
+  assert all(np.allclose(leaf, -0.3) for leaf in jax.tree.leaves(updates))
+
+
+def test_clipping_measures_live_gradients_only(variables):
+  parts = build(variables[0], 'depth(4)', direction=lambda decay: optax.identity(), lr=1.0, clip=1.0)
+  grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, 100.0), variables[0])
+  updates, _ = parts.tx.update(grads, parts.tx.init(variables[0]), variables[0], step=jnp.asarray(0))
+  assert np.isclose(optax.tree.norm(updates), 1.0, atol=1e-5)
+
+
+def test_the_users_rules_come_first_and_must_match(variables):
+  parts = build(variables[0], 'depth(1)', rules=(('backbone/stage1/dense/.*', 0.25, 0.0),))
+  assert parts.labels['backbone']['stage1']['dense']['kernel'].startswith('lr 0.25')
+  with pytest.raises(MedtlError, match="rule 'nowhere' matches nothing"):
+    build(variables[0], rules=(('nowhere', 1.0, 0.0),))
+
+
+def test_what_becomes_live_later_moves_like_a_fresh_adam(net, variables, batch):
+  """After 50 steps of the head, stage 3's first update is g/|g| · lr, not scaled by the head's count; the head's moments go on."""
+  first = build(variables[0], 'depth(4)')
+  state, _ = trained(net, first, variables, batch, steps=50)
+  second = build(variables[0], 'depth(3)', phase=1, before=first.labels)
+  opt = partition.carry(state.opt, second.tx.init(state.params))
+  counts = {path: int(leaf) for path, leaf in tree.flatten(opt).items() if path.endswith('count')}
+  assert sorted(counts.values()) == [0, 50], counts
+  grads = jax.tree.map(jnp.ones_like, state.params)
+  updates, _ = second.tx.update(grads, opt, state.params, step=state.step)
+  assert np.allclose(updates['backbone']['stage3']['dense']['kernel'], -0.1, atol=1e-6)
+  old, new = (jax.tree.leaves({path: leaf for path, leaf in tree.flatten(value).items() if '/mu/head/' in path})
+              for value in (state.opt, opt))
+  chex.assert_trees_all_equal(old, new)
+
+
+def test_two_equal_phases_are_one(net, variables, batch):
+  one = build(variables[0], 'depth(2)', ema=0.9)
+  two = build(variables[0], 'depth(2)', ema=0.9, phase=1, before=one.labels)
+  assert two.labels == one.labels
+  state, _ = trained(net, one, variables, batch)
+  chex.assert_trees_all_equal(partition.carry(state.opt, two.tx.init(state.params)), state.opt)
+
+
+def test_frozen_leaves_have_no_optimizer_state_and_no_average(variables):
+  sizes = [tree.size(jax.eval_shape(build(variables[0], f'depth({d})', ema=0.9).tx.init, variables[0])) for d in range(5)]
+  params = [sum(leaf.size for leaf in jax.tree.leaves(variables[0]['backbone'][name])) for name in CHILDREN]
+  drops = [a - b for a, b in zip(sizes, sizes[1:], strict=False)]
+  assert all(abs(drop - 3 * count) <= 4 for drop, count in zip(drops, params, strict=True)), 'two moments and an average a live leaf'
+
+
+def test_the_average_follows_its_formula(net, variables, batch):
+  parts = build(variables[0], 'depth(3)', ema=0.5)
+  state, _ = trained(net, parts, variables, batch, steps=1)
+  mean = partition.averaged(state.opt, state.params)
+  chex.assert_trees_all_close(mean['head'], jax.tree.map(lambda a, b: (a + b) / 2, variables[0]['head'], state.params['head']), atol=1e-6)
+  chex.assert_trees_all_equal(mean['backbone']['stem'], state.params['backbone']['stem'])
+
+
+@pytest.mark.parametrize('keys', [{}, {'clip': 1.0}, {'ema': 0.9}, {'clip': 1.0, 'accumulate': 2}])
+def test_flops_fall_with_depth(net, variables, batch, keys):
+  accumulate = keys.pop('accumulate', 1)
+  counts = []
+  for depth in range(5):
+    parts = build(variables[0], f'depth({depth})', **keys)
+    task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+    move = step.compiled(task=task, tx=parts.tx, live=parts.live, accumulate=accumulate)
+    counts.append(step.flops(move, start(parts, variables), batch))
+  assert all(a > 1.05 * b for a, b in zip(counts, counts[1:], strict=False)), counts
+
+
+def test_freeze_language_is_the_module():
+  assert set(spec.public(freeze)) == {'none', 'depth', 'match', 'all_but', 'all_but_norms', 'all_but_biases'}
