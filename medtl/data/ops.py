@@ -57,7 +57,8 @@ def _taps(found: int, wanted: int, method: str) -> np.ndarray:
   if method == 'linear':
     taps = np.maximum(0, 1 - far)
   else:
-    taps = np.where(far < 1, 1.5 * far**3 - 2.5 * far**2 + 1, np.where(far < 2, -0.5 * far**3 + 2.5 * far**2 - 4 * far + 2, 0))
+    outer = np.where(far < 2, -0.5 * far**3 + 2.5 * far**2 - 4 * far + 2, 0)
+    taps = np.where(far < 1, 1.5 * far**3 - 2.5 * far**2 + 1, outer)
   return (taps / taps.sum(axis=1, keepdims=True)).astype(np.float32)
 
 

@@ -14,8 +14,8 @@ SIDES = ('train', 'val', 'test')
 def split(table: Table, *, by: str = 'patient', folds: int = 5, fold: int = 0, seed: int = 0, val: int = 1) -> Index:
   """Return {'train': index, 'val': index, 'test': index}, each ascending; together they cover every example once.
 
-  `by='patient'`: fold `fold` of `folds` tests and the `val` folds after it validate (0: no 'val'). A patient, and pictures that
-  are equal in every pixel, stay together; each class is spread evenly. `by='image'`: the same, every picture for itself.
+  `by='patient'`: fold `fold` of `folds` tests, the `val` folds after it validate (0: no 'val'). A patient, and pictures equal in
+  every pixel, stay together; each class is spread evenly. `by='image'`: the same, every picture for itself.
   `by='publisher'`: column `split`; where it has no 'val', folds of its 'train' (by patient where known) become it.
   `by='none'`: {'test': everything}, for external validation and for prediction.
   """
@@ -32,14 +32,14 @@ def split(table: Table, *, by: str = 'patient', folds: int = 5, fold: int = 0, s
     _known_patients(table)
   number = deal(table, by, folds, seed)
   turn = (number - fold) % folds
-  index = {'train': turn > val, 'val': (0 < turn) & (turn <= val), 'test': turn == 0}
+  index = {'train': turn > val, 'val': (turn > 0) & (turn <= val), 'test': turn == 0}
   return {side: np.flatnonzero(chosen) for side, chosen in index.items() if side != 'val' or val}
 
 
 def _publisher(table: Table, folds: int, fold: int, seed: int, val: int) -> Index:
   if 'split' not in table:
-    raise MedtlError("split by='publisher', but the source has no column 'split' (folders train/ and test/, or a manifest's column); "
-                     "expected by='patient' or by='image'")
+    raise MedtlError("split by='publisher', but the source has no column 'split' (folders train/ and test/, or a manifest's "
+                     "column data.partition); expected by='patient' or by='image'")
   sides = np.asarray(table['split'])
   strange = sorted({str(side) for side in sides} - set(SIDES))
   if strange:
@@ -78,12 +78,12 @@ def deal(table: Table, by: str, folds: int, seed: int) -> np.ndarray:
 
 
 def _groups(table: Table, by: str) -> np.ndarray:
-  """Return the number [n] of what must stay together: linked by the same patient or by equal pixels, directly or through others."""
+  """Return the number [n] of what must stay together: linked by a patient or by equal pixels, also through others."""
   from scipy.sparse import coo_array
   from scipy.sparse.csgraph import connected_components
   size = len(table['row'])
   alone = np.array([f'row {row}' for row in table['row']])
-  names = np.asarray(table['patient'] if by == 'patient' else table['file'] if 'file' in table else alone).astype(str)
+  names = np.asarray(table['patient'] if by == 'patient' else table.get('file', alone)).astype(str)
   first = np.unique(np.where(names == '', alone, names), return_inverse=True)[1]
   content = np.asarray(table['content'] if 'content' in table else [''] * size)
   alike = content != ''
@@ -106,8 +106,8 @@ def _strata(table: Table) -> np.ndarray:
 
 def _known_patients(table: Table) -> None:
   if 'patient' not in table:
-    raise MedtlError("split by='patient', but the source knows no patients; give data.patient (a manifest's column) or data.pattern "
-                     "(a regex on file names), or choose by='image': results may then be too good, and the report says so")
+    raise MedtlError("split by='patient', but the source knows no patients; give data.patient (a manifest's column) or "
+                     "data.pattern (a regex on file names), or choose by='image': results may then be too good")
   empty = np.flatnonzero(np.asarray(table['patient']).astype(str) == '')
   if len(empty):
     raise MedtlError(f"split by='patient', but {len(empty)} examples have no patient (first: {name_of(table, empty[0])}); "
@@ -141,8 +141,8 @@ def check(table: Table, index: Mapping[str, np.ndarray], allow_leak: bool = Fals
   found = leaks(table, index)
   if found and not allow_leak:
     shown = '; '.join(found[:12]) + (f'; … and {len(found) - 12} more' if len(found) > 12 else '')
-    raise MedtlError(f"{len(found)} leaks between the sides of the split: {shown}. Expected each patient and picture on one side; "
-                     "split by='patient', or set data.allow_leak=True to go on: the report then says so")
+    raise MedtlError(f"{len(found)} leaks between the sides of the split: {shown}. Expected each patient and picture on one "
+                     "side; split by='patient', or set data.allow_leak=True to go on: the report then says so")
   return found
 
 
