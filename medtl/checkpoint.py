@@ -18,12 +18,11 @@ class Progress:
   """Where a run stands beside its state."""
   phase: int = 0
   phase_start: int = 0              # the step at which this phase began
-  phase_done: bool = False          # ended early, or by its duration
+  phase_done: bool = False          # by its duration, or by patience
   best: float | None = None         # the monitored metric's best value so far
   best_step: int = -1
   best_phase: int = 0
   waiting: int = 0                  # evaluations of this phase since the best
-  done: bool = False
 
 
 class Checkpoints:
@@ -34,7 +33,10 @@ class Checkpoints:
     self.ocp = ocp
     self.folder = folder.absolute()
     options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, enable_async_checkpointing=True)
-    self.managers = {kind: ocp.CheckpointManager(self.folder / kind, options=options) for kind in ('latest', 'best')}
+    handlers = {'state': ocp.StandardCheckpointHandler, 'progress': ocp.JsonCheckpointHandler}
+    self.managers = {kind: ocp.CheckpointManager(self.folder / kind, options=options,
+                                                 item_handlers={name: handler() for name, handler in handlers.items()})
+                     for kind in ('latest', 'best')}
 
   def save(self, kind: str, state: State, progress: Progress) -> None:
     """Begin to write; a step that is there already is left alone (a resumed run repeats it bit for bit)."""

@@ -1,4 +1,4 @@
-"""The recipe: config → run folder. The one corridor between the rooms."""
+"""The recipe: config → run folder. With build.py the one corridor between the rooms."""
 
 import functools
 import time
@@ -10,26 +10,31 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, evaluate, features, folder, log, loop, metrics, partition
+from medtl import build, describe, evaluate, features, log, loop, metrics, partition, runfolder
 from medtl.build import Parts
 from medtl.checkpoint import Checkpoints, Progress
 from medtl.data import stream
 from medtl.fetch import cache_folder
-from medtl.types import Batch, Dataset, Predictions, State
+from medtl.types import Batch, Dataset, MedtlError, State, Tree
+
+write = log.console.print
 
 
 def train(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any]:
-  """Return the numbers of a run, trained from where its folder stands; a finished run is only read."""
-  folder.claim(workdir, config)
+  """Return the numbers of a run, continued from where its folder stands; a finished one is only read."""
+  runfolder.claim(workdir, config)
   if (workdir / 'numbers.json').exists():
-    log.console.print(f'{workdir} is finished; its numbers:')
-    return folder.read(workdir, 'numbers.json')
+    write(f'{workdir} is finished already; nothing was trained')
+    return runfolder.read(workdir, 'numbers.json')
+  for name, changes in config.compare:
+    write(f'[bold]{name}[/bold]: the run that this one is compared with')
+    train(build.changed(config, changes), workdir / 'compare' / name, command)
   begin = time.time()
-  for name, _ in config.compare:
-    train(folder.companion(config, name), workdir / 'compare' / name, command)
   parts = build.parts(config)
-  build.describe(parts, log.console.print)
-  folder.plan(workdir, parts)
+  write(f'[bold]{workdir}[/bold]: {build.sentence(parts)}')
+  phases = describe.rows(parts)
+  describe.show(phases, write)
+  runfolder.write_json(workdir / 'plan.json', build.plan(parts, phases))
   checkpoints = Checkpoints(workdir / 'checkpoints')
   try:
     fit(parts, workdir, checkpoints)
@@ -37,58 +42,56 @@ def train(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any
     progress = checkpoints.progress('latest')
   finally:
     checkpoints.close()
-  for side in ('val', 'test'):
-    if side in parts.data:
-      save(workdir, side, parts, params, extra, parts.data[side])
-  folder.provenance(workdir, parts, command=command, seconds=time.time() - begin, progress=progress)
-  return folder.report(workdir, parts.data)
+  predictions(parts, params, extra, parts.data, workdir)
+  runfolder.provenance(workdir, command, time.time() - begin, {'best_step': progress.best_step, 'best': progress.best})
+  return runfolder.report(workdir)
 
 
-def save(workdir: Path, name: str, parts: Parts, params: Any, extra: Any, dataset: Dataset) -> Predictions:
-  """Predict a whole data set and keep it in `predictions/<name>.npz`."""
-  batches = stream.once(dataset, parts.config.batch, workers=parts.config.workers)
-  found = evaluate.predict(jax.jit(parts.task(0).measure), params, extra, batches)
-  evaluate.save(workdir / 'predictions' / f'{name}.npz', found, dataset.table, dataset.classes)
-  return found
+def predictions(parts: Parts, params: Tree, extra: Tree, sides: dict[str, Dataset], workdir: Path) -> None:
+  """Predict `val` and `test` (or whatever else the sides are called, but train) and keep them in predictions/<side>.npz."""
+  measure = jax.jit(parts.task(0).measure)
+  for name, dataset in sides.items():
+    if name != 'train':
+      found = evaluate.predict(measure, params, extra, _once(dataset, parts.config))
+      evaluate.save(workdir / 'predictions' / f'{name}.npz', found, dataset)
 
 
 def fit(parts: Parts, workdir: Path, checkpoints: Checkpoints) -> None:
   """Train through all phases, from the newest checkpoint where there is one."""
-  progress = checkpoints.progress('latest') if checkpoints.step('latest') is not None else Progress()
+  resumed = checkpoints.step('latest') is not None
+  progress = checkpoints.progress('latest') if resumed else Progress()
   state = parts.start(progress.phase)
-  if checkpoints.step('latest') is not None:
+  if resumed:
     state = checkpoints.restore('latest', jax.eval_shape(lambda: state))
-    log.console.print(f'continuing at step {int(state.step)}, phase {progress.phase + 1} of {len(parts.phases)}')
+    write(f'continuing at step {int(state.step)}, in phase {progress.phase + 1} of {len(parts.phases)}')
   writer = log.Writer(workdir, int(state.step))
   try:
-    while not progress.done:
+    while not (progress.phase_done and progress.phase == len(parts.phases) - 1):
       if progress.phase_done:
-        state, progress = enter(parts, state, progress)
-      state = run_phase(parts, state, progress, checkpoints, writer)
+        state = enter(parts, state, progress)
+      state = _phase(parts, state, progress, checkpoints, writer)
   finally:
     checkpoints.wait()
     writer.close()
 
 
-def enter(parts: Parts, state: State, progress: Progress) -> tuple[State, Progress]:
-  """Return the state at the begin of the next phase: what is live in both keeps its optimizer state."""
-  phase = progress.phase + 1
-  opt = partition.carry(state.opt, jax.jit(parts.phases[phase].parts.tx.init)(state.params))
-  progress.phase, progress.phase_start, progress.phase_done, progress.waiting = phase, int(state.step), False, 0
-  return state._replace(opt=opt), progress
+def enter(parts: Parts, state: State, progress: Progress) -> State:
+  """Return the state at the begin of the next phase: a group that is live in both keeps its optimizer state."""
+  progress.phase, progress.phase_start = progress.phase + 1, int(state.step)
+  progress.phase_done, progress.waiting = False, 0
+  tx = parts.phases[progress.phase].parts.tx
+  return state._replace(opt=partition.carry(state.opt, jax.jit(tx.init)(state.params)))
 
 
-def run_phase(parts: Parts, state: State, progress: Progress, checkpoints: Checkpoints, writer: log.Writer) -> State:
-  """Return the state at the phase's end, reached by its duration or by early stopping."""
+def _phase(parts: Parts, state: State, progress: Progress, checkpoints: Checkpoints, writer: log.Writer) -> State:
   phase, config = parts.phases[progress.phase], parts.config
-  train_set, val_set, first = boundary(parts, progress.phase, state)
   until = progress.phase_start + phase.steps
-  last = progress.phase == len(parts.phases) - 1
+  train_set, val_set, first = boundary(parts, progress.phase, state)
   with log.progress() as bar:
     line = bar.add_task(f'phase {progress.phase + 1}/{len(parts.phases)} {phase.freeze}', total=phase.steps, note='',
                         completed=int(state.step) - progress.phase_start)
-    look = functools.partial(validate, parts, progress, checkpoints, writer, first, val_set,
-                             functools.partial(bar.update, line), until)
+    look = functools.partial(_validate, parts, progress, checkpoints, writer, until, val_set,
+                             jax.jit(parts.task(progress.phase, first).measure), functools.partial(bar.update, line))
 
     def note(step: int, values: dict[str, float]) -> None:
       writer.write_scalars(step, {f'train/{name}': value for name, value in values.items()})
@@ -98,38 +101,61 @@ def run_phase(parts: Parts, state: State, progress: Progress, checkpoints: Check
       checkpoints.save('latest', state, progress)
       checkpoints.wait()
 
-    state = loop.fit(
-      parts.step(progress.phase, first), state,
-      batches(train_set, config, int(state.step)), until=until, log=note, on_signal=keep,
-      hooks=[loop.every(build.period(parts), look, until)])
-  progress.phase_done, progress.done = True, last
-  checkpoints.save('latest', state, progress)
-  return state
+    batches = map(_device, stream.batches(train_set, config.batch, seed=config.seed, start=int(state.step), workers=config.workers,
+                                          sampling=config.sampling))
+    return loop.fit(parts.step(progress.phase, first), state, batches, until=until, log=note, on_signal=keep,
+                    hooks=[loop.every(build.period(parts), look, until)])
 
 
-def validate(parts: Parts, progress: Progress, checkpoints: Checkpoints, writer: log.Writer, first: int, dataset: Dataset,
-             show: Callable, until: int, step: int, state: State) -> bool:
-  """Evaluate, keep the best and the latest; return whether patience has run out."""
-  config = parts.config
+def _validate(parts: Parts, progress: Progress, checkpoints: Checkpoints, writer: log.Writer, until: int, dataset: Dataset,
+              measure: Callable, show: Callable, step: int, state: State) -> bool:
+  """Evaluate, keep the best and the latest; return whether the phase ends here."""
   params = partition.averaged(state.opt, state.params)
-  measure = _measure(parts, first)
-  found = evaluate.predict(measure, params, state.extra, stream.once(dataset, config.batch, workers=config.workers))
-  values = metrics.monitor(found.score, found.y, config.task.kind)
-  values = {**values, 'loss': float(np.mean(found.measures['loss']))}
+  found = evaluate.predict(measure, params, state.extra, _once(dataset, parts.config))
+  values = {**metrics.monitor(found.score, found.y, parts.config.task.kind), 'loss': float(np.mean(found.measures['loss']))}
   writer.write_scalars(step, {f'val/{name}': value for name, value in values.items()})
-  value, better = values[config.monitor], metrics.better(config.monitor)
-  show(note=f'val/{config.monitor} {value:.3f}')
-  if progress.best is None or better(value, progress.best):
+  value = metrics.chosen(values, parts.config.monitor)
+  show(note=f'val/{parts.config.monitor} {value:.3f}')
+  if progress.best is None or metrics.better(parts.config.monitor, value, progress.best):
     progress.best, progress.best_step, progress.best_phase, progress.waiting = value, step, progress.phase, 0
     checkpoints.save('best', state._replace(params=params, opt=()), progress)
   else:
     progress.waiting += 1
-  stop = bool(config.patience) and progress.waiting >= config.patience
-  if step < until and not stop:
-    checkpoints.save('latest', state, progress)
-  return stop
+  progress.phase_done = step == until or 0 < parts.config.patience <= progress.waiting
+  checkpoints.save('latest', state, progress)
+  return progress.phase_done
 
 
-@functools.lru_cache(maxsize=4)
-def _measure(parts: Parts, first: int) -> Callable:
-  return jax.jit(parts.task(0, first).measure)
+def boundary(parts: Parts, index: int, state: State) -> tuple[Dataset, Dataset, int]:
+  """Return (train, val, first): pictures and 0, or activations of the frozen children below `first`, computed once and kept.
+
+  Cached where children are frozen whole, nothing is augmented (or the config says 'on'), and each example is used more than once.
+  """
+  train_set, val_set = parts.data['train'], parts.data['val']
+  config, phase = parts.config, parts.phases[index]
+  if config.cache not in ('auto', 'on', 'off'):
+    raise MedtlError(f"config.cache is {config.cache!r}; expected 'auto', 'on' or 'off'")
+  once = phase.steps <= build.epoch(parts)
+  if not phase.depth or config.cache == 'off' or (config.cache == 'auto' and (parts.augment or once)):
+    return train_set, val_set, 0
+  variables = {'params': state.params, **state.extra}
+  apply = jax.jit(lambda x: parts.net.apply(variables, x, last=phase.depth, method='features'))
+  names = partition.children(state.params)
+  names = [*names, 'norm'] if phase.depth == len(names) else names[:phase.depth]
+  below = [features.prefix(tree, names) for tree in (state.params, state.extra.get('batch_stats', {}))]
+  begin, found = time.time(), []
+  for dataset in (train_set, val_set):
+    name = features.fingerprint(*below, dataset, depth=phase.depth, dtype=config.dtype, net=repr(parts.net))
+    found.append(features.cached(apply, dataset, _once(dataset, config), cache_folder() / 'features' / f'{name}.npy'))
+  how = 'found in the cache' if all(there for _, there in found) else f'computed once in {time.time() - begin:.0f} s'
+  write(f'phase {index + 1}: the {phase.depth} frozen children of the backbone are {how}'
+        + ('; this phase sees the pictures without augmentation' if parts.augment else ''))
+  return found[0][0], found[1][0], phase.depth
+
+
+def _once(dataset: Dataset, config: ConfigDict) -> Iterator[Batch]:
+  return map(_device, stream.once(dataset, min(config.batch, dataset.size), workers=config.workers))
+
+
+def _device(batch: Batch) -> Batch:
+  return jax.tree.map(jax.numpy.asarray, batch)

@@ -1,0 +1,18 @@
+.PHONY: quickstart test slow lint
+
+quickstart:
+	@requirements/install.sh
+	@.venv/bin/python -m medtl.main --config=configs/quickstart.py
+
+test:
+	@requirements/install.sh dev
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+slow:
+	@requirements/install.sh dev
+	.venv/bin/python -m pytest -m slow
+
+lint:
+	@requirements/install.sh dev
+	.venv/bin/ruff check .
+	.venv/bin/mypy

@@ -1,0 +1,91 @@
+"""What is saved comes back bit for bit; what is not of this run is refused; latest and best do not disturb each other."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from medtl import checkpoint, losses, optimizer, partition, step, tasks
+from medtl.checkpoint import Checkpoints, Progress
+from medtl.types import MedtlError, State
+
+
+@pytest.fixture(scope='module')
+def made(net, variables, batch):
+  params, extra = variables
+  parts = [partition.partition(params, partition.table(params, f'depth({depth})'), direction=optimizer.adamw, lr=0.01,
+                               schedule=lambda s: 1.0, ema=0.9, clip=1.0) for depth in (4, 2)]
+  moves = [step.compiled(task=tasks.supervised(net, losses.softmax, kind='multiclass', live=part.live), tx=part.tx, live=part.live)
+           for part in parts]
+
+  def start(index=0):
+    params, extra = jax.tree.map(jnp.array, variables)
+    return State(jnp.zeros((), jnp.int32), params, extra, jax.jit(parts[index].tx.init)(params), jax.random.key(3))
+  return parts, moves, start
+
+
+def test_ten_steps_are_five_saved_restored_and_five(made, batch, tmp_path):
+  _, moves, start = made
+  whole = start()
+  for _ in range(10):
+    whole, _ = moves[0](whole, batch)
+  half = start()
+  for _ in range(5):
+    half, _ = moves[0](half, batch)
+  saved = Checkpoints(tmp_path)
+  saved.save('latest', half, Progress(waiting=2, best=0.5))
+  half, _ = moves[0](half, batch)                      # the donated buffers are written over while the save is under way
+  saved.close()
+  again = Checkpoints(tmp_path)
+  state = again.restore('latest', jax.eval_shape(lambda: start()))
+  assert again.progress('latest') == Progress(waiting=2, best=0.5) and int(state.step) == 5
+  again.close()
+  for _ in range(5):
+    state, _ = moves[0](state, batch)
+  chex.assert_trees_all_equal(checkpoint.raw(state), checkpoint.raw(whole))
+
+
+def test_the_state_of_another_phase_is_refused_in_words(made, tmp_path):
+  _, _, start = made
+  saved = Checkpoints(tmp_path)
+  saved.save('latest', start(0), Progress())
+  saved.wait()
+  with pytest.raises(MedtlError, match=r'is not of this run:\nmissing: opt/.*stage2'):
+    saved.restore('latest', jax.eval_shape(lambda: start(1)))
+  saved.close()
+
+
+def test_best_and_latest_have_rules_apart(made, tmp_path):
+  _, _, start = made
+  saved = Checkpoints(tmp_path)
+  for number in range(4):
+    state = start()._replace(step=jnp.asarray(number, jnp.int32))
+    if number == 1:
+      saved.save('best', state._replace(opt=()), Progress(best_step=1))
+    saved.save('latest', state, Progress())
+  saved.wait()
+  assert saved.step('latest') == 3 and saved.step('best') == 1
+  params, extra = saved.params('best')
+  chex.assert_trees_all_equal((params, extra), jax.device_get((state.params, state.extra)))
+  saved.close()
+
+
+def test_a_run_without_a_checkpoint_says_so(made, tmp_path):
+  saved = Checkpoints(tmp_path)
+  with pytest.raises(MedtlError, match='no checkpoint in'):
+    saved.params('best')
+  saved.close()
+
+
+def test_a_damaged_checkpoint_is_named(made, tmp_path):
+  _, _, start = made
+  saved = Checkpoints(tmp_path)
+  saved.save('latest', start(), Progress())
+  saved.close()
+  for path in (tmp_path / 'latest' / '0' / 'state').rglob('*'):
+    if path.is_file():
+      path.write_bytes(path.read_bytes()[:7])
+  again = Checkpoints(tmp_path)
+  with pytest.raises(MedtlError, match=r'latest/0 cannot be read'):
+    again.restore('latest', jax.eval_shape(lambda: start()))
+  again.close()

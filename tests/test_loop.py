@@ -1,0 +1,73 @@
+"""The loop stops where it should, reads every log once and in order, and gives its state to no hook after a bad loss."""
+
+import itertools
+import os
+import signal
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medtl import loop
+from medtl.types import MedtlError, State
+
+
+def state(step=0):
+  return State(jnp.asarray(step), {}, {}, {}, None)
+
+
+def count(bad=-1):
+  def move(now, batch):
+    value = jnp.where(now.step == bad, jnp.nan, now.step.astype(float))
+    return now._replace(step=now.step + 1), {'loss': value}
+  return move
+
+
+def fit(until, *, begin=0, hooks=(), step=None, on_signal=lambda step, state: None):
+  seen = []
+  final = loop.fit(step or count(), state(begin), itertools.count(), until=until, log=lambda n, values: seen.append((n, values['loss'])),
+                   hooks=list(hooks), on_signal=on_signal)
+  return int(final.step), seen
+
+
+def test_every_log_is_read_once_and_in_order():
+  assert fit(5) == (5, [(n + 1, float(n)) for n in range(5)])
+  assert fit(5, begin=3) == (5, [(4, 3.0), (5, 4.0)])
+  assert fit(3, begin=3) == (3, [])
+
+
+def test_hooks_are_called_at_their_period_and_at_the_end():
+  calls = []
+  fit(7, hooks=[loop.every(3, lambda n, state: calls.append((n, int(state.step))), 7)])
+  assert calls == [(3, 3), (6, 6), (7, 7)]
+
+
+def test_a_hook_can_stop_and_the_others_still_run():
+  calls = []
+  hooks = [loop.every(2, lambda n, state: n == 4, 9), loop.every(4, lambda n, state: calls.append(n), 9)]
+  assert fit(9, hooks=hooks)[0] == 4 and calls == [4]
+
+
+def test_a_loss_that_is_not_finite_stops_before_any_hook_sees_the_state():
+  calls = []
+  with pytest.raises(MedtlError, match='loss is nan at step 4; the last good step is 3'):
+    fit(9, step=count(bad=3), hooks=[loop.every(4, lambda n, state: calls.append(n), 9)])
+  assert calls == []
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_after_its_hooks_and_keeps_the_state(number):
+  kept, calls = [], []
+
+  def send(now, batch):
+    if int(now.step) == 3:
+      os.kill(os.getpid(), number)
+    return count()(now, batch)
+  with pytest.raises(loop.Terminated, match='step 4'):
+    fit(9, step=send, hooks=[loop.every(4, lambda n, state: calls.append(n), 9)], on_signal=lambda n, state: kept.append((n, int(state.step))))
+  assert kept == [(4, 4)] and calls == [4]
+  assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+def test_numpy_is_enough_for_the_loss():
+  assert fit(2, step=lambda now, batch: (now._replace(step=now.step + 1), {'loss': np.float32(1)}))[0] == 2

@@ -1,0 +1,104 @@
+"""One update: padding changes nothing, accumulation is the large batch, it compiles once and gives its state away."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medtl import losses, optimizer, partition, step, tasks
+from medtl.models import Net
+from medtl.types import MedtlError, State
+from tests.conftest import Toy, ToyHead
+
+
+class Plain(Toy):
+  """Without batch statistics and dropout, so that rows do not see each other."""
+
+  def child(self, index, value, train):
+    return nn.tanh(nn.Dense(12, name=f'stage{index}' if index else 'stem')(value))
+
+
+@pytest.fixture(scope='module')
+def plain(batch):
+  net = Net(Plain(), ToyHead())
+  return net, net.init(jax.random.key(0), batch.x, train=False)['params']
+
+
+def run(net, params, batch, steps=1, freeze='depth(1)', **keys):
+  rules = partition.table(params, freeze)
+  parts = partition.partition(params, rules, direction=lambda decay: optimizer.sgd(decay, momentum=0.9), lr=0.1, schedule=lambda s: 1.0)
+  task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live, class_weights=keys.pop('class_weights', None))
+  move = step.compiled(task=task, tx=parts.tx, live=parts.live, **keys)
+  params = jax.tree.map(jnp.array, params)
+  state = State(jnp.zeros((), jnp.int32), params, {}, parts.tx.init(params), jax.random.key(0))
+  for _ in range(steps):
+    state, logs = move(state, batch)
+  return state, logs
+
+
+def test_padded_rows_change_nothing(plain, batch):
+  five = jax.tree.map(lambda leaf: leaf[:5], batch)
+  padded = batch._replace(mask=jnp.arange(8) < 5, x=batch.x.at[5:].set(1e3), y=batch.y.at[5:].set(0))
+  (a, logs_a), (b, logs_b) = run(*plain, five), run(*plain, padded)
+  chex.assert_trees_all_close(a.params, b.params, atol=1e-6)
+  chex.assert_trees_all_close(logs_a, logs_b, atol=1e-6)
+
+
+def test_accumulation_is_the_large_batch_also_with_padding(plain, batch):
+  padded = batch._replace(mask=jnp.arange(8) != 6)
+  (a, logs_a), (b, logs_b) = run(*plain, padded, steps=3), run(*plain, padded, steps=3, accumulate=4)
+  chex.assert_trees_all_close(a.params, b.params, atol=1e-6)
+  chex.assert_trees_all_close(logs_a, logs_b, atol=1e-5)
+
+
+def test_accumulation_must_divide_the_batch(plain, batch):
+  with pytest.raises(MedtlError, match='accumulate=3 does not divide the batch of 8'):
+    run(*plain, batch, accumulate=3)
+
+
+def test_class_weights_weigh(plain, batch):
+  only = batch._replace(mask=batch.y == 1)
+  (_, plainly), (_, doubled) = run(*plain, only), run(*plain, only, class_weights=(1.0, 2.0, 1.0))
+  assert np.isclose(doubled['loss'], 2 * plainly['loss'], rtol=1e-6)
+
+
+def test_augmentation_sees_another_key_each_step(plain, batch):
+  seen = []
+
+  def augment(key, batch):
+    jax.debug.callback(lambda data: seen.append(tuple(np.asarray(data))), jax.random.key_data(key))
+    return batch
+  run(*plain, batch, steps=3, augment=augment)
+  jax.effects_barrier()
+  assert len(set(seen)) == 3
+
+
+def test_it_compiles_once_and_donates_its_state(plain, batch):
+  net, params = plain
+  parts = partition.partition(params, partition.table(params, 'none'), direction=optimizer.adamw, lr=0.1, schedule=lambda s: 1.0)
+  task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  move = jax.jit(chex.assert_max_traces(lambda state, batch: step.update(state, batch, task=task, tx=parts.tx, live=parts.live), 1),
+                 donate_argnums=0)
+  params = jax.tree.map(jnp.array, params)
+  first = State(jnp.zeros((), jnp.int32), params, {}, parts.tx.init(params), jax.random.key(0))
+  second, _ = move(first, batch)
+  move(second, batch)
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first.params))
+  chex.assert_shape(second.params['head']['dense']['kernel'], (12, 3))
+
+
+def test_pick_and_join_are_inverse(plain):
+  params = plain[1]
+  live = jax.tree.map(lambda leaf: leaf.ndim == 2, params)
+  chex.assert_trees_all_equal(step.join(step.pick(params, live), params, live), params)
+
+
+def test_measure_counts_each_row_by_itself(plain, batch):
+  net, params = plain
+  task = tasks.supervised(net, losses.softmax, kind='multiclass')
+  whole = task.measure(params, {}, batch)
+  chex.assert_shape(whole['score'], (8, 3))
+  half = task.measure(params, {}, jax.tree.map(lambda leaf: leaf[:4], batch))
+  chex.assert_trees_all_close(jax.tree.map(lambda leaf: leaf[:4], whole), half, atol=1e-6)
