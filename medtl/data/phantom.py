@@ -1,7 +1,7 @@
 """Phantom OCT B-scans: generated pictures and masks of the macula, for tests, first runs and transfer between scanners.
 
-The anatomy is in `retina.py`; here stand the scanners and the data set. Nothing is read from a file. Pictures are computed in
-float64 and stored in 8 bits, as scanners do, so that the same seed gives the same bytes on every machine.
+The anatomy is in `retina.py`; here stand the scanners and the data set. Nothing is read from a file. Pictures are computed
+in float64 and stored in 8 bits, as scanners do, so that the same seed gives the same bytes on every machine.
 """
 
 import functools
@@ -20,7 +20,7 @@ CLASSES = ('NORMAL', 'DRUSEN', 'DME', 'CNV')
 CACHE = 256 * 2 ** 20                      # bytes of rendered scans kept in memory
 
 # how much light a tissue returns (arbitrary units, approximated by eye from public B-scans), in the order of retina.TISSUES
-REFLECTS = np.array([0.0, 0.50, 0.26, 0.33, 0.17, 0.29, 0.10, 0.16, 0.80, 0.40, 0.02, 0.55, 1.5, 0.36, 0.30, 0.20, 0.015])
+REFLECTS = np.array([0.0, 0.50, 0.26, 0.33, 0.17, 0.29, 0.10, 0.16, 0.80, 0.40, 0.02, 0.60, 1.8, 0.40, 0.60, 0.32, 0.015])
 
 
 class Scanner(NamedTuple):
@@ -74,7 +74,7 @@ def _paint(rng: np.random.Generator, patient: retina.Patient, layer: dict[str, n
   for index, border in enumerate(top, 1):
     light += (reflects[index] - reflects[index - 1]) * np.clip((z - border) / dz + 0.5, 0, 1)
     mask += z > border
-  light *= np.where(z > top[13], 1 + 0.3 * _texture(rng, z, x, 50, 0.16), 1 + 0.1 * _texture(rng, z, x, 25, 0.5))
+  light *= np.where(z > top[13], 1 + 0.4 * _texture(rng, z, x, 45, 0.2), 1 + 0.1 * _texture(rng, z, x, 25, 0.5))
   return _pockets(patient, light, mask, top, z, dz, x, y)
 
 
@@ -88,10 +88,10 @@ def _pockets(patient: retina.Patient, light: np.ndarray, mask: np.ndarray, top: 
     cover = np.clip(inside * height / dz + 0.5, 0, 1) * ((x - x0) ** 2 + (y - y0) ** 2 < radius ** 2)
     light += cover * (REFLECTS[16] - light)
     mask[cover > 0.5] = retina.LABEL['intraretinal fluid']
-  for x0, y0, depth in patient.foci[np.abs(patient.foci[:, 1] - y) < 0.15]:
+  for x0, _, depth in patient.foci[np.abs(patient.foci[:, 1] - y) < 0.15]:
     near = (1 - depth) * top[3] + depth * top[6]
     light += 0.7 * np.exp(-((x - x0) / 0.03) ** 2 - ((z - near) / 14) ** 2)
-  through = np.exp(-0.007 * dz * (np.cumsum(light, 0) - light / 2))
+  through = np.exp(-0.013 * dz * (np.cumsum(light ** 2, 0) - light ** 2 / 2))     # the square: mostly the RPE takes light
   for x0, radius, share in patient.vessels:
     through *= 1 - share * np.exp(-((x - x0) / radius) ** 2) * (z > top[1])
   return light * through, mask
@@ -138,7 +138,7 @@ def _weights(x: np.ndarray, scale: float) -> np.ndarray:
 
 def load(*, patients: int = 200, scans: int = 3, scanner: str = 'source', size: Sequence[int] = (128, 128),
          classes: Sequence[str] = CLASSES, target: str = 'label', seed: int = 0) -> Dataset:
-  """Return phantoms: `scans` B-scans each of `patients` people, the classes in turn; nothing is rendered before fetch.
+  """Return phantoms: `scans` B-scans of each of `patients` people, the classes in turn, rendered when fetched.
 
   `target` is 'label' (y is the class) or 'mask' (y [h, w] of `retina.TISSUES`). The people of the two scanners are different.
   """
@@ -160,7 +160,8 @@ def load(*, patients: int = 200, scans: int = 3, scanner: str = 'source', size: 
     y = mask if target == 'mask' else table['y'][index].astype(np.int32)
     return Example(picture, y, int(index), spacing)
 
-  asked = dict(patients=patients, scans=scans, scanner=scanner, size=tuple(size), classes=tuple(classes), target=target, seed=seed)
+  asked = dict(patients=patients, scans=scans, scanner=scanner, size=tuple(size), classes=tuple(classes), target=target,
+               seed=seed)
   return Dataset(fetch, len(row), retina.TISSUES if target == 'mask' else tuple(classes), table, _facts(asked))
 
 
@@ -170,8 +171,8 @@ def _check(*, patients: int, scans: int, scanner: str, size: Sequence[int], clas
     if found not in known:
       raise MedtlError(f'phantom: unknown {name} {found!r}; {nearest(str(found), known)}')
   if len(size) != 2 or min(size) < 16 or scans < 1 or patients < len(classes) or not classes:
-    raise MedtlError(f'phantom: found size={tuple(size)}, scans={scans}, patients={patients} for {len(classes)} classes; expected '
-                     '(height, width) of at least 16 pixels, at least one scan, and a patient for each class')
+    raise MedtlError(f'phantom: found size={tuple(size)}, scans={scans}, patients={patients} for {len(classes)} classes; '
+                     'expected (height, width) of at least 16 pixels, at least one scan, and a patient for each class')
 
 
 def _facts(asked: dict[str, Any]) -> dict[str, Any]:

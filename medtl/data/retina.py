@@ -6,16 +6,17 @@ Numbers in brackets are SOURCES, each read for the numbers beside which it stand
 the photoreceptors' bands, how common and how high drusen, detachments and subretinal material are.
 """
 
-from typing import NamedTuple
+import itertools
+from typing import Any, NamedTuple
 
 import numpy as np
 
 SOURCES = {
-  1: 'mean ± SD of eight layers in the nine ETDRS sectors: BMC Ophthalmology 2018;18:169, table 6 (doi:10.1186/s12886-018-0842-y).',
-  2: 'subfoveal choroid 359, 328 and 276 µm at 20–30, 30–50 and 50–99 years, SD 91–135: IOVS abstract, ARVO article 2352731.',
+  1: 'eight layers in the ETDRS sectors, mean ± SD: BMC Ophthalmology 2018;18:169, table 6 (doi:10.1186/s12886-018-0842-y).',
+  2: 'choroid under the fovea 359, 328, 276 µm at 20–30, 30–50, 50–99 years, SD 91–135: IOVS abstract, ARVO article 2352731.',
   3: 'choroid 3 mm nasally and temporally against the centre, 194, 268 and 363 µm: doi:10.4103/jovr.jovr_148_16.',
   4: 'base of drusen on OCT 117 ± 71 … 296 ± 125 µm for four sizes on colour pictures: IOVS abstract, ARVO article 2148979.',
-  5: 'central subfield 452 ± 115 µm in cystoid diabetic oedema: Turk J Ophthalmol 2019;49:194 (doi:10.4274/tjo.galenos.2018.19616).',
+  5: 'central subfield 452 ± 115 µm in cystoid oedema: Turk J Ophthalmol 2019;49:194 (doi:10.4274/tjo.galenos.2018.19616).',
   6: 'cystoid spaces lie in inner nuclear and outer plexiform layer: J Diabetes Res 2013:920713 (doi:10.1155/2013/920713).',
   7: 'the slope of the ganglion cell layer with age (its sign and significance only): PMC5963176.',
 }
@@ -25,7 +26,7 @@ TISSUES = ('vitreous', 'RNFL', 'GCL', 'IPL', 'INL', 'OPL', 'ONL', 'inner segment
 LABEL = {name: index for index, name in enumerate(TISSUES)}
 
 LAYERS = ('RNFL', 'GCL', 'IPL', 'INL', 'OPL', 'ONL', 'photoreceptors and RPE', 'RPE')
-# [1] µm: fovea (within 0.5 mm), pericentral (0.5–1.5 mm) and peripheral (1.5–3 mm), first the nasal, then the temporal sectors
+# [1] µm: fovea (within 0.5 mm), pericentral (0.5–1.5 mm), peripheral (1.5–3 mm); the nasal and the temporal sectors
 NASAL = np.array([[10.78, 20.11, 46.12], [12.31, 50.12, 40.48], [18.28, 42.34, 31.20], [15.27, 38.48, 35.07],
                   [23.48, 31.87, 28.20], [88.44, 72.52, 55.87], [90.19, 83.94, 79.84], [17.50, 16.30, 14.18]])
 TEMPORAL = np.array([[10.78, 16.82, 19.21], [12.31, 46.66, 36.92], [18.28, 41.01, 32.61], [15.27, 36.48, 33.90],
@@ -63,9 +64,12 @@ def basis(r: np.ndarray) -> np.ndarray:
 
 
 def _coefficients(means: np.ndarray) -> np.ndarray:
-  """Return [layer, 3] such that averages over the sectors' areas are the published means; no layer is negative."""
+  """Return [layer, 3] such that averages over the sectors' areas are the published means.
+
+  At the centre the ganglion cells would be negative: they are cut off at 0, and their sector is some 4 µm too thick.
+  """
   average = []
-  for low, high in zip(SECTORS[:-1], SECTORS[1:], strict=True):
+  for low, high in itertools.pairwise(SECTORS):
     r = np.linspace(low, high, 201)
     average.append((basis(r) * r).sum(1) / r.sum())
   return np.maximum(np.linalg.solve(np.array(average), means.T).T, 0)
@@ -136,49 +140,49 @@ def _away(rng: np.random.Generator, count: int) -> np.ndarray:
   return rng.choice((-1, 1), count) * rng.uniform(0.6, 3.5, count)               # the fovea has no vessels
 
 
-def _size(rng: np.random.Generator, low: float, high: float, count: int | None = None) -> np.ndarray | float:
+def _size(rng: np.random.Generator, low: float, high: float, count: int | None = None) -> Any:
   """Draw log-uniformly but for the ends: many sizes are near the geometric mean, and some are barely visible."""
   return low * (high / low) ** rng.beta(1.5, 1.5, count)
 
 
 def _drusen(rng: np.random.Generator, count: int, slope: float) -> np.ndarray:
-  base = np.clip(0.16 * np.exp(0.45 * rng.standard_normal(count)), 0.06, 0.5)                        # [4]
+  base = np.clip(0.16 * np.exp(0.45 * rng.standard_normal(count)), 0.08, 0.5)                        # [4]
   height = 1000 * base * slope * rng.uniform(0.6, 1.3, count)
   return np.stack([rng.normal(0, 1.1, count), rng.uniform(-0.5, 0.5, count), base / 2, np.minimum(height, 140)], 1)
 
 
 def _normal(rng: np.random.Generator) -> dict[str, np.ndarray]:
-  return dict(drusen=_drusen(rng, rng.integers(0, 12), 0.08))                    # a few small ones are no disease
+  return dict(drusen=_drusen(rng, int(rng.integers(0, 12)), 0.08))                    # a few small ones are no disease
 
 
 def _dry(rng: np.random.Generator) -> dict[str, np.ndarray]:
-  return dict(drusen=_drusen(rng, rng.integers(22, 75), _size(rng, 0.12, 0.55)))
+  return dict(drusen=_drusen(rng, int(rng.integers(22, 75)), _size(rng, 0.14, 0.5)))
 
 
 def _oedema(rng: np.random.Generator) -> dict[str, np.ndarray]:
   x, y, radius = rng.normal(0, 0.7), rng.normal(0, 0.15), rng.uniform(0.7, 2.0)
-  height = _size(rng, 25, 420)                                                   # [5] is 195 ± 115 above the healthy eye
-  count = rng.integers(2, 16)
-  across = _size(rng, 0.03, 0.16, count) * (0.7 + height / 420)
-  cysts = np.stack([x + radius * 0.35 * rng.standard_normal(count), y + 0.15 * rng.standard_normal(count), across,
+  height = _size(rng, 30, 450)                                                   # [5] is 195 ± 115 above the healthy eye
+  count = int(rng.integers(4, 22))
+  across = _size(rng, 0.04, 0.22, count) * (0.7 + height / 450)
+  cysts = np.stack([x + radius * 0.35 * rng.standard_normal(count), y + 0.12 * rng.standard_normal(count), across,
                     1000 * across * rng.uniform(0.45, 1.1, count), rng.uniform(0.1, 0.9, count)], 1)      # [6]
-  count = rng.integers(0, 12)
+  count = int(rng.integers(0, 12))
   foci = np.stack([x + radius * 0.5 * rng.standard_normal(count), rng.uniform(-0.4, 0.4, count), rng.random(count)], 1)
   fluid = np.array([[x, y, radius * 0.5, _size(rng, 20, 120)]])[:rng.random() < 0.12]
   return dict(swelling=np.array([[x, y, radius, height]]), cysts=cysts, foci=foci, fluid=fluid)
 
 
 def _neovascular(rng: np.random.Generator) -> dict[str, np.ndarray]:
-  x, y, radius = rng.normal(0, 0.6), rng.normal(0, 0.12), _size(rng, 0.3, 1.5)
+  x, y, radius = rng.normal(0, 0.6), rng.normal(0, 0.12), _size(rng, 0.4, 1.8)
   count = rng.integers(2, 7)
   detachment = np.stack([x + radius * 0.5 * rng.standard_normal(count), y + 0.1 * rng.standard_normal(count),
-                         radius * rng.uniform(0.3, 0.8, count), _size(rng, 18, 230) * rng.uniform(0.4, 1, count)], 1)
-  material = np.array([[x + 0.3 * radius * rng.standard_normal(), y, radius * rng.uniform(0.4, 0.9), _size(rng, 18, 160)]])
-  fluid = np.array([[x + 0.5 * radius * rng.standard_normal(), y, radius * rng.uniform(0.6, 1.4), _size(rng, 18, 180)]])
+                         radius * rng.uniform(0.3, 0.8, count), _size(rng, 22, 280) * rng.uniform(0.4, 1, count)], 1)
+  material = np.array([[x + 0.3 * radius * rng.standard_normal(), y, radius * rng.uniform(0.4, 0.9), _size(rng, 25, 190)]])
+  fluid = np.array([[x + 0.5 * radius * rng.standard_normal(), y, radius * rng.uniform(0.6, 1.4), _size(rng, 25, 220)]])
   shows = rng.choice(3, p=(0.35, 0.25, 0.4))                                     # material, fluid or both
   signs = dict(detachment=detachment, material=material[:shows != 1], fluid=fluid[:shows != 0])
   if rng.random() < 0.5:
-    signs['drusen'] = _drusen(rng, rng.integers(5, 40), _size(rng, 0.12, 0.4))
+    signs['drusen'] = _drusen(rng, int(rng.integers(5, 40)), _size(rng, 0.12, 0.4))
   if rng.random() < 0.3:
     signs |= {name: value for name, value in _oedema(rng).items() if name in ('cysts', 'foci')}
   return signs
