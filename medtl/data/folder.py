@@ -72,8 +72,8 @@ def read(path: Path, channels: int, exif: str) -> np.ndarray:
         raise MedtlError(f"{path} is stored turned (EXIF orientation {turn}); set data.exif='apply' to turn such files "
                          'upright, or store them upright: who drew masks or read them elsewhere may have seen either')
       return _channels(_values(ImageOps.exif_transpose(image)), channels)
-  except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:   # as Pillow does
-    raise OSError(f'{path}: {error}') from error
+  except (SyntaxError, TypeError, ValueError, EOFError, Image.DecompressionBombError) as error:   # Pillow, on broken files
+    raise OSError(f'cannot decode {path}: {error}') from error
 
 
 def _values(image: Image.Image) -> np.ndarray:

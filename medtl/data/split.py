@@ -14,8 +14,8 @@ SIDES = ('train', 'val', 'test')
 def split(table: Table, *, by: str = 'patient', folds: int = 5, fold: int = 0, seed: int = 0, val: int = 1) -> Index:
   """Return {'train': index, 'val': index, 'test': index}, each ascending; together they cover every example once.
 
-  `by='patient'`: fold `fold` of `folds` tests, the `val` folds after it validate (0: no 'val'). A patient, and pictures equal in
-  every pixel, stay together; each class is spread evenly. `by='image'`: the same, every picture for itself.
+  `by='patient'`: fold `fold` of `folds` tests, the `val` folds after it validate (0: no 'val'). Patients, and pictures equal
+  in every pixel, stay together; each class is spread evenly. `by='image'`: the same, every picture for itself.
   `by='publisher'`: column `split`; where it has no 'val', folds of its 'train' (by patient where known) become it.
   `by='none'`: {'test': everything}, for external validation and for prediction.
   """
@@ -60,12 +60,13 @@ def deal(table: Table, by: str, folds: int, seed: int) -> np.ndarray:
   """
   group = _groups(table, by)
   label = _strata(table)
-  counts = np.zeros((group.max() + 1, label.shape[1]), np.int64)
-  np.add.at(counts, group, label)
+  images = np.zeros((group.max() + 1, label.shape[1]), np.int64)
+  np.add.at(images, group, label)
+  counts = np.concatenate([images, images > 0], axis=1)    # patients are spread as well as pictures: intervals are over them
   total = [max(1, int(number)) for number in counts.sum(axis=0)]
   weight = [10**18 // number**2 for number in total]       # squared shares: a rare class counts as much as a frequent one
   order = np.random.RandomState(seed).permutation(len(counts))
-  order = order[np.argsort(-counts[order].sum(axis=1), kind='stable')]
+  order = order[np.argsort(-images[order].sum(axis=1), kind='stable')]
   held = [[0] * len(total) for _ in range(folds)]
   home = np.zeros(len(counts), np.int64)
   for one in order:

@@ -13,12 +13,13 @@ from medtl.types import Batch, Dataset, MedtlError
 Rows = tuple[np.ndarray, np.ndarray]       # which examples a step takes [b], and which of them count: bool [b]
 
 
-def batches(dataset: Dataset, batch: int, *, seed: int, start: int = 0, workers: int = 2, sampling: str = '') -> Iterator[Batch]:
+def batches(dataset: Dataset, batch: int, *, seed: int, start: int = 0, workers: int = 2,
+            sampling: str = '') -> Iterator[Batch]:
   """Return an endless iterator over the batches of steps start, start + 1, …; step t depends on (seed, t) alone.
 
-  An epoch is ceil(size / batch) steps over a fresh permutation, each example once. The last step of an epoch is filled up with
-  other pictures of that epoch, masked, so that batch statistics see pictures rather than zeros. `sampling='balanced'`: every
-  example of every step is drawn anew, first its class, then one of that class. `workers` threads read ahead, 0 reads in place.
+  An epoch is ceil(size / batch) steps over a fresh permutation, each example once. The last step of an epoch is filled up
+  with other pictures of that epoch, masked, so that batch statistics see pictures rather than zeros. `sampling='balanced'`:
+  every example is drawn anew, first a class, then one of that class. `workers` threads read ahead; 0: nothing does.
   """
   if not 1 <= batch <= dataset.size:
     raise MedtlError(f'a batch of {batch} from {dataset.size} examples; expected 1 <= batch <= {dataset.size}')
@@ -27,7 +28,7 @@ def batches(dataset: Dataset, batch: int, *, seed: int, start: int = 0, workers:
   elif sampling == '':
     rows = _shuffled(dataset.size, batch, seed)
   else:
-    raise MedtlError(f"sampling={sampling!r}; expected '' (each example once an epoch) or 'balanced' (classes equally often)")
+    raise MedtlError(f"sampling={sampling!r}; expected '' (each example once an epoch) or 'balanced' (classes alike)")
   return _read(Steps(dataset, rows, start, 2**31 - 1), workers)
 
 

@@ -1,0 +1,65 @@
+"""Room 1: files → Dataset → Batch. `load` is its door: a source by name, operations, split and checks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from medtl import spec
+from medtl.data import decoded
+from medtl.data import ops as operations
+from medtl.data import split as splits
+from medtl.types import Dataset, MedtlError
+
+
+def load(name: str, *, split: Mapping[str, Any], ops: str = '', skip_unreadable: int = 0, allow_leak: bool = False,
+         keep_gb: float = 4.0, **source: Any) -> dict[str, Dataset]:
+  """Return {'train', 'val', 'test'} (`split` says which there are; see split.split) of a source, checked.
+
+  `name` is a function of medtl/data ('folder.load', 'folder' for short) and `source` are its keys. `ops` are applied to each
+  picture as it is read. Up to `skip_unreadable` pictures that cannot be read are left out; `facts['unreadable']` lists them.
+  `allow_leak` lets a patient or an equal picture stand on two sides; `facts['leak']` lists them. Pictures are kept decoded
+  in the cache folder where they need at most `keep_gb` (10⁹ bytes), otherwise read anew each time. `facts` also gain
+  `ops`, `hash`, `shape`, `split` (its keys), `split_hash` and `patients` (0 where unknown).
+  """
+  config = dict(source, name=name if '.' in name else f'{name}.load')
+  function, keys = spec.component(config, 'medtl.data', 'data')
+  spec.bind(splits.split, spec.Call('split', (), dict(split)), 'config.data.split', given=('table',))
+  chain = spec.functions(ops, operations, given=('x',))
+  everything = function(**keys)
+  _check_labels(everything)
+  whole = decoded.prepare(everything, chain, dict(config, ops=ops), skip_unreadable=skip_unreadable, keep_gb=keep_gb)
+  index = splits.split(whole.table, **split)
+  leak = splits.check(whole.table, index, allow_leak)
+  _check_classes(whole, index)
+  facts = dict(whole.facts, ops=ops, split=dict(split), split_hash=splits.split_hash(whole.table, index), leak=leak,
+               patients=len(set(whole.table['patient'].tolist()) - {''}) if 'patient' in whole.table else 0)
+  whole = Dataset(whole.fetch, whole.size, whole.classes, whole.table, facts)
+  return {side: whole.subset(rows) for side, rows in index.items()}
+
+
+def _check_labels(dataset: Dataset) -> None:
+  """Raise unless y is a class's number, one number of 0 … 1 for each class, or -1 for all (unlabelled)."""
+  y, count = np.asarray(dataset.table['y']), len(dataset.classes)
+  if (y.dtype.kind == 'f' and y.ndim == 1) or (y == -1).all():
+    return
+  if y.ndim == 2 and y.shape[1] != count:
+    raise MedtlError(f'labels have {y.shape[1]} columns, but there are {count} classes: {", ".join(dataset.classes)}')
+  most = 1 if y.ndim == 2 else count - 1
+  wrong = np.flatnonzero(~((y >= 0) & (y <= most)).reshape(len(y), -1).all(axis=1))
+  if len(wrong):
+    raise MedtlError(f'{len(wrong)} labels outside the classes, first {y[wrong[0]]} of '
+                     f'{splits.name_of(dataset.table, wrong[0])}; expected 0 … {most} ({", ".join(dataset.classes)})')
+
+
+def _check_classes(dataset: Dataset, index: Mapping[str, np.ndarray]) -> None:
+  """Raise where a class has no example on a side; a source that is one side only may lack classes."""
+  y = np.asarray(dataset.table['y'])
+  if len(index) < 2 or (y.dtype.kind == 'f' and y.ndim == 1):
+    return
+  for side, rows in index.items():
+    present = (y[rows] > 0).any(axis=0) if y.ndim == 2 else np.isin(np.arange(len(dataset.classes)), y[rows])
+    for name, there in zip(dataset.classes, present, strict=True):
+      if not there:
+        raise MedtlError(f'class {name!r} has no example in {side!r} ({len(rows)} examples); expected every class on '
+                         'every side: take fewer folds, another fold or seed, or leave the class out')
