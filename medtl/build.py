@@ -1,5 +1,6 @@
 """config → the parts of a run: data sets, net with ported weights, phases. With run.py the only place that reads a config."""
 
+import dataclasses
 import inspect
 import math
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from medtl import data, losses, metrics, models, optimizer, partition, schedule, spec, step, tasks, tree
-from medtl.data import augment, stream
+from medtl.data import augment, split
 from medtl.models import heads, port, weights
 from medtl.types import Batch, Dataset, MedtlError, State, Task, Tree, Weights
 
@@ -26,7 +27,7 @@ class Phase(NamedTuple):
   depth: int                        # children frozen whole, counted from the stem
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parts:
   """All that a run is made of, before its first step."""
   config: ConfigDict
@@ -69,37 +70,36 @@ class Parts:
                  jnp.arange(count, dtype=jnp.int32))
 
 
-def parts(config: ConfigDict, sides: dict[str, Dataset] | None = None) -> Parts:
-  """Return the parts of a run; `sides` are the data sets where they have been loaded already."""
-  sides = sides or datasets(config)
-  classes = sides['train'].classes
-  net, module = network(config, sides['train'])
-  net, params, extra, source = variables(config, net, module, sides['train'])
+def parts(config: ConfigDict) -> Parts:
+  """Return the parts of a run that trains."""
+  sides = data.load(**config.data.to_dict())
+  train = sides['train']
+  net, module = network(config, train.fetch(0).x.shape, len(train.classes))
+  net, params, extra, source = variables(config, net, module, train)
   loss = spec.one(config.task.loss, losses, given=('outputs', 'y'))
-  metrics.names(config.task.kind)
-  moves = augment.augment(config.augment, ndim=sides['train'].fetch(0).x.ndim - 1, classes=len(classes)) if config.augment else None
-  return Parts(config, sides, net, params, extra, source, loss, phases(config, params, sides['train'].size), moves,
-               class_weights(config, sides['train']))
+  moves = augment.augment(config.augment, ndim=train.fetch(0).x.ndim - 1, classes=len(train.classes)) if config.augment else None
+  return Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves,
+               class_weights(config, train))
 
 
-def datasets(config: ConfigDict) -> dict[str, Dataset]:
-  """Return the data sets {'train', 'val', 'test'}."""
-  return data.load(**config.data.to_dict())
-
-
-def network(config: ConfigDict, dataset: Dataset) -> tuple[models.Net, Any]:
-  """Return the net, not yet normalising its input, and the module that holds its family's RENAMES and WEIGHTS."""
+def network(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[models.Net, Any]:
+  """Return the net for pictures of `shape` [*s, c], not yet normalising, and the module with its family's RENAMES and WEIGHTS."""
   kwargs = {name: value for name, value in config.model.to_dict().items() if name != 'weights'}
-  picture = dataset.fetch(0).x
-  filled = {'size': picture.shape[:-1], 'ndim': picture.ndim - 1, 'dtype': dtype(config)}
-  factory = spec.find(kwargs['name'], 'medtl.models')
-  known = inspect.signature(factory).parameters
+  filled = {'size': tuple(shape[:-1]), 'ndim': len(shape) - 1, 'dtype': dtype(config)}
+  known = inspect.signature(spec.find(kwargs['name'], 'medtl.models')).parameters
   wanted = {name: value for name, value in filled.items() if name in known and name not in kwargs}
   factory, kwargs = spec.component(kwargs, 'medtl.models', 'model', given=tuple(wanted))
-  backbone = factory(**kwargs, **wanted)
-  head, kwargs = spec.component(config.head.to_dict(), 'medtl.models.heads', 'head', given=('classes',))
-  count = tasks.outputs(config.task.kind, len(dataset.classes))
-  return models.Net(backbone, head(count, **kwargs)), sys.modules[factory.__module__]
+  head, options = spec.component(config.head.to_dict(), 'medtl.models.heads', 'head', given=('classes',))
+  count = tasks.outputs(config.task.kind, classes)
+  return models.Net(factory(**kwargs, **wanted), head(count, **options)), sys.modules[factory.__module__]
+
+
+def finished(config: ConfigDict, plan: dict[str, Any]) -> tuple[models.Net, Task]:
+  """Return net and task of a finished run, from its config and plan.json alone."""
+  net, _ = network(config, plan['shape'], len(plan['classes']))
+  net = net.clone(mean=tuple(plan['mean']), std=tuple(plan['std']))
+  loss = spec.one(config.task.loss, losses, given=('outputs', 'y'))
+  return net, tasks.supervised(net, loss, kind=config.task.kind)
 
 
 def dtype(config: ConfigDict) -> Any:
@@ -148,3 +148,60 @@ def statistics(dataset: Dataset, most: int = 256) -> tuple[tuple[float, ...], tu
   square = np.mean([(x.astype(np.float64) ** 2).mean(axes) for x in pictures], axis=0)
   std = np.sqrt(np.maximum(1e-12, square - mean ** 2))
   return tuple(round(float(v), 6) for v in mean), tuple(round(float(v), 6) for v in std)
+
+
+def epoch(parts: Parts) -> int:
+  """Return the steps of an epoch."""
+  return math.ceil(parts.data['train'].size / parts.config.batch)
+
+
+def period(parts: Parts) -> int:
+  """Return the steps between evaluations."""
+  return spec.steps(parts.config.every, parts.data['train'].size, parts.config.batch, sum(phase.steps for phase in parts.phases))
+
+
+def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDict:
+  """Return the config with ('model.weights', '') … set and nothing to compare with; an unknown key is an error."""
+  new = ConfigDict(config.to_dict())
+  new.compare = ()
+  for key, value in changes:
+    *parents, last = key.split('.')
+    node = new
+    for name in parents:
+      node = node[name]
+    if last not in node:
+      raise MedtlError(f'no config key {key!r} to change; {spec.nearest(last, node)}')
+    with node.ignore_type():
+      node[last] = value
+  return new.lock()
+
+
+def full(parts: Parts) -> Parts:
+  """Return the same run as a full fine-tune: what a phase's cost is measured against."""
+  config = changed(parts.config, (('phases', (('none', '1 steps'),)), ('rules', ())))
+  return dataclasses.replace(parts, config=config, phases=phases(config, parts.params, parts.data['train'].size))
+
+
+def sentence(parts: Parts) -> str:
+  """Return in one line what goes into the run."""
+  sizes = ', '.join(f'{dataset.size} {name}' for name, dataset in parts.data.items())
+  name = parts.data['train'].facts.get('name', parts.config.data.name)
+  return f'{parts.config.model.name} ({parts.source["name"]}) on {name}: {sizes}; {len(parts.classes)} classes'
+
+
+def plan(parts: Parts, rows: list[dict[str, Any]]) -> dict[str, Any]:
+  """Return the facts that are measured once: shape, classes, input statistics, hashes of the split, parameters, phases."""
+  sides = {name: {'size': dataset.size, 'hash': split.split_hash(dataset.table, np.arange(dataset.size)),
+                  'patients': len(np.unique(dataset.table['patient'])) if 'patient' in dataset.table else None,
+                  'classes': counts(dataset)} for name, dataset in parts.data.items()}
+  train = parts.data['train']
+  return {'shape': list(train.fetch(0).x.shape), 'classes': list(train.classes), 'kind': parts.config.task.kind,
+          'mean': list(parts.net.mean), 'std': list(parts.net.std), 'parameters': tree.size(parts.params), 'splits': sides,
+          'data': dict(train.facts), 'weights': parts.source, 'phases': rows}
+
+
+def counts(dataset: Dataset) -> dict[str, int]:
+  """Return how many examples each class has."""
+  y = np.asarray(dataset.table['y'])
+  many = np.bincount(y[y >= 0], minlength=len(dataset.classes)) if y.ndim == 1 else y.sum(0)
+  return {name: int(number) for name, number in zip(dataset.classes, many, strict=True)}

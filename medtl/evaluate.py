@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from medtl.types import Batch, MedtlError, Predictions, Table, Tree
+from medtl.types import Batch, Dataset, MedtlError, Predictions, Table, Tree
 
 Measure = Callable[[Tree, Tree, Batch], dict[str, jax.Array]]
 
@@ -44,38 +45,73 @@ def average(members: Sequence[Predictions]) -> Predictions:
   return Predictions(first.row, first.y, np.mean([member.score for member in members], axis=0))
 
 
-def pool(folds: Sequence[Predictions]) -> Predictions:
-  """Return the out-of-fold predictions of all folds as one, ordered by row; a row in two folds is an error."""
-  row = np.concatenate([fold.row for fold in folds])
+def save(path: Path, predictions: Predictions, dataset: Dataset, pictures: int = 12) -> None:
+  """Write predictions with their rows of the table, and small copies of the pictures that were most confidently wrong.
+
+  A run folder is all that a report needs: nothing else is read for one.
+  """
+  where = {int(row): index for index, row in enumerate(dataset.table['row'])}
+  index = np.array([where[int(row)] for row in predictions.row])
+  table = {name: column[index] for name, column in dataset.table.items()}
+  worst = np.argsort(-predictions.measures['loss'], kind='stable')[:pictures] if (predictions.y >= 0).all() else []
+  shown = [_small(dataset.fetch(int(index[i])).x) for i in worst]
+  _write(path, predictions, table, dataset.classes, predictions.row[list(worst)].astype(int), shown)
+
+
+def pooled(paths: Sequence[Path], path: Path) -> None:
+  """Write the out-of-fold predictions of all folds as one file, ordered by row; a row in two folds is an error."""
+  parts = [load(part) for part in paths]
+  row = np.concatenate([found.predictions.row for found in parts])
   if len(np.unique(row)) < len(row):
     raise MedtlError(f'{len(row) - len(np.unique(row))} rows are in more than one fold: the folds do not come from one split')
   order = np.argsort(row)
-  join = [np.concatenate([getattr(fold, name) for fold in folds])[order] for name in ('row', 'y', 'score')]
-  return Predictions(*join)
+  y, score = (np.concatenate([getattr(found.predictions, name) for found in parts])[order] for name in ('y', 'score'))
+  measures = {name: np.concatenate([found.predictions.measures[name] for found in parts])[order]
+              for name in parts[0].predictions.measures}
+  table = {name: np.concatenate([found.table[name] for found in parts])[order] for name in parts[0].table}
+  pictures = {number: picture for found in parts for number, picture in found.pictures.items()}
+  worst = [number for number in row[order][np.argsort(-measures['loss'], kind='stable')] if number in pictures][:12]
+  _write(path, Predictions(row[order], y, score, measures), table, parts[0].classes, np.array(worst, int), [pictures[i] for i in worst])
 
 
-def save(path: Path, predictions: Predictions, table: Table, classes: Sequence[str]) -> None:
-  """Write predictions with the rows of the table that they belong to: a run folder is all that a report needs."""
+def _write(path: Path, predictions: Predictions, table: Table, classes: Sequence[str], worst: np.ndarray, shown: Sequence[np.ndarray]) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
-  where = {int(row): index for index, row in enumerate(table['row'])}
-  index = np.array([where[int(row)] for row in predictions.row])
   aside = path.with_suffix('.part')
   with aside.open('wb') as file:
-    np.savez(file, row=predictions.row, y=predictions.y, score=predictions.score, classes=np.array(classes),
-             **{f'measure/{name}': value for name, value in predictions.measures.items()},
-             **{f'table/{name}': _plain(column[index]) for name, column in table.items()})
+    np.savez_compressed(file, row=predictions.row, y=predictions.y, score=predictions.score, classes=np.array(classes), worst=worst,
+                        **{f'picture/{number}': picture for number, picture in enumerate(shown)},
+                        **{f'measure/{name}': value for name, value in predictions.measures.items()},
+                        **{f'table/{name}': _plain(column) for name, column in table.items()})
   aside.replace(path)
+
+
+def _small(x: np.ndarray, most: int = 256) -> np.ndarray:
+  """Return a picture as uint8 [h, w, c], of a volume its middle slice, thinned to at most `most` pixels a side."""
+  while x.ndim > 3:
+    x = x[x.shape[0] // 2]
+  thin = -(-max(x.shape[:2]) // most)
+  return np.clip(x[::thin, ::thin] * 255, 0, 255).astype(np.uint8)
 
 
 def _plain(column: np.ndarray) -> np.ndarray:
   return column.astype(str) if column.dtype == object else column
 
 
-def load(path: Path) -> tuple[Predictions, Table]:
-  """Return what `save` wrote: predictions, and the table in the same order."""
+class Saved(NamedTuple):
+  """What `save` wrote, the table in the predictions' order."""
+  predictions: Predictions
+  table: Table
+  classes: tuple[str, ...]
+  pictures: dict[int, np.ndarray]            # row -> uint8 [h, w, c], the worst errors first
+
+
+def load(path: Path) -> Saved:
+  """Return what `save` wrote."""
   if not path.exists():
     raise MedtlError(f'no predictions at {path}; run the verb evaluate on this run folder first')
   with np.load(path, allow_pickle=False) as file:
     part = {prefix: {name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)}
             for prefix in ('measure/', 'table/')}
-    return Predictions(file['row'], file['y'], file['score'], part['measure/']), part['table/']
+    pictures = {int(row): file[f'picture/{number}'] for number, row in enumerate(file['worst'])}
+    return Saved(Predictions(file['row'], file['y'], file['score'], part['measure/']), part['table/'],
+                 tuple(str(name) for name in file['classes']), pictures)

@@ -1,0 +1,34 @@
+"""Many runs as one answer: the folds of one split, pooled out of fold."""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from medtl import build, evaluate, log, run, runfolder
+from medtl.types import MedtlError
+
+
+def folds(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any]:
+  """Return the numbers of the out-of-fold predictions: every fold trained in `fold<i>/`, each example tested once by a net that never saw it.
+
+  Validation predictions are pooled too, for the thresholds: with one validation fold each example validates once.
+  """
+  if config.data.split.by not in ('patient', 'image'):
+    raise MedtlError(f"--folds needs data.split.by='patient' or 'image', found {config.data.split.by!r}: a publisher's split has one fold")
+  runfolder.claim(workdir, config)
+  if (workdir / 'numbers.json').exists():
+    log.console.print(f'{workdir} is finished already; nothing was trained')
+    return runfolder.read(workdir, 'numbers.json')
+  count = config.data.split.folds
+  parts = [workdir / f'fold{number}' for number in range(count)]
+  for number, part in enumerate(parts):
+    log.console.print(f'[bold]fold {number + 1} of {count}[/bold]')
+    run.train(build.changed(config, (('data.split.fold', number),)), part, command)
+  for side in ('val', 'test'):
+    evaluate.pooled([part / 'predictions' / f'{side}.npz' for part in parts], workdir / 'predictions' / f'{side}.npz')
+  plan = runfolder.read(parts[0], 'plan.json')
+  runfolder.write_json(workdir / 'plan.json', {**plan, 'folds': [runfolder.read(part, 'plan.json')['splits'] for part in parts]})
+  seconds = sum(runfolder.read(part, 'provenance.json')['seconds'] for part in parts)
+  runfolder.provenance(workdir, command, seconds, {'folds': count})
+  return runfolder.report(workdir)
