@@ -1,0 +1,1 @@
+"""ROOM 7. Predictions + table → numbers with intervals, pictures, one page."""

@@ -1,0 +1,103 @@
+"""95 % intervals: a percentile bootstrap over patients, because pictures of one patient are not independent.
+
+Over images only where no patient is known; the interval says which. Resamples that lack a class are drawn again, and their
+share is reported. Where a class has fewer than two patients there is no interval, and the reason stands in its place.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from medtl.metrics import Metric
+from medtl.types import MedtlError
+
+FEWEST = 2           # units that have each class: one alone would stand for all of its kind in every resample
+PATIENCE = 20        # resamples drawn for each one kept, before the bootstrap gives up
+UNDEFINED = 'not defined: a class has no example, here or where its threshold was to be chosen'
+
+
+class Interval(NamedTuple):
+  """A number and how sure it is; low and high are nan where `reason` says why."""
+  value: float
+  low: float
+  high: float
+  unit: str = 'patient'        # what was resampled: patient | image
+  n: int = 0                   # how many of them
+  redrawn: float = 0.0         # share of the resamples that lacked a class
+  reason: str = ''
+
+
+def intervals(score: np.ndarray, y: np.ndarray, metrics: Mapping[str, Metric], patient: np.ndarray | None = None,
+              resamples: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
+  """Return {name: Interval}; a metric that gives one number for each class [k] becomes 'name/0' … 'name/k-1'."""
+  def statistic(rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: metric(score[rows], y[rows]) for name, metric in metrics.items()}
+  return _bootstrap(statistic, presence(y, score.shape[1]), patient, resamples, seed, level)
+
+
+def difference(first: np.ndarray, second: np.ndarray, y: np.ndarray, metrics: Mapping[str, Metric],
+               patient: np.ndarray | None = None, resamples: int = 1000, seed: int = 0,
+               level: float = 0.95) -> dict[str, Interval]:
+  """Return {name: Interval} of metric(first) − metric(second): two models' scores of the same rows, same resamples."""
+  if first.shape != second.shape:
+    raise MedtlError(f'scores of shapes {first.shape} and {second.shape} are not of the same rows and classes; '
+                     'compare two models on the same predictions')
+  def statistic(rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: metric(first[rows], y[rows]) - metric(second[rows], y[rows]) for name, metric in metrics.items()}
+  return _bootstrap(statistic, presence(y, first.shape[1]), patient, resamples, seed, level)
+
+
+def presence(y: np.ndarray, k: int) -> np.ndarray:
+  """Return bool [n, k], which classes an example has; with many labels [n, 2 k], also which it has not."""
+  return np.concatenate([y > 0.5, y <= 0.5], 1) if y.ndim == 2 else y[:, None] == np.arange(k)
+
+
+def _bootstrap(statistic: Callable[[np.ndarray], dict[str, np.ndarray]], has: np.ndarray, patient: np.ndarray | None,
+               resamples: int, seed: int, level: float) -> dict[str, Interval]:
+  found = statistic(np.arange(len(has)))
+  names = [name if np.ndim(value) == 0 else f'{name}/{i}' for name, value in found.items() for i in range(np.size(value))]
+  unit = 'image' if patient is None else 'patient'
+  codes = np.arange(len(has)) if patient is None else np.unique(patient, return_inverse=True)[1]
+  units = np.zeros((int(codes.max()) + 1, has.shape[1]), bool)
+  np.logical_or.at(units, codes, has)
+  reason, redrawn = _too_few(units, unit), 0.0
+  draws: list[np.ndarray] = []
+  if not reason:
+    for tried, rows in itertools.islice(_resamples(codes, units, seed, resamples * PATIENCE), resamples):
+      draws.append(_row(statistic(rows)))
+      redrawn = 1 - len(draws) / tried
+    if len(draws) < resamples:
+      redrawn = 1 - len(draws) / (resamples * PATIENCE)
+      reason = f'no interval: only {len(draws)} of {resamples * PATIENCE} resamples of the {unit}s held every class'
+  point = _row(found)
+  low, high = np.full((2, len(point)), np.nan) if reason else np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+  return {name: Interval(float(v), float(a), float(b), unit, len(units), redrawn, UNDEFINED if math.isnan(v) else reason)
+          for name, v, a, b in zip(names, point, low, high, strict=True)}
+
+
+def _row(values: dict[str, np.ndarray]) -> np.ndarray:
+  return np.concatenate([np.atleast_1d(value) for value in values.values()])
+
+
+def _too_few(units: np.ndarray, unit: str) -> str:
+  count = units.sum(0)
+  fewest = count[count > 0].min()          # a class without any example: its metrics are nan whatever is drawn
+  return '' if fewest >= FEWEST else f'no interval: a class has {fewest} {unit}, at least {FEWEST} are needed'
+
+
+def _resamples(codes: np.ndarray, units: np.ndarray, seed: int, most: int) -> Iterator[tuple[int, np.ndarray]]:
+  """Yield (how many were drawn so far, the rows of a resample that holds every class)."""
+  random = np.random.default_rng(seed)
+  order = np.argsort(codes, kind='stable')
+  size = np.bincount(codes)
+  start = np.cumsum(size) - size
+  needed = units[:, units.any(0)]
+  for tried in range(1, most + 1):
+    pick = random.integers(0, len(size), len(size))
+    if needed[pick].any(0).all():
+      length = size[pick]
+      begin = np.cumsum(length) - length
+      yield tried, order[np.repeat(start[pick] - begin, length) + np.arange(length.sum())]

@@ -1,0 +1,166 @@
+"""Intervals: what they cover, what they refuse, that patients and not pictures are drawn; thresholds and curves."""
+
+import time
+
+import chex
+import numpy as np
+import pytest
+import sklearn.metrics as reference
+
+from medtl import metrics
+from medtl.report import operating
+from medtl.report.interval import difference, intervals
+from medtl.types import MedtlError, Predictions
+from tests.test_metrics import case
+
+ACCURACY = dict(accuracy=metrics.accuracy)
+
+
+def answers(right):
+  """Scores of two classes, right or wrong as asked, y alternating."""
+  y = np.arange(len(right)) % 2
+  return np.eye(2)[np.where(right, y, 1 - y)], y
+
+
+def test_close_to_the_published_interval():
+  """Wilson's 95 % interval for 81 of 100 is .722 to .875; a bootstrap of one proportion must be near."""
+  found = intervals(*answers(np.arange(100) < 81), ACCURACY, resamples=4000)['accuracy']
+  assert found.value == 0.81 and found.unit == 'image' and found.n == 100
+  assert np.allclose((found.low, found.high), (0.73, 0.88), atol=0.012)
+
+
+def test_covers_the_truth_as_often_as_it_says():
+  random = np.random.RandomState(0)
+  inside = 0
+  for seed in range(200):
+    found = intervals(*answers(random.rand(80) < 0.8), ACCURACY, resamples=200, seed=seed)['accuracy']
+    inside += found.low <= 0.8 <= found.high
+  assert 0.90 <= inside / 200 <= 0.985
+
+
+def test_copies_of_a_patients_picture_tell_nothing_new():
+  """Four copies of each picture leave the interval by patient as it was, and halve the one by image."""
+  score, y = case(n=60, k=3)
+  copies, patient = (np.repeat(score, 4, 0), np.repeat(y, 4)), np.repeat(np.arange(60), 4)
+  single = intervals(score, y, metrics.of('multiclass'), np.arange(60))
+  cluster = intervals(*copies, metrics.of('multiclass'), patient)
+  naive = intervals(*copies, ACCURACY)['accuracy']
+  for name, item in single.items():
+    assert np.allclose(item[:3], cluster[name][:3], atol=1e-9), name
+  assert cluster['accuracy'].n == 60 and naive.n == 240
+  assert (naive.high - naive.low) / (cluster['accuracy'].high - cluster['accuracy'].low) == pytest.approx(0.5, abs=0.06)
+
+
+def test_the_order_of_rows_and_the_patients_names_do_not_matter():
+  score, y = case(n=40, k=2)
+  patient = np.arange(40) // 4
+  order = np.random.RandomState(1).permutation(40)
+  loss = dict(log_loss=metrics.log_loss)
+  first = intervals(score, y, loss, patient)
+  assert first == intervals(score, y, loss, np.array([f'person {p}' for p in patient]))
+  again = intervals(score[order], y[order], loss, patient[order])
+  assert np.allclose(first['log_loss'][:3], again['log_loss'][:3])
+  assert first != intervals(score, y, loss, patient, seed=2)
+
+
+def test_resamples_without_a_class_are_drawn_again():
+  """With two of 40 patients ill, a resample has none with probability (38/40)^40 = 12.9 %."""
+  score, y = case(n=40, k=2, ties=False)
+  y = (np.arange(40) < 2).astype(int)
+  found = intervals(score, y, metrics.of('binary'), np.arange(40), resamples=3000)
+  assert found['auroc'].redrawn == pytest.approx(0.1285, abs=0.02)
+  assert all(np.isfinite(item[:3]).all() for item in found.values())
+
+
+def test_one_patient_of_a_class_is_no_interval():
+  score, y = case(n=30, k=2, ties=False)
+  found = intervals(score, y, metrics.of('binary'), patient=np.where(y == 1, 99, np.arange(30)))
+  for item in found.values():
+    assert np.isfinite(item.value) and np.isnan(item.low) and np.isnan(item.high)
+    assert 'a class has 1 patient, at least 2 are needed' in item.reason
+
+
+def test_a_class_that_is_missing_altogether_leaves_the_others_their_interval():
+  score, y = case(n=60, k=3)
+  score, y = score[y != 1], y[y != 1]
+  found = intervals(score, y, dict(auroc=metrics.auroc, each=metrics.class_auroc, accuracy=metrics.accuracy))
+  assert np.isnan(found['auroc'].value) and np.isnan(found['each/1'].low) and 'no example' in found['auroc'].reason
+  assert all(np.isfinite(found[name][:3]).all() for name in ('each/0', 'each/2', 'accuracy'))
+
+
+def test_a_class_that_is_hardly_ever_drawn_ends_in_words():
+  y = np.repeat(np.arange(40), 2)
+  found = intervals(np.eye(40)[y], y, ACCURACY, resamples=10)['accuracy']
+  assert found.value == 1 and np.isnan(found.low) and 'resamples' in found.reason and found.redrawn > 0.9
+
+
+@pytest.mark.parametrize('many', [False, True])
+def test_a_paired_difference(many):
+  score, y = case(many=many)
+  kind = 'multilabel' if many else 'multiclass'
+  other = np.roll(score, 1, 1)
+  patient = np.arange(len(y)) // 2
+  same = difference(score, score, y, metrics.of(kind), patient, resamples=20)
+  assert all(item[:3] == (0, 0, 0) for item in same.values())
+  found = difference(score, other, y, metrics.of(kind), patient, resamples=300)
+  back = difference(other, score, y, metrics.of(kind), patient, resamples=300)
+  alone = metrics.monitor(score, y, kind), metrics.monitor(other, y, kind)
+  for name, item in found.items():
+    assert np.isclose(item.value, alone[0][name] - alone[1][name])
+    assert np.allclose(item[:3], (-back[name].value, -back[name].high, -back[name].low))
+  assert found['auroc'].low > 0
+  with pytest.raises(MedtlError, match='same predictions'):
+    difference(score, other[:-1], y, ACCURACY)
+
+
+def test_a_shift_of_both_models_cancels_in_the_pair():
+  """Two models that differ in one answer of 100: the paired interval is far narrower than either's own."""
+  right = np.arange(100) < 70
+  first, y = answers(right)
+  second, _ = answers(right ^ (np.arange(100) == 80))
+  pair = difference(second, first, y, ACCURACY)['accuracy']
+  own = intervals(first, y, ACCURACY)['accuracy']
+  assert pair.value == pytest.approx(0.01) and 0 <= pair.low and pair.high - pair.low < (own.high - own.low) / 4
+
+
+def test_quick_enough():
+  score, y = case(n=250, k=4)
+  twelve = metrics.of('ordinal') | {name: getattr(metrics, name) for name in ('class_auroc', 'class_auprc', 'class_f1')}
+  begin = time.process_time()
+  intervals(score, y, twelve, np.arange(250) // 3)
+  assert time.process_time() - begin < 3
+
+
+@pytest.mark.parametrize('ties', [False, True])
+def test_curves_and_youden_equal_scikit_learn(ties):
+  score, y = case(ties=ties)
+  s, has = score[:, 1], y == 1
+  wrong, right, cut = operating.roc(s, has)
+  expected = reference.roc_curve(has, s, drop_intermediate=False)
+  chex.assert_trees_all_close((wrong, right, cut), expected)
+  recall, precision = operating.precision_recall(s, has)
+  p, r, _ = reference.precision_recall_curve(has, s)
+  chex.assert_trees_all_close((recall, precision), (r[:-1][::-1], p[:-1][::-1]))
+  margin = (s - operating.youden(s, has))[:, None]
+  best = float(metrics.sensitivity(margin, has[:, None]) + metrics.specificity(margin, has[:, None]) - 1)
+  assert best == pytest.approx(np.max(expected[1] - expected[0]))
+
+
+def test_at_least_the_asked_sensitivity_and_no_lower_threshold_than_needed():
+  score, y = case(n=200, k=2, ties=False)
+  val = Predictions(np.arange(200), y, score)
+  cut = operating.thresholds(val, 'at_sensitivity(0.9)', 'binary')
+  chex.assert_shape(cut, (1,))
+  margin, has = score[:, 1:] - cut, y[:, None]
+  positives = has.sum()
+  assert metrics.sensitivity(margin, has) == np.ceil(0.9 * positives) / positives
+  assert operating.thresholds(val, 'at_sensitivity(1.0)', 'binary') < score[y == 1, 1].min()
+  assert operating.thresholds(val, 'youden', 'multiclass').shape == (2,)
+  with pytest.raises(MedtlError, match="did you mean 'youden'"):
+    operating.thresholds(val, 'joude', 'binary')
+
+
+def test_no_threshold_without_both_sides():
+  score, y = case(n=30, k=3)
+  cut = operating.thresholds(Predictions(np.arange(30), np.where(y == 2, 0, y), score), 'youden', 'multiclass')
+  assert np.isnan(cut).tolist() == [False, False, True]
