@@ -30,7 +30,7 @@ class Digests(NamedTuple):
 @dataclass(frozen=True)
 class Wanted:
   """What is asked for: a file, what its bytes must be, and what to tell a reader who cannot have it."""
-  url: str
+  url: str                # '' for a file that the user names
   path: Path              # where it lies, or is to lie
   sha256: str = ''        # whole or leading digits, '' when unknown
   md5: str = ''
@@ -40,16 +40,16 @@ class Wanted:
   def missing(self, why: str) -> MedtlError:
     """Return the error that says what is missing, its URL and checksum, where to put it and what to do instead."""
     checksum = f'sha256 {self.sha256}' if self.sha256 else f'md5 {self.md5}' if self.md5 else 'none known'
-    lines = [f'missing: {self.purpose or self.path.name}: {why}', f'  URL       {self.url}', f'  checksum  {checksum}',
-             f'  put it at {self.path}']
-    return MedtlError('\n'.join(lines + ([f'  or        {self.hint}'] if self.hint else [])))
+    lines = [f'missing: {self.purpose or self.path.name}: {why}', f'  URL       {self.url}' if self.url else '',
+             f'  checksum  {checksum}', f'  put it at {self.path}', f'  or        {self.hint}' if self.hint else '']
+    return MedtlError('\n'.join(filter(None, lines)))
 
   def check(self, found: Digests, path: Path) -> None:
     """Raise a MedtlError unless the checksums of the file at `path` are those that were asked for."""
     for kind, expected in (('sha256', self.sha256.lower()), ('md5', self.md5.lower())):
       if not getattr(found, kind).startswith(expected):
         raise MedtlError(f'{path} ({path.stat().st_size} bytes) is damaged or another file: its {kind} is '
-                         f'{getattr(found, kind)}, expected {expected}; delete it and get it again from {self.url}')
+                         f'{getattr(found, kind)}, expected {expected}; get it again: {self.url or self.hint}')
 
 
 def cache_folder() -> Path:
@@ -79,7 +79,7 @@ def fetch(url: str, *, sha256: str = '', md5: str = '', name: str = '', purpose:
   if scheme == 'pypi':
     return _installed(url.removeprefix('pypi:'), sha256, md5, purpose, hint)
   local = Path(urllib.parse.unquote(path) if scheme == 'file' else url).expanduser()
-  wanted = Wanted(url, local, sha256, md5, purpose, hint)
+  wanted = Wanted('', local, sha256, md5, purpose, hint)
   if not local.is_file():
     raise wanted.missing('there is no such file')
   if sha256 or md5:

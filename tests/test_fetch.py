@@ -22,14 +22,14 @@ SHA, MD5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY).hexdigest()
 
 
 class Publisher(http.server.BaseHTTPRequestHandler):
-  """Serves `body`; `ranges`, `etag` and `breaks` (lengths after which successive answers break off) say how well."""
+  """Serves `body`; `ranges`, `conditions` (If-Range), `etag` and `breaks` (lengths after which answers end) say how well."""
 
   def do_GET(self):
     server = self.server
     asked, condition = self.headers.get('Range'), self.headers.get('If-Range')
     server.log.append(asked)
     begin = 0
-    if asked and server.ranges and condition in (None, server.etag):
+    if asked and server.ranges and (condition in (None, server.etag) or not server.conditions):
       begin = int(asked.removeprefix('bytes=').rstrip('-'))
     if begin >= len(server.body):
       return self.answer(416, b'', {'Content-Range': f'bytes */{len(server.body)}', 'Content-Length': '0'})
@@ -56,7 +56,7 @@ def publisher(tmp_path, monkeypatch):
   monkeypatch.setenv('MEDTL_CACHE', str(tmp_path / 'cache'))
   monkeypatch.delenv('MEDTL_OFFLINE', raising=False)
   server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Publisher)
-  server.body, server.ranges, server.etag, server.breaks, server.log = BODY, True, '"one"', [], []
+  server.body, server.ranges, server.conditions, server.etag, server.breaks, server.log = BODY, True, True, '"one"', [], []
   server.url = f'http://127.0.0.1:{server.server_port}/models/a%20b.npz?download=1'
   threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
   yield server
@@ -112,6 +112,16 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(publisher, etag):
   assert path.read_bytes() == old[::-1] and digests(path).sha256 == new
 
 
+@pytest.mark.parametrize('conditions, asked', [(True, ['bytes=1000-']), (False, ['bytes=1000-', None])])
+def test_two_versions_are_not_mixed_where_no_checksum_would_tell(publisher, conditions, asked):
+  publisher.breaks, publisher.conditions = [1000, 0], conditions
+  with pytest.raises(MedtlError):
+    fetch(publisher.url)
+  publisher.body, publisher.etag, publisher.log = BODY[::-1], '"two"', []
+  assert fetch(publisher.url).read_bytes() == BODY[::-1]
+  assert publisher.log == asked
+
+
 def test_a_part_longer_than_the_new_file_is_begun_anew(publisher):
   publisher.breaks = [1000, 0]
   with pytest.raises(MedtlError):
@@ -145,7 +155,7 @@ def test_an_unknown_checksum_is_recorded_and_compared_from_then_on(publisher):
 def test_a_damaged_cached_file_is_refused(publisher):
   path = fetch(publisher.url, md5=MD5)
   path.write_bytes(BODY[:-1])
-  with pytest.raises(MedtlError, match=f'299999 bytes.* expected {MD5}; delete it'):
+  with pytest.raises(MedtlError, match=f'299999 bytes.* expected {MD5}; get it again: http'):
     fetch(publisher.url, md5=MD5)
 
 
