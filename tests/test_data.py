@@ -77,9 +77,12 @@ def test_a_changed_file_is_read_again_and_changes_the_hash(clinic):
 
 def test_the_cache_is_bounded_and_the_oldest_goes_first(clinic, cache):
   size = 40 * (8 * 6 * 4 + 4)
-  for number, ops in enumerate(('window(0, 1)', 'window(0, 2)', 'window(0, 3)')):
-    assert load(clinic, ops=ops, keep_gb=2.9 * size / 1e9)['train'].facts['kept'], number
+  held = []
+  for ops in ('window(0, 1)', 'window(0, 2)', 'window(0, 3)'):
+    assert load(clinic, ops=ops, keep_gb=2.9 * size / 1e9)['train'].facts['kept']
+    held.append({path.name for path in cache.iterdir()})
     time.sleep(0.01)
+  assert held[0] < held[1] and held[2] == held[2] - held[0] and len(held[2]) == 2
   assert sum(file.stat().st_size for file in cache.glob('*/?.bin')) < 2.9 * size
   assert not load(clinic, keep_gb=0.9 * size / 1e9)['train'].facts['kept']
 

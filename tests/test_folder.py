@@ -162,8 +162,11 @@ def test_the_hash_tells_other_labels_and_the_stamp_another_time(classes):
   os.utime(classes / 'sick/b.png', (time.time() + 9, time.time() + 9))
   later = folder.load(str(classes)).facts
   assert later['hash'] == first['hash'] and later['stamp'] != first['stamp']
-  (classes / 'sick/b.png').rename(classes / 'well/b.png')
-  assert folder.load(str(classes)).facts['hash'] != first['hash']
+  found = []
+  for labels in ('sw', 'ss', 'sw'):
+    manifest(classes, [dict(file='sick/b.png', label=labels[0]), dict(file='well/d.bmp', label=labels[1])])
+    found.append(folder.load(str(classes), manifest='labels.csv', classes=('s', 'w')).facts['hash'])
+  assert found[0] == found[2] != found[1]
 
 
 @pytest.mark.parametrize('keys, words', [

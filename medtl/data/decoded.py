@@ -10,8 +10,9 @@ import os
 import shutil
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,6 @@ from medtl.fetch import cache_folder
 from medtl.types import Dataset, Example, MedtlError
 
 Operations = Sequence[Callable[[np.ndarray], np.ndarray]]
-CHUNK = 256                                # examples read ahead of the one that is written
 PATIENCE = 2000                            # examples from which on a progress bar is shown
 DAY = 86400                                # seconds after which an unfinished folder is a dead run's
 
@@ -120,13 +120,19 @@ def _see(dataset: Dataset, operations: Operations, index: int) -> Seen:
 
 
 def _all(dataset: Dataset, operations: Operations) -> Iterator[Seen]:
-  """Look at every example in order, a chunk ahead in threads."""
+  """Look at every example in order, a few ahead in threads: volumes are large."""
   from rich.console import Console
   from rich.progress import track
-  with ThreadPoolExecutor(os.cpu_count()) as pool:
-    for start in track(range(0, dataset.size, CHUNK), 'reading every picture once', transient=True,
-                       console=Console(stderr=True), disable=dataset.size < PATIENCE):
-      yield from pool.map(lambda i: _see(dataset, operations, i), range(start, min(start + CHUNK, dataset.size)))
+  workers = os.cpu_count() or 1
+  pending: deque[Future[Seen]] = deque()
+  with ThreadPoolExecutor(workers) as pool:
+    for number in track(range(dataset.size), 'reading every picture once', transient=True, console=Console(stderr=True),
+                        disable=dataset.size < PATIENCE):
+      pending.append(pool.submit(_see, dataset, operations, number))
+      if len(pending) > 2 * workers:
+        yield pending.popleft().result()
+    while pending:
+      yield pending.popleft().result()
 
 
 def _write(dataset: Dataset, operations: Operations, folder: Path, skip: int, most: float) -> None:
