@@ -120,7 +120,7 @@ def test_a_shift_of_both_models_cancels_in_the_pair():
   second, _ = answers(right ^ (np.arange(100) == 80))
   pair = difference(second, first, y, ACCURACY)['accuracy']
   own = intervals(first, y, ACCURACY)['accuracy']
-  assert pair.value == pytest.approx(0.01) and 0 <= pair.low and pair.high - pair.low < (own.high - own.low) / 4
+  assert pair.value == pytest.approx(0.01) and pair.low >= 0 and pair.high - pair.low < (own.high - own.low) / 4
 
 
 def test_quick_enough():

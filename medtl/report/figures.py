@@ -1,0 +1,180 @@
+"""Pictures of a report as data URIs: SVG figures whose text stays text, PNG of what the model saw."""
+
+import base64
+import contextlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from medtl import metrics
+from medtl.report import operating
+from medtl.report.numbers import LABELS
+from medtl.types import Predictions
+
+# Okabe and Ito 2008, told apart by all
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+STYLES = ('-', '--', ':', '-.')
+INK, FAINT = '#3d4852', '#c3cad1'
+STYLE: Any = {'svg.fonttype': 'none', 'svg.hashsalt': 'medtl', 'font.size': 9.5, 'font.family': 'sans-serif',
+              'font.sans-serif': ['Helvetica Neue', 'Helvetica', 'Arial', 'Liberation Sans', 'DejaVu Sans'],
+              'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': FAINT, 'axes.labelcolor': INK,
+              'xtick.color': INK, 'ytick.color': INK, 'text.color': INK, 'xtick.major.size': 0, 'ytick.major.size': 0,
+              'axes.grid': True, 'axes.axisbelow': True, 'grid.color': '#edf0f2', 'grid.linewidth': 0.8,
+              'legend.frameon': False, 'legend.fontsize': 8.5, 'lines.linewidth': 1.7}
+DOT: Any = {'marker': 'o', 'markersize': 6.5, 'markeredgecolor': 'white', 'markeredgewidth': 1.2, 'clip_on': False}
+DIAGONAL: Any = {'color': FAINT, 'linewidth': 1, 'linestyle': (0, (4, 4))}
+SQUARE = (4.3, 3.9)            # inches
+
+
+def roc(test: Predictions, cut: np.ndarray, kind: str, classes: Sequence[str]) -> str:
+  """Return ROC curves, every class against the rest, with the operating points that `cut` gives."""
+  score, y = operating.columns(test, kind)
+  points = zip(1 - metrics.class_specificity(score - cut, y), metrics.class_sensitivity(score - cut, y), strict=True)
+  areas = metrics.class_auroc(score, y)
+  with _axes(SQUARE) as (figure, (axes,)):
+    axes.plot([0, 1], [0, 1], **DIAGONAL)
+    for style, has, s, point, area, name in zip(_styles(), metrics.truth(score, y).T, score.T, points, areas,
+                                                classes[-score.shape[1]:], strict=False):
+      wrong, right, _ = operating.roc(s, has)
+      axes.plot(wrong, right, label=f'{name}  {area:.3f}', drawstyle='steps-post', **style)
+      axes.plot(*point, color=style['color'], **DOT)
+    _unit(axes, '1 − specificity', 'Sensitivity')
+    axes.legend(loc='lower right', title='AUROC' if len(areas) > 1 else None, alignment='left')
+    return svg(figure)
+
+
+def precision_recall(test: Predictions, cut: np.ndarray, kind: str, classes: Sequence[str]) -> str:
+  """Return precision-recall curves with the operating points; a dotted line at each class's share of the examples."""
+  score, y = operating.columns(test, kind)
+  truth, found = metrics.truth(score, y), score >= cut
+  areas = metrics.class_auprc(score, y)
+  with _axes(SQUARE) as (figure, (axes,)):
+    for style, has, said, s, area, name in zip(_styles(), truth.T, found.T, score.T, areas, classes[-score.shape[1]:],
+                                               strict=False):
+      axes.axhline(has.mean(), color=style['color'], linewidth=0.8, linestyle=(0, (1, 3)))
+      recall, precision = operating.precision_recall(s, has)
+      axes.plot(recall, precision, label=f'{name}  {area:.3f}', **style)
+      if said.any() and has.any():
+        axes.plot((has & said).sum() / has.sum(), has[said].mean(), color=style['color'], **DOT)
+    _unit(axes, 'Recall (sensitivity)', 'Precision (positive predictive value)')
+    axes.legend(loc='lower left', title='AUPRC' if len(areas) > 1 else None, alignment='left')
+    return svg(figure)
+
+
+def reliability(test: Predictions) -> str:
+  """Return the share that came true against the probability that was given, and how often each probability was given."""
+  count, p, share = metrics.reliability(test.score, test.y)
+  seen, edges = count > 0, np.linspace(0, 1, metrics.BINS + 1)
+  with _axes(SQUARE, rows=(3.4, 1)) as (figure, (axes, below)):
+    axes.plot([0, 1], [0, 1], **DIAGONAL)
+    axes.vlines(p[seen], p[seen], share[seen], color=COLOURS[1], linewidth=1.6, alpha=0.7)
+    axes.plot(p[seen], share[seen], '-', color=COLOURS[0], linewidth=1, alpha=0.5)
+    axes.scatter(p[seen], share[seen], 16 + 110 * count[seen] / count.max(), color=COLOURS[0], edgecolor='white', zorder=3,
+                 clip_on=False)
+    _unit(axes, '', 'Share that came true')
+    axes.tick_params(labelbottom=False)
+    below.bar(edges[:-1], count, np.diff(edges), align='edge', color=COLOURS[5], edgecolor='white')
+    below.set(xlim=(-0.02, 1.02), xlabel='Probability given', ylabel='Count')
+    below.yaxis.set_major_locator(_whole())
+    return svg(figure)
+
+
+def curves(records: Sequence[Mapping[str, float]], monitor: str, boundaries: Sequence[int], best: int | None) -> str:
+  """Return loss and the monitored metric against the step; `boundaries` are the first steps of later phases."""
+  with _axes((9, 3.1), columns=2) as (figure, (left, right)):
+    for axes, names in ((left, ('train/loss', 'val/loss')), (right, (f'val/{monitor}',))):
+      for name in names:
+        step, value = _series(records, name)
+        training = name.startswith('train')
+        axes.plot(step, value, color=COLOURS[0] if training else COLOURS[1], linewidth=0.7 if training else 1.7,
+                  alpha=0.35 if training else 1, marker='' if training else 'o', markersize=3.5)
+        if training and len(value):
+          axes.plot(step, _smooth(value), color=COLOURS[0])
+      for boundary in boundaries:
+        axes.axvline(boundary, color=INK, linewidth=0.9, linestyle=(0, (2, 3)))
+      if best is not None:
+        axes.axvline(best, color=COLOURS[2], linewidth=1.1)
+      axes.set_xlabel('Step')
+    left.set_title('Loss: training (blue), validation (orange)', loc='left', fontsize=9.5)
+    right.set_title(f'{LABELS.get(monitor, monitor)}, validation', loc='left', fontsize=9.5)
+    return svg(figure)
+
+
+def picture(x: np.ndarray) -> str:
+  """Return what the model saw, x [*s, c]: a picture, the middle slice of a volume, or the traces of a recording."""
+  x = np.asarray(x, np.float32)
+  if x.ndim == 2:
+    return _traces(x)
+  if x.ndim == 4:
+    x = x[len(x) // 2]
+  from PIL import Image
+  low, high = min(0.0, float(x.min())), max(1.0, float(x.max()))
+  grey = np.round((x - low) / (high - low) * 255).astype(np.uint8)
+  image = Image.fromarray(grey if x.shape[-1] == 3 else grey[..., 0])
+  if max(image.size) > 320:
+    image.thumbnail((320, 320))
+  elif max(image.size) < 112:                                  # the pixels themselves, not a blur of them
+    factor = 224 // max(image.size)
+    image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+  file = io.BytesIO()
+  image.save(file, 'PNG', optimize=True)
+  return uri(file.getvalue(), 'image/png')
+
+
+def _traces(x: np.ndarray) -> str:
+  with _axes((4, 3)) as (figure, (axes,)):
+    gap = 1.1 * float(np.ptp(x)) / max(1, x.shape[1] ** 0.5) or 1.0
+    for channel, trace in enumerate(x.T):
+      axes.plot(trace - channel * gap, color=INK, linewidth=0.7)
+    axes.set(xticks=[], yticks=[])
+    return svg(figure)
+
+
+def svg(figure: Any) -> str:
+  """Return a figure as a data URI, the same bytes each time."""
+  file = io.BytesIO()
+  figure.savefig(file, format='svg', metadata={'Date': None, 'Creator': None}, bbox_inches='tight', pad_inches=0.04)
+  return uri(file.getvalue(), 'image/svg+xml')
+
+
+def uri(data: bytes, kind: str) -> str:
+  """Return bytes as a data URI."""
+  return f'data:{kind};base64,{base64.b64encode(data).decode()}'
+
+
+@contextlib.contextmanager
+def _axes(size: tuple[float, float], rows: Sequence[float] = (1,), columns: int = 1) -> Iterator[tuple[Any, Any]]:
+  """Give a figure and its axes in the report's style; rows are their heights."""
+  import matplotlib
+  from matplotlib.figure import Figure
+  with matplotlib.rc_context(STYLE):
+    figure = Figure(figsize=size, layout='constrained')
+    yield figure, figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={'height_ratios': rows}).ravel()
+
+
+def _styles() -> Any:
+  return ({'color': colour, 'linestyle': style} for style in STYLES for colour in COLOURS)
+
+
+def _unit(axes: Any, x: str, y: str) -> None:
+  axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y)
+
+
+def _whole() -> Any:
+  from matplotlib.ticker import MaxNLocator
+  return MaxNLocator(nbins=3, integer=True)
+
+
+def _series(records: Sequence[Mapping[str, float]], name: str) -> tuple[np.ndarray, np.ndarray]:
+  pairs = [(record['step'], record[name]) for record in records if name in record]
+  step, value = np.array(pairs, float).reshape(-1, 2).T
+  return step, value
+
+
+def _smooth(value: np.ndarray) -> np.ndarray:
+  """Return the running mean over a twentieth of the run, shorter at the ends."""
+  width = max(1, len(value) // 20)
+  kernel = np.ones(width)
+  return np.convolve(value, kernel, 'same') / np.convolve(np.ones(len(value)), kernel, 'same')

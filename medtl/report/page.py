@@ -1,0 +1,141 @@
+"""report.html: one file that opens without a network, from numbers, predictions and the facts of a run."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+
+from medtl.report import console, figures
+from medtl.report.numbers import LABELS, cuts, worst
+from medtl.types import Predictions, Table
+
+Images = Callable[[int], np.ndarray] | None
+NAMES = dict(url='Address', sha256='SHA-256', hash='SHA-256 of what was read')
+HIDDEN = {'name', 'phantom', 'stamp'}
+MOST_CURVES = 12               # classes beyond which a figure of all of them says nothing
+
+
+class Compared(TypedDict):
+  """A run beside this one."""
+  name: str
+  metrics: Mapping[str, Mapping[str, Any]]                       # of numbers.summarise
+  difference: NotRequired[Mapping[str, Mapping[str, Any]]]       # of numbers.compare(this run, that run)
+  note: NotRequired[str]
+
+
+class Facts(TypedDict):
+  """What a page tells beside the numbers; each value is escaped, and shown as text."""
+  title: str
+  sentence: str                                # what was done, in one
+  command: str                                 # that repeats the run
+  config: Mapping[str, Any]
+  monitor: str                                 # the metric that chose the best checkpoint …
+  best_step: int | None                        # … and where
+  data: Mapping[str, Any]                      # a Dataset's facts: name, licence, hash, phantom …; all are listed
+  splits: Mapping[str, Mapping[str, Any]]      # {'train': {size, patients (or None), hash, classes: {name: count}}, …}
+  weights: Mapping[str, Any]                   # name ('' for random initialisation), url, sha256, licence, note …
+  phases: Sequence[Mapping[str, Any]]          # freeze, steps, live, frozen, flops, flops_full, rules of partition.summary
+  curves: Sequence[Mapping[str, float]]        # records of metrics.jsonl
+  versions: Mapping[str, str]
+  hardware: str
+  seconds: float
+  warnings: Sequence[str]                      # a leak that was allowed, files that were skipped …
+  comparison: Sequence[Compared]
+
+
+def write(path: Path, facts: Facts, numbers: Mapping[str, Any], predictions: Mapping[str, Predictions],
+          tables: Mapping[str, Table], images: Images = None) -> None:
+  """Write the page of `numbers`, which numbers.summarise made of the same predictions {'test', 'val'} and tables.
+
+  `images(i)` is the picture x [*s, c] of the i-th test prediction; None where pictures are out of reach.
+  """
+  aside = path.with_name(path.name + '.part')
+  aside.write_text(render(facts, numbers, predictions, tables, images), encoding='utf-8')
+  aside.replace(path)
+
+
+def render(facts: Facts, numbers: Mapping[str, Any], predictions: Mapping[str, Predictions], tables: Mapping[str, Table],
+           images: Images = None) -> str:
+  """Return the page as text."""
+  import jinja2
+  environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+                                   lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+  environment.filters |= {'words': console.words, 'count': '{:,}'.format, 'short': short, 'duration': duration}
+  return environment.get_template('page.html.j2').render(
+    facts=facts, numbers=numbers, labels=LABELS, over=console.over(numbers), warnings=warnings(facts, numbers),
+    pictures=pictures(facts, numbers, predictions),
+    errors=errors(numbers, predictions['test'], tables['test'], images),
+    sources=[('Data', facts['data']['name'], listed(facts['data'])),
+             ('Weights', facts['weights']['name'] or 'random initialisation', listed(facts['weights']))],
+    config=json.dumps(facts['config'], indent=1, default=str), shown=images is not None)
+
+
+def warnings(facts: Facts, numbers: Mapping[str, Any]) -> list[str]:
+  """Return what a reader must know before the numbers."""
+  phantom = ['These numbers come from generated phantoms: they show that the program works and say nothing about patients.']
+  return (phantom if facts['data'].get('phantom') else []) + [*facts['warnings'], *numbers['warnings']]
+
+
+def pictures(facts: Facts, numbers: Mapping[str, Any], predictions: Mapping[str, Predictions]) -> dict[str, str]:
+  """Return {name: data URI} of the figures that these predictions allow."""
+  kind, classes = numbers['kind'], numbers['classes']
+  test, cut = predictions['test'], cuts(predictions['test'], predictions.get('val'), numbers['threshold'], kind)
+  found = {'reliability': figures.reliability(test)}
+  if len(classes) <= MOST_CURVES:
+    found['roc'] = figures.roc(test, cut, kind, classes)
+    found['precision_recall'] = figures.precision_recall(test, cut, kind, classes)
+  if facts['curves']:
+    ends = np.cumsum([phase['steps'] for phase in facts['phases']])
+    whole = len(ends) and ends[-1] == facts['curves'][-1]['step']   # after early stopping it is not known where phases met
+    inner = ends[:-1].tolist() if whole else []
+    found['curves'] = figures.curves(facts['curves'], facts['monitor'], inner, facts['best_step'])
+  return found
+
+
+def errors(numbers: Mapping[str, Any], predictions: Predictions, table: Table, images: Images) -> list[dict[str, Any]]:
+  """Return the most confident mistakes in words, with their pictures where these can be had."""
+  classes, found = numbers['classes'], []
+  for mistake in worst(predictions, numbers['kind']):
+    index, said = mistake['index'], classes[mistake['predicted']]
+    if numbers['kind'] == 'multilabel':
+      true, said = (said, f'no {said}') if mistake['true'] else (f'no {said}', said)
+      p, p_true = max(mistake['p'], 1 - mistake['p']), mistake['p_true']
+    else:
+      true, p, p_true = classes[mistake['true']], mistake['p'], mistake['p_true']
+    where = [f'{name} {table[name][index]}' for name in ('file', 'patient') if name in table]
+    found.append({'true': true, 'said': said, 'p': p, 'p_true': p_true, 'where': where or [f'row {mistake["row"]}'],
+                  'picture': figures.picture(images(index)) if images else ''})
+  return found
+
+
+def listed(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Return (name, text) of what is known of a source, empty values left out."""
+  text = {key: '; '.join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+          for key, value in facts.items() if key not in HIDDEN and value is not None}
+  return [(NAMES.get(key, key.replace('_', ' ').capitalize()), value) for key, value in text.items() if value]
+
+
+def short(number: float) -> str:
+  """Return a large number with a unit.
+
+  >>> short(4_652_008), short(812e6), short(38)
+  ('4.65 M', '812 M', '38')
+  """
+  for size, unit in ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+    if number >= size:
+      return f'{number / size:.3g} {unit}'
+  return f'{number:.3g}'
+
+
+def duration(seconds: float) -> str:
+  """Return seconds in words.
+
+  >>> duration(42.3), duration(605), duration(7500)
+  ('42 s', '10 min 5 s', '2 h 5 min')
+  """
+  whole = round(seconds)
+  if whole < 60:
+    return f'{whole} s'
+  return f'{whole // 60} min {whole % 60} s' if whole < 3600 else f'{whole // 3600} h {whole % 3600 // 60} min'
