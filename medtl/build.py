@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 
 from medtl import data, losses, metrics, models, optimizer, partition, schedule, spec, step, tasks, tree
 from medtl.data import augment, split
-from medtl.models import heads, port, weights
+from medtl.models import heads
 from medtl.types import Batch, Dataset, MedtlError, State, Task, Tree, Weights
 
 
@@ -70,12 +71,12 @@ class Parts:
                  jnp.arange(count, dtype=jnp.int32))
 
 
-def parts(config: ConfigDict) -> Parts:
-  """Return the parts of a run that trains."""
+def parts(config: ConfigDict, origin: Path | None = None) -> Parts:
+  """Return the parts of a run that trains; `origin` is the run folder that the weights come from, where they do."""
   sides = data.load(**config.data.to_dict())
   train = sides['train']
   net, module = network(config, train.fetch(0).x.shape, len(train.classes))
-  net, params, extra, source = variables(config, net, module, train)
+  net, params, extra, source = variables(config, net, module, train, origin)
   loss = spec.one(config.task.loss, losses, given=('outputs', 'y'))
   moves = augment.augment(config.augment, ndim=train.fetch(0).x.ndim - 1, classes=len(train.classes)) if config.augment else None
   return Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves,
@@ -191,7 +192,7 @@ def sentence(parts: Parts) -> str:
 
 def plan(parts: Parts, rows: list[dict[str, Any]]) -> dict[str, Any]:
   """Return the facts that are measured once: shape, classes, input statistics, hashes of the split, parameters, phases."""
-  sides = {name: {'size': dataset.size, 'hash': split.split_hash(dataset.table, np.arange(dataset.size)),
+  sides = {name: {'size': dataset.size, 'hash': split.split_hash(dataset.table, {name: np.arange(dataset.size)}),
                   'patients': len(np.unique(dataset.table['patient'])) if 'patient' in dataset.table else None,
                   'classes': counts(dataset)} for name, dataset in parts.data.items()}
   train = parts.data['train']
@@ -205,3 +206,14 @@ def counts(dataset: Dataset) -> dict[str, int]:
   y = np.asarray(dataset.table['y'])
   many = np.bincount(y[y >= 0], minlength=len(dataset.classes)) if y.ndim == 1 else y.sum(0)
   return {name: int(number) for name, number in zip(dataset.classes, many, strict=True)}
+
+
+def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset,
+              origin: Path | None) -> tuple[models.Net, Tree, Tree, dict[str, Any]]:
+  """Return (net that normalises its input, params, extra, where they came from)."""
+  example = jnp.zeros((1, *dataset.fetch(0).x.shape))
+  fresh = jax.jit(lambda key: net.init(key, example, train=False))(jax.random.key(config.seed))
+  mean, std = statistics(dataset)
+  net = net.clone(mean=tuple(config.mean) or mean, std=tuple(config.std) or std)
+  params = jax.device_get(fresh['params'])
+  return net, params, {name: jax.device_get(value) for name, value in fresh.items() if name != 'params'}, {'name': '', 'mean': mean}

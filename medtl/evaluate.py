@@ -1,6 +1,6 @@
 """ROOM 6. State × batches → Predictions: every example once, padding dropped."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,17 +45,16 @@ def average(members: Sequence[Predictions]) -> Predictions:
   return Predictions(first.row, first.y, np.mean([member.score for member in members], axis=0))
 
 
-def save(path: Path, predictions: Predictions, dataset: Dataset, pictures: int = 12) -> None:
-  """Write predictions with their rows of the table, and small copies of the pictures that were most confidently wrong.
+def save(path: Path, predictions: Predictions, dataset: Dataset, shown: Sequence[int] = ()) -> None:
+  """Write predictions with their rows of the table, and small copies of the pictures of the predictions `shown`.
 
   A run folder is all that a report needs: nothing else is read for one.
   """
   where = {int(row): index for index, row in enumerate(dataset.table['row'])}
   index = np.array([where[int(row)] for row in predictions.row])
   table = {name: column[index] for name, column in dataset.table.items()}
-  worst = np.argsort(-predictions.measures['loss'], kind='stable')[:pictures] if (predictions.y >= 0).all() else []
-  shown = [_small(dataset.fetch(int(index[i])).x) for i in worst]
-  _write(path, predictions, table, dataset.classes, predictions.row[list(worst)].astype(int), shown)
+  pictures = {int(predictions.row[i]): _small(dataset.fetch(int(index[i])).x) for i in shown}
+  _write(path, predictions, table, dataset.classes, pictures)
 
 
 def pooled(paths: Sequence[Path], path: Path) -> None:
@@ -70,16 +69,15 @@ def pooled(paths: Sequence[Path], path: Path) -> None:
               for name in parts[0].predictions.measures}
   table = {name: np.concatenate([found.table[name] for found in parts])[order] for name in parts[0].table}
   pictures = {number: picture for found in parts for number, picture in found.pictures.items()}
-  worst = [number for number in row[order][np.argsort(-measures['loss'], kind='stable')] if number in pictures][:12]
-  _write(path, Predictions(row[order], y, score, measures), table, parts[0].classes, np.array(worst, int), [pictures[i] for i in worst])
+  _write(path, Predictions(row[order], y, score, measures), table, parts[0].classes, pictures)
 
 
-def _write(path: Path, predictions: Predictions, table: Table, classes: Sequence[str], worst: np.ndarray, shown: Sequence[np.ndarray]) -> None:
+def _write(path: Path, predictions: Predictions, table: Table, classes: Sequence[str], pictures: Mapping[int, np.ndarray]) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   aside = path.with_suffix('.part')
   with aside.open('wb') as file:
-    np.savez_compressed(file, row=predictions.row, y=predictions.y, score=predictions.score, classes=np.array(classes), worst=worst,
-                        **{f'picture/{number}': picture for number, picture in enumerate(shown)},
+    np.savez_compressed(file, row=predictions.row, y=predictions.y, score=predictions.score, classes=np.array(classes),
+                        **{f'picture/{row}': picture for row, picture in pictures.items()},
                         **{f'measure/{name}': value for name, value in predictions.measures.items()},
                         **{f'table/{name}': _plain(column) for name, column in table.items()})
   aside.replace(path)
@@ -102,7 +100,7 @@ class Saved(NamedTuple):
   predictions: Predictions
   table: Table
   classes: tuple[str, ...]
-  pictures: dict[int, np.ndarray]            # row -> uint8 [h, w, c], the worst errors first
+  pictures: dict[int, np.ndarray]            # row -> uint8 [h, w, c]
 
 
 def load(path: Path) -> Saved:
@@ -111,7 +109,6 @@ def load(path: Path) -> Saved:
     raise MedtlError(f'no predictions at {path}; run the verb evaluate on this run folder first')
   with np.load(path, allow_pickle=False) as file:
     part = {prefix: {name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)}
-            for prefix in ('measure/', 'table/')}
-    pictures = {int(row): file[f'picture/{number}'] for number, row in enumerate(file['worst'])}
+            for prefix in ('measure/', 'table/', 'picture/')}
     return Saved(Predictions(file['row'], file['y'], file['score'], part['measure/']), part['table/'],
-                 tuple(str(name) for name in file['classes']), pictures)
+                 tuple(str(name) for name in file['classes']), {int(row): x for row, x in part['picture/'].items()})

@@ -67,16 +67,16 @@ def _call(verb: str, argv: list[str]) -> int:
   if flags.offline:
     os.environ['MEDTL_OFFLINE'] = '1'
   jax.config.update('jax_compilation_cache_dir', str(fetch.cache_folder() / 'compiled'))
-  jax.config.update('jax_persistent_compilation_cache_min_compile_time_secs', 0.5)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   workdir = Path(flags.workdir) if flags.workdir else Path('runs') / runfolder.name(name, config)
   command = ' '.join(['python -m medtl.main', *([verb] if verb != 'train' else []), *argv])
   begin = time.time()
   call: dict[str, Callable[[], Any]] = {
     'train': lambda: (study.folds if flags.folds else run.train)(config, workdir, command),
-    'describe': lambda: run.describe(config),
+    'describe': lambda: run.explain(config, workdir),
     'evaluate': lambda: run.evaluate_again(config, workdir, flags.name),
-    'report': lambda: runfolder.report(workdir),
-    'predict': lambda: run.predict(workdir, Path(flags.images), Path(flags.output or workdir / 'predictions.csv')),
+    'report': lambda: runfolder.report(workdir, flags.name),
+    'predict': lambda: run.predict(config, workdir, Path(flags.images), Path(flags.output or workdir / 'predictions.csv')),
   }
   numbers = call[verb]()
   if verb in ('train', 'evaluate', 'report'):

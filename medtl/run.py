@@ -10,12 +10,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, describe, evaluate, features, log, loop, metrics, partition, runfolder
+from medtl import build, data, describe, evaluate, features, log, loop, metrics, partition, runfolder
 from medtl.build import Parts
 from medtl.checkpoint import Checkpoints, Progress
 from medtl.data import stream
 from medtl.fetch import cache_folder
-from medtl.types import Batch, Dataset, MedtlError, State, Tree
+from medtl.report import numbers
+from medtl.types import Batch, Dataset, MedtlError, State, Task, Tree
 
 write = log.console.print
 
@@ -26,11 +27,12 @@ def train(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any
   if (workdir / 'numbers.json').exists():
     write(f'{workdir} is finished already; nothing was trained')
     return runfolder.read(workdir, 'numbers.json')
+  origin = source(config, workdir, command)
   for name, changes in config.compare:
     write(f'[bold]{name}[/bold]: the run that this one is compared with')
-    train(build.changed(config, changes), workdir / 'compare' / name, command)
+    train(build.changed(config, changes), workdir / 'compare' / name.replace(' ', '_'), command)
   begin = time.time()
-  parts = build.parts(config)
+  parts = build.parts(config, origin)
   write(f'[bold]{workdir}[/bold]: {build.sentence(parts)}')
   phases = describe.rows(parts)
   describe.show(phases, write)
@@ -42,18 +44,84 @@ def train(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any
     progress = checkpoints.progress('latest')
   finally:
     checkpoints.close()
-  predictions(parts, params, extra, parts.data, workdir)
+  predictions(parts.task(0), params, extra, parts.data, config, workdir)
   runfolder.provenance(workdir, command, time.time() - begin, {'best_step': progress.best_step, 'best': progress.best})
   return runfolder.report(workdir)
 
 
-def predictions(parts: Parts, params: Tree, extra: Tree, sides: dict[str, Dataset], workdir: Path) -> None:
-  """Predict `val` and `test` (or whatever else the sides are called, but train) and keep them in predictions/<side>.npz."""
-  measure = jax.jit(parts.task(0).measure)
+def source(config: ConfigDict, workdir: Path, command: str) -> Path | None:
+  """Return the run folder that the weights come from ('run:<folder>' or 'run:<config>', trained first where it is not finished)."""
+  kind, _, name = config.model.weights.partition(':')
+  if kind != 'run':
+    return None
+  if Path(name).is_dir():
+    runfolder.read(Path(name), 'numbers.json')
+    return Path(name)
+  other = runfolder.load_config(name)
+  folder = workdir.parent / runfolder.name(name, other)
+  if not (folder / 'numbers.json').exists():
+    write(f'[bold]{name}[/bold]: the run that the weights come from')
+    train(other, folder, command)
+  return folder
+
+
+def predictions(task: Task, params: Tree, extra: Tree, sides: dict[str, Dataset], config: ConfigDict, workdir: Path) -> None:
+  """Predict every side but train and keep it in predictions/<side>.npz."""
+  measure = jax.jit(task.measure)
   for name, dataset in sides.items():
     if name != 'train':
-      found = evaluate.predict(measure, params, extra, _once(dataset, parts.config))
-      evaluate.save(workdir / 'predictions' / f'{name}.npz', found, dataset)
+      found = evaluate.predict(measure, params, extra, _once(dataset, config))
+      shown = [mistake['index'] for mistake in numbers.worst(found, config.task.kind)]
+      evaluate.save(workdir / 'predictions' / f'{name}.npz', found, dataset, shown)
+
+
+def trained(config: ConfigDict, workdir: Path) -> tuple[Task, Tree, Tree, dict[str, Any]]:
+  """Return (task, params, extra, plan) of a finished run, from its folder alone."""
+  plan = runfolder.read(workdir, 'plan.json')
+  runfolder.read(workdir, 'numbers.json')
+  checkpoints = Checkpoints(workdir / 'checkpoints')
+  params, extra = checkpoints.params('best')
+  checkpoints.close()
+  return build.finished(config, plan)[1], params, extra, plan
+
+
+def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
+  """Predict the run's own data again, or with changed `config.data.…` all of another set, as `name`: external validation."""
+  own = runfolder.config(workdir)
+  task, params, extra, plan = trained(config, workdir)
+  if own.data.to_dict() == config.data.to_dict():
+    predictions(task, params, extra, data.load(**config.data.to_dict()), config, workdir)
+    return runfolder.report(workdir)
+  if name in ('val', 'test', 'train'):
+    raise MedtlError(f"other data needs a name of its own (--name=hospital_b): predictions/{name}.npz are the run's own")
+  other = data.load(**{**config.data.to_dict(), 'split': {'by': 'none'}})['test']
+  if other.classes != tuple(plan['classes']):
+    raise MedtlError(f'the run knows the classes {", ".join(plan["classes"])}; the other data has {", ".join(other.classes)}. '
+                     'Set data.classes, or rename the folders')
+  predictions(task, params, extra, {name: other}, config, workdir)
+  return runfolder.report(workdir, name, dict(other.facts))
+
+
+def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Path:
+  """Write a csv with the class probabilities of every picture below `images`; return its path."""
+  task, params, extra, plan = trained(config, workdir)
+  pictures = data.load('folder.load', root=str(images), label='', channels=plan['shape'][-1], ops=config.data.ops,
+                       split={'by': 'none'})['test']
+  found = evaluate.predict(jax.jit(task.measure), params, extra, _once(pictures, config))
+  head = ','.join(['file', 'predicted', *plan['classes']])
+  lines = [','.join([f'"{file}"', plan['classes'][int(row.argmax())], *(f'{p:.6f}' for p in row)])
+           for file, row in zip(pictures.table['file'], found.score, strict=True)]
+  runfolder.write(output, '\n'.join([head, *lines]) + '\n')
+  write(f'{pictures.size} pictures: {output}')
+  return output
+
+
+def explain(config: ConfigDict, workdir: Path) -> None:
+  """Print what would move, what it costs and how long it takes; train nothing."""
+  parts = build.parts(config, source(config, workdir, ''))
+  write(build.sentence(parts))
+  describe.show(describe.rows(parts), write)
+  describe.measured(parts, write)
 
 
 def fit(parts: Parts, workdir: Path, checkpoints: Checkpoints) -> None:

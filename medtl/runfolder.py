@@ -2,10 +2,10 @@
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +15,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from medtl import evaluate, log, tree
+from medtl.report import console, numbers, page
+from medtl.spec import nearest
 from medtl.types import MedtlError
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-learn', 'grain')
@@ -100,3 +102,79 @@ def hardware() -> str:
 def versions() -> dict[str, str]:
   """Return the versions that decide the numbers."""
   return {'python': platform.python_version(), **{package: importlib.metadata.version(package) for package in PACKAGES}}
+
+
+def load_config(words: str) -> ConfigDict:
+  """Return the locked config that 'configs/x.py:variant' names."""
+  path, _, variant = words.partition(':')
+  if not Path(path).is_file():
+    raise MedtlError(f'no config {path!r}; {nearest(path, [str(other) for other in Path(path).parent.glob("[!_]*.py")])}')
+  module = importlib.util.spec_from_file_location(Path(path).stem, path)
+  found = importlib.util.module_from_spec(module)
+  module.loader.exec_module(found)
+  return (found.get_config(variant) if variant else found.get_config()).lock()
+
+
+def provenance(workdir: Path, command: str, seconds: float, outcome: dict[str, Any]) -> None:
+  """Write what made the run: command, versions, hardware, seconds, when, and which checkpoint was chosen."""
+  write_json(workdir / 'provenance.json', {'command': command, 'versions': versions(), 'hardware': hardware(), 'seconds': seconds,
+                                           'finished': time.strftime('%Y-%m-%d %H:%M:%S %z'), **outcome})
+
+
+def page_name(name: str) -> str:
+  """Return the page's file name: the test set's is report.html."""
+  return 'report.html' if name == 'test' else f'report-{name}.html'
+
+
+def report(workdir: Path, name: str = 'test', data: dict[str, Any] | None = None) -> dict[str, Any]:
+  """Return the numbers of predictions/<name>.npz, and write them and the page, from the run folder alone."""
+  made = config(workdir)
+  plan, origin = read(workdir, 'plan.json'), read(workdir, 'provenance.json')
+  test, val = (evaluate.load(workdir / 'predictions' / f'{side}.npz') for side in (name, 'val'))
+  predictions, tables = {'test': test.predictions, 'val': val.predictions}, {'test': test.table, 'val': val.table}
+  found = numbers.summarise(predictions, tables, test.classes, plan['kind'], resamples=made.resamples)
+  found['comparison'] = [_beside(workdir / 'compare' / other.replace(' ', '_'), other, test, plan['kind'], made.resamples)
+                         for other, _ in made.compare] if name == 'test' else []
+  facts = {**_facts(workdir, made, plan, origin), 'data': data or plan['data'], 'comparison': found['comparison']}
+  if name != 'test':
+    facts['splits'] = {name: {'size': len(test.predictions.row), 'patients': found['patients'], 'hash': '', 'classes': {}}}
+  page.write(workdir / page_name(name), facts, found, predictions, tables,
+             images=lambda index: test.pictures[int(test.predictions.row[index])])
+  write_json(workdir / ('numbers.json' if name == 'test' else f'numbers-{name}.json'), found)
+  return found
+
+
+def _beside(other: Path, name: str, test: evaluate.Saved, kind: str, resamples: int) -> dict[str, Any]:
+  """Return another run's metrics on the same test rows, and the paired difference this − that."""
+  beside = evaluate.load(other / 'predictions' / 'test.npz').predictions
+  return {'name': name, 'metrics': read(other, 'numbers.json')['metrics'],
+          'difference': numbers.compare(test.predictions, beside, test.table, kind, resamples=resamples)}
+
+
+def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:
+  """Return what the page tells beside the numbers."""
+  data, weights = plan['data'], plan['weights']
+  begin = f'{weights["name"]} weights' if weights['name'] else 'random initialisation'
+  size = plan['splits']['train']
+  people = f' of {size["patients"]} patients' if size['patients'] else ''
+  sentence = (f'{made.model.name.partition(".")[2]} from {begin}, trained on {size["size"]} images{people} of {data["name"]} '
+              f'to tell {len(plan["classes"])} classes apart')
+  warnings = [f'{len(data["leak"])} patients or equal pictures stand on two sides of the split, which was allowed: the numbers are '
+              'too good.'] if data.get('leak') else []
+  if data.get('unreadable'):
+    warnings.append(f'{len(data["unreadable"])} pictures could not be read and were left out: {", ".join(map(str, data["unreadable"][:8]))}.')
+  return {'title': workdir.name, 'sentence': sentence, 'command': origin['command'], 'config': made.to_dict(), 'monitor': made.monitor,
+          'best_step': origin.get('best_step'), 'splits': plan['splits'], 'weights': weights, 'phases': plan['phases'],
+          'curves': log.records(workdir / 'metrics.jsonl'), 'versions': origin['versions'], 'hardware': origin['hardware'],
+          'seconds': origin['seconds'], 'warnings': warnings}
+
+
+def headline(workdir: Path, found: dict[str, Any], print_line: Callable[[Any], Any]) -> None:
+  """Print the numbers, what was frozen, and how the run compares."""
+  print_line('')
+  print_line(console.console(found))
+  for row in read(workdir, 'plan.json')['phases']:
+    print_line(f'frozen: {row["freeze"]} for {row["steps"]} steps, {row["live"]:,} of {row["live"] + row["frozen"]:,} parameters live')
+  for other in found['comparison']:
+    for name in found['headline']:
+      print_line(f'{console.LABELS[name]} minus that of {other["name"]}: {console.words(other["difference"][name])}')
