@@ -87,6 +87,12 @@ def test_the_cache_is_bounded_and_the_oldest_goes_first(clinic, cache):
   assert not load(clinic, keep_gb=0.9 * size / 1e9)['train'].facts['kept']
 
 
+def test_a_cache_folder_that_cannot_be_written_says_what_to_do(clinic, cache):
+  cache.parent.write_text('a file where a folder should be')
+  with pytest.raises(MedtlError, match='MEDTL_CACHE'):
+    load(clinic)
+
+
 def test_broken_files_are_named_counted_and_left_out_only_when_allowed(clinic, cache):
   (clinic / 'A' / 'A-0-1.png').write_bytes(b'')
   cut = (clinic / 'B' / 'B-3-0.png').read_bytes()

@@ -130,5 +130,13 @@ def test_an_example_without_patient_is_named():
     splits.split(data)
 
 
+def test_fewer_groups_than_folds_are_told():
+  data = table(4)
+  with pytest.raises(MedtlError, match='4 groups for 5 folds'):
+    splits.split(data)
+  with pytest.raises(MedtlError, match=r'1 groups for 5 folds.*duplicates'):
+    splits.split(data | {'content': np.full(len(data['y']), 'same')}, by='image')
+
+
 def test_none_is_everything():
   np.testing.assert_array_equal(splits.split(table(), by='none')['test'], np.arange(len(table()['y'])))

@@ -96,25 +96,24 @@ def _streamed(dataset: Dataset, operations: Operations, good: np.ndarray) -> Cal
 
 
 def _apply(example: Example, operations: Operations) -> Example:
-  x = example.x
+  x, y, before = example.x, np.asarray(example.y), example.x.shape
   for operation in operations:
     x = operation(x)
-  if x.shape == example.x.shape:
-    return example._replace(x=np.ascontiguousarray(x, np.float32))
-  if example.y.ndim and example.y.shape == example.x.shape[:-1]:
-    raise MedtlError(f'data.ops turn a picture of shape {example.x.shape} into {x.shape}, but its mask stays as it is; '
+  if x.shape != before and y.ndim and y.shape == before[:-1]:
+    raise MedtlError(f'data.ops turn a picture of shape {before} into {x.shape}, but its mask stays as it is; '
                      'expected operations that keep the shape')
-  return example._replace(x=np.ascontiguousarray(x, np.float32), spacing=())   # operations do not say what a pixel spans
+  spacing = example.spacing if x.shape == before else ()     # operations do not say what a pixel spans
+  return Example(np.ascontiguousarray(x, np.float32), y, example.row, spacing)
 
 
 def _see(dataset: Dataset, operations: Operations, index: int) -> Seen:
   try:
     raw = dataset.fetch(index)
   except OSError as error:
-    return Seen(None, str(error))
+    return Seen(None, str(error) or type(error).__name__)
   low, high = float(raw.x.min()), float(raw.x.max())
   digest = hashlib.sha256(f'{raw.x.shape} {raw.x.dtype} '.encode() + np.ascontiguousarray(raw.x).tobytes()).hexdigest()[:16]
-  example = _apply(raw._replace(y=np.asarray(raw.y)), operations)
+  example = _apply(raw, operations)
   finite = bool(np.isfinite([low, high]).all() and np.isfinite(example.x).all())
   return Seen(example, '', digest, low == high, finite, example.x.shape, example.spacing)
 
@@ -188,7 +187,7 @@ def _room(parent: Path, needed: int, most: float) -> bool:
   if needed > min(most, shutil.disk_usage(parent).free / 2):
     return False
   old = time.time() - DAY
-  finished = [path for path in parent.iterdir() if (path / 'index.npz').exists() or path.stat().st_mtime < old]
+  finished = [path for path in parent.glob('*/') if (path / 'index.npz').exists() or path.stat().st_mtime < old]
   others = sorted(finished, key=lambda path: path.stat().st_mtime)
   sizes = [sum(file.stat().st_size for file in path.iterdir()) for path in others]
   for number, path in enumerate(others):

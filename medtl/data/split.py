@@ -59,8 +59,12 @@ def deal(table: Table, by: str, folds: int, seed: int) -> np.ndarray:
   Whole numbers and a frozen random stream, so that every machine deals alike, in whatever order the examples come.
   """
   group = _groups(table, by)
+  count = group.max() + 1
+  if count < folds:
+    raise MedtlError(f'{count} groups for {folds} folds; expected at least one each (by={by!r}; what shares a patient or pictures '
+                     'equal in every pixel is one group: look for duplicates)')
   label = _strata(table)
-  images = np.zeros((group.max() + 1, label.shape[1]), np.int64)
+  images = np.zeros((count, label.shape[1]), np.int64)
   np.add.at(images, group, label)
   counts = np.concatenate([images, images > 0], axis=1)    # patients are spread as well as pictures: intervals are over them
   total = [max(1, int(number)) for number in counts.sum(axis=0)]
