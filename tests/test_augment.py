@@ -139,7 +139,7 @@ def test_the_same_key_gives_the_same_and_every_example_its_own():
   done = np.asarray(f(KEY, batch).x)
   assert all(not np.array_equal(done[i], done[j]) for i in range(4) for j in range(i))
   # an example's fate does not hang on how many others there are
-  np.testing.assert_allclose(f(KEY, Batch(*(value[:2] for value in batch))).x, done[:2], atol=1e-6)
+  np.testing.assert_allclose(f(KEY, Batch(*(value[:2] for value in batch))).x, done[:2], atol=1e-4)
 
 
 def test_it_compiles_once():

@@ -60,6 +60,7 @@ def test_a_patients_scans_share_their_anatomy_and_the_scanners_see_other_people(
   assert all(np.array_equal(a, b) for a, b in zip(person, retina.draw('CNV', (0, 0, 7)), strict=True))
   source, target = (phantom.load(patients=8, scanner=name) for name in ('source', 'target'))
   assert not set(source.table['patient']) & set(target.table['patient'])
+  assert not np.array_equal(source.table['age'], target.table['age'])
   assert set(Counter(source.table['patient']).values()) == {3}
   for patient in np.unique(source.table['patient']):
     rows = source.table['patient'] == patient
@@ -104,6 +105,13 @@ def test_layers_lie_in_order_and_measure_what_the_anatomy_says(masks):
   expected = [sum(um[0] for name, um in retina.tissues(person, np.array([x, x + 0.01]), 0.0).items() if name != 'choroid')
               for x in (-0.8, 0.0, 0.8)]
   assert min(expected) - 20 < 1920 / 1024 * total.sum() < max(expected) + 20
+
+
+def test_oedema_thickens_the_retina_as_published():
+  thick = {label: [sum(retina.tissues(retina.draw(label, (0, 0, number)), np.linspace(-0.5, 0.5, 9), 0.0)[name].mean()
+                       for name in retina.TISSUES[1:13]) for number in range(80)] for label in ('NORMAL', 'DME')}
+  assert np.mean(thick['NORMAL']) == pytest.approx(retina.NASAL[:7, 0].sum(), rel=0.05)       # µm, the central subfield
+  assert 300 < np.mean(thick['DME']) < 452 and np.min(thick['DME']) < np.max(thick['NORMAL'])   # 452 in cystoid oedema; some subtle
 
 
 def test_the_mask_fits_the_picture(masks):
