@@ -124,7 +124,7 @@ def _validator_file(part: Path) -> Path:
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
   try:
-    while chunk := response.read(CHUNK):
+    while chunk := response.read1(CHUNK):       # what has come, so that little is lost when the connection breaks
       yield chunk
   except (OSError, HTTPException) as error:
     raise _Broken(f'the connection broke off: {error}') from None

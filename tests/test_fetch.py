@@ -202,6 +202,21 @@ def test_an_error_of_the_server_is_told(publisher, monkeypatch):
     fetch(publisher.url)
 
 
+@pytest.mark.parametrize('last', [b'0\r\n\r\n', b''])
+def test_a_size_that_is_not_told(publisher, monkeypatch, last):
+  """Chunks end with an empty one; without it the file is not whole."""
+  def chunked(handler):
+    handler.answer(200, b''.join(b'%x\r\n%b\r\n' % (len(part), part) for part in (BODY[:999], BODY[999:])) + last,
+                   {'Transfer-Encoding': 'chunked'})
+  monkeypatch.setattr(Publisher, 'protocol_version', 'HTTP/1.1')
+  monkeypatch.setattr(Publisher, 'do_GET', chunked)
+  if last:
+    assert fetch(publisher.url).read_bytes() == BODY
+  else:
+    with pytest.raises(MedtlError, match='broke off'):
+      fetch(publisher.url)
+
+
 def test_two_processes_do_not_disturb_each_other(publisher):
   with ThreadPoolExecutor(4) as pool:                             # flock holds between open files, so threads will do
     paths = list(pool.map(lambda _: fetch(publisher.url, sha256=SHA), range(4)))
