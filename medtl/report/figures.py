@@ -22,7 +22,7 @@ STYLE: Any = {'svg.fonttype': 'none', 'svg.hashsalt': 'medtl', 'font.size': 9.5,
               'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': FAINT, 'axes.labelcolor': INK,
               'xtick.color': INK, 'ytick.color': INK, 'text.color': INK, 'xtick.major.size': 0, 'ytick.major.size': 0,
               'axes.grid': True, 'axes.axisbelow': True, 'grid.color': '#edf0f2', 'grid.linewidth': 0.8,
-              'legend.frameon': False, 'legend.fontsize': 8.5, 'lines.linewidth': 1.7}
+              'text.parse_math': False, 'legend.frameon': False, 'legend.fontsize': 8.5, 'lines.linewidth': 1.7}
 DOT: Any = {'marker': 'o', 'markersize': 6.5, 'markeredgecolor': 'white', 'markeredgewidth': 1.2, 'clip_on': False}
 DIAGONAL: Any = {'color': FAINT, 'linewidth': 1, 'linestyle': (0, (4, 4))}
 SQUARE = (4.3, 3.9)            # inches
@@ -67,7 +67,7 @@ def reliability(test: Predictions) -> str:
   """Return the share that came true against the probability that was given, and how often each probability was given."""
   count, p, share = metrics.reliability(test.score, test.y)
   seen, edges = count > 0, np.linspace(0, 1, metrics.BINS + 1)
-  with _axes(SQUARE, rows=(3.4, 1)) as (figure, (axes, below)):
+  with _axes(SQUARE, (3.4, 1)) as (figure, (axes, below)):
     axes.plot([0, 1], [0, 1], **DIAGONAL)
     axes.vlines(p[seen], p[seen], share[seen], color=COLOURS[1], linewidth=1.6, alpha=0.7)
     axes.plot(p[seen], share[seen], '-', color=COLOURS[0], linewidth=1, alpha=0.5)
@@ -81,30 +81,29 @@ def reliability(test: Predictions) -> str:
     return svg(figure)
 
 
-def curves(records: Sequence[Mapping[str, float]], monitor: str, boundaries: Sequence[int], best: int | None) -> str:
-  """Return loss and the monitored metric against the step; `boundaries` are the first steps of later phases."""
-  with _axes((9, 3.1), columns=2) as (figure, (left, right)):
-    for axes, names in ((left, ('train/loss', 'val/loss')), (right, (f'val/{monitor}',))):
-      for name in names:
-        step, value = _series(records, name)
-        training = name.startswith('train')
-        axes.plot(step, value, color=COLOURS[0] if training else COLOURS[1], linewidth=0.7 if training else 1.7,
-                  alpha=0.35 if training else 1, marker='' if training else 'o', markersize=3.5)
-        if training and len(value):
-          axes.plot(step, _smooth(value), color=COLOURS[0])
-      for boundary in boundaries:
-        axes.axvline(boundary, color=INK, linewidth=0.9, linestyle=(0, (2, 3)))
-      if best is not None:
-        axes.axvline(best, color=COLOURS[2], linewidth=1.1)
-      axes.set_xlabel('Step')
-    left.set_title('Loss: training (blue), validation (orange)', loc='left', fontsize=9.5)
-    right.set_title(f'{LABELS.get(monitor, monitor)}, validation', loc='left', fontsize=9.5)
+def curve(records: Sequence[Mapping[str, float]], name: str, boundaries: Sequence[int], best: int | None) -> str:
+  """Return a quantity against the step, in training (where recorded) and validation.
+
+  `boundaries` are the first steps of later phases, `best` the step of the checkpoint that was kept.
+  """
+  with _axes((4.3, 3)) as (figure, (axes,)):
+    step, value = _series(records, f'train/{name}')
+    if len(step):
+      axes.plot(step, value, color=COLOURS[0], linewidth=0.7, alpha=0.35)
+      axes.plot(step, _smooth(value), color=COLOURS[0], label='training')
+    axes.plot(*_series(records, f'val/{name}'), color=COLOURS[1], marker='o', markersize=3.5, label='validation')
+    for boundary in boundaries:
+      axes.axvline(boundary, color=INK, linewidth=0.9, linestyle=(0, (2, 3)))
+    if best is not None:
+      axes.axvline(best, color=COLOURS[2], linewidth=1.1)
+    axes.set(xlabel='Step', ylabel=LABELS.get(name, name))
+    axes.legend()
     return svg(figure)
 
 
 def picture(x: np.ndarray) -> str:
-  """Return what the model saw, x [*s, c]: a picture, the middle slice of a volume, or the traces of a recording."""
-  x = np.asarray(x, np.float32)
+  """Return what the model saw, x [*s, c] in 0 … 1 or 8 bits: a picture, a volume's middle slice, a recording's traces."""
+  x = np.asarray(x) / np.float32(255 if x.dtype == np.uint8 else 1)
   if x.ndim == 2:
     return _traces(x)
   if x.ndim == 4:
@@ -145,13 +144,13 @@ def uri(data: bytes, kind: str) -> str:
 
 
 @contextlib.contextmanager
-def _axes(size: tuple[float, float], rows: Sequence[float] = (1,), columns: int = 1) -> Iterator[tuple[Any, Any]]:
+def _axes(size: tuple[float, float], rows: Sequence[float] = (1,)) -> Iterator[tuple[Any, Any]]:
   """Give a figure and its axes in the report's style; rows are their heights."""
   import matplotlib
   from matplotlib.figure import Figure
   with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=size, layout='constrained')
-    yield figure, figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={'height_ratios': rows}).ravel()
+    yield figure, figure.subplots(len(rows), squeeze=False, gridspec_kw={'height_ratios': rows}).ravel()
 
 
 def _styles() -> Any:

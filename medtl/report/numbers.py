@@ -49,13 +49,21 @@ def summarise(predictions: Mapping[str, Predictions], tables: Mapping[str, Table
           'warnings': warnings}
 
 
-def compare(first: Predictions, second: Predictions, table: Table, kind: str, *, resamples: int = 1000,
-            seed: int = 0, level: float = 0.95) -> dict[str, Any]:
-  """Return {name: interval} of first − second on the same rows, paired; an interval without 0 tells the two apart."""
+def compare(first: Predictions, second: Predictions, table: Table, kind: str, *,
+            val: tuple[Predictions | None, Predictions | None] = (None, None), threshold: str = 'youden',
+            resamples: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, Any]:
+  """Return {name: interval} of first − second on the same test rows, paired; an interval without 0 tells the two apart.
+
+  `val` are the two runs' validation predictions, on which each chooses its own thresholds; without, no sensitivity and
+  specificity.
+  """
   if not np.array_equal(first.row, second.row):
     raise MedtlError('the two runs predicted different rows; a paired comparison needs the same test data and split')
-  patient, _ = patients(table)
-  return plain(difference(first.score, second.score, first.y, metrics.of(kind), patient, resamples, seed, level))
+  draw: dict[str, Any] = dict(patient=patients(table)[0], resamples=resamples, seed=seed, level=level)
+  one, other = (operating.columns(test, kind)[0] - cuts(test, chosen, threshold, kind)
+                for test, chosen in zip((first, second), val, strict=True))
+  return plain(difference(first.score, second.score, first.y, metrics.of(kind), **draw)
+               | difference(one, other, operating.columns(first, kind)[1], AT_THRESHOLD, **draw))
 
 
 def patients(table: Table) -> tuple[np.ndarray | None, list[str]]:

@@ -21,7 +21,7 @@ class Compared(TypedDict):
   """A run beside this one."""
   name: str
   metrics: Mapping[str, Mapping[str, Any]]                       # of numbers.summarise
-  difference: NotRequired[Mapping[str, Mapping[str, Any]]]       # of numbers.compare(this run, that run)
+  difference: NotRequired[Mapping[str, Mapping[str, Any]]]       # numbers.compare(this run, that run)
   note: NotRequired[str]
 
 
@@ -89,8 +89,8 @@ def pictures(facts: Facts, numbers: Mapping[str, Any], predictions: Mapping[str,
   if facts['curves']:
     ends = np.cumsum([phase['steps'] for phase in facts['phases']])
     whole = len(ends) and ends[-1] == facts['curves'][-1]['step']   # after early stopping it is not known where phases met
-    inner = ends[:-1].tolist() if whole else []
-    found['curves'] = figures.curves(facts['curves'], facts['monitor'], inner, facts['best_step'])
+    for name in dict.fromkeys(('loss', facts['monitor'])):
+      found[f'curve {name}'] = figures.curve(facts['curves'], name, ends[:-1].tolist() if whole else [], facts['best_step'])
   return found
 
 
