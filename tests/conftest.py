@@ -1,9 +1,12 @@
 """What the tests share: a toy backbone that obeys the contract, and the place of real data."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ['MEDTL_CACHE'] = tempfile.mkdtemp(prefix='medtl-cache-')     # no test reads or leaves anything in the user's own
 
 import flax.linen as nn
 import jax
@@ -15,6 +18,10 @@ from medtl.models import Backbone, Net
 from medtl.types import Batch
 
 REAL = Path(os.environ.get('MEDTL_REAL', Path(__file__).parents[2] / 'shared'))
+
+
+def pytest_sessionfinish():
+  shutil.rmtree(os.environ['MEDTL_CACHE'], ignore_errors=True)
 
 
 @pytest.fixture(scope='session')
