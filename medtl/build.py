@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import data, losses, metrics, models, optimizer, partition, schedule, spec, step, tasks, tree
+from medtl import data, losses, models, optimizer, partition, schedule, spec, step, tasks, tree
 from medtl.data import augment, split
-from medtl.models import heads
-from medtl.types import Batch, Dataset, MedtlError, State, Task, Tree, Weights
+from medtl.types import Batch, Dataset, MedtlError, State, Task, Tree
 
 
 class Phase(NamedTuple):
@@ -71,12 +70,12 @@ class Parts:
                  jnp.arange(count, dtype=jnp.int32))
 
 
-def parts(config: ConfigDict, origin: Path | None = None) -> Parts:
-  """Return the parts of a run that trains; `origin` is the run folder that the weights come from, where they do."""
+def parts(config: ConfigDict, run: Path | None = None) -> Parts:
+  """Return the parts of a run that trains; `run` is the run folder that the weights come from, where they do."""
   sides = data.load(**config.data.to_dict())
   train = sides['train']
   net, module = network(config, train.fetch(0).x.shape, len(train.classes))
-  net, params, extra, source = variables(config, net, module, train, origin)
+  net, params, extra, source = origin.variables(config, net, module, train, run)
   loss = spec.one(config.task.loss, losses, given=('outputs', 'y'))
   moves = augment.augment(config.augment, ndim=train.fetch(0).x.ndim - 1, classes=len(train.classes)) if config.augment else None
   return Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves,
@@ -140,17 +139,6 @@ def class_weights(config: ConfigDict, dataset: Dataset) -> tuple[float, ...] | N
   return tuple(float(value) for value in counts.sum() / len(counts) / np.maximum(1, counts))
 
 
-def statistics(dataset: Dataset, most: int = 256) -> tuple[tuple[float, ...], tuple[float, ...]]:
-  """Return mean and standard deviation of each channel over (at most `most` evenly spread) examples."""
-  index = np.unique(np.linspace(0, dataset.size - 1, min(most, dataset.size)).astype(int))
-  pictures = [dataset.fetch(int(i)).x for i in index]
-  axes = tuple(range(pictures[0].ndim - 1))
-  mean = np.mean([x.mean(axes) for x in pictures], axis=0)
-  square = np.mean([(x.astype(np.float64) ** 2).mean(axes) for x in pictures], axis=0)
-  std = np.sqrt(np.maximum(1e-12, square - mean ** 2))
-  return tuple(round(float(v), 6) for v in mean), tuple(round(float(v), 6) for v in std)
-
-
 def epoch(parts: Parts) -> int:
   """Return the steps of an epoch."""
   return math.ceil(parts.data['train'].size / parts.config.batch)
@@ -206,14 +194,3 @@ def counts(dataset: Dataset) -> dict[str, int]:
   y = np.asarray(dataset.table['y'])
   many = np.bincount(y[y >= 0], minlength=len(dataset.classes)) if y.ndim == 1 else y.sum(0)
   return {name: int(number) for name, number in zip(dataset.classes, many, strict=True)}
-
-
-def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset,
-              origin: Path | None) -> tuple[models.Net, Tree, Tree, dict[str, Any]]:
-  """Return (net that normalises its input, params, extra, where they came from)."""
-  example = jnp.zeros((1, *dataset.fetch(0).x.shape))
-  fresh = jax.jit(lambda key: net.init(key, example, train=False))(jax.random.key(config.seed))
-  mean, std = statistics(dataset)
-  net = net.clone(mean=tuple(config.mean) or mean, std=tuple(config.std) or std)
-  params = jax.device_get(fresh['params'])
-  return net, params, {name: jax.device_get(value) for name, value in fresh.items() if name != 'params'}, {'name': '', 'mean': mean}

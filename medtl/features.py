@@ -15,12 +15,12 @@ from medtl import tree
 from medtl.types import Batch, Dataset, Example, MedtlError, Tree
 
 
-def fingerprint(params: Tree, extra: Tree, dataset: Dataset, **facts: Any) -> str:
+def fingerprint(params: Tree, statistics: Tree, dataset: Dataset, **facts: Any) -> str:
   """Return the name of a cache: a hash of the prefix's parameters and statistics, of the data, and of what else `facts` says."""
   digest = hashlib.sha256(json.dumps({**facts, 'data': dataset.facts.get('hash', ''), 'ops': dataset.facts.get('ops', '')},
                                      sort_keys=True, default=str).encode())
   digest.update(np.asarray(dataset.table['row']).tobytes())
-  for path, leaf in sorted(tree.flatten({'params': params, 'extra': extra}).items()):
+  for path, leaf in sorted(tree.flatten({'params': params, 'statistics': statistics}).items()):
     digest.update(path.encode() + np.ascontiguousarray(leaf).tobytes())
   return digest.hexdigest()[:32]
 

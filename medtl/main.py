@@ -105,7 +105,8 @@ def _flags(verb: str, argv: list[str]) -> tuple[Any, Any, str]:
     if not workdir or given:
       raise MedtlError(f'{verb} works from a run folder: --workdir=RUN (and no --config: the run folder has its own)')
     runfolder.claimed(Path(workdir))
-    config_flags.DEFINE_config_dict('config', runfolder.config(Path(workdir)), flag_values=values)
+    config, argv = _other_source(runfolder.config(Path(workdir)), argv)
+    config_flags.DEFINE_config_dict('config', config, flag_values=values)
   elif given:
     _exists(next(word.partition('=')[2] for word in argv if word.startswith('--config=')))
     config_flags.DEFINE_config_file('config', lock_config=True, flag_values=values)
@@ -118,6 +119,29 @@ def _flags(verb: str, argv: list[str]) -> tuple[Any, Any, str]:
   name = next((word.partition('=')[2] for word in argv if word.startswith('--config=')), workdir)
   values.config.lock()
   return values, values.config, name
+
+
+def _other_source(config: Any, argv: list[str]) -> tuple[Any, list[str]]:
+  """Return the config with `data` replaced whole where --config.data.name names another source, and the arguments that are left.
+
+  The run's ops stay; every other key of the new source is one that the command line gives.
+  """
+  import ast
+
+  from ml_collections import ConfigDict
+  mark = '--config.data.'
+  given = dict(word.removeprefix(mark).partition('=')[::2] for word in argv if word.startswith(mark) and '=' in word)
+  if given.get('name', config.data.name) == config.data.name:
+    return config, argv
+
+  def literal(text: str) -> Any:
+    try:
+      return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+      return text
+  new = ConfigDict(config.to_dict())
+  new.data = ConfigDict({'ops': config.data.ops, 'split': {'by': 'none'}, **{key: literal(text) for key, text in given.items()}})
+  return new.lock(), [word for word in argv if not word.startswith(mark)]
 
 
 def _exists(path: str) -> None:

@@ -206,14 +206,14 @@ def boundary(parts: Parts, index: int, state: State) -> tuple[Dataset, Dataset, 
   once = phase.steps <= build.epoch(parts)
   if not phase.depth or config.cache == 'off' or (config.cache == 'auto' and (parts.augment or once)):
     return train_set, val_set, 0
-  variables = {'params': state.params, **state.extra}
+  variables = {'batch_stats': {}, 'params': state.params, **state.extra}
   apply = jax.jit(lambda x: parts.net.apply(variables, x, last=phase.depth, method='features'))
   names = partition.children(state.params)
   names = [*names, 'norm'] if phase.depth == len(names) else names[:phase.depth]
-  below = [features.prefix(tree, names) for tree in (state.params, state.extra.get('batch_stats', {}))]
+  params, statistics = (features.prefix(variables[name], names) for name in ('params', 'batch_stats'))
   begin, found = time.time(), []
   for dataset in (train_set, val_set):
-    name = features.fingerprint(*below, dataset, depth=phase.depth, dtype=config.dtype, net=repr(parts.net))
+    name = features.fingerprint(params, statistics, dataset, depth=phase.depth, dtype=config.dtype, net=repr(parts.net))
     found.append(features.cached(apply, dataset, _once(dataset, config), cache_folder() / 'features' / f'{name}.npy'))
   how = 'found in the cache' if all(there for _, there in found) else f'computed once in {time.time() - begin:.0f} s'
   write(f'phase {index + 1}: the {phase.depth} frozen children of the backbone are {how}'

@@ -1,0 +1,72 @@
+"""Where a run's first parameters come from: a publisher's checkpoint, another run, or chance."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from medtl import models, runfolder, tree
+from medtl.checkpoint import Checkpoints
+from medtl.fetch import digests
+from medtl.models import port, weights
+from medtl.types import Dataset, MedtlError, Tree
+
+
+def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset,
+              run: Path | None) -> tuple[models.Net, Tree, Tree, dict[str, Any]]:
+  """Return (the net, now normalising its input, params, extra, facts of where they came from)."""
+  example = jnp.zeros((1, *dataset.fetch(0).x.shape))
+  begun = jax.device_get(jax.jit(lambda key: net.init(key, example, train=False))(jax.random.key(config.seed)))
+  if run is not None:
+    arrived, facts = _from_run(begun, run, config.fresh)
+  elif config.model.weights:
+    arrived, facts = _from_publisher(begun, config, module)
+  else:
+    mean, std = statistics(dataset)
+    arrived, facts = {}, {'name': '', 'mean': tuple(config.mean) or mean, 'std': tuple(config.std) or std}
+  merged = tree.unflatten({**tree.flatten(begun), **tree.flatten(arrived)})
+  net = net.clone(mean=tuple(facts.pop('mean')), std=tuple(facts.pop('std')))
+  return net, merged.pop('params'), merged, facts
+
+
+def _from_publisher(begun: Tree, config: ConfigDict, module: Any) -> tuple[Tree, dict[str, Any]]:
+  path, known = weights.locate(config.model.weights, module.WEIGHTS)
+  mean, std = (tuple(config[name]) or (getattr(known, name) if known else ()) for name in ('mean', 'std'))
+  arrays = weights.read(path)
+  ported, said = port.port(arrays, begun, module.RENAMES, fresh=config.fresh, adapt=getattr(module, 'ADAPT', None), mean=mean, std=std)
+  facts = {'name': config.model.weights if known else path.name, 'file': path.name, 'sha256': digests(path).sha256,
+           **({name: getattr(known, name) for name in ('url', 'licence', 'note')} if known else {})}
+  return ported, {**facts, 'format': said.dialect, 'ported': said.ported, 'fresh': ', '.join(said.fresh),
+                  'adapted': '; '.join(said.notes), 'mean': said.mean, 'std': said.std}
+
+
+def _from_run(begun: Tree, run: Path, fresh: Sequence[str]) -> tuple[Tree, dict[str, Any]]:
+  """Return the best checkpoint's leaves but the fresh ones; another architecture is an error that names the difference."""
+  checkpoints = Checkpoints(run / 'checkpoints')
+  params, extra = checkpoints.params('best')
+  checkpoints.close()
+  plan = runfolder.read(run, 'plan.json')
+  kept = lambda leaves: {path: leaf for path, leaf in tree.flatten(leaves).items()   # noqa: E731
+                         if not any(re.fullmatch(pattern, port.bare(path)) for pattern in fresh)}
+  found, expected = kept({'params': params, **extra}), kept(begun)
+  words = tree.difference(found, expected)
+  if words:
+    raise MedtlError(f'the run {run} holds another architecture:\n{words}')
+  return tree.unflatten(found), {'name': str(run), 'note': 'the best checkpoint of this run', 'data': plan['data']['name'],
+                                 'mean': plan['mean'], 'std': plan['std']}
+
+
+def statistics(dataset: Dataset, most: int = 256) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Return mean and standard deviation of each channel over (at most `most` evenly spread) examples."""
+  index = np.unique(np.linspace(0, dataset.size - 1, min(most, dataset.size)).astype(int))
+  pictures = [dataset.fetch(int(i)).x for i in index]
+  axes = tuple(range(pictures[0].ndim - 1))
+  mean = np.mean([x.mean(axes) for x in pictures], axis=0)
+  square = np.mean([(x.astype(np.float64) ** 2).mean(axes) for x in pictures], axis=0)
+  std = np.sqrt(np.maximum(1e-12, square - mean ** 2))
+  return tuple(round(float(v), 6) for v in mean), tuple(round(float(v), 6) for v in std)

@@ -1,0 +1,150 @@
+"""The whole path, through main: config → page, a killed run → the same bits, a run folder → predictions elsewhere."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medtl import log, main, tree
+from medtl.checkpoint import Checkpoints
+from medtl.data import phantom
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def done(tmp_path_factory):
+  """A finished run."""
+  folder = tmp_path_factory.mktemp('runs') / 'tiny'
+  assert main.main([f'--config={ROOT}/tests/tiny.py', f'--workdir={folder}']) == 0
+  return folder
+
+
+def test_a_run_folder_holds_all_that_later_programs_need(done):
+  names = {path.name for path in done.iterdir()}
+  assert {'config.json', 'plan.json', 'checkpoints', 'metrics.jsonl', 'predictions', 'numbers.json', 'report.html', 'provenance.json'} <= names
+  plan = json.loads((done / 'plan.json').read_text())
+  assert plan['phases'][0]['live'] < plan['phases'][1]['live'] and plan['phases'][0]['flops'] < plan['phases'][0]['flops_full']
+  assert sum(side['size'] for side in plan['splits'].values()) == 80
+  numbers = json.loads((done / 'numbers.json').read_text())
+  assert numbers['unit'] == 'patient' and numbers['images'] == 20 and 0 <= numbers['metrics']['auroc']['value'] <= 1
+
+
+def test_the_page_stands_alone_and_says_that_phantoms_are_phantoms(done):
+  page = (done / 'report.html').read_text()
+  assert 'phantom' in page and 'src="http' not in page and 'href="http' not in page.split('<body')[0]
+
+
+def test_the_logs_hold_every_step_once(done):
+  steps = [record['step'] for record in log.records(done / 'metrics.jsonl') if 'train/loss' in record]
+  assert steps == list(range(1, len(steps) + 1))
+  assert any('val/auroc' in record for record in log.records(done / 'metrics.jsonl'))
+
+
+def test_a_finished_run_is_only_read(done, capsys):
+  before = (done / 'numbers.json').stat().st_mtime_ns
+  assert main.main([f'--config={ROOT}/tests/tiny.py', f'--workdir={done}']) == 0
+  assert 'is finished already' in capsys.readouterr().out and (done / 'numbers.json').stat().st_mtime_ns == before
+
+
+def test_the_folder_of_another_config_is_refused(done, capsys):
+  assert main.main([f'--config={ROOT}/tests/tiny.py', f'--workdir={done}', '--config.lr=0.5']) == 1
+  assert 'lr: 0.001 there, 0.5 asked for' in capsys.readouterr().err
+
+
+def test_report_is_written_again_from_the_folder_alone(done, capsys):
+  before = json.loads((done / 'numbers.json').read_text())
+  (done / 'report.html').unlink()
+  assert main.main(['report', f'--workdir={done}']) == 0
+  assert (done / 'report.html').exists() and json.loads((done / 'numbers.json').read_text()) == before
+
+
+def pictures(folder, labelled):
+  data = phantom.load(patients=8, scans=1, scanner='source', size=(32, 32), seed=5)
+  for i in range(data.size):
+    example = data.fetch(i)
+    where = folder / (data.classes[example.y] if labelled else '.') / f'{i}.png'
+    where.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((example.x[..., 0] * 255).round().astype(np.uint8)).save(where)
+  return data
+
+
+def test_predict_writes_probabilities_of_unlabelled_pictures(done, tmp_path):
+  data = pictures(tmp_path / 'in', labelled=False)
+  assert main.main(['predict', f'--workdir={done}', f'--images={tmp_path}/in', f'--output={tmp_path}/out.csv']) == 0
+  rows = list(csv.DictReader((tmp_path / 'out.csv').open()))
+  assert len(rows) == data.size and {row['file'] for row in rows} == {f'{i}.png' for i in range(data.size)}
+  for row in rows:
+    p = [float(row[name]) for name in data.classes]
+    assert abs(sum(p) - 1) < 1e-4 and row['predicted'] == data.classes[int(np.argmax(p))]
+
+
+def test_external_validation_on_a_labelled_folder(done, tmp_path):
+  data = pictures(tmp_path / 'in', labelled=True)
+  assert main.main(['evaluate', f'--workdir={done}', '--name=elsewhere', '--config.data.name=folder.load', f'--config.data.root={tmp_path}/in',
+                    f'--config.data.classes={data.classes}']) == 0
+  numbers = json.loads((done / 'numbers-elsewhere.json').read_text())
+  assert numbers['images'] == data.size and numbers['unit'] == 'image' and 'elsewhere' in (done / 'report-elsewhere.html').read_text()
+  assert numbers['metrics'] != json.loads((done / 'numbers.json').read_text())['metrics']
+
+
+def test_external_validation_with_other_classes_is_refused(done, tmp_path, capsys):
+  pictures(tmp_path / 'in', labelled=True)
+  (tmp_path / 'in' / 'CNV').rename(tmp_path / 'in' / 'AMD')
+  assert main.main(['evaluate', f'--workdir={done}', '--name=x', '--config.data.name=folder.load', f'--config.data.root={tmp_path}/in']) == 1
+  assert 'the other data has AMD, DME' in capsys.readouterr().err
+
+
+def test_evaluating_other_data_as_test_is_refused(done, capsys):
+  assert main.main(['evaluate', f'--workdir={done}', '--config.data.seed=9']) == 1
+  assert "needs a name of its own" in capsys.readouterr().err
+
+
+def launch(folder):
+  return subprocess.Popen([sys.executable, '-m', 'medtl.main', f'--config={ROOT}/tests/tiny.py:long', f'--workdir={folder}'], cwd=ROOT,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, 'JAX_PLATFORMS': 'cpu'})
+
+
+def reached(folder, process, step):
+  """Wait until the run has logged `step`."""
+  while process.poll() is None:
+    records = (folder / 'metrics.jsonl').read_text().splitlines() if (folder / 'metrics.jsonl').exists() else []
+    if len(records) > step:
+      return
+    time.sleep(0.02)
+  raise AssertionError(f'ended before it could be killed: {process.stderr.read().decode()[-2000:]}')
+
+
+def leaves(folder, kind):
+  checkpoints = Checkpoints(folder / 'checkpoints')
+  found = {**tree.flatten(checkpoints.params(kind)), 'step': checkpoints.step(kind), 'progress': checkpoints.progress(kind)}
+  checkpoints.close()
+  return found
+
+
+def test_killed_twice_and_terminated_once_it_ends_with_the_same_bits(tmp_path):
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  assert launch(whole).wait() == 0
+  for number, step in ((signal.SIGKILL, 9), (signal.SIGTERM, 22), (signal.SIGKILL, 33)):
+    process = launch(killed)
+    reached(killed, process, step)
+    process.send_signal(number)
+    code = process.wait()
+    assert code == (143 if number == signal.SIGTERM else -9)
+  assert launch(killed).wait() == 0
+  for kind in ('latest', 'best'):
+    a, b = leaves(whole, kind), leaves(killed, kind)
+    assert a.keys() == b.keys() and all(np.array_equal(a[path], b[path]) for path in a if path not in ('step', 'progress'))
+    assert a['step'] == b['step'] and a['progress'] == b['progress']
+  assert (whole / 'numbers.json').read_text() == (killed / 'numbers.json').read_text()
+  logs = [[{name: value for name, value in record.items() if name != 'time'} for record in log.records(folder / 'metrics.jsonl')]
+          for folder in (whole, killed)]
+  assert logs[0] == logs[1]
