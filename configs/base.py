@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
   config.data = dict(name='phantom.load', split=dict(by='patient', folds=5, fold=0, seed=0), ops='')
   # What computes. name: a factory of medtl/models; weights: a name of its WEIGHTS, a file, 'run:<folder or config>', or '' for scratch.
   config.model = dict(name='resnet.resnet18', weights='')
-  config.mean = ()                      # of the input (0 … 1), one number or one per channel; () = the checkpoint's, or the data's from scratch
+  config.mean = ()                      # of the input (0 … 1), a number or one per channel; () = the checkpoint's, from scratch the data's
   config.std = ()                       # likewise
   config.head = dict(name='linear')     # a function of medtl/models/heads.py and its keys
   config.fresh = ('head/.*',)           # leaves that do not come from the checkpoint
@@ -34,12 +34,13 @@ def get_config() -> ConfigDict:
   config.batch = 32                     # examples a step
   config.accumulate = 1                 # parts that a batch is cut into, to save memory
   config.dtype = 'float32'              # of the computation: float32 | bfloat16; parameters are float32
-  config.cache = 'auto'                 # frozen prefix computed once: auto (where no augmentation and it pays) | on (without augmentation) | off
+  config.cache = 'auto'                 # frozen children computed once: auto (where nothing is augmented) | on (augments nothing there) | off
   # When to look, and what to keep.
   config.monitor = 'auroc'              # the validation metric that chooses the best checkpoint
   config.every = '1 epochs'             # evaluation and checkpoint
   config.patience = 0                   # evaluations without improvement that end a phase; 0 = never
   config.resamples = 1000               # of the bootstrap
+  config.threshold = 'youden'           # chosen on validation: youden | at_sensitivity(0.95), medtl/report/operating.py
   config.workers = 2                    # threads that read
   config.compare = ()                   # (name, ((key, value), …)): runs beside this one that its report compares it with
   return config.lock()

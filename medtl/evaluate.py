@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -57,9 +57,8 @@ def save(path: Path, predictions: Predictions, dataset: Dataset, shown: Sequence
   _write(path, predictions, table, dataset.classes, pictures)
 
 
-def pooled(paths: Sequence[Path], path: Path) -> None:
+def pooled(parts: Sequence['Saved'], path: Path) -> None:
   """Write the out-of-fold predictions of all folds as one file, ordered by row; a row in two folds is an error."""
-  parts = [load(part) for part in paths]
   row = np.concatenate([found.predictions.row for found in parts])
   if len(np.unique(row)) < len(row):
     raise MedtlError(f'{len(row) - len(np.unique(row))} rows are in more than one fold: the folds do not come from one split')
@@ -76,10 +75,11 @@ def _write(path: Path, predictions: Predictions, table: Table, classes: Sequence
   path.parent.mkdir(parents=True, exist_ok=True)
   aside = path.with_suffix('.part')
   with aside.open('wb') as file:
-    np.savez_compressed(file, row=predictions.row, y=predictions.y, score=predictions.score, classes=np.array(classes),
-                        **{f'picture/{row}': picture for row, picture in pictures.items()},
-                        **{f'measure/{name}': value for name, value in predictions.measures.items()},
-                        **{f'table/{name}': _plain(column) for name, column in table.items()})
+    arrays: dict[str, Any] = {'row': predictions.row, 'y': predictions.y, 'score': predictions.score, 'classes': np.array(classes)}
+    arrays |= {f'picture/{row}': picture for row, picture in pictures.items()}
+    arrays |= {f'measure/{name}': value for name, value in predictions.measures.items()}
+    arrays |= {f'table/{name}': _plain(column) for name, column in table.items()}
+    np.savez_compressed(file, **arrays)
   aside.replace(path)
 
 

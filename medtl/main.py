@@ -9,6 +9,7 @@ verbs
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -159,7 +160,15 @@ def _parse(values: Any, argv: list[str]) -> list[str]:
   try:
     return values(['medtl', *argv])[1:]
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-    raise MedtlError(f'{error}'.strip('"\'')) from None
+    raise MedtlError(_words(str(error.args[0] if error.args else error))) from None
+
+
+def _words(said: str) -> str:
+  """Return what absl or ml_collections said as one plain sentence."""
+  if 'Traceback' in said:                                      # the whole trace of a config's own error
+    return said.strip().splitlines()[-1].partition(': ')[2]
+  key = re.search(r"(\w+)\W+n?Did you mean \W?(\w+)\W? instead", said)
+  return f'no config key {key[1]!r}; did you mean {key[2]!r}?' if key else said.strip('"\'')
 
 
 if __name__ == '__main__':

@@ -30,7 +30,7 @@ def train(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any
   origin = source(config, workdir, command)
   for name, changes in config.compare:
     write(f'[bold]{name}[/bold]: the run that this one is compared with')
-    train(build.changed(config, changes), workdir / 'compare' / name.replace(' ', '_'), command)
+    train(build.changed(config, changes), runfolder.companion(workdir, name), command)
   begin = time.time()
   parts = build.parts(config, origin)
   write(f'[bold]{workdir}[/bold]: {build.sentence(parts)}')

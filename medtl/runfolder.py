@@ -2,10 +2,10 @@
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
+import runpy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from medtl import evaluate, log, tree
 from medtl.report import console, numbers, page
 from medtl.spec import nearest
-from medtl.types import MedtlError
+from medtl.types import MedtlError, Predictions, Table
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-learn', 'grain')
 
@@ -108,10 +108,8 @@ def load_config(words: str) -> ConfigDict:
   path, _, variant = words.partition(':')
   if not Path(path).is_file():
     raise MedtlError(f'no config {path!r}; {nearest(path, [str(other) for other in Path(path).parent.glob("[!_]*.py")])}')
-  module = importlib.util.spec_from_file_location(Path(path).stem, path)
-  found = importlib.util.module_from_spec(module)
-  module.loader.exec_module(found)
-  return (found.get_config(variant) if variant else found.get_config()).lock()
+  found = runpy.run_path(path)['get_config']
+  return (found(variant) if variant else found()).lock()
 
 
 def provenance(workdir: Path, command: str, seconds: float, outcome: dict[str, Any]) -> None:
@@ -131,10 +129,10 @@ def report(workdir: Path, name: str = 'test', data: dict[str, Any] | None = None
   plan, origin = read(workdir, 'plan.json'), read(workdir, 'provenance.json')
   test, val = (evaluate.load(workdir / 'predictions' / f'{side}.npz') for side in (name, 'val'))
   predictions, tables = {'test': test.predictions, 'val': val.predictions}, {'test': test.table, 'val': val.table}
-  found = numbers.summarise(predictions, tables, test.classes, plan['kind'], resamples=made.resamples)
-  found['comparison'] = [_beside(workdir / 'compare' / other.replace(' ', '_'), other, test, plan['kind'], made.resamples)
+  found = numbers.summarise(predictions, tables, test.classes, plan['kind'], threshold=made.threshold, resamples=made.resamples)
+  found['comparison'] = [_beside(workdir, other, predictions, test.table, plan['kind'], made)
                          for other, _ in made.compare] if name == 'test' else []
-  facts = {**_facts(workdir, made, plan, origin), 'data': data or plan['data'], 'comparison': found['comparison']}
+  facts: Any = {**_facts(workdir, made, plan, origin), 'data': data or plan['data'], 'comparison': found['comparison']}
   if name != 'test':
     facts['splits'] = {name: {'size': len(test.predictions.row), 'patients': found['patients'], 'hash': '', 'classes': {}}}
   page.write(workdir / page_name(name), facts, found, predictions, tables,
@@ -143,11 +141,18 @@ def report(workdir: Path, name: str = 'test', data: dict[str, Any] | None = None
   return found
 
 
-def _beside(other: Path, name: str, test: evaluate.Saved, kind: str, resamples: int) -> dict[str, Any]:
+def companion(workdir: Path, name: str) -> Path:
+  """Return the folder of a run that this one is compared with."""
+  return workdir / 'compare' / name.replace(' ', '_')
+
+
+def _beside(workdir: Path, name: str, own: dict[str, Predictions], table: Table, kind: str, made: ConfigDict) -> dict[str, Any]:
   """Return another run's metrics on the same test rows, and the paired difference this − that."""
-  beside = evaluate.load(other / 'predictions' / 'test.npz').predictions
+  other = companion(workdir, name)
+  test, val = (evaluate.load(other / 'predictions' / f'{side}.npz').predictions for side in ('test', 'val'))
   return {'name': name, 'metrics': read(other, 'numbers.json')['metrics'],
-          'difference': numbers.compare(test.predictions, beside, test.table, kind, resamples=resamples)}
+          'difference': numbers.compare(own['test'], test, table, kind, val=(own['val'], val), threshold=made.threshold,
+                                        resamples=made.resamples)}
 
 
 def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:

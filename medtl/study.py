@@ -1,18 +1,21 @@
 """Many runs as one answer: the folds of one split, pooled out of fold."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from medtl import build, evaluate, log, run, runfolder
+from medtl.report import operating
 from medtl.types import MedtlError
 
 
 def folds(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any]:
   """Return the numbers of the out-of-fold predictions: every fold trained in `fold<i>/`, each example tested once by a net that never saw it.
 
-  Validation predictions are pooled too, for the thresholds: with one validation fold each example validates once.
+  Each fold brings its own thresholds, chosen on its own validation patients: pooled ones would have seen the labels that they are tested on.
   """
   if config.data.split.by not in ('patient', 'image'):
     raise MedtlError(f"--folds needs data.split.by='patient' or 'image', found {config.data.split.by!r}: a publisher's split has one fold")
@@ -26,9 +29,19 @@ def folds(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any
     log.console.print(f'[bold]fold {number + 1} of {count}[/bold]')
     run.train(build.changed(config, (('data.split.fold', number),)), part, command)
   for side in ('val', 'test'):
-    evaluate.pooled([part / 'predictions' / f'{side}.npz' for part in parts], workdir / 'predictions' / f'{side}.npz')
+    evaluate.pooled([_saved(part, side, config) for part in parts], workdir / 'predictions' / f'{side}.npz')
   plan = runfolder.read(parts[0], 'plan.json')
   runfolder.write_json(workdir / 'plan.json', {**plan, 'folds': [runfolder.read(part, 'plan.json')['splits'] for part in parts]})
   seconds = sum(runfolder.read(part, 'provenance.json')['seconds'] for part in parts)
   runfolder.provenance(workdir, command, seconds, {'folds': count})
   return runfolder.report(workdir)
+
+
+def _saved(part: Path, side: str, config: ConfigDict) -> evaluate.Saved:
+  found = evaluate.load(part / 'predictions' / f'{side}.npz')
+  if side == 'test':
+    val = evaluate.load(part / 'predictions' / 'val.npz').predictions
+    cut = operating.thresholds(val, config.threshold, config.task.kind)
+    measures = {**found.predictions.measures, 'threshold': np.tile(cut, (len(found.predictions.row), 1))}
+    return found._replace(predictions=dataclasses.replace(found.predictions, measures=measures))
+  return found

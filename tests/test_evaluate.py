@@ -69,13 +69,13 @@ def test_folds_are_pooled_by_row_and_may_not_overlap(tmp_path):
     part = dataset.subset(np.array(index))
     paths.append(tmp_path / f'{number}.npz')
     evaluate.save(paths[-1], predicted(part), part, shown=[1])
-  evaluate.pooled(paths, tmp_path / 'all.npz')
+  evaluate.pooled([evaluate.load(path) for path in paths], tmp_path / 'all.npz')
   found = evaluate.load(tmp_path / 'all.npz')
   assert found.predictions.row.tolist() == list(range(100, 110))
   chex.assert_trees_all_close(found.predictions.score, predicted(dataset).score, atol=1e-6)
   assert set(found.pictures) == {101, 106}
   with pytest.raises(MedtlError, match='5 rows are in more than one fold'):
-    evaluate.pooled([paths[0], paths[0]], tmp_path / 'bad.npz')
+    evaluate.pooled([evaluate.load(paths[0])] * 2, tmp_path / 'bad.npz')
 
 
 def test_an_ensemble_is_the_mean_of_its_members_on_the_same_rows():
