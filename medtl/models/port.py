@@ -16,20 +16,23 @@ from medtl.types import MedtlError, Tree
 
 Arrays = Mapping[str, np.ndarray]
 Adapt = Mapping[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]]
+_STEM = r'params/backbone/stem/(.*/)?kernel'
 
 
 class Dialect(NamedTuple):
   """How a publisher names and lays out arrays, and what pictures its networks expect.
 
   `renames` apply in order by `re.sub` and must end at `params/…` or `batch_stats/…`; `a/{query,key,value}/b` cuts the array along its
-  output axis into equal parts; '' drops it. `layout`: 'torch' (O, I, *k), 'keras' (*k, I, O; depthwise *k, C, 1) or 'flax' (ours, but
-  attention heads may have an axis of their own). `mean` and `std` are RGB in units of 0 … 1; `order` is that of the stem's channels.
+  output axis into equal parts (where ADAPT has a rule for each of them, each gets the whole); '' drops it. `layout`: 'torch'
+  (O, I, *k), 'keras' (*k, I, O; depthwise *k, C, 1) or 'flax' (ours, but attention heads may have an axis of their own). `mean` and
+  `std` are RGB in units of 0 … 1; `order` is that of the stem's channels. `standardised` kernels cannot take another number of them.
   """
   layout: str
   renames: Sequence[tuple[str, str]]
   mean: tuple[float, ...] = (0.485, 0.456, 0.406)
   std: tuple[float, ...] = (0.229, 0.224, 0.225)
   order: str = 'rgb'
+  standardised: bool = False
 
 
 class Report(NamedTuple):
@@ -62,7 +65,7 @@ def port(arrays: Arrays, target: Tree, dialects: Mapping[str, Dialect], *, fresh
   wanted = {path: shape for path, shape in shapes.items() if path not in kept}
   best: list[str] | None = None
   for name, dialect in dialects.items():
-    pieces, ignored = _rename(arrays, dialect, fresh)
+    pieces, ignored = _rename(arrays, dialect, fresh, adapt or {})
     dialect = dialect._replace(mean=tuple(mean) or dialect.mean, std=tuple(std) or dialect.std)
     ported = {piece.path: piece._replace(array=_fit(piece, wanted.get(piece.path, ()), dialect)) for piece in pieces}
     faults = _names(pieces, ported, wanted)
@@ -97,7 +100,7 @@ def _fresh(shapes: Mapping[str, Any], patterns: Sequence[str]) -> set[str]:
   return kept
 
 
-def _rename(arrays: Arrays, dialect: Dialect, fresh: Sequence[str]) -> tuple[list[_Piece], list[str]]:
+def _rename(arrays: Arrays, dialect: Dialect, fresh: Sequence[str], adapt: Adapt) -> tuple[list[_Piece], list[str]]:
   """Return the pieces under our paths, and the names of what is dropped or stays fresh."""
   pieces: list[_Piece] = []
   ignored: list[str] = []
@@ -108,15 +111,21 @@ def _rename(arrays: Arrays, dialect: Dialect, fresh: Sequence[str]) -> tuple[lis
     if not path or any(re.fullmatch(pattern, bare(path)) for pattern in fresh):
       ignored.append(name)
       continue
-    before, parts, after = re.fullmatch(r'([^{]*)(?:\{(.*)\})?(.*)', path).groups()     # type: ignore[union-attr]
-    names = parts.split(',') if parts else ['']
     array = _transpose(np.asarray(array), path, dialect.layout)
-    if array.ndim and array.shape[-1] % len(names) == 0:
-      cut = np.split(array, len(names), axis=-1)
-      pieces += [_Piece(name, before + part + after, value) for part, value in zip(names, cut, strict=True)]
+    before, parts, after = re.fullmatch(r'([^{]*)(?:\{(.*)\})?(.*)', path).groups()     # type: ignore[union-attr]
+    paths = [before + part + after for part in parts.split(',')] if parts else [path]
+    if all(_rule(part, adapt) for part in paths):            # each takes what it needs of the whole
+      values = [array] * len(paths)
+    elif array.ndim and array.shape[-1] % len(paths) == 0:
+      values = np.split(array, len(paths), axis=-1)
     else:
-      pieces.append(_Piece(name, path, array))
+      paths, values = [path], [array]
+    pieces += [_Piece(name, part, value) for part, value in zip(paths, values, strict=True)]
   return pieces, ignored
+
+
+def _rule(path: str, adapt: Adapt) -> Callable[[np.ndarray, tuple[int, ...]], np.ndarray] | None:
+  return next((function for pattern, function in adapt.items() if re.fullmatch(pattern, bare(path))), None)
 
 
 def _transpose(array: np.ndarray, path: str, layout: str) -> np.ndarray:
@@ -129,7 +138,7 @@ def _transpose(array: np.ndarray, path: str, layout: str) -> np.ndarray:
 def _fit(piece: _Piece, shape: tuple[int, ...], dialect: Dialect) -> np.ndarray:
   """Return the array in our shape where only one reading is possible, else as it is."""
   array = piece.array
-  if dialect.order == 'bgr' and re.fullmatch(r'params/backbone/stem/.*kernel', piece.path) and array.shape[-2] == 3:
+  if dialect.order == 'bgr' and re.fullmatch(_STEM, piece.path) and array.shape[-2:-1] == (3,):
     array = array[..., ::-1, :]
   if dialect.layout == 'keras' and len(shape) > 2 and shape[-2] == 1 and array.shape == (*shape[:-2], shape[-1], 1):
     return np.swapaxes(array, -1, -2)                        # depthwise (*k, C, 1)
@@ -155,14 +164,15 @@ def _adapt(ported: dict[str, _Piece], wanted: Mapping[str, tuple[int, ...]], dia
   """Return the pieces in the target's shapes where a rule exists, (mean, std) and what was done."""
   ported, notes, normal = dict(ported), [], (dialect.mean, dialect.std)
   for path, piece in list(ported.items()):
-    found, shape = piece.array.shape, wanted.get(path, piece.array.shape)
-    if found == shape:
-      continue
-    for pattern, function in adapt.items():
-      if re.fullmatch(pattern, bare(path)):
-        ported[path] = piece._replace(array=function(piece.array, shape))
-        notes.append(f'{bare(path)} resized from {found} to {shape}')
-    if re.fullmatch(r'params/backbone/stem/.*kernel', path) and found[-2] == 3 and found[:-2] == shape[:-2] and found[-1] == shape[-1]:
+    rule = _rule(path, adapt)
+    if rule and piece.array.shape != wanted[path]:
+      ported[path] = piece._replace(array=rule(piece.array, wanted[path]))
+      notes.append(f'{bare(path)} from {piece.array.shape} to {wanted[path]}')
+  for path, piece in list(ported.items()):
+    found, shape = piece.array.shape, wanted[path]
+    if re.fullmatch(_STEM, path) and found[-2:-1] == (3,) and found != shape == (*found[:-2], shape[-2], found[-1]):
+      if dialect.standardised:
+        raise MedtlError(f'{bare(path)} is standardised over its 3 input channels, so they cannot become {shape[-2]}; use 3-channel pictures')
       stem = {key: value.array for key, value in ported.items()}
       changed, normal, note = channels(stem, path, shape[-2], *normal)
       ported |= {key: ported[key]._replace(array=value) for key, value in changed.items()}

@@ -13,12 +13,11 @@ def channels(arrays: Mapping[str, np.ndarray], path: str, count: int, mean: Sequ
   """Return the stem's changed arrays for another number of input channels, (mean, std) for them, and what was done.
 
   One channel: with x = (grey − m) / s the three copies are (s·x + m − mean_c) / std_c, so that W' = Σ_c W_c · s / std_c, and the constant
-  Σ_c W_c · (m − mean_c) / std_c, summed over the taps, goes into the bias or out of the running mean of the BatchNorm that follows.
-  m and s are such that the constant is 0 for kernels that are grey themselves. The same as three copies, but where zero padding
-  covers taps (nowhere if the checkpoint's means are equal). Other numbers: kernels repeated cyclically and scaled by 3 / n (timm's
-  `adapt_input_conv`), mean and std repeated.
+  Σ_c W_c · (m − mean_c) / std_c, summed over the taps, goes into the bias, into a ViT's position embeddings, or out of the running mean
+  of the BatchNorm that follows. m and s are such that it is 0 for kernels that are grey themselves. The same as three copies, but where
+  zero padding covers taps (nowhere if the checkpoint's means are equal). Other numbers: kernels repeated cyclically and scaled by 3 / n
+  (timm's `adapt_input_conv`), mean and std repeated.
   """
-  where = path.partition('/')[2]
   kernel, mean_c, inverse = np.asarray(arrays[path], np.float64), np.asarray(mean, np.float64), 1 / np.asarray(std, np.float64)
   if count != 1:
     index = [i % 3 for i in range(count)]
@@ -27,13 +26,12 @@ def channels(arrays: Mapping[str, np.ndarray], path: str, count: int, mean: Sequ
   s, m = len(inverse) / inverse.sum(), (mean_c * inverse).sum() / inverse.sum()
   offset = np.einsum('kco,c->o', kernel.reshape(-1, *kernel.shape[-2:]), (m - mean_c) * inverse)
   changed = {path: np.einsum('...co,c->...o', kernel, s * inverse)[..., None, :]}
-  bias = path.removesuffix('kernel') + 'bias'
-  norm = re.compile(r'batch_stats/' + re.escape(where.rpartition('/')[0].rpartition('/')[0]) + r'/[^/]*norm[^/]*/mean')
-  means = [key for key in arrays if norm.fullmatch(key)]
-  if bias in arrays:
-    changed[bias] = arrays[bias] + offset
-  elif len(means) == 1:
-    changed[means[0]] = arrays[means[0]] - offset
+  beside = re.escape(path.rpartition('/')[0].rpartition('/')[0])
+  takers = ((re.escape(path.removesuffix('kernel') + 'bias'), 1), (f'{beside}/positions', 1),
+            (beside.replace('params', 'batch_stats', 1) + '/[^/]*norm[^/]*/mean', -1))
+  taker = next(((name, sign) for pattern, sign in takers for name in arrays if re.fullmatch(pattern, name)), None)
+  if taker:
+    changed[taker[0]] = arrays[taker[0]] + taker[1] * offset
   elif np.abs(offset).max() > 1e-9 * np.abs(kernel).max():
-    raise MedtlError(f'{where}: one input channel needs a bias or a BatchNorm after it to take the constant in; use 3 channels')
+    raise MedtlError(f"{path}: for one input channel the constant needs a bias, a BatchNorm or position embeddings; use 3 channels")
   return changed, ((float(m),), (float(s),)), 'stem: 3 input channels summed to one, normalisation folded in'

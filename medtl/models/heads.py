@@ -1,0 +1,47 @@
+"""What stands on a backbone: pooled features become outputs. `head(value, backbone, train=…)`, value as the backbone returns it."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from medtl import spec
+from medtl.types import MedtlError
+
+POOLS = ('auto', 'mean', 'max', 'token', 'token+mean')
+
+
+class Linear(nn.Module):
+  """Pooling, dropout and one dense layer that starts near zero, all in float32 at least."""
+  classes: int
+  pool: str = 'auto'
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, value: Any, backbone: Any, *, train: bool) -> Any:
+    x = pooled(value, backbone, self.pool)
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+    return nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.01), name='dense')(x)
+
+
+def linear(classes: int, pool: str = 'auto', dropout: float = 0.0) -> Linear:
+  """Return a linear classifier of pooled features.
+
+  `pool`: 'auto' (the class token where there is one, else the mean) | 'mean' | 'max' | 'token' | 'token+mean'.
+  """
+  if pool not in POOLS:
+    raise MedtlError(f'unknown pooling {pool!r}; {spec.nearest(pool, POOLS)}')
+  return Linear(classes, pool, dropout)
+
+
+def pooled(value: Any, backbone: Any, pool: str) -> Any:
+  """Return one vector [b, c] for each example, in float32 at least."""
+  token, maps = backbone.token(value), backbone.maps(value)
+  if pool == 'auto':
+    pool = 'mean' if token is None else 'token'
+  if token is None and 'token' in pool:
+    raise MedtlError(f"pool={pool!r}, but this backbone has no class token; expected 'mean' or 'max'")
+  wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))   # noqa: E731
+  axes = tuple(range(1, maps.ndim - 1))
+  parts = {'token': lambda: wide(token), 'mean': lambda: wide(maps).mean(axes), 'max': lambda: wide(maps).max(axes)}
+  return jnp.concatenate([parts[part]() for part in pool.split('+')], axis=-1)

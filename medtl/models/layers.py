@@ -1,0 +1,80 @@
+"""Convolution, pooling and norm for any number of spatial axes, each lowered the way that is fast on a CPU too.
+
+Channels last; kernels are [*k, c / groups, d] as `nn.Conv`'s, so that a lowering never shows in a checkpoint.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+INIT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')       # He et al. 2015, as ResNets are initialised
+
+
+class Conv(nn.Module):
+  """A convolution padded by k // 2 on each side, as PyTorch does.
+
+  `standardised`: the kernel's mean over each output's inputs becomes 0, its variance 1 (Qiao et al. 2019, arXiv 1903.10520).
+  """
+  features: int
+  kernel: tuple[int, ...]
+  stride: int = 1
+  bias: bool = False
+  standardised: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Any) -> Any:
+    kernel = self.param('kernel', INIT, (*self.kernel, x.shape[-1], self.features))
+    if self.standardised:
+      kernel = standardise(kernel)
+    y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, [(k // 2, k // 2) for k in self.kernel])
+    return y + self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype) if self.bias else y
+
+
+def convolve(x: Any, kernel: Any, stride: int, padding: Sequence[tuple[int, int]] | str, groups: int = 1) -> Any:
+  """Return x [b, *s, c] convolved with kernel [*k, c / groups, d]; 1×1 as a matrix product, which XLA's CPU backend has a good one of."""
+  axes = 'DHW'[-(x.ndim - 2):]
+  if math.prod(kernel.shape[:-2]) == 1 and groups == 1 and not any(map(any, [] if isinstance(padding, str) else padding)):
+    return every(x, stride) @ kernel.reshape(kernel.shape[-2:])
+  return jax.lax.conv_general_dilated(x, kernel, (stride,) * len(axes), padding, feature_group_count=groups,
+                                      dimension_numbers=(f'N{axes}C', f'{axes}IO', f'N{axes}C'))
+
+
+def every(x: Any, stride: int) -> Any:
+  """Return every stride-th point along each spatial axis."""
+  return x if stride == 1 else x[(slice(None), *[slice(None, None, stride)] * (x.ndim - 2))]
+
+
+def standardise(kernel: Any, epsilon: float = 1e-10) -> Any:
+  """Return the kernel with mean 0 and variance 1 over all axes but the last (epsilon as in BiT's own code)."""
+  axes = tuple(range(kernel.ndim - 1))
+  centred = kernel - kernel.mean(axes, keepdims=True)
+  return centred * jax.lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + epsilon)
+
+
+def max_pool(x: Any, window: int = 3, stride: int = 2, fill: float = -jnp.inf) -> Any:
+  """Return the maximum over windows, padded by window // 2 of `fill` on each side.
+
+  One axis after the other, each as the maximum of `window` strided slices: XLA's CPU backend takes five times as long for the
+  gradient of `reduce_window`. Where several numbers are the largest, the gradient is shared among them.
+  """
+  half = window // 2
+  for axis in range(1, x.ndim - 1):
+    x = jnp.pad(x, [(half, half) if i == axis else (0, 0) for i in range(x.ndim)], constant_values=fill)
+    last = (x.shape[axis] - window) // stride * stride + 1
+    slices = [jax.lax.slice_in_dim(x, start, start + last, stride, axis) for start in range(window)]
+    x = slices[0]
+    for other in slices[1:]:
+      x = jnp.maximum(x, other)
+  return x
+
+
+def norm(x: Any, train: bool, name: str, kind: str = 'batch', epsilon: float = 1e-5, dtype: Any = jnp.float32) -> Any:
+  """Return x normalised by a child `name` of the module that calls: 'batch', or 'group' with 32 groups (Wu & He 2018)."""
+  if kind == 'batch':
+    return nn.BatchNorm(momentum=0.9, epsilon=epsilon, dtype=dtype, name=name)(x, use_running_average=not train)
+  return nn.GroupNorm(math.gcd(32, x.shape[-1]), epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)(x)
