@@ -62,9 +62,11 @@ def main(argv: list[str] | None = None) -> int:
 def _call(verb: str, argv: list[str]) -> int:
   flags, config, name = _flags(verb, argv)
   import jax
+  from absl import logging
 
   from medtl import fetch, run, runfolder, study
   from medtl.log import console
+  logging.set_verbosity(logging.ERROR)               # orbax tells of every save
   if flags.offline:
     os.environ['MEDTL_OFFLINE'] = '1'
   jax.config.update('jax_compilation_cache_dir', str(fetch.cache_folder() / 'compiled'))
@@ -107,10 +109,10 @@ def _flags(verb: str, argv: list[str]) -> tuple[Any, Any, str]:
       raise MedtlError(f'{verb} works from a run folder: --workdir=RUN (and no --config: the run folder has its own)')
     runfolder.claimed(Path(workdir))
     config, argv = _other_source(runfolder.config(Path(workdir)), argv)
-    config_flags.DEFINE_config_dict('config', config, flag_values=values)
+    config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=['medtl', *argv])
   elif given:
     _exists(next(word.partition('=')[2] for word in argv if word.startswith('--config=')))
-    config_flags.DEFINE_config_file('config', lock_config=True, flag_values=values)
+    config_flags.DEFINE_config_file('config', lock_config=True, flag_values=values, sys_argv=['medtl', *argv])
   else:
     raise MedtlError(f'{verb} needs --config=configs/x.py; the configs are: '
                      + ', '.join(sorted(str(path) for path in Path('configs').glob('[!_]*.py') if path.stem != 'base')))

@@ -206,19 +206,27 @@ def boundary(parts: Parts, index: int, state: State) -> tuple[Dataset, Dataset, 
   once = phase.steps <= build.epoch(parts)
   if not phase.depth or config.cache == 'off' or (config.cache == 'auto' and (parts.augment or once)):
     return train_set, val_set, 0
-  variables = {'batch_stats': {}, 'params': state.params, **state.extra}
-  apply = jax.jit(lambda x: parts.net.apply(variables, x, last=phase.depth, method='features'))
-  names = partition.children(state.params)
-  names = [*names, 'norm'] if phase.depth == len(names) else names[:phase.depth]
-  params, statistics = (features.prefix(variables[name], names) for name in ('params', 'batch_stats'))
-  begin, found = time.time(), []
-  for dataset in (train_set, val_set):
-    name = features.fingerprint(params, statistics, dataset, depth=phase.depth, dtype=config.dtype, net=repr(parts.net))
-    found.append(features.cached(apply, dataset, _once(dataset, config), cache_folder() / 'features' / f'{name}.npy'))
-  how = 'found in the cache' if all(there for _, there in found) else f'computed once in {time.time() - begin:.0f} s'
-  write(f'phase {index + 1}: the {phase.depth} frozen children of the backbone are {how}'
+  depths = sorted({later.depth for later in parts.phases[index:] if 0 < later.depth <= phase.depth})
+  begin, computed, sides = time.time(), 0, [train_set, val_set]
+  for first, last in zip([0, *depths], depths, strict=False):      # shallow ones first: later phases need them, deeper ones start there
+    for place, dataset in enumerate(sides):
+      sides[place], found = _cached(parts, state, dataset, first, last)
+      computed += not found
+  how = f'computed once in {time.time() - begin:.0f} s' if computed else 'in the cache: nothing was computed'
+  write(f'phase {index + 1}: activations of the {phase.depth} frozen children are {how}'
         + ('; this phase sees the pictures without augmentation' if parts.augment else ''))
-  return found[0][0], found[1][0], phase.depth
+  return sides[0], sides[1], phase.depth
+
+
+def _cached(parts: Parts, state: State, dataset: Dataset, first: int, last: int) -> tuple[Dataset, bool]:
+  """Return the data set of the activations [0, last), made from that of [0, first), and whether it was there already."""
+  variables = {'batch_stats': {}, 'params': state.params, **state.extra}
+  names = partition.children(state.params)
+  names = [*names, 'norm'] if last == len(names) else names[:last]
+  params, statistics = (features.prefix(variables[name], names) for name in ('params', 'batch_stats'))
+  name = features.fingerprint(params, statistics, dataset, depth=last, dtype=parts.config.dtype, net=repr(parts.net))
+  apply = jax.jit(lambda x: parts.net.apply(variables, x, first=first, last=last, method='features'))
+  return features.cached(apply, dataset, _once(dataset, parts.config), cache_folder() / 'features' / f'{name}.npy')
 
 
 def _once(dataset: Dataset, config: ConfigDict) -> Iterator[Batch]:
