@@ -1,0 +1,176 @@
+"""A port is strict both ways, and what it changes computes the same."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medtl import tree
+from medtl.models import Net, heads, port, resnet
+from medtl.models.port import Dialect
+from medtl.types import MedtlError
+
+TARGET = {'params/backbone/stem/conv/kernel': (3, 3, 3, 8), 'params/backbone/stem/norm/scale': (8,),
+          'batch_stats/backbone/stem/norm/mean': (8,), 'params/backbone/stage1/query/kernel': (8, 8),
+          'params/backbone/stage1/key/kernel': (8, 8), 'params/backbone/stage1/query/bias': (8,), 'params/backbone/stage1/key/bias': (8,),
+          'params/head/dense/kernel': (8, 2)}
+THEIRS = {'conv.weight': (8, 3, 3, 3), 'bn.weight': (8,), 'bn.running_mean': (8,), 'bn.num_batches_tracked': (),
+          'qk.weight': (16, 8), 'qk.bias': (16,), 'fc.weight': (10, 8)}
+DIALECT = Dialect('torch', (
+  (r'^conv\.weight$', 'params/backbone/stem/conv/kernel'), (r'^bn\.weight$', 'params/backbone/stem/norm/scale'),
+  (r'^bn\.running_mean$', 'batch_stats/backbone/stem/norm/mean'), (r'.*num_batches_tracked$', ''),
+  (r'^qk\.weight$', 'params/backbone/stage1/{query,key}/kernel'), (r'^qk\.bias$', 'params/backbone/stage1/{query,key}/bias'),
+  (r'^fc\.weight$', 'params/head/dense/kernel'),
+))
+OTHER = Dialect('torch', ((r'^(.*)$', r'params/\1'),))
+
+
+def numbers(shapes):
+  random = np.random.RandomState(0)
+  return {name: np.asarray(random.standard_normal(shape), 'f4') for name, shape in shapes.items()}
+
+
+def target(**changes):
+  return tree.unflatten({path: jax.ShapeDtypeStruct(shape, 'f4') for path, shape in {**TARGET, **changes}.items()})
+
+
+def test_arrays_arrive_renamed_transposed_and_cut_and_the_head_stays_fresh():
+  arrays = numbers(THEIRS)
+  found, report = port.port(arrays, target(), {'other': OTHER, 'right': DIALECT}, fresh=('head/.*',))
+  leaves = tree.flatten(found)
+  assert set(leaves) == set(TARGET) - {'params/head/dense/kernel'}
+  assert report == ('right', 7, ('params/head/dense/kernel',), ('bn.num_batches_tracked', 'fc.weight'), DIALECT.mean, DIALECT.std, ())
+  np.testing.assert_array_equal(leaves['params/backbone/stem/conv/kernel'][1, 2], arrays['conv.weight'][:, :, 1, 2].T)
+  np.testing.assert_array_equal(leaves['params/backbone/stage1/key/kernel'], arrays['qk.weight'][8:].T)
+  np.testing.assert_array_equal(leaves['params/backbone/stage1/query/bias'], arrays['qk.bias'][:8])
+  assert all(leaf.dtype == np.float32 and leaf.flags.c_contiguous for leaf in leaves.values())
+
+
+@pytest.mark.parametrize('change, words', [
+  (dict(missing='bn.weight'), r'missing: params/backbone/stem/norm/scale \(8,\)'),
+  (dict(extra={'surplus': (3,)}), r'unexpected: surplus \(3,\)'),
+  (dict(extra={'conv.weight': (8, 3, 5, 5)}), r'conv.weight → .*/stem/conv/kernel: found \(5, 5, 3, 8\), expected \(3, 3, 3, 8\)'),
+  (dict(extra={'qk.weight': (15, 8)}), 'missing: params/backbone/stage1/query/kernel'),
+  (dict(extra={'params/backbone/stem/norm/scale': (8,)}), 'twice: bn.weight and params/backbone/stem/norm/scale both become'),
+])
+def test_each_difference_is_an_error_that_names_it(change, words):
+  shapes = {name: shape for name, shape in THEIRS.items() if name != change.get('missing')} | change.get('extra', {})
+  with pytest.raises(MedtlError, match=words) as error:
+    port.port(numbers(shapes), target(), {'other': OTHER, 'right': DIALECT}, fresh=('head/.*',))
+  assert "read as 'right' (which fits best of: other, right)" in str(error.value)
+
+
+def test_the_checkpoints_head_is_an_error_unless_it_is_fresh():
+  with pytest.raises(MedtlError, match=r'fc.weight → params/head/dense/kernel: found \(8, 10\), expected \(8, 2\)'):
+    port.port(numbers(THEIRS), target(), {'right': DIALECT})
+  with pytest.raises(MedtlError, match=r"fresh rule 'haed/\.\*' matches nothing; the paths begin backbone/stem/norm/mean"):
+    port.port(numbers(THEIRS), target(), {'right': DIALECT}, fresh=('haed/.*',))
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_numbers_that_are_none_are_an_error(value):
+  arrays = numbers(THEIRS)
+  arrays['bn.running_mean'][3] = value
+  with pytest.raises(MedtlError, match=r'bn.running_mean → .*mean holds 1 NaN or infinite'):
+    port.port(arrays, target(), {'right': DIALECT}, fresh=('head/.*',))
+
+
+@pytest.mark.parametrize('layout, theirs, ours, how', [
+  ('keras', (3, 3, 4, 1), (3, 3, 1, 4), lambda a: np.swapaxes(a, 2, 3)),               # depthwise
+  ('torch', (4, 1, 3, 3), (3, 3, 1, 4), lambda a: a.transpose(2, 3, 1, 0)),
+  ('torch', (7, 5, 3), (3, 5, 7), lambda a: a.transpose(2, 1, 0)),                      # one dimension
+  ('torch', (7, 5, 1, 1), (5, 7), lambda a: a[:, :, 0, 0].T),                           # a 1×1 convolution that is a dense layer here
+  ('flax', (6, 2, 3), (6, 6), lambda a: a.reshape(6, 6)),                               # heads
+  ('flax', (2, 3, 6), (6, 6), lambda a: a.reshape(6, 6)),
+])
+def test_layouts(layout, theirs, ours, how):
+  array = np.random.RandomState(0).randn(*theirs)
+  wanted = {'params': {'backbone': {'a': {'kernel': jax.ShapeDtypeStruct(ours, 'f4')}}}}
+  found, _ = port.port({'w': array}, wanted, {'d': Dialect(layout, (('^w$', 'params/backbone/a/kernel'),))})
+  np.testing.assert_array_equal(found['params']['backbone']['a']['kernel'], how(array).astype('f4'))
+
+
+def test_a_shape_with_several_readings_is_refused():
+  wanted = {'params': {'backbone': {'a': {'kernel': jax.ShapeDtypeStruct((4, 6), 'f4')}}}}
+  for layout in ('flax', 'torch', 'keras'):
+    with pytest.raises(MedtlError, match='shape: w'):
+      port.port({'w': np.zeros((3, 8))}, wanted, {'d': Dialect(layout, (('^w$', 'params/backbone/a/kernel'),))})
+
+
+def test_adapt_sees_the_whole_array_where_each_part_has_a_rule():
+  wanted = {'params': {'backbone': {'stem': {'first': jax.ShapeDtypeStruct((4,), 'f4'), 'rest': jax.ShapeDtypeStruct((2, 4), 'f4')}}}}
+  whole = np.random.RandomState(0).randn(1, 5, 4).astype('f4')
+  adapt = {'backbone/stem/first': lambda a, shape: a[0, 0], 'backbone/stem/rest': lambda a, shape: a[0, 1::2].reshape(shape)}
+  found, report = port.port({'w': whole}, wanted, {'d': Dialect('torch', (('^w$', 'params/backbone/stem/{first,rest}'),))}, adapt=adapt)
+  np.testing.assert_array_equal(found['params']['backbone']['stem']['first'], whole[0, 0])
+  np.testing.assert_array_equal(found['params']['backbone']['stem']['rest'], whole[0, 1::2])
+  assert report.notes == ('backbone/stem/first from (1, 5, 4) to (4,)', 'backbone/stem/rest from (1, 5, 4) to (2, 4)')
+
+
+def stems(channels, bias=False):
+  net = Net(resnet.resnet50(width=4, bias=True) if bias else resnet.resnet18(width=4), heads.linear(2))
+  return net, jax.eval_shape(lambda key: net.init(key, jnp.zeros((1, 32, 32, channels)), train=False), jax.random.key(0))
+
+
+@pytest.mark.parametrize('bias', [False, True])
+def test_one_grey_channel_computes_what_three_copies_do(bias):
+  """Not at the border, where the zeros of the padding stand for another grey: compared where no tap covers them."""
+  ours, theirs = stems(1, bias), stems(3, bias)
+  random = np.random.RandomState(0)
+  arrays = {path: np.abs(random.randn(*leaf.shape)) + 0.1 for path, leaf in tree.flatten(theirs[1]).items()}
+  own = {'own': Dialect('flax', ())}
+  single, report = port.port(arrays, ours[1], own)
+  triple, normal = port.port(arrays, theirs[1], own)
+  assert len(report.mean) == len(report.std) == 1 and 'summed to one' in report.notes[0]
+  grey = jnp.asarray(random.rand(2, 32, 32, 1), jnp.float32)
+  a = ours[0].clone(mean=report.mean, std=report.std).apply(single, grey, last=1, method='features')
+  b = theirs[0].clone(mean=normal.mean, std=normal.std).apply(triple, jnp.repeat(grey, 3, -1), last=1, method='features')
+  np.testing.assert_allclose(a[:, 2:-2, 2:-2], b[:, 2:-2, 2:-2], rtol=1e-4)
+  assert jnp.abs(a - b).max() > 1e-3                               # the border is another thing, as documented
+
+
+def test_one_grey_channel_is_exact_everywhere_when_the_means_are_equal():
+  (ours, shapes), (theirs, wanted) = stems(1), stems(3)
+  arrays = {path: np.abs(np.random.RandomState(1).randn(*leaf.shape)) + 0.1 for path, leaf in tree.flatten(wanted).items()}
+  half = {'own': Dialect('flax', (), (0.5,) * 3, (0.5, 0.25, 0.2))}
+  (single, report), (triple, normal) = port.port(arrays, shapes, half), port.port(arrays, wanted, half)
+  grey = jnp.asarray(np.random.RandomState(0).rand(1, 32, 32, 1), jnp.float32)
+  a = ours.clone(mean=report.mean, std=report.std).apply(single, grey, last=1, method='features')
+  b = theirs.clone(mean=normal.mean, std=normal.std).apply(triple, jnp.repeat(grey, 3, -1), last=1, method='features')
+  np.testing.assert_allclose(a, b, rtol=1e-4)
+
+
+def test_position_embeddings_take_the_constant_where_the_stem_has_no_bias():
+  wanted = {'params': {'backbone': {'stem': {'embedding': {'kernel': jax.ShapeDtypeStruct((2, 2, 1, 4), 'f4')},
+                                             'positions': jax.ShapeDtypeStruct((3, 3, 4), 'f4')}}}}
+  arrays = numbers({'params/backbone/stem/embedding/kernel': (2, 2, 3, 4), 'params/backbone/stem/positions': (3, 3, 4)})
+  found, report = port.port(arrays, wanted, {'own': Dialect('flax', ())})
+  stem, grey = found['params']['backbone']['stem'], np.random.RandomState(2).rand(2, 2)
+  kernel, positions = arrays.values()
+  three = np.einsum('hwc,hwco->o', (grey[..., None] - DIALECT.mean) / DIALECT.std, kernel) + positions
+  one = np.einsum('hw,hwo->o', (grey - report.mean[0]) / report.std[0], stem['embedding']['kernel'][:, :, 0]) + stem['positions']
+  np.testing.assert_allclose(one, three, atol=1e-5)
+
+
+def test_other_numbers_of_channels_repeat_the_kernel():
+  (_, shapes), (_, wanted) = stems(5), stems(3)
+  arrays = {path: np.random.RandomState(1).rand(*leaf.shape) for path, leaf in tree.flatten(wanted).items()}
+  found, report = port.port(arrays, shapes, {'own': Dialect('flax', ())})
+  kernel, before = found['params']['backbone']['stem']['conv']['kernel'], arrays['params/backbone/stem/conv/kernel']
+  np.testing.assert_allclose(kernel, before[:, :, [0, 1, 2, 0, 1]] * 0.6, rtol=1e-6)
+  assert report.mean == tuple(DIALECT.mean[i] for i in (0, 1, 2, 0, 1))
+
+
+def test_standardised_stems_keep_their_channels():
+  net = Net(resnet.bit50(width=4), heads.linear(2))
+  one, three = (jax.eval_shape(lambda key, c=c: net.init(key, jnp.zeros((1, 32, 32, c)), train=False), jax.random.key(0)) for c in (1, 3))
+  arrays = {path: np.ones(leaf.shape) for path, leaf in tree.flatten(three).items()}
+  with pytest.raises(MedtlError, match='standardised over its 3 input channels'):
+    port.port(arrays, one, {'own': Dialect('flax', (), standardised=True)})
+
+
+def test_blue_green_red_stems_are_turned():
+  wanted = {'params': {'backbone': {'stem': {'conv': {'kernel': jax.ShapeDtypeStruct((1, 1, 3, 2), 'f4')}}}}}
+  kernel = np.arange(6.0).reshape(1, 1, 3, 2)
+  found, _ = port.port({'w': kernel}, wanted, {'d': Dialect('keras', (('^w$', 'params/backbone/stem/conv/kernel'),), order='bgr')})
+  np.testing.assert_array_equal(found['params']['backbone']['stem']['conv']['kernel'], kernel[:, :, ::-1])
