@@ -42,5 +42,6 @@ def get_config() -> ConfigDict:
   config.resamples = 1000               # of the bootstrap
   config.threshold = 'youden'           # chosen on validation: youden | at_sensitivity(0.95), medtl/report/operating.py
   config.workers = 2                    # threads that read
+  config.hint = ''                      # what to do where data or weights cannot be fetched
   config.compare = ()                   # (name, ((key, value), …)): runs beside this one that its report compares it with
   return config.lock()

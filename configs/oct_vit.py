@@ -11,19 +11,19 @@ python -m medtl.main --config=configs/oct_vit.py:offline
 
 from configs import base
 
-VARIANTS = ('', 'kermany', 'offline', 'source')
-
 
 def get_config(variant=''):
-  if variant not in VARIANTS:
-    raise ValueError(f'configs/oct_vit.py has no variant {variant!r}; there are: {", ".join(VARIANTS[1:])}')
+  variants = {'': published, 'kermany': kermany, 'offline': offline, 'source': source}
+  if variant not in variants:
+    raise ValueError(f'configs/oct_vit.py has no variant {variant!r}; there are: kermany, offline, source')
   config = base.get_config()
   with config.unlocked():
-    {'': published, 'kermany': kermany, 'offline': offline, 'source': source}[variant](config)
+    variants[variant](config)
   return config
 
 
 def published(config):
+  config.hint = 'configs/oct_vit.py:offline needs no download'
   config.data = dict(name='medmnist.load', flag='octmnist', size=224, root='', ops='', split=dict(by='publisher'))
   config.model = dict(name='vit.vit_b16', weights='augreg_b16')
   config.phases = (('depth(1.0)', '1 epochs'), ('depth(11)', '4 epochs'))
@@ -33,15 +33,18 @@ def published(config):
   config.lr = 3e-4
 
 
-def kermany(config):
+def folder(config):
   config.data = dict(name='folder.load', root='', ops='resize(224, 224)', split=dict(by='patient', folds=5, fold=0, seed=0))
+
+
+def kermany(config):
+  folder(config)
   config.model = dict(name='vit.clip_vit_b16', weights='')
-  config.mean = (0.48145466, 0.4578275, 0.40821073)      # CLIP's own
-  config.std = (0.26862954, 0.26130258, 0.27577711)
+  config.head = dict(name='linear', norm=True)
   config.phases = (('depth(1.0)', '3 epochs'), ('depth(11)', '3 epochs'))
-  config.batch = 16
-  config.lr = 3e-4
-  config.head_lr = 10.0
+  config.batch = 8
+  config.lr = 1e-4
+  config.head_lr = 30.0
 
 
 def scanner(config, name, patients):

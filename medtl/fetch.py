@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medtl.transfer import CHUNK, Unreachable, transfer
-from medtl.types import MedtlError
+from medtl.types import MedtlError, Missing
 
 
 class Digests(NamedTuple):
@@ -37,12 +37,12 @@ class Wanted:
   purpose: str = ''
   hint: str = ''
 
-  def missing(self, why: str) -> MedtlError:
+  def missing(self, why: str) -> Missing:
     """Return the error that says what is missing, its URL and checksum, where to put it and what to do instead."""
     checksum = f'sha256 {self.sha256}' if self.sha256 else f'md5 {self.md5}' if self.md5 else 'none known'
     lines = [f'missing: {self.purpose or self.path.name}: {why}', f'  URL       {self.url}' if self.url else '',
              f'  checksum  {checksum}', f'  put it at {self.path}', f'  or        {self.hint}' if self.hint else '']
-    return MedtlError('\n'.join(filter(None, lines)))
+    return Missing('\n'.join(filter(None, lines)))
 
   def check(self, found: Digests, path: Path) -> None:
     """Raise a MedtlError unless the checksums of the file at `path` are those that were asked for."""

@@ -30,7 +30,10 @@ def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset
     mean, std = statistics(dataset)
     arrived, facts = {}, {'name': '', 'mean': tuple(config.mean) or mean, 'std': tuple(config.std) or std}
   merged = tree.unflatten({**tree.flatten(begun), **tree.flatten(arrived)})
-  net = net.clone(mean=tuple(facts.pop('mean')), std=tuple(facts.pop('std')))
+  mean, std = tuple(facts.pop('mean')), tuple(facts.pop('std'))
+  if {len(mean), len(std)} - {1, example.shape[-1]}:
+    raise MedtlError(f'mean {mean} and std {std} for pictures of {example.shape[-1]} channels; expected one number, or one per channel')
+  net = net.clone(mean=mean, std=std)
   return net, merged.pop('params'), merged, facts
 
 

@@ -16,7 +16,7 @@ from medtl.checkpoint import Checkpoints, Progress
 from medtl.data import stream
 from medtl.fetch import cache_folder
 from medtl.report import numbers
-from medtl.types import Batch, Dataset, MedtlError, State, Task, Tree
+from medtl.types import Batch, Dataset, MedtlError, Missing, State, Task, Tree
 
 write = log.console.print
 
@@ -32,7 +32,10 @@ def train(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any
     write(f'[bold]{name}[/bold]: the run that this one is compared with')
     train(build.changed(config, changes), runfolder.companion(workdir, name), command)
   begin = time.time()
-  parts = build.parts(config, origin)
+  try:
+    parts = build.parts(config, origin)
+  except Missing as error:
+    raise Missing(f'{error}\n  instead   {config.hint}' if config.hint else str(error)) from None
   write(f'[bold]{workdir}[/bold]: {build.sentence(parts)}')
   phases = describe.rows(parts)
   describe.show(phases, write)

@@ -16,6 +16,10 @@ class MedtlError(Exception):
   """A mistake in input or configuration: main.py prints the message without a traceback."""
 
 
+class Missing(MedtlError):
+  """A publisher's file that is not here and cannot be had."""
+
+
 class Example(NamedTuple):
   """One case on the host."""
   x: np.ndarray                            # [*s, c], float32, 0 … 1 for pictures

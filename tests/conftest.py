@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')     # compiling is what tests spend their time on
 os.environ['MEDTL_CACHE'] = tempfile.mkdtemp(prefix='medtl-cache-')     # no test reads or leaves anything in the user's own
 
 import flax.linen as nn
