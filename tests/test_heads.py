@@ -51,5 +51,7 @@ def test_head_computes_in_float32_starts_small_and_drops_in_training_alone():
   still = head.apply(variables, half, Tokens(), train=False)
   assert still.shape == (4, 3) and still.dtype == jnp.float32
   np.testing.assert_allclose(still, half[:, 0].astype('f4') @ variables['params']['dense']['kernel'], atol=1e-5)
+  many = jnp.ones((1, 64, 64, 1), jnp.bfloat16).at[:, :32].set(1.0078125)
+  assert heads.pooled(many, Backbone(), 'mean')[0, 0] == 1 + 0.0078125 / 2                    # bfloat16 has no such number
   moved = head.apply(variables, half, Tokens(), train=True, rngs={'dropout': jax.random.key(1)})
   assert float(jnp.abs(moved - still).max()) > 0

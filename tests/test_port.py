@@ -165,7 +165,7 @@ def test_standardised_stems_keep_their_channels():
   net = Net(resnet.bit50(width=4), heads.linear(2))
   one, three = (jax.eval_shape(lambda key, c=c: net.init(key, jnp.zeros((1, 32, 32, c)), train=False), jax.random.key(0)) for c in (1, 3))
   arrays = {path: np.ones(leaf.shape) for path, leaf in tree.flatten(three).items()}
-  with pytest.raises(MedtlError, match='standardised over its 3 input channels'):
+  with pytest.raises(MedtlError, match='standardised over 3 input channels'):
     port.port(arrays, one, {'own': Dialect('flax', (), standardised=True)})
 
 

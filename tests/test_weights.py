@@ -95,11 +95,8 @@ def test_objects_in_npz_are_refused(tmp_path):
     weights.read(tmp_path / 'a.npz')
 
 
-@pytest.mark.parametrize('offset, shape, stride', [
-  (0, (5,), (1,)), (3, (2,), (1,)), (0, (2,), (-1,)), (0, (10**9,), (0,)), (0, (2, 2), (3, 1)), (-1, (1,), (1,)),
-])
-def test_tensors_outside_their_storage_are_refused(tmp_path, offset, shape, stride):
-  """{'w': tensor} as torch pickles it, but for a view of four numbers that torch itself would not write."""
+def view(offset, shape, stride, after=b''):
+  """A pickle of {'w': tensor} as torch writes it, of a storage of four numbers, with opcodes `after` the tensor."""
   def text(word):
     return b'X' + len(word).to_bytes(4, 'little') + word.encode()
 
@@ -107,10 +104,26 @@ def test_tensors_outside_their_storage_are_refused(tmp_path, offset, shape, stri
     return pickle.dumps(item, 2)[2:-1]
 
   storage = b'(' + text('storage') + b'ctorch\nFloatStorage\n' + text('0') + text('cpu') + b'K\x04tQ'
-  stream = (b'\x80\x02}' + text('w') + b'ctorch._utils\n_rebuild_tensor_v2\n(' + storage + value(offset) + value(shape) + value(stride)
-            + b'tRs.')
+  return (b'\x80\x02}' + text('w') + b'ctorch._utils\n_rebuild_tensor_v2\n(' + storage + value(offset) + value(shape) + value(stride)
+          + b'tR' + after + b's.')
+
+
+@pytest.mark.parametrize('offset, shape, stride', [
+  (0, (5,), (1,)), (3, (2,), (1,)), (0, (2,), (-1,)), (0, (10**9,), (0,)), (0, (2, 2), (3, 1)), (-1, (1,), (1,)),
+])
+def test_tensors_outside_their_storage_are_refused(tmp_path, offset, shape, stride):
   with pytest.raises(MedtlError, match='does not lie inside its storage'):
-    weights.read(zipped(tmp_path / 'a.pth', stream, **{'0': bytes(16)}))
+    weights.read(zipped(tmp_path / 'a.pth', view(offset, shape, stride), **{'0': bytes(16)}))
+
+
+def test_tensors_inside_their_storage_are_read_and_cannot_be_changed_afterwards(tmp_path):
+  data = {'0': np.arange(4, dtype='f4').tobytes()}
+  np.testing.assert_array_equal(weights.read(zipped(tmp_path / 'a.pth', view(1, (2,), (2,)), **data))['w'], [1, 3])
+  build = pickle.dumps({'shape': (10**6,)}, 2)[2:-1] + b'b'
+  with pytest.raises(MedtlError, match='changes a tensor after it was checked'):
+    weights.read(zipped(tmp_path / 'b.pth', view(0, (2,), (1,), build), **data))
+  with pytest.raises(MedtlError, match='lacks the storage 0'):
+    weights.read(zipped(tmp_path / 'c.pth', view(0, (2,), (1,))))
 
 
 @pytest.mark.parametrize('source', [*TORCH, FIXTURES / 'weights_keras2.h5', FIXTURES / 'resnet.npz'], ids=lambda path: path.name)

@@ -6,6 +6,7 @@ stream of pickles followed by the storages.
 
 import collections
 import io
+import math
 import pickle
 import zipfile
 from pathlib import Path
@@ -24,7 +25,14 @@ TYPES = {'float64', 'float32', 'float16', 'bfloat16', 'int64', 'int32', 'int16',
          'long', 'int'}
 
 
-class Storage:
+class Sealed:
+  """What a pickle may make, but not change afterwards: its BUILD opcode calls `__setstate__`."""
+
+  def __setstate__(self, state: Any) -> None:
+    raise MedtlError('refused: the pickle changes a tensor after it was checked')
+
+
+class Storage(Sealed):
   """A run of numbers that tensors are views of; the legacy format fills it after the tensors are made."""
 
   def __init__(self, dtype: np.dtype, count: int):
@@ -37,13 +45,13 @@ class Storage:
     self.values = np.frombuffer(data, self.dtype)
 
 
-class Tensor:
+class Tensor(Sealed):
   """A view of a storage, checked to lie inside it."""
 
-  def __init__(self, storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any):
-    last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) if all(shape) else offset
-    if not isinstance(storage, Storage) or min((offset, *shape, *stride)) < 0 or last >= storage.count + (not all(shape)) \
-       or int(np.prod(shape, dtype=object)) > storage.count:
+  def __init__(self, storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]):
+    count = math.prod(shape)
+    end = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) + 1 if count else offset
+    if not isinstance(storage, Storage) or min((offset, *shape, *stride)) < 0 or max(end, count) > storage.count:
       raise MedtlError(f'refused: a tensor of shape {shape} does not lie inside its storage')
     self.storage, self.offset, self.shape, self.stride = storage, offset, shape, stride
 
@@ -54,8 +62,13 @@ class Tensor:
     return np.lib.stride_tricks.as_strided(start, self.shape, steps).copy()
 
 
+def tensor(storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+  """Return what `torch._utils._rebuild_tensor_v2` would."""
+  return Tensor(storage, offset, shape, stride)
+
+
 def parameter(data: Tensor, *_: Any) -> Tensor:
-  """Return a parameter's tensor."""
+  """Return what `torch._utils._rebuild_parameter` would, without its gradient."""
   return data
 
 
@@ -70,7 +83,7 @@ class Unpickler(pickle.Unpickler):
   def find_class(self, module: str, name: str) -> Any:
     """Return one of the few things that a checkpoint of tensors is made of."""
     if module == 'torch._utils' and name in ('_rebuild_tensor_v2', '_rebuild_parameter'):
-      return Tensor if name == '_rebuild_tensor_v2' else parameter
+      return tensor if name == '_rebuild_tensor_v2' else parameter
     if (module, name) == ('collections', 'OrderedDict'):
       return collections.OrderedDict
     if module == 'torch' and name.removesuffix('Storage') in DTYPES and name.endswith('Storage'):
@@ -122,12 +135,14 @@ def read_legacy(path: Path) -> Any:
     _load(Unpickler(file, str(path)))                     # the machine's integer sizes
     unpickler = Unpickler(file, str(path))
     found, keys = _load(unpickler), _load(Unpickler(file, str(path)))
+    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(map(str, unpickler.storages)):
+      raise MedtlError(f'{path} is damaged: its list of storages is not that of its tensors; get it again')
     for key in keys:
       storage = unpickler.storages[key]
-      count = int.from_bytes(file.read(8), 'little')
-      if count != storage.count:
+      count, size = int.from_bytes(file.read(8), 'little'), storage.count * storage.dtype.itemsize
+      if count != storage.count or size > path.stat().st_size:
         raise MedtlError(f'{path} is truncated or damaged: a storage of {count} numbers, expected {storage.count}; get it again')
-      storage.fill(file.read(count * storage.dtype.itemsize), str(path))
+      storage.fill(file.read(size), str(path))
   return _arrays(found)
 
 

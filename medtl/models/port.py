@@ -172,7 +172,7 @@ def _adapt(ported: dict[str, _Piece], wanted: Mapping[str, tuple[int, ...]], dia
     found, shape = piece.array.shape, wanted[path]
     if re.fullmatch(_STEM, path) and found[-2:-1] == (3,) and found != shape == (*found[:-2], shape[-2], found[-1]):
       if dialect.standardised:
-        raise MedtlError(f'{bare(path)} is standardised over its 3 input channels, so they cannot become {shape[-2]}; use 3-channel pictures')
+        raise MedtlError(f'{bare(path)}: a kernel standardised over 3 input channels cannot have {shape[-2]}; use 3-channel pictures')
       stem = {key: value.array for key, value in ported.items()}
       changed, normal, note = channels(stem, path, shape[-2], *normal)
       ported |= {key: ported[key]._replace(array=value) for key, value in changed.items()}

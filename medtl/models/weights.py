@@ -4,6 +4,7 @@ numpy `.npz`, `.safetensors`, PyTorch's zip and legacy pickles, Keras `.h5` (Ker
 """
 
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def _zip(path: Path) -> Mapping[str, Any]:
         return pickled.read_zip(archive, path)
     with np.load(path, allow_pickle=False) as arrays:
       return {name: arrays[name] for name in arrays.files}
-  except (zipfile.BadZipFile, EOFError, OSError) as error:
+  except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
     raise MedtlError(f'{path} is truncated or damaged: {error}; get it again') from None
   except ValueError as error:
     raise MedtlError(f'refused: {path} is no archive of plain arrays: {error}') from None
