@@ -112,6 +112,14 @@ def stems(channels, bias=False):
   return net, jax.eval_shape(lambda key: net.init(key, jnp.zeros((1, 32, 32, channels)), train=False), jax.random.key(0))
 
 
+def test_one_number_for_mean_and_std_means_all_channels():
+  (_, shapes), (_, wanted) = stems(1), stems(3)
+  arrays = {path: np.ones(leaf.shape) for path, leaf in tree.flatten(wanted).items()}
+  found, report = port.port(arrays, shapes, {'own': Dialect('flax', ())}, mean=(0.4,), std=(0.2,))
+  assert report.mean == pytest.approx((0.4,)) and report.std == pytest.approx((0.2,))
+  np.testing.assert_allclose(found['params']['backbone']['stem']['conv']['kernel'], 3, rtol=1e-6)
+
+
 @pytest.mark.parametrize('bias', [False, True])
 def test_one_grey_channel_computes_what_three_copies_do(bias):
   """Not at the border, where the zeros of the padding stand for another grey: compared where no tap covers them."""

@@ -18,7 +18,7 @@ def channels(arrays: Mapping[str, np.ndarray], path: str, count: int, mean: Sequ
   zero padding covers taps (nowhere if the checkpoint's means are equal). Other numbers: kernels repeated cyclically and scaled by 3 / n
   (timm's `adapt_input_conv`), mean and std repeated.
   """
-  kernel, mean_c, inverse = np.asarray(arrays[path], np.float64), np.asarray(mean, np.float64), 1 / np.asarray(std, np.float64)
+  kernel, mean_c, inverse = np.asarray(arrays[path], np.float64), np.resize(mean, 3), 1 / np.resize(std, 3)     # one number means all three
   if count != 1:
     index = [i % 3 for i in range(count)]
     values = tuple(mean[i % len(mean)] for i in index), tuple(std[i % len(std)] for i in index)
