@@ -6,30 +6,21 @@ from functools import partial
 from pathlib import Path
 
 import chex
-import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from medtl import tree
-from medtl.models import Net, depthwise, efficientnet, port, weights
+from medtl.models import Net, depthwise, efficientnet, heads, port, weights
 from tests.fixtures import seeded
 
 FIXTURES = Path(__file__).parent / 'fixtures'
 
 
-class Head(nn.Module):
-  """The mean of the maps, one layer."""
-  classes: int
-
-  @nn.compact
-  def __call__(self, value, backbone, *, train):
-    return nn.Dense(self.classes, dtype=value.dtype, name='dense')(backbone.maps(value).mean((1, 2)))
-
-
 def net_of(classes=1000, name='efficientnet_lite0', **keys):
-  return Net(getattr(efficientnet, name)(**keys), Head(classes))
+  return Net(getattr(efficientnet, name)(**keys), heads.linear(classes))
 
 
 def shapes_of(net, *size):
@@ -92,6 +83,13 @@ def test_shifted_products_are_the_grouped_convolution(size, kernel, stride):
 
   found, expected = value_and_gradients(depthwise.shifted), value_and_gradients(depthwise.grouped)
   chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_each_platform_gets_its_own_lowering():
+  x, w = jax.ShapeDtypeStruct((2, 8, 8, 4), 'float32'), jax.ShapeDtypeStruct((3, 3, 1, 4), 'float32')
+  update = jax.jit(jax.grad(lambda x, w: depthwise.depthwise(x, w, 2).sum(), argnums=(0, 1)))
+  text = {platform: jax.export.export(update, platforms=[platform])(x, w).mlir_module() for platform in ('cpu', 'cuda')}
+  assert 'convolution' in text['cuda'] and 'convolution' not in text['cpu']
 
 
 @pytest.mark.parametrize('ndim', [1, 3])

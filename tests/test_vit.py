@@ -4,29 +4,19 @@ import json
 from pathlib import Path
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from medtl import spec, tree
-from medtl.models import Net, port, vit
+from medtl.models import Net, heads, port, vit
 from medtl.models.vit_checkpoints import resize_positions
 from medtl.types import MedtlError
 from tests.fixtures import seeded
 
 FIXTURES = Path(__file__).parent / 'fixtures'
 TINY = dict(width=32, depth=2, heads=4)
-
-
-class Head(nn.Module):
-  """One layer on the class token."""
-  classes: int
-
-  @nn.compact
-  def __call__(self, value, backbone, *, train):
-    return nn.Dense(self.classes, dtype=value.dtype, name='dense')(backbone.token(value))
 
 
 @pytest.fixture(scope='module')
@@ -37,7 +27,7 @@ def reference():
 
 def ported(reference, case, backbone, classes=0):
   """Return the net (the backbone where there are no classes) and the seeded weights in it."""
-  net = Net(backbone, Head(max(1, classes)))
+  net = Net(backbone, heads.linear(max(1, classes)))
   shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, *backbone.size, 3)), train=False))
   arrays = seeded.weights(json.loads(str(reference[f'{case}/shapes'])))
   found, report = port.port(arrays, shapes, vit.RENAMES, adapt=vit.ADAPT, fresh=() if classes else ('head/.*',))
@@ -45,9 +35,9 @@ def ported(reference, case, backbone, classes=0):
   return net, jax.tree.map(lambda leaf: jnp.asarray(leaf, backbone.dtype), found), report
 
 
-def parameters(backbone):
+def parameters(backbone, channels=3):
   """Return the shapes of a backbone's parameters, as a port wants them."""
-  shapes = jax.eval_shape(lambda: backbone.init(jax.random.key(0), jnp.zeros((1, *backbone.size, 3)), train=False))
+  shapes = jax.eval_shape(lambda: backbone.init(jax.random.key(0), jnp.zeros((1, *backbone.size, channels)), train=False))
   return {'params': {'backbone': shapes['params']}}
 
 
@@ -128,6 +118,16 @@ def clip_shapes(width, depth, patches):
     shapes |= {f'encoder.layers.{i}.{name}.weight': shape for name, shape in wide.items()}
     shapes |= {f'encoder.layers.{i}.{name}.bias': shape[:1] for name, shape in wide.items()}
   return {f'vision_model.{name}': shape for name, shape in shapes.items()} | {'visual_projection.weight': (8, width)}
+
+
+def test_grey_pictures_give_clip_what_three_copies_give():
+  grey, tokens = np.random.RandomState(0).rand(2, 64, 64, 1).astype('f4'), []
+  backbone = vit.clip_vit_b16(size=(64, 64), **TINY)
+  for channels in (1, 3):
+    found, report = port.port(seeded.weights(clip_shapes(32, 2, 4 * 4)), parameters(backbone, channels), vit.RENAMES, adapt=vit.ADAPT)
+    x = (np.repeat(grey, channels, -1) - np.float32(report.mean)) / np.float32(report.std)
+    tokens.append(backbone.apply({'params': found['params']['backbone']}, x, train=False))
+  near(tokens[0], np.asarray(tokens[1]), 1e-5)
 
 
 def test_positions_are_resized_as_torch_does(reference):
