@@ -9,9 +9,10 @@ from configs import base
 def get_config():
   config = base.get_config()
   with config.unlocked():
-    config.data = dict(name='phantom.load', patients=120, scans=2, scanner='target', size=(128, 128), seed=0, ops='',
+    config.data = dict(name='phantom.load', patients=240, scans=2, scanner='target', size=(128, 128), seed=0, ops='',
                        split=dict(by='patient', folds=5, fold=0, seed=0))
     config.model = dict(name='efficientnet.efficientnet_lite0', weights='imagenet')
-    config.phases = (('depth(1.0)', '10 epochs'), ('depth(6)', '5 epochs'))
-    config.lr = 2e-3
+    config.head = dict(name='linear', norm=True)
+    config.phases = (('depth(1.0)', '10 epochs'), ('depth(6)', '8 epochs'))
+    config.lr = 1e-3
   return config

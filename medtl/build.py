@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import data, losses, metrics, models, optimizer, origin, partition, schedule, spec, step, tasks, tree
+from medtl import data, losses, models, optimizer, origin, partition, schedule, spec, step, tasks, tree
 from medtl.data import augment, split
 from medtl.types import Batch, Dataset, MedtlError, State, Task, Tree
 

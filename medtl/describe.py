@@ -33,7 +33,8 @@ def rows(parts: Parts) -> list[dict[str, Any]]:
 def show(found: list[dict[str, Any]], write: Callable[[Any], Any]) -> None:
   """Print the phases and their rules."""
   for index, row in enumerate(found):
-    table = Table(title=f'phase {index + 1}: freeze {row["freeze"]}, {row["steps"]} steps', title_justify='left', box=None, padding=(0, 2, 0, 0))
+    title = f'phase {index + 1}: freeze {row["freeze"]}, {row["steps"]} steps'
+    table = Table(title=title, title_justify='left', box=None, padding=(0, 2, 0, 0))
     for name in ('rule', 'learning rate', 'weight decay', 'parameters'):
       table.add_column(name, justify='left' if name == 'rule' else 'right', overflow='fold')
     for rule in row['rules']:

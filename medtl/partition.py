@@ -169,12 +169,16 @@ def frozen_depth(live: Tree) -> int:
 
 @contextlib.contextmanager
 def frozen_norms(live: Tree) -> Iterator[None]:
-  """Within, a BatchNorm none of whose leaves is live uses its running average and keeps its statistics bit for bit."""
+  """Within, a BatchNorm none of whose leaves is live uses its running average and keeps its statistics bit for bit.
+
+  One without leaves of its own goes with the module that it stands in.
+  """
   alive = [path for path, value in tree.flatten(live).items() if value]
 
   def intercept(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
     if isinstance(context.module, nn.BatchNorm) and context.method_name == '__call__':
-      where = '/'.join(context.module.path) + '/'
+      bare = not (context.module.use_scale or context.module.use_bias)
+      where = '/'.join(context.module.path[:-1] if bare else context.module.path) + '/'
       if not any(path.startswith(where) for path in alive):
         kwargs = {**kwargs, 'use_running_average': True}
     return call(*args, **kwargs)

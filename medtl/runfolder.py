@@ -137,6 +137,7 @@ def report(workdir: Path, name: str = 'test', data: dict[str, Any] | None = None
     facts['splits'] = {name: {'size': len(test.predictions.row), 'patients': found['patients'], 'hash': '', 'classes': {}}}
   page.write(workdir / page_name(name), facts, found, predictions, tables,
              images=lambda index: test.pictures[int(test.predictions.row[index])])
+  found['warnings'] = page.warnings(facts, found)      # those of the facts too: the console tells them
   write_json(workdir / ('numbers.json' if name == 'test' else f'numbers-{name}.json'), found)
   return found
 
@@ -166,7 +167,8 @@ def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[s
   warnings = [f'{len(data["leak"])} patients or equal pictures stand on two sides of the split, which was allowed: the numbers are '
               'too good.'] if data.get('leak') else []
   if data.get('unreadable'):
-    warnings.append(f'{len(data["unreadable"])} pictures could not be read and were left out: {", ".join(map(str, data["unreadable"][:8]))}.')
+    named = ', '.join(map(str, data['unreadable'][:8]))
+    warnings.append(f'{len(data["unreadable"])} pictures could not be read and were left out: {named}.')
   return {'title': workdir.name, 'sentence': sentence, 'command': origin['command'], 'config': made.to_dict(), 'monitor': made.monitor,
           'best_step': origin.get('best_step'), 'splits': plan['splits'], 'weights': weights, 'phases': plan['phases'],
           'curves': log.records(workdir / 'metrics.jsonl'), 'versions': origin['versions'], 'hardware': origin['hardware'],

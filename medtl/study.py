@@ -13,9 +13,9 @@ from medtl.types import MedtlError
 
 
 def folds(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any]:
-  """Return the numbers of the out-of-fold predictions: every fold trained in `fold<i>/`, each example tested once by a net that never saw it.
+  """Return the numbers of the out-of-fold predictions: every fold trained in `fold<i>/`, each example tested by a net that never saw it.
 
-  Each fold brings its own thresholds, chosen on its own validation patients: pooled ones would have seen the labels that they are tested on.
+  Each fold brings its own thresholds, chosen on its own validation patients: pooled ones would have seen the labels they are tested on.
   """
   if config.data.split.by not in ('patient', 'image'):
     raise MedtlError(f"--folds needs data.split.by='patient' or 'image', found {config.data.split.by!r}: a publisher's split has one fold")

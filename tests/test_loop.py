@@ -70,4 +70,5 @@ def test_a_signal_ends_the_step_after_its_hooks_and_keeps_the_state(number):
 
 
 def test_numpy_is_enough_for_the_loss():
-  assert fit(2, step=lambda now, batch: (now._replace(step=now.step + 1), {'loss': np.float32(1)}))[0] == 2
+  step = lambda now, batch: (now._replace(step=now.step + 1), {'loss': np.float32(1)})   # noqa: E731
+  assert fit(2, step=step)[0] == 2

@@ -1,5 +1,7 @@
 """The rule table: what is frozen stands still, what is live moves as a literal computation says, and freezing is free."""
 
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -77,7 +79,7 @@ def test_freezing_what_is_not_there(variables, text):
 
 
 def test_one_step_of_adamw_by_hand(net, variables, batch):
-  """lr_decay 0.5, head × 2: the rate of stage 3 is 0.1 · 0.5, of the stem 0.1 · 0.5⁴; decay for kernels only (Adam's first step is g/|g|)."""
+  """lr_decay 0.5, head × 2: the rate of stage 3 is 0.1 · 0.5, of the stem 0.1 · 0.5⁴; decay for kernels; Adam's first step is g/|g|."""
   parts = build(variables[0], lr_decay=0.5, head_lr=2.0, decay=0.3)
   state, _ = trained(net, parts, variables, batch, steps=1)
   task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
@@ -151,7 +153,7 @@ def test_two_equal_phases_are_one(net, variables, batch):
 def test_frozen_leaves_have_no_optimizer_state_and_no_average(variables):
   sizes = [tree.size(jax.eval_shape(build(variables[0], f'depth({d})', ema=0.9).tx.init, variables[0])) for d in range(5)]
   params = [sum(leaf.size for leaf in jax.tree.leaves(variables[0]['backbone'][name])) for name in CHILDREN]
-  drops = [a - b for a, b in zip(sizes, sizes[1:], strict=False)]
+  drops = [a - b for a, b in itertools.pairwise(sizes)]
   assert all(abs(drop - 3 * count) <= 4 for drop, count in zip(drops, params, strict=True)), 'two moments and an average a live leaf'
 
 
@@ -172,7 +174,7 @@ def test_flops_fall_with_depth(net, variables, batch, keys):
     task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
     move = step.compiled(task=task, tx=parts.tx, live=parts.live, accumulate=accumulate)
     counts.append(step.flops(move, start(parts, variables), batch))
-  assert all(a > 1.05 * b for a, b in zip(counts, counts[1:], strict=False)), counts
+  assert all(a > 1.05 * b for a, b in itertools.pairwise(counts)), counts
 
 
 def test_freeze_language_is_the_module():

@@ -28,24 +28,24 @@ def test_what_is_no_chain_of_literals_is_refused(text, says):
 
 
 def test_unknown_operation_names_the_nearest():
-  with pytest.raises(MedtlError, match="unknown operation 'softmx'.*did you mean 'softmax'"):
+  with pytest.raises(MedtlError, match=r"unknown operation 'softmx'.*did you mean 'softmax'"):
     spec.functions('softmx', losses, given=('outputs', 'y'))
 
 
 def test_unknown_key_names_the_nearest():
-  with pytest.raises(MedtlError, match="no key 'smooth'.*did you mean 'smoothing'"):
+  with pytest.raises(MedtlError, match=r"no key 'smooth'.*did you mean 'smoothing'"):
     spec.functions('softmax(smooth=0.1)', losses, given=('outputs', 'y'))
 
 
 def test_too_many_arguments_are_said():
-  with pytest.raises(MedtlError, match='focal: too many positional arguments'):
+  with pytest.raises(MedtlError, match=r'focal: too many positional arguments'):
     spec.functions('focal(1.0, 2.0)', losses, given=('outputs', 'y'))
 
 
 def test_component_checks_module_function_and_keys():
-  with pytest.raises(MedtlError, match="no module 'losess'.*did you mean 'losses'"):
+  with pytest.raises(MedtlError, match=r"no module 'losess'.*did you mean 'losses'"):
     spec.component({'name': 'losess.focal'}, 'medtl', 'x')
-  with pytest.raises(MedtlError, match="no function 'fcal'.*did you mean 'focal'"):
+  with pytest.raises(MedtlError, match=r"no function 'fcal'.*did you mean 'focal'"):
     spec.component({'name': 'losses.fcal'}, 'medtl', 'x')
   with pytest.raises(MedtlError, match=r"config.x \(losses.focal\) has no key 'gama'.*did you mean 'gamma'"):
     spec.component({'name': 'losses.focal', 'gama': 1}, 'medtl', 'x', given=('outputs', 'y'))
@@ -60,7 +60,8 @@ def test_only_a_modules_own_functions_can_be_named(name):
 
 
 @pytest.mark.parametrize(('text', 'count'), [
-  ('3 epochs', 12), ('1 epoch', 4), ('0.5 epochs', 2), ('64 examples', 2), ('65 examples', 3), ('10%', 20), ('7 steps', 7), (9, 9), ('9', 9),
+  ('3 epochs', 12), ('1 epoch', 4),
+  ('0.5 epochs', 2), ('64 examples', 2), ('65 examples', 3), ('10%', 20), ('7 steps', 7), (9, 9), ('9', 9),
 ])
 def test_durations_are_seen_as_steps(text, count):
   assert spec.steps(text, examples=100, batch=32, total=200) == count
@@ -68,7 +69,7 @@ def test_durations_are_seen_as_steps(text, count):
 
 @pytest.mark.parametrize('text', ['3 apples', 'epochs', '', '-1 epochs'])
 def test_durations_that_cannot_be_read(text):
-  with pytest.raises(MedtlError, match='cannot read the duration'):
+  with pytest.raises(MedtlError, match=r'cannot read the duration'):
     spec.steps(text, 100, 32)
 
 

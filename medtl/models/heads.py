@@ -12,26 +12,31 @@ POOLS = ('auto', 'mean', 'max', 'token', 'token+mean')
 
 
 class Linear(nn.Module):
-  """Pooling, dropout and one dense layer that starts near zero, all in float32 at least."""
+  """Pooling, a norm without parameters, dropout and one dense layer that starts near zero, all in float32 at least."""
   classes: int
   pool: str = 'auto'
   dropout: float = 0.0
+  norm: bool = False
 
   @nn.compact
   def __call__(self, value: Any, backbone: Any, *, train: bool) -> Any:
     x = pooled(value, backbone, self.pool)
+    if self.norm:
+      x = nn.BatchNorm(momentum=0.9, use_scale=False, use_bias=False, name='norm')(x, use_running_average=not train)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     return nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.01), name='dense')(x)
 
 
-def linear(classes: int, pool: str = 'auto', dropout: float = 0.0) -> Linear:
+def linear(classes: int, pool: str = 'auto', dropout: float = 0.0, norm: bool = False) -> Linear:
   """Return a linear classifier of pooled features.
 
-  `pool`: 'auto' (the class token where there is one, else the mean) | 'mean' | 'max' | 'token' | 'token+mean'.
+  `pool` is 'auto' (the class token, else the mean) | 'mean' | 'max' | 'token' | 'token+mean'.
+  `norm` standardises each feature by a BatchNorm without parameters (He et al. 2022, MAE, appendix A.1): features of pretrained
+  transformers share a large constant part, beside which the differences between pictures are small.
   """
   if pool not in POOLS:
     raise MedtlError(f'unknown pooling {pool!r}; {spec.nearest(pool, POOLS)}')
-  return Linear(classes, pool, dropout)
+  return Linear(classes, pool, dropout, norm)
 
 
 def pooled(value: Any, backbone: Any, pool: str) -> Any:
