@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, data, describe, evaluate, features, log, loop, metrics, partition, runfolder
+from medtl import build, data, describe, evaluate, features, log, loop, metrics, partition, runfolder, spec
 from medtl.build import Parts
 from medtl.checkpoint import Checkpoints, Progress
 from medtl.data import stream
@@ -200,16 +200,19 @@ def _validate(parts: Parts, progress: Progress, checkpoints: Checkpoints, writer
 def boundary(parts: Parts, index: int, state: State) -> tuple[Dataset, Dataset, int]:
   """Return (train, val, first): pictures and 0, or activations of the frozen children below `first`, computed once and kept.
 
-  Cached where children are frozen whole, nothing is augmented (or the config says 'on'), and each example is used more than once.
+  Cached where children are frozen whole and, by `config.cache`: 'auto' nothing is augmented and each example is used more than once ·
+  'on' always, without augmentation · 'head' where the head alone learns, without augmentation · 'off' never.
   """
   train_set, val_set = parts.data['train'], parts.data['val']
   config, phase = parts.config, parts.phases[index]
-  if config.cache not in ('auto', 'on', 'off'):
-    raise MedtlError(f"config.cache is {config.cache!r}; expected 'auto', 'on' or 'off'")
-  once = phase.steps <= build.epoch(parts)
-  if not phase.depth or config.cache == 'off' or (config.cache == 'auto' and (parts.augment or once)):
+  wanted = {'auto': not parts.augment and phase.steps > build.epoch(parts), 'on': True, 'off': False,
+            'head': phase.depth == len(partition.children(state.params))}
+  if config.cache not in wanted:
+    raise MedtlError(f"config.cache is {config.cache!r}; {spec.nearest(config.cache, wanted)}")
+  if not (phase.depth and wanted[config.cache]):
     return train_set, val_set, 0
-  depths = sorted({later.depth for later in parts.phases[index:] if 0 < later.depth <= phase.depth})
+  later = [phase.depth] if config.cache == 'head' else [other.depth for other in parts.phases[index:]]
+  depths = sorted({depth for depth in later if 0 < depth <= phase.depth})
   begin, computed, sides = time.time(), 0, [train_set, val_set]
   for first, last in zip([0, *depths], depths, strict=False):      # shallow ones first: later phases need them, deeper ones start there
     for place, dataset in enumerate(sides):

@@ -67,7 +67,8 @@ def test_the_name_changes_with_everything_that_the_values_depend_on(variables, v
   drifted, fewer = jax.tree.map(lambda s: s + 1, extra), vectors.subset(np.arange(7))
   names = {name, features.fingerprint(params, extra, vectors, depth=1)} | {
     features.fingerprint(*changed, depth=2)
-    for changed in ((moved, extra, vectors), (params, drifted, vectors), (params, extra, other), (params, extra, ops), (params, extra, fewer))}
+    for changed in ((moved, extra, vectors), (params, drifted, vectors), (params, extra, other), (params, extra, ops),
+                    (params, extra, fewer))}
   assert len(names) == 7
 
 

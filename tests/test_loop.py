@@ -64,7 +64,8 @@ def test_a_signal_ends_the_step_after_its_hooks_and_keeps_the_state(number):
       os.kill(os.getpid(), number)
     return count()(now, batch)
   with pytest.raises(loop.Terminated, match='step 4'):
-    fit(9, step=send, hooks=[loop.every(4, lambda n, state: calls.append(n), 9)], on_signal=lambda n, state: kept.append((n, int(state.step))))
+    fit(9, step=send, hooks=[loop.every(4, lambda n, state: calls.append(n), 9)],
+        on_signal=lambda n, state: kept.append((n, int(state.step))))
   assert kept == [(4, 4)] and calls == [4]
   assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
 
