@@ -36,7 +36,10 @@ def shrunk(name):
   return config.lock()
 
 
-@pytest.mark.parametrize('name', VARIANTS)
+DEEP = {'configs/oct_resnet.py', 'configs/oct_resnet.py:keras'}      # fifty layers, narrow or not, take a minute to compile
+
+
+@pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in VARIANTS])
 def test_every_config_runs_two_steps(name, tmp_path):
   numbers = run.train(shrunk(name), tmp_path / 'run')
   assert math.isfinite(numbers['metrics']['auroc']['value']) and (tmp_path / 'run' / 'report.html').exists()
