@@ -42,9 +42,9 @@ def kermany(config):
   config.model = dict(name='vit.clip_vit_b16', weights='')
   config.head = dict(name='linear', norm=True)
   config.phases = (('depth(1.0)', '3 epochs'), ('depth(11)', '3 epochs'))
-  config.batch = 8
-  config.lr = 1e-4
-  config.head_lr = 30.0
+  config.batch = 4
+  config.lr = 2e-4
+  config.head_lr = 10.0
 
 
 def scanner(config, name, patients):
