@@ -162,15 +162,19 @@ def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[s
   begin = f'{weights["name"]} weights' if weights['name'] else 'random initialisation'
   size = plan['splits']['train']
   people = f' of {size["patients"]} patients' if size['patients'] else ''
-  sentence = (f'{made.model.name.partition(".")[2]} from {begin}, trained on {size["size"]} images{people} of {data["name"]} '
-              f'to tell {len(plan["classes"])} classes apart')
+  trained = f'trained on {size["size"]} images{people} of {data["name"]}'
+  if 'folds' in plan:
+    trained = f'trained in {len(plan["folds"])} folds of {data["name"]}, each image tested by a net that never saw its fold,'
+  sentence = f'{made.model.name.partition(".")[2]} from {begin}, {trained} to tell {len(plan["classes"])} classes apart'
   warnings = [f'{len(data["leak"])} patients or equal pictures stand on two sides of the split, which was allowed: the numbers are '
               'too good.'] if data.get('leak') else []
   if data.get('unreadable'):
     named = ', '.join(map(str, data['unreadable'][:8]))
     warnings.append(f'{len(data["unreadable"])} pictures could not be read and were left out: {named}.')
   return {'title': workdir.name, 'sentence': sentence, 'command': origin['command'], 'config': made.to_dict(), 'monitor': made.monitor,
-          'best_step': origin.get('best_step'), 'splits': plan['splits'], 'weights': weights, 'phases': plan['phases'],
+          'best_step': origin.get('best_step'),
+          'splits': {f'fold {i + 1} {side}': facts for i, sides in enumerate(plan['folds']) for side, facts in sides.items()}
+          if 'folds' in plan else plan['splits'], 'weights': weights, 'phases': plan['phases'],
           'curves': log.records(workdir / 'metrics.jsonl'), 'versions': origin['versions'], 'hardware': origin['hardware'],
           'seconds': origin['seconds'], 'warnings': warnings}
 
