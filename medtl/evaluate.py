@@ -37,14 +37,6 @@ def _real(batch: Batch, measures: dict[str, jax.Array]) -> dict[str, np.ndarray]
   return {name: value[mask] for name, value in values.items()}
 
 
-def average(members: Sequence[Predictions]) -> Predictions:
-  """Return the ensemble: the mean of the members' scores, row by row; all members must have predicted the same rows."""
-  first = members[0]
-  if any(not np.array_equal(member.row, first.row) for member in members):
-    raise MedtlError('the members of an ensemble predicted different rows; evaluate all of them on the same data')
-  return Predictions(first.row, first.y, np.mean([member.score for member in members], axis=0))
-
-
 def save(path: Path, predictions: Predictions, dataset: Dataset, shown: Sequence[int] = ()) -> None:
   """Write predictions with their rows of the table, and small copies of the pictures of the predictions `shown`.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medtl import evaluate
-from medtl.types import Batch, Dataset, Example, MedtlError, Predictions
+from medtl.types import Batch, Dataset, Example, MedtlError
 
 
 def data(n=10):
@@ -76,14 +76,6 @@ def test_folds_are_pooled_by_row_and_may_not_overlap(tmp_path):
   assert set(found.pictures) == {101, 106}
   with pytest.raises(MedtlError, match='5 rows are in more than one fold'):
     evaluate.pooled([evaluate.load(paths[0])] * 2, tmp_path / 'bad.npz')
-
-
-def test_an_ensemble_is_the_mean_of_its_members_on_the_same_rows():
-  one = predicted(data())
-  other = Predictions(one.row, one.y, 1 - one.score)
-  assert np.allclose(evaluate.average([one, other]).score, 0.5)
-  with pytest.raises(MedtlError, match='different rows'):
-    evaluate.average([one, Predictions(one.row[::-1], one.y, one.score)])
 
 
 def test_missing_predictions_say_what_to_do(tmp_path):
