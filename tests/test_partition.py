@@ -36,7 +36,7 @@ def trained(net, parts, variables, batch, steps=3, **keys):
 
 
 STRATEGIES = ['none', 'depth(0)', 'depth(2)', 'depth(0.5)', 'depth(4)', 'match(".*/stage2/.*")', 'all_but_norms', 'all_but_biases',
-              'all_but("backbone/stage2/.*")', 'depth(1) | match("backbone/stage3/.*")']
+              'all_but("backbone/stage2/.*")', 'match(".*/norm1/.*")', 'depth(1) | match("backbone/stage3/.*")']
 
 
 @pytest.mark.parametrize('text', STRATEGIES)
