@@ -1,6 +1,11 @@
 """Every key of a run, each with its meaning. A config starts from here, replaces whole components, and returns the result locked."""
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
+
+from medtl.spec import nearest
+from medtl.types import MedtlError
 
 
 def get_config() -> ConfigDict:
@@ -45,3 +50,13 @@ def get_config() -> ConfigDict:
   config.hint = ''                      # what to do where data or weights cannot be fetched
   config.compare = ()                   # (name, ((key, value), …)): runs beside this one that its report compares it with
   return config.lock()
+
+
+def variant(word: str, **variants: Callable[[ConfigDict], None]) -> ConfigDict:
+  """Return the defaults as the function of that name changes them ('published' is the one without a name)."""
+  if (word or 'published') not in variants:
+    raise MedtlError(f'the config has no variant {word!r}; {nearest(word, variants)}')
+  config = get_config()
+  with config.unlocked():
+    variants[word or 'published'](config)
+  return config

@@ -13,13 +13,7 @@ from configs import base, oct_vit
 
 
 def get_config(variant=''):
-  variants = {'': published, 'keras': keras, 'offline': offline, 'source': source}
-  if variant not in variants:
-    raise ValueError(f'configs/oct_resnet.py has no variant {variant!r}; there are: keras, offline, source')
-  config = base.get_config()
-  with config.unlocked():
-    variants[variant](config)
-  return config
+  return base.variant(variant, published=published, keras=keras, offline=offline, source=source)
 
 
 def published(config):

@@ -13,13 +13,7 @@ from configs import base
 
 
 def get_config(variant=''):
-  variants = {'': published, 'kermany': kermany, 'offline': offline, 'source': source}
-  if variant not in variants:
-    raise ValueError(f'configs/oct_vit.py has no variant {variant!r}; there are: kermany, offline, source')
-  config = base.get_config()
-  with config.unlocked():
-    variants[variant](config)
-  return config
+  return base.variant(variant, published=published, kermany=kermany, offline=offline, source=source)
 
 
 def published(config):
@@ -47,23 +41,22 @@ def kermany(config):
   config.head_lr = 10.0
 
 
-def scanner(config, name, patients):
-  config.data = dict(name='phantom.load', patients=patients, scans=2, scanner=name, size=(64, 64), seed=0, ops='',
-                     split=dict(by='patient', folds=5, fold=0, seed=0))
-  config.model = dict(name='vit.vit_ti16', patch=8, depth=6, weights='')
-
-
 def source(config):
-  scanner(config, 'source', 400)
-  config.phases = (('none', '10 epochs'),)
-  config.augment = 'flip | shift(0.05)'
-  config.lr = 1e-3
+  config.data = dict(name='phantom.load', patients=2000, scans=2, scanner='source', size=(64, 64), seed=0, ops='',
+                     split=dict(by='patient', folds=10, fold=0, seed=0))
+  config.model = dict(name='vit.vit_ti16', width=128, depth=3, heads=4, early=(32, 64, 128, 128), weights='')
+  config.head = dict(name='linear', pool='mean')
+  config.phases = (('none', '12 epochs'),)
+  config.augment = 'flip'
 
 
 def offline(config):
-  scanner(config, 'target', 80)
+  source(config)
+  config.data.update(patients=320, scanner='target', split=dict(by='patient', folds=5, fold=0, seed=0, labels=0.25))
   config.model.weights = 'run:configs/oct_vit.py:source'
-  config.phases = (('depth(1.0)', '5 epochs'), ('none', '10 epochs'))
+  config.phases = (('depth(1.0)', '5 epochs'), ('depth(1)', '15 epochs'))
+  config.batch = 16
   config.lr = 3e-4
   config.head_lr = 3.0
-  config.compare = (('from scratch', (('model.weights', ''), ('phases', (('none', '15 epochs'),)))),)
+  config.every = '5 epochs'
+  config.compare = (('from scratch', (('model.weights', ''), ('lr', 1e-3), ('head_lr', 1.0), ('phases', (('none', '20 epochs'),)))),)

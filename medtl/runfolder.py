@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import inspect
 import json
 import os
 import platform
@@ -109,6 +110,8 @@ def load_config(words: str) -> ConfigDict:
   if not Path(path).is_file():
     raise MedtlError(f'no config {path!r}; {nearest(path, [str(other) for other in Path(path).parent.glob("[!_]*.py")])}')
   found = runpy.run_path(path)['get_config']
+  if variant and not inspect.signature(found).parameters:
+    raise MedtlError(f'{path} has no variants, found {variant!r}; leave it out')
   return (found(variant) if variant else found()).lock()
 
 

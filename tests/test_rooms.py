@@ -14,7 +14,7 @@ RANKS = {
   2: ('features', 'tasks', 'step', 'loop', 'evaluate', 'report'),
   3: ('build', 'origin', 'describe', 'runfolder', 'run'),
   4: ('study',),
-  5: ('main', '__init__'),
+  5: ('main', 'commandline', '__init__'),
 }
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}
 FORBIDDEN = {'data': {'flax', 'optax'}, 'models': {'optax', 'grain'}, 'metrics': {'jax', 'flax'}, 'report': {'jax', 'flax', 'optax'}}

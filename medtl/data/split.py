@@ -11,21 +11,25 @@ Index = dict[str, np.ndarray]
 SIDES = ('train', 'val', 'test')
 
 
-def split(table: Table, *, by: str = 'patient', folds: int = 5, fold: int = 0, seed: int = 0, val: int = 1) -> Index:
+def split(table: Table, *, by: str = 'patient', folds: int = 5, fold: int = 0, seed: int = 0, val: int = 1,
+          labels: float = 1.0) -> Index:
   """Return {'train': index, 'val': index, 'test': index}, each ascending; together they cover every example once.
 
   `by='patient'`: fold `fold` of `folds` tests, the `val` folds after it validate (0: no 'val'). Patients, and pictures equal
   in every pixel, stay together; each class is spread evenly. `by='image'`: the same, every picture for itself.
   `by='publisher'`: column `split`; where it has no 'val', folds of its 'train' (by patient where known) become it.
   `by='none'`: {'test': everything}, for external validation and for prediction.
+  `labels`: the share of the training patients whose examples are used, of each class alike; a smaller share is part of a larger one.
   """
   size = len(table['row'])
   if by == 'none':
     return {'test': np.arange(size)}
   if not (0 <= fold < folds and 0 <= val < folds - 1):
     raise MedtlError(f'split: fold={fold}, folds={folds}, val={val}; expected 0 <= fold < folds and val <= folds - 2')
+  if not 0 < labels <= 1:
+    raise MedtlError(f'split: labels={labels}; expected a share of the training patients, above 0 and at most 1')
   if by == 'publisher':
-    return _publisher(table, folds, fold, seed, val)
+    return _few(table, _publisher(table, folds, fold, seed, val), 'patient' if 'patient' in table else 'image', labels, seed)
   if by not in ('patient', 'image'):
     raise MedtlError(f"split by={by!r}; expected 'patient', 'image', 'publisher' or 'none'")
   if by == 'patient':
@@ -33,7 +37,21 @@ def split(table: Table, *, by: str = 'patient', folds: int = 5, fold: int = 0, s
   number = deal(table, by, folds, seed)
   turn = (number - fold) % folds
   index = {'train': turn > val, 'val': (turn > 0) & (turn <= val), 'test': turn == 0}
-  return {side: np.flatnonzero(chosen) for side, chosen in index.items() if side != 'val' or val}
+  return _few(table, {side: np.flatnonzero(chosen) for side, chosen in index.items() if side != 'val' or val}, by, labels, seed)
+
+
+def _few(table: Table, index: Index, by: str, labels: float, seed: int) -> Index:
+  """Return the index with a share of the training groups, the first ones of each stratum in an order that only the seed decides."""
+  if labels == 1 or 'train' not in index:
+    return index
+  part = {name: column[index['train']] for name, column in table.items()}
+  group, label = _groups(part, by), _strata(part)
+  present = np.zeros((group.max() + 1, label.shape[1]), bool)
+  np.logical_or.at(present, group, label > 0)
+  rarest = np.where(present, present.sum(0), len(part['row']) + 1).argmin(1)       # a patient with two classes counts as the rarer
+  order = np.random.RandomState(seed).permutation(len(present))
+  kept = np.concatenate([own[:max(1, round(labels * len(own)))] for kind in np.unique(rarest) for own in [order[rarest[order] == kind]]])
+  return {**index, 'train': index['train'][np.isin(group, kept)]}
 
 
 def _publisher(table: Table, folds: int, fold: int, seed: int, val: int) -> Index:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from medtl.models import Backbone, child_name
+from medtl.models.layers import Conv
+from medtl.models.layers import norm as batch_norm
 from medtl.models.vit_checkpoints import ADAPT, RENAMES, WEIGHTS  # noqa: F401
 from medtl.types import MedtlError
 
@@ -23,13 +25,15 @@ class ViT(Backbone):
   """Pictures [b, *size, c] → tokens [b, t, width]: the class token, the registers, then the patches, row by row.
 
   `size` fixes the grid of position embeddings, in one, two or three dimensions. Sources: Dosovitskiy et al. 2021 (arXiv
-  2010.11929), LayerScale from Touvron et al. 2021 (2103.17239), registers from Darcet et al. 2024 (2309.16588).
+  2010.11929), LayerScale from Touvron et al. 2021 (2103.17239), registers from Darcet et al. 2024 (2309.16588),
+  early convolutions from Xiao et al. 2021 (2106.14881): with them a small ViT learns from hundreds of pictures, not millions.
   """
   size: tuple[int, ...] = (224, 224)
   patch: int | tuple[int, ...] = 16
   width: int = 768
   depth: int = 12
   heads: int = 12
+  early: tuple[int, ...] = ()            # channels of 3×3 convolutions at stride 2 that cut the first part of a patch
   ratio: int = 4                         # hidden units of an MLP ÷ width
   registers: int = 0
   class_token: bool = True
@@ -57,6 +61,8 @@ class ViT(Backbone):
   @property
   def grid(self) -> tuple[int, ...]:
     """Return how many patches there are along each axis."""
+    if any(patch % 2 ** len(self.early) for patch in self.patches):
+      raise MedtlError(f'{len(self.early)} early convolutions halve a patch each time, which {self.patches} does not allow')
     if len(self.patches) != len(self.size) or any(side % patch for side, patch in zip(self.size, self.patches, strict=True)):
       raise MedtlError(f'pictures of size {self.size} do not divide into patches of {self.patches}; '
                        "resize or pad them: config.data.ops='resize(224, 224)' for instance")
@@ -64,7 +70,7 @@ class ViT(Backbone):
 
   def child(self, index: int, value: Any, train: bool) -> Any:
     if index == 0:
-      return Stem(tuple(self.size), self.patches, self.grid, self.width, self.registers, self.class_token, self.pre_norm,
+      return Stem(tuple(self.size), self.patches, self.grid, self.width, tuple(self.early), self.registers, self.class_token, self.pre_norm,
                   self.epsilon, self.dropout, self.dtype, name='stem')(value, train)
     value = Block(self.heads, self.ratio, self.layer_scale, self.activation, self.epsilon, self.dropout,
                   self.drop_path * (index - 1) / max(1, self.depth - 1), self.dtype, name=child_name(index))(value, train)
@@ -83,6 +89,7 @@ class Stem(nn.Module):
   patches: tuple[int, ...]
   grid: tuple[int, ...]
   width: int
+  early: tuple[int, ...]
   registers: int
   class_token: bool
   pre_norm: bool
@@ -95,8 +102,12 @@ class Stem(nn.Module):
     if x.shape[1:-1] != self.size:
       raise MedtlError(f'this ViT has position embeddings for pictures of size {self.size}, found {x.shape[1:-1]}; '
                        'resize the pictures or set config.model.size')
+    for number, channels in enumerate(self.early, 1):
+      x = Conv(channels, (3,) * len(self.size), 2, dtype=self.dtype, name=f'conv{number}')(x)
+      x = nn.relu(batch_norm(x, train, f'conv_norm{number}', dtype=self.dtype))
     place = nn.initializers.normal(0.02)
-    x = PatchEmbedding(self.patches, self.width, not self.pre_norm, self.dtype, name='embedding')(x)
+    left = tuple(patch // 2 ** len(self.early) for patch in self.patches)
+    x = PatchEmbedding(left, self.width, not self.pre_norm, self.dtype, name='embedding')(x)
     x = x + self.param('positions', place, (*self.grid, self.width)).astype(self.dtype)
     x = x.reshape(x.shape[0], -1, self.width)
     before = []

@@ -1,0 +1,119 @@
+"""The words after `python -m medtl.main` → flags and a locked config."""
+
+import ast
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from medtl import runfolder
+from medtl.types import MedtlError
+
+COMPONENTS = ('data', 'model', 'head', 'task')       # their keys are those of the function that they name
+SWITCHES = ('folds', 'offline')
+
+
+def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
+  """Return (flags, locked config, the config's name). Verbs that start from a run folder take its config.json as the default."""
+  values = _flags()
+  words = joined(argv)
+  workdir, given = _option(words, 'workdir'), _option(words, 'config')
+  if verb in ('evaluate', 'report', 'predict'):
+    if not workdir or given:
+      raise MedtlError(f'{verb} works from a run folder: --workdir=RUN (and no --config: the run folder has its own)')
+    runfolder.claimed(Path(workdir))
+    config = runfolder.config(Path(workdir))
+  elif given:
+    config = runfolder.load_config(given)
+  else:
+    raise MedtlError(f'{verb} needs --config=configs/x.py; the configs are: '
+                     + ', '.join(sorted(str(path) for path in Path('configs').glob('[!_]*.py') if path.stem != 'base')))
+  config, words = components(config, [word for word in words if not word.startswith('--config=')], other=verb == 'evaluate')
+  rest = _read(values, config, words)
+  if rest:
+    raise MedtlError(f'unexpected argument {rest[0]!r}; options are written --name=value')
+  return values, values.config.lock(), given or workdir
+
+
+def _flags() -> Any:
+  values = flags.FlagValues()
+  flags.DEFINE_string('workdir', '', 'run folder', flag_values=values)
+  flags.DEFINE_bool('folds', False, 'train every fold and pool the out-of-fold predictions', flag_values=values)
+  flags.DEFINE_bool('offline', False, 'never ask the network', flag_values=values)
+  flags.DEFINE_string('images', '', 'folder of unlabelled pictures', flag_values=values)
+  flags.DEFINE_string('output', '', 'csv file', flag_values=values)
+  flags.DEFINE_string('name', 'test', 'name of the predictions', flag_values=values)
+  return values
+
+
+def joined(argv: Sequence[str]) -> list[str]:
+  """Return the words with '--name value' written as '--name=value'.
+
+  >>> joined(['--config', 'configs/x.py', '--folds', '--config.lr=0.1'])
+  ['--config=configs/x.py', '--folds', '--config.lr=0.1']
+  """
+  words: list[str] = []
+  for word in argv:
+    open_ended = words and words[-1].startswith('--') and '=' not in words[-1] and words[-1].lstrip('-') not in SWITCHES
+    if open_ended and not word.startswith('--'):
+      words[-1] += f'={word}'
+    else:
+      words.append(word)
+  return words
+
+
+def _option(words: Sequence[str], name: str) -> str:
+  return next((word.partition('=')[2] for word in words if word.startswith(f'--{name}=')), '')
+
+
+def components(config: ConfigDict, words: Sequence[str], other: bool = False) -> tuple[ConfigDict, list[str]]:
+  """Return the config with those keys of components that it lacked, and the words that are left for it to check.
+
+  `--config.model.width=32` adds a key; the function that the component names says later whether it knows it. Another
+  `--config.data.name` replaces the component whole; data keep their ops and split (`other`: an external data set is not split).
+  """
+  new, left = ConfigDict(config.to_dict()), []
+  for part in COMPONENTS:
+    name = _option(words, f'config.{part}.name')
+    if name and name != new[part].name:
+      kept = {'ops': new.data.ops, 'split': {'by': 'none'} if other else new.data.split} if part == 'data' else {}
+      new[part] = ConfigDict({'name': name, **kept, **({'weights': ''} if part == 'model' else {})})
+  for word in words:
+    path, _, value = word.removeprefix('--config.').partition('=')
+    *parents, last = path.split('.')
+    if not (word.startswith('--config.') and parents and parents[0] in COMPONENTS):
+      left.append(word)
+      continue
+    node = new
+    for parent in parents:
+      node = node[parent] if parent in node else _no_key(path)
+    if last in node:
+      left.append(word)
+    else:
+      node[last] = _literal(value)
+  return new.lock(), left
+
+
+def _no_key(path: str) -> Any:
+  raise MedtlError(f'no config key {path!r}; configs/base.py holds every key with its meaning')
+
+
+def _literal(text: str) -> Any:
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
+
+
+def _read(values: Any, config: ConfigDict, words: Sequence[str]) -> list[str]:
+  """Let absl and ml_collections check the words, and say in one sentence what they say in several; return what is left."""
+  try:
+    config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=['medtl', *words])
+    return values(['medtl', *words])[1:]
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    said = str(error.args[0] if error.args else error)
+    key = re.search(r"(\w+)\W+n?Did you mean \W?(\w+)\W? instead", said)
+    raise MedtlError(f'no config key {key[1]!r}; did you mean {key[2]!r}?' if key else said.strip('"\'')) from None

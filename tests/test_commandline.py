@@ -1,0 +1,59 @@
+"""The command line changes every key that a run knows, and explains what it does not know."""
+
+import pytest
+
+from medtl import commandline
+from medtl.types import MedtlError
+
+CONFIG = '--config=tests/tiny.py'
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch, request):
+  monkeypatch.chdir(request.config.rootpath)
+
+
+def config(*words, verb='train'):
+  return commandline.parse(verb, words)[1]
+
+
+def test_keys_of_the_config_keep_their_type():
+  made = config(CONFIG, '--config.lr=0.5', '--config.model.width=8', '--config.data.split.fold=2')
+  assert (made.lr, made.model.width, made.data.split.fold) == (0.5, 8, 2) and made.is_locked
+  with pytest.raises(MedtlError, match='wide|int'):
+    config(CONFIG, '--config.batch=wide')
+
+
+def test_keys_that_a_component_only_knows_by_its_function_are_added():
+  made = config(CONFIG, '--config.head.pool=max', '--config.model.norm=group', '--config.data.split.labels=0.5', '--config.data.size=(48, 32)')
+  assert made.head.pool == 'max' and made.model.norm == 'group' and made.data.split.labels == 0.5 and made.data.size == (48, 32)
+
+
+def test_another_name_replaces_the_component():
+  made = config(CONFIG, '--config.model.name=vit.vit_ti16', '--config.model.patch=8', '--config.data.name=folder.load', '--config.data.root=x')
+  assert made.model.to_dict() == {'name': 'vit.vit_ti16', 'weights': '', 'patch': 8}
+  assert made.data.to_dict() == {'name': 'folder.load', 'root': 'x', 'ops': '', 'split': dict(by='patient', folds=4, fold=0, seed=0)}
+
+
+def test_a_value_may_stand_apart_from_its_name():
+  assert config('--config', 'tests/tiny.py', '--config.lr', '0.5', '--folds').lr == 0.5
+
+
+@pytest.mark.parametrize('words, said', [
+  ((CONFIG, '--config.lrr=1'), "no config key 'lrr'; did you mean 'lr'"),
+  ((CONFIG, '--config.data.splitt.fold=1'), "no config key 'data.splitt.fold'"),
+  ((CONFIG, '--fold'), 'fold'),
+  ((CONFIG, 'extra'), "unexpected argument 'extra'"),
+  (('--config=tests/tyni.py',), r"no config 'tests/tyni.py'; did you mean 'tests/tiny.py'"),
+  ((), r'train needs --config=configs/x.py; the configs are: configs/oct_resnet.py'),
+])
+def test_what_it_does_not_know_it_explains(words, said):
+  with pytest.raises(MedtlError, match=said):
+    config(*words)
+
+
+def test_verbs_of_a_run_folder_take_no_config(tmp_path):
+  with pytest.raises(MedtlError, match='works from a run folder'):
+    config(CONFIG, f'--workdir={tmp_path}', verb='report')
+  with pytest.raises(MedtlError, match='is no run folder'):
+    config(f'--workdir={tmp_path}', verb='report')
