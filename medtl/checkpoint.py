@@ -1,6 +1,12 @@
-"""Orbax checkpoints: one atomic write holds state, phase, best value and early-stopping counters. `latest` and `best` have rules apart."""
+"""Orbax checkpoints: one atomic write holds state, phase, best value and early-stopping counters. `latest` and `best` have rules apart.
 
-from collections.abc import Mapping
+`origin` holds what the run began with, once. A leaf that is still bit for bit what it was then is not written again: a checkpoint names
+it instead, so that frozen children cost nothing at each evaluation.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +17,9 @@ import numpy as np
 
 from medtl import tree
 from medtl.types import MedtlError, State, Tree
+
+
+AGAIN = 'make room and start the same command again: the run continues from the last whole checkpoint'
 
 
 @dataclass
@@ -26,7 +35,7 @@ class Progress:
 
 
 class Checkpoints:
-  """The folder `checkpoints/` of a run: `latest/<step>` and `best/<step>`, written in the background, renamed into place."""
+  """The folder `checkpoints/` of a run: `origin/0`, `latest/<step>`, `best/<step>`, written in the background, renamed into place."""
 
   def __init__(self, folder: Path):
     import orbax.checkpoint as ocp
@@ -36,20 +45,49 @@ class Checkpoints:
     handlers = {'state': ocp.StandardCheckpointHandler, 'progress': ocp.JsonCheckpointHandler}
     self.managers = {kind: ocp.CheckpointManager(self.folder / kind, options=options,
                                                  item_handlers={name: handler() for name, handler in handlers.items()})
-                     for kind in ('latest', 'best')}
+                     for kind in ('origin', 'latest', 'best')}
+    self.begun: dict[str, np.ndarray] | None = None      # {path: leaf} of origin, once it has been read or written
+
+  def begin(self, params: Tree, extra: Tree) -> None:
+    """Write what the run begins with, where that is not there yet."""
+    if self.step('origin') is None:
+      self._write('origin', 0, tree.flatten({'params': params, 'extra': extra}), {})
+      self.wait()
+    self._origin()
 
   def save(self, kind: str, state: State, progress: Progress) -> None:
     """Begin to write; a step that is there already is left alone (a resumed run repeats it bit for bit)."""
     step, manager = int(state.step), self.managers[kind]
     if step in manager.all_steps():
       return
-    leaves = {path.replace('/', '|'): leaf for path, leaf in tree.flatten(raw(state)).items()}   # orbax splits at slashes
+    leaves, begun = tree.flatten(raw(state)), self._origin()
+    kept = [path for path in leaves if path in begun and np.array_equal(leaves[path], begun[path])]
+    self._write(kind, step, {path: leaf for path, leaf in leaves.items() if path not in kept}, {**asdict(progress), 'as_begun': kept})
+
+  def _write(self, kind: str, step: int, leaves: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    need, free = tree.nbytes(leaves), shutil.disk_usage(self.folder).free
+    if need > free:                                      # before orbax begins: its threads fail with hundreds of lines
+      raise MedtlError(f'no space left for the checkpoint {kind} of step {step}: it needs {need / 1e6:.0f} MB, {self.folder} has '
+                       f'{free / 1e6:.0f} MB free; {AGAIN}')
+    leaves = {path.replace('/', '|'): leaf for path, leaf in leaves.items()}         # orbax splits at slashes
+    with self._room(kind, step):
+      self.managers[kind].save(step, args=self.ocp.args.Composite(state=self.ocp.args.StandardSave(leaves),
+                                                                  progress=self.ocp.args.JsonSave(dict(facts))))
+
+  @contextlib.contextmanager
+  def _room(self, kind: str, step: int | None) -> Iterator[None]:
+    """Say in words that the disk is full; what tensorstore raises in the background arrives here as a ValueError."""
     try:
-      manager.save(step, args=self.ocp.args.Composite(state=self.ocp.args.StandardSave(leaves),
-                                                      progress=self.ocp.args.JsonSave(asdict(progress))))
-    except OSError as error:
-      raise MedtlError(f'cannot write the checkpoint of step {step} to {self.folder}: {error}; make room and start the same command '
-                       'again: the run continues from the last whole checkpoint') from error
+      yield
+    except (OSError, ValueError) as error:
+      why = 'no space left on the disk' if 'No space left' in str(error) else str(error)[:400]
+      which = f'checkpoint {kind} of step {step}' if step is not None else f'checkpoint {kind}'
+      raise MedtlError(f'cannot write the {which} to {self.folder}: {why}; {AGAIN}') from error
+
+  def _origin(self) -> dict[str, np.ndarray]:
+    if self.begun is None and self.step('origin') is not None:
+      self.begun = {path: np.asarray(leaf) for path, leaf in self._stored('origin').items()}
+    return self.begun or {}
 
   def step(self, kind: str) -> int | None:
     """Return the newest step, None where there is none."""
@@ -57,9 +95,11 @@ class Checkpoints:
 
   def progress(self, kind: str) -> Progress:
     """Return what was saved beside the state."""
-    item = self.managers[kind].restore(self.step(kind), args=self.ocp.args.Composite(progress=self.ocp.args.JsonRestore()))
-    known = {field.name for field in fields(Progress)}
-    return Progress(**{name: value for name, value in item['progress'].items() if name in known})
+    facts = self._facts(kind)
+    return Progress(**{field.name: facts[field.name] for field in fields(Progress)})
+
+  def _facts(self, kind: str) -> dict[str, Any]:
+    return self.managers[kind].restore(self.step(kind), args=self.ocp.args.Composite(progress=self.ocp.args.JsonRestore()))['progress']
 
   def restore(self, kind: str, expected: State) -> State:
     """Return the newest state; `expected` is a state of arrays or shapes, and any difference in structure is an error."""
@@ -84,7 +124,16 @@ class Checkpoints:
       raise MedtlError(f'the checkpoint {self.folder / kind / str(self.step(kind))} is not of this run:\n{words}')
 
   def _leaves(self, kind: str, metadata: bool = False) -> dict[str, Any]:
-    """Return {path: array}, or what orbax recorded of each array's shape and dtype."""
+    """Return {path: array}, or what orbax recorded of each array's shape and dtype, with the leaves that are still as the run began."""
+    stored = self._stored(kind, metadata)
+    kept, begun = self._facts(kind).get('as_begun', []), self._origin()
+    lost = [path for path in kept if path not in begun]
+    if lost:
+      raise MedtlError(f'{self.folder}/origin lacks {len(lost)} arrays that {kind}/{self.step(kind)} refers to, first {lost[0]}: was '
+                       'the run folder copied in part?')
+    return {**stored, **{path: begun[path] for path in kept}}
+
+  def _stored(self, kind: str, metadata: bool = False) -> dict[str, Any]:
     step, manager = self.step(kind), self.managers[kind]
     if step is None:
       raise MedtlError(f'no checkpoint in {self.folder / kind}: the run has not reached its first evaluation')
@@ -99,8 +148,9 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Return when everything is on disk."""
-    for manager in self.managers.values():
-      manager.wait_until_finished()
+    for kind, manager in self.managers.items():
+      with self._room(kind, None):
+        manager.wait_until_finished()
 
   def close(self) -> None:
     """Wait, then end the writers."""

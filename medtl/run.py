@@ -42,6 +42,7 @@ def train(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any
   runfolder.write_json(workdir / 'plan.json', build.plan(parts, phases))
   checkpoints = Checkpoints(workdir / 'checkpoints')
   try:
+    checkpoints.begin(parts.params, parts.extra)
     fit(parts, workdir, checkpoints)
     params, extra = checkpoints.params('best')
     progress = checkpoints.progress('latest')

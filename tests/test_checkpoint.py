@@ -1,5 +1,7 @@
 """What is saved comes back bit for bit; what is not of this run is refused; latest and best do not disturb each other."""
 
+import shutil
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -43,6 +45,26 @@ def test_ten_steps_are_five_saved_restored_and_five(made, batch, tmp_path):
   for _ in range(5):
     state, _ = moves[0](state, batch)
   chex.assert_trees_all_equal(checkpoint.raw(state), checkpoint.raw(whole))
+
+
+def test_frozen_leaves_are_written_once_and_come_back(made, batch, tmp_path):
+  _, moves, start = made
+  state = start()
+  saved = Checkpoints(tmp_path)
+  saved.begin(*jax.device_get((state.params, state.extra)))
+  state, _ = moves[0](state, batch)                    # depth(4): the head alone moves
+  saved.save('latest', state, Progress())
+  saved.close()
+  again = Checkpoints(tmp_path)
+  stored = {path.split('/')[1] for path in again._stored('latest', metadata=True) if path.startswith(('params/', 'extra/'))}
+  assert stored == {'head'}
+  chex.assert_trees_all_equal(checkpoint.raw(again.restore('latest', jax.eval_shape(lambda: start()))), checkpoint.raw(state))
+  again.close()
+  shutil.rmtree(tmp_path / 'origin' / '0')
+  alone = Checkpoints(tmp_path)
+  with pytest.raises(MedtlError, match=r'origin lacks \d+ arrays that latest/1 refers to, first .*copied in part'):
+    alone.params('latest')
+  alone.close()
 
 
 def test_the_state_of_another_phase_is_refused_in_words(made, tmp_path):
@@ -89,3 +111,25 @@ def test_a_damaged_checkpoint_is_named(made, tmp_path):
   with pytest.raises(MedtlError, match=r'latest/0 cannot be read'):
     again.restore('latest', jax.eval_shape(lambda: start()))
   again.close()
+
+
+def test_a_full_disk_is_said_before_anything_is_written(made, tmp_path, monkeypatch):
+  _, _, start = made
+  saved = Checkpoints(tmp_path)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10, 9, 1))
+  with pytest.raises(MedtlError, match=r'no space left for the checkpoint latest of step 0: it needs \d+ MB, .* 0 MB free; make room'):
+    saved.save('latest', start(), Progress())
+  saved.close()
+  assert saved.step('latest') is None
+
+
+def test_a_disk_that_fills_up_while_writing_is_said_in_words(made, tmp_path, monkeypatch):
+  _, _, start = made
+  saved = Checkpoints(tmp_path)
+
+  def fails(*_, **__):
+    raise ValueError('RESOURCE_EXHAUSTED: … No space left on device')                # tensorstore's words
+  monkeypatch.setattr(saved.managers['best'], 'save', fails)
+  with pytest.raises(MedtlError, match='cannot write the checkpoint best of step 0 to .*: no space left on the disk; make room'):
+    saved.save('best', start(), Progress())
+  saved.close()

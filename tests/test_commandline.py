@@ -20,19 +20,22 @@ def config(*words, verb='train'):
 def test_keys_of_the_config_keep_their_type():
   made = config(CONFIG, '--config.lr=0.5', '--config.model.width=8', '--config.data.split.fold=2')
   assert (made.lr, made.model.width, made.data.split.fold) == (0.5, 8, 2) and made.is_locked
-  with pytest.raises(MedtlError, match='wide|int'):
+  with pytest.raises(MedtlError, match=r'wide|int'):
     config(CONFIG, '--config.batch=wide')
 
 
 def test_keys_that_a_component_only_knows_by_its_function_are_added():
-  made = config(CONFIG, '--config.head.pool=max', '--config.model.norm=group', '--config.data.split.labels=0.5', '--config.data.size=(48, 32)')
+  made = config(CONFIG, '--config.head.pool=max',
+                '--config.model.norm=group', '--config.data.split.labels=0.5', '--config.data.size=(48, 32)')
   assert made.head.pool == 'max' and made.model.norm == 'group' and made.data.split.labels == 0.5 and made.data.size == (48, 32)
 
 
 def test_another_name_replaces_the_component():
-  made = config(CONFIG, '--config.model.name=vit.vit_ti16', '--config.model.patch=8', '--config.data.name=folder.load', '--config.data.root=x')
+  made = config(CONFIG, '--config.model.name=vit.vit_ti16',
+                '--config.model.patch=8', '--config.data.name=folder.load', '--config.data.root=x')
   assert made.model.to_dict() == {'name': 'vit.vit_ti16', 'weights': '', 'patch': 8}
-  assert made.data.to_dict() == {'name': 'folder.load', 'root': 'x', 'ops': '', 'split': dict(by='patient', folds=4, fold=0, seed=0)}
+  assert made.data.to_dict() == {
+    'name': 'folder.load', 'root': 'x', 'ops': '', 'split': dict(by='patient', folds=4, fold=0, seed=0)}
 
 
 def test_a_value_may_stand_apart_from_its_name():
