@@ -5,7 +5,6 @@ it instead, so that frozen children cost nothing at each evaluation.
 """
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from medtl import tree
+from medtl.disk import require_space
 from medtl.types import MedtlError, State, Tree
-
 
 AGAIN = 'make room and start the same command again: the run continues from the last whole checkpoint'
 
@@ -65,10 +64,7 @@ class Checkpoints:
     self._write(kind, step, {path: leaf for path, leaf in leaves.items() if path not in kept}, {**asdict(progress), 'as_begun': kept})
 
   def _write(self, kind: str, step: int, leaves: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    need, free = tree.nbytes(leaves), shutil.disk_usage(self.folder).free
-    if need > free:                                      # before orbax begins: its threads fail with hundreds of lines
-      raise MedtlError(f'no space left for the checkpoint {kind} of step {step}: it needs {need / 1e6:.0f} MB, {self.folder} has '
-                       f'{free / 1e6:.0f} MB free; {AGAIN}')
+    require_space(self.folder, tree.nbytes(leaves), f'the checkpoint {kind} of step {step}', AGAIN)     # orbax takes hundreds of lines
     leaves = {path.replace('/', '|'): leaf for path, leaf in leaves.items()}         # orbax splits at slashes
     with self._room(kind, step):
       self.managers[kind].save(step, args=self.ocp.args.Composite(state=self.ocp.args.StandardSave(leaves),

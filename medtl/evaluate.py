@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from medtl.disk import whole
 from medtl.types import Batch, Dataset, MedtlError, Predictions, Table, Tree
 
 Measure = Callable[[Tree, Tree, Batch], dict[str, jax.Array]]
@@ -64,15 +65,12 @@ def pooled(parts: Sequence['Saved'], path: Path) -> None:
 
 
 def _write(path: Path, predictions: Predictions, table: Table, classes: Sequence[str], pictures: Mapping[int, np.ndarray]) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  aside = path.with_suffix('.part')
-  with aside.open('wb') as file:
+  with whole(path) as aside, aside.open('wb') as file:
     arrays: dict[str, Any] = {'row': predictions.row, 'y': predictions.y, 'score': predictions.score, 'classes': np.array(classes)}
     arrays |= {f'picture/{row}': picture for row, picture in pictures.items()}
     arrays |= {f'measure/{name}': value for name, value in predictions.measures.items()}
     arrays |= {f'table/{name}': _plain(column) for name, column in table.items()}
     np.savez_compressed(file, **arrays)
-  aside.replace(path)
 
 
 def _small(x: np.ndarray, most: int = 256) -> np.ndarray:

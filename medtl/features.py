@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import jax
 import numpy as np
 
 from medtl import tree
-from medtl.types import Batch, Dataset, Example, MedtlError, Tree
+from medtl.disk import require_space, whole
+from medtl.types import Batch, Dataset, Example, Tree
 
 
 def fingerprint(params: Tree, statistics: Tree, dataset: Dataset, **facts: Any) -> str:
@@ -34,8 +34,7 @@ def prefix(variables: Tree, children: Iterable[str]) -> Tree:
 def cached(apply: Callable[[Any], jax.Array], dataset: Dataset, batches: Iterable[Batch], path: Path) -> tuple[Dataset, bool]:
   """Return the data set whose pictures are `apply(x)`, memory-mapped from `path`, and whether it was there already.
 
-  `batches` are the data set's, in order; rows, labels and table stay what they are. Another process may write the same file at the
-  same time: each writes aside and renames a whole one.
+  `batches` are the data set's, in order; rows, labels and table stay what they are.
   """
   found = path.exists()
   if not found:
@@ -48,22 +47,15 @@ def cached(apply: Callable[[Any], jax.Array], dataset: Dataset, batches: Iterabl
 
 
 def _write(apply: Callable[[Any], jax.Array], size: int, batches: Iterable[Batch], path: Path) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  aside = path.with_suffix(f'.{os.getpid()}.part')
   done, values = 0, None
-  try:
+  with whole(path) as aside:
     for batch in batches:
       value = np.asarray(apply(batch.x))[np.asarray(batch.mask)]
       if values is None:
-        need, free = size * value[0].nbytes, shutil.disk_usage(path.parent).free
-        if need > free:
-          raise MedtlError(f'the cached activations need {need / 1e9:.1f} GB, {path.parent} has {free / 1e9:.1f} GB free; set '
-                           "config.cache='off' or MEDTL_CACHE to a larger disk")
+        require_space(path.parent, size * value[0].nbytes, 'the cached activations',
+                      "set config.cache='off', or MEDTL_CACHE to a folder on a larger disk")
         values = np.lib.format.open_memmap(aside, 'w+', value.dtype, (size, *value.shape[1:]))
       values[done:done + len(value)] = value
       done += len(value)
     assert values is not None and done == size, f'{done} of {size} examples came out of the batches'
     values.flush()
-    aside.replace(path)
-  finally:
-    aside.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from medtl import disk
 from medtl.transfer import CHUNK, Unreachable, transfer
 from medtl.types import MedtlError, Missing
 
@@ -153,9 +154,7 @@ def _settle(wanted: Wanted, path: Path) -> None:
   if known and known['sha256'] != found.sha256:
     raise MedtlError(f'{wanted.url} is not the file that was first downloaded: sha256 {found.sha256}, recorded '
                      f'{known["sha256"]}; if the new one is right, delete {_record_file(wanted.path)}')
-  aside = _beside(wanted.path, 'fetched.part')
-  aside.write_text(json.dumps({'url': wanted.url, **found._asdict(), 'stamp': _stamp(path)}, indent=1))
-  os.replace(aside, _record_file(wanted.path))
+  disk.write(_record_file(wanted.path), json.dumps({'url': wanted.url, **found._asdict(), 'stamp': _stamp(path)}, indent=1))
   os.replace(path, wanted.path)
 
 

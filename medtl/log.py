@@ -1,7 +1,6 @@
 """metrics.jsonl, TensorBoard and the console: the method names of clu.metric_writers, without TensorFlow."""
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from medtl import disk
 
 console = Console(stderr=False, highlight=False, soft_wrap=True)
 
@@ -46,9 +47,7 @@ def rewind(path: Path, step: int) -> None:
   if not path.exists():
     return
   kept = [line for line in path.read_text().splitlines(keepends=True) if line.endswith('\n') and json.loads(line)['step'] <= step]
-  aside = path.with_suffix('.part')
-  aside.write_text(''.join(kept))
-  aside.replace(path)
+  disk.write(path, ''.join(kept))
 
 
 def records(path: Path) -> list[dict[str, float]]:
@@ -56,8 +55,30 @@ def records(path: Path) -> list[dict[str, float]]:
   return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def progress() -> Progress:
-  """Return a progress bar with elapsed and remaining time; silent where the console is no terminal."""
-  return Progress(TextColumn('[bold]{task.description}'), BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn(),
-                  TextColumn('eta'), TimeRemainingColumn(), TextColumn('{task.fields[note]}'), console=console,
-                  transient=False, disable=not sys.stdout.isatty())
+class Bar:
+  """A phase on the console: on a terminal a bar with elapsed and remaining time, elsewhere a line for each note."""
+
+  def __init__(self, name: str, total: int, done: int = 0):
+    self.name, self.total, self.done, self.begin = name, total, done, time.time()
+    self.bar = Progress(TextColumn('[bold]{task.description}'), BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn(),
+                        TextColumn('eta'), TimeRemainingColumn(), TextColumn('{task.fields[note]}'), console=console,
+                        disable=not console.is_terminal)
+    self.line = self.bar.add_task(name, total=total, completed=done, note='')
+
+  def __enter__(self) -> 'Bar':
+    self.bar.start()
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    self.bar.stop()
+
+  def at(self, step: int) -> None:
+    """Show that so many steps are done."""
+    self.done = step
+    self.bar.update(self.line, completed=step)
+
+  def note(self, words: str) -> None:
+    """Show what an evaluation found."""
+    self.bar.update(self.line, note=words)
+    if not console.is_terminal:
+      console.print(f'{self.name}: step {self.done} of {self.total}, {time.time() - self.begin:.0f} s, {words}')

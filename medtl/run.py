@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, data, describe, evaluate, features, log, loop, metrics, partition, runfolder, spec
+from medtl import build, data, describe, disk, evaluate, features, log, loop, metrics, partition, runfolder, spec
 from medtl.build import Parts
 from medtl.checkpoint import Checkpoints, Progress
 from medtl.data import stream
@@ -115,7 +115,7 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   head = ','.join(['file', 'predicted', *plan['classes']])
   lines = [','.join([f'"{file}"', plan['classes'][int(row.argmax())], *(f'{p:.6f}' for p in row)])
            for file, row in zip(pictures.table['file'], found.score, strict=True)]
-  runfolder.write(output, '\n'.join([head, *lines]) + '\n')
+  disk.write(output, '\n'.join([head, *lines]) + '\n')
   write(f'{pictures.size} pictures: {output}')
   return output
 
@@ -159,15 +159,14 @@ def _phase(parts: Parts, state: State, progress: Progress, checkpoints: Checkpoi
   phase, config = parts.phases[progress.phase], parts.config
   until = progress.phase_start + phase.steps
   train_set, val_set, first = boundary(parts, progress.phase, state)
-  with log.progress() as bar:
-    line = bar.add_task(f'phase {progress.phase + 1}/{len(parts.phases)} {phase.freeze}', total=phase.steps, note='',
-                        completed=int(state.step) - progress.phase_start)
+  name = f'phase {progress.phase + 1}/{len(parts.phases)} {phase.freeze}'
+  with log.Bar(name, phase.steps, int(state.step) - progress.phase_start) as bar:
     look = functools.partial(_validate, parts, progress, checkpoints, writer, until, val_set,
-                             jax.jit(parts.task(progress.phase, first).measure), functools.partial(bar.update, line))
+                             jax.jit(parts.task(progress.phase, first).measure), bar.note)
 
     def note(step: int, values: dict[str, float]) -> None:
       writer.write_scalars(step, {f'train/{name}': value for name, value in values.items()})
-      bar.update(line, completed=step - progress.phase_start)
+      bar.at(step - progress.phase_start)
 
     def keep(step: int, state: State) -> None:
       checkpoints.save('latest', state, progress)
@@ -187,7 +186,7 @@ def _validate(parts: Parts, progress: Progress, checkpoints: Checkpoints, writer
   values = {**metrics.monitor(found.score, found.y, parts.config.task.kind), 'loss': float(np.mean(found.measures['loss']))}
   writer.write_scalars(step, {f'val/{name}': value for name, value in values.items()})
   value = metrics.chosen(values, parts.config.monitor)
-  show(note=f'val/{parts.config.monitor} {value:.3f}')
+  show(f'val/{parts.config.monitor} {value:.3f}')
   if progress.best is None or metrics.better(parts.config.monitor, value, progress.best):
     progress.best, progress.best_step, progress.best_phase, progress.waiting = value, step, progress.phase, 0
     checkpoints.save('best', state._replace(params=params, opt=()), progress)

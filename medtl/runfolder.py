@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from medtl import evaluate, log, tree
+from medtl import disk, evaluate, log, tree
 from medtl.report import console, numbers, page
 from medtl.spec import nearest
 from medtl.types import MedtlError, Predictions, Table
@@ -54,7 +54,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / 'config.json'
   if not path.exists():
-    write(path, text(config))
+    disk.write(path, text(config))
     return
   old, new = (tree.flatten(json.loads(words)) for words in (path.read_text(), text(config)))
   differ = [f'  {key}: {old.get(key, "(absent)")} there, {new.get(key, "(absent)")} asked for'
@@ -70,17 +70,9 @@ def claimed(workdir: Path) -> None:
     raise MedtlError(f'{workdir} is no run folder (it has no config.json); expected the folder that a training run printed')
 
 
-def write(path: Path, words: str) -> None:
-  """Write aside and rename: a reader sees the old file or the new one, never half of it."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  aside = path.with_name(path.name + '.part')
-  aside.write_text(words)
-  aside.replace(path)
-
-
 def write_json(path: Path, value: Any) -> None:
   """Write a value as JSON, numpy numbers and arrays included."""
-  write(path, json.dumps(value, indent=1, default=lambda v: v.tolist() if hasattr(v, 'tolist') else str(v)))
+  disk.write(path, json.dumps(value, indent=1, default=lambda v: v.tolist() if hasattr(v, 'tolist') else str(v)))
 
 
 def read(workdir: Path, name: str) -> Any:

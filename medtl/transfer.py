@@ -4,7 +4,6 @@ import contextlib
 import os
 import queue
 import re
-import shutil
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from medtl.types import MedtlError
+from medtl.disk import require_space
 
 ANSWER = 9.0            # seconds until a server must have answered: no network is an error within ten
 CHUNK = 1 << 20
@@ -47,14 +46,6 @@ def transfer(url: str, part: Path, *, checked: bool = False, what: str = '') -> 
       _validator_file(part).unlink(missing_ok=True)
       return resumed or begin > 0
     resumed = True
-
-
-def require_space(folder: Path, needed: int, what: str) -> None:
-  """Raise a MedtlError when `needed` bytes do not fit on the folder's disk."""
-  free = shutil.disk_usage(folder).free
-  if needed > free:
-    raise MedtlError(f'no space for {what}: {needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free on the disk of {folder}; '
-                     'make room, or set MEDTL_CACHE to a folder on another disk')
 
 
 def _attempt(url: str, part: Path, checked: bool, what: str) -> int:

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from medtl.disk import require_space
 from medtl.fetch import cache_folder, fetch, locked
 from medtl.spec import nearest
-from medtl.transfer import CHUNK, require_space
+from medtl.transfer import CHUNK
 from medtl.types import Dataset, Example, MedtlError
 
 CITATION = ('Yang J. et al., MedMNIST v2: a large-scale lightweight benchmark for 2D and 3D biomedical image classification, '

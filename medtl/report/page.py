@@ -7,6 +7,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
+from medtl import disk
 from medtl.report import console, figures
 from medtl.report.numbers import LABELS, cuts, worst
 from medtl.types import Predictions, Table
@@ -51,9 +52,7 @@ def write(path: Path, facts: Facts, numbers: Mapping[str, Any], predictions: Map
 
   `images(i)` is the picture x [*s, c] of the i-th test prediction; None where pictures are out of reach.
   """
-  aside = path.with_name(path.name + '.part')
-  aside.write_text(render(facts, numbers, predictions, tables, images), encoding='utf-8')
-  aside.replace(path)
+  disk.write(path, render(facts, numbers, predictions, tables, images))
 
 
 def render(facts: Facts, numbers: Mapping[str, Any], predictions: Mapping[str, Predictions], tables: Mapping[str, Table],

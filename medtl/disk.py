@@ -1,0 +1,38 @@
+"""Files that are whole or not there, and room for them."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from medtl.types import MedtlError
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+  """Give a path beside `path` to write to, and rename it when all went well: a reader sees the old file or the new one, never half of it.
+
+  Two processes may write the same file at the same time; each has a name of its own.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  aside = path.with_name(f'{path.name}.{os.getpid()}.part')
+  try:
+    yield aside
+    aside.replace(path)
+  finally:
+    aside.unlink(missing_ok=True)
+
+
+def write(path: Path, words: str) -> None:
+  """Write a text file whole."""
+  with whole(path) as aside:
+    aside.write_text(words, encoding='utf-8')
+
+
+def require_space(folder: Path, needed: float, what: str,
+                  advice: str = 'make room, or set MEDTL_CACHE to a folder on another disk') -> None:
+  """Raise a MedtlError when `needed` bytes do not fit on the folder's disk."""
+  free = shutil.disk_usage(folder).free
+  if needed > free:
+    raise MedtlError(f'no space for {what}: {needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free on the disk of {folder}; {advice}')
