@@ -140,3 +140,28 @@ def test_fewer_groups_than_folds_are_told():
 
 def test_none_is_everything():
   np.testing.assert_array_equal(splits.split(table(), by='none')['test'], np.arange(len(table()['y'])))
+
+
+def test_a_share_of_the_labels_is_nested_stratified_and_of_whole_patients():
+  data = table(120, classes=4, seed=2)
+  whole = splits.split(data, fold=1, seed=3)
+  before = whole['train']
+  for share in (0.6, 0.3, 0.1):
+    index = splits.split(data, fold=1, seed=3, labels=share)
+    assert set(index['train']) < set(before) and all(np.array_equal(index[side], whole[side]) for side in ('val', 'test'))
+    for kind in range(4):
+      owners, kept = (set(data['patient'][rows][data['y'][rows] == kind]) for rows in (whole['train'], index['train']))
+      assert len(kept) == max(1, round(share * len(owners)))
+      assert all(set(np.flatnonzero(data['patient'] == name)) <= set(index['train']) for name in kept)
+    before = index['train']
+  assert set(splits.split(data, fold=1, seed=4, labels=0.3)['train']) != set(splits.split(data, fold=1, seed=3, labels=0.3)['train'])
+
+
+def test_a_share_of_a_publishers_training_set_and_a_share_that_is_none():
+  data = table(40, seed=1)
+  data['split'] = np.where(np.char.endswith(data['patient'], '3'), 'test', 'train')
+  index = splits.split(data, by='publisher', labels=0.5)
+  assert len(index['train']) < len(splits.split(data, by='publisher')['train'])
+  for share in (0, 1.5):
+    with pytest.raises(MedtlError, match=r'labels=.* above 0 and at most 1'):
+      splits.split(data, labels=share)

@@ -230,3 +230,18 @@ def packed(file):
     whole = [name.removesuffix('.int8') for name in arrays.files if name.endswith('.int8')]
     return ({name: arrays[name].astype('f4') for name in names} |
             {name: arrays[f'{name}.int8'].astype('f4') * arrays[f'{name}.scale'][:, None] for name in whole})
+
+
+def test_early_convolutions_leave_the_grid_as_it_was_and_look_beyond_a_patch():
+  plain, early = (vit.vit_ti16(size=(32, 16), patch=8, width=24, depth=1, heads=2, **keys) for keys in ({}, {'early': (4, 6)}))
+  x = jax.random.normal(jax.random.key(0), (2, 32, 16, 1))
+  variables = early.init(jax.random.key(1), x, train=False)
+  chex.assert_shape(variables['params']['stem']['embedding']['kernel'], (2, 2, 6, 24))
+  chex.assert_shape(early.apply(variables, x, train=False), plain.init_with_output(jax.random.key(1), x, train=False)[0].shape)
+  moved = early.apply(variables, x.at[:, 15, 7].add(1.0), train=False, last=1) - early.apply(variables, x, train=False, last=1)
+  assert (np.abs(moved).max((0, 2)) > 1e-6).sum() == 4                        # four patches meet at that pixel, and no fifth sees it
+
+
+def test_early_convolutions_that_do_not_divide_the_patch_are_refused():
+  with pytest.raises(MedtlError, match=r'2 early convolutions halve a patch each time, which \(2, 2\) does not allow'):
+    vit.vit_ti16(size=(8, 8), patch=2, early=(4, 4)).init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False)
