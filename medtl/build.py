@@ -4,8 +4,8 @@ import dataclasses
 import inspect
 import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from medtl import data, losses, models, optimizer, origin, partition, schedule, spec, step, tasks, tree
-from medtl.data import augment, split
+from medtl.data import augment, split, stream
 from medtl.types import Batch, Dataset, MedtlError, State, Task, Tree
 
 
@@ -40,6 +40,7 @@ class Parts:
   phases: list[Phase]
   augment: step.Augment | None
   class_weights: tuple[float, ...] | None
+  programs: dict[tuple, Any] = field(default_factory=dict)      # what has been compiled
 
   @property
   def classes(self) -> tuple[str, ...]:
@@ -62,11 +63,28 @@ class Parts:
     return step.compiled(task=self.task(phase, first), tx=parts.tx, live=parts.live, accumulate=self.config.accumulate,
                          augment=None if first else self.augment)
 
-  def example(self, count: int) -> Batch:
-    """Return a batch of the data's shape that holds zeros."""
-    first = self.data['train'].fetch(0)
-    y = np.asarray(first.y)
-    return Batch(jnp.zeros((count, *first.x.shape)), jnp.zeros((count, *y.shape), y.dtype), jnp.ones(count, bool),
+  def program(self, phase: int, first: int = 0) -> Any:
+    """Return the update of a phase compiled for its shapes, once: `describe` measures the program that the run then uses."""
+    if (phase, first) not in self.programs:
+      state = jax.eval_shape(lambda: self.start(phase))
+      self.programs[phase, first] = self.step(phase, first).lower(state, self.example(first)).compile()
+    return self.programs[phase, first]
+
+  def features(self, first: int, last: int) -> Any:
+    """Return the jitted (variables, x) → what children [first, last) make of x; one function, so that it is compiled once."""
+    if (first, last, 'features') not in self.programs:
+      self.programs[first, last, 'features'] = jax.jit(
+        lambda variables, x: self.net.apply(variables, x, first=first, last=last, method='features'))
+    return self.programs[first, last, 'features']
+
+  def example(self, first: int = 0) -> Batch:
+    """Return a batch of zeros, of pictures or of what the children below `first` make of them."""
+    case, count = self.data['train'].fetch(0), self.config.batch
+    x, y = jnp.zeros((count, *case.x.shape)), np.asarray(case.y)
+    if first:
+      shape = jax.eval_shape(self.features(0, first), {'params': self.params, **self.extra}, x)
+      x = jnp.zeros(shape.shape, shape.dtype)
+    return Batch(x, jnp.zeros((count, *y.shape), jnp.float32 if y.dtype.kind == 'f' else jnp.int32), jnp.ones(count, bool),
                  jnp.arange(count, dtype=jnp.int32))
 
 
@@ -168,7 +186,7 @@ def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDic
 def full(parts: Parts) -> Parts:
   """Return the same run as a full fine-tune: what a phase's cost is measured against."""
   config = changed(parts.config, (('phases', (('none', '1 steps'),)), ('rules', ())))
-  return dataclasses.replace(parts, config=config, phases=phases(config, parts.params, parts.data['train'].size))
+  return dataclasses.replace(parts, config=config, phases=phases(config, parts.params, parts.data['train'].size), programs={})
 
 
 def sentence(parts: Parts) -> str:
@@ -194,3 +212,13 @@ def counts(dataset: Dataset) -> dict[str, int]:
   y = np.asarray(dataset.table['y'])
   many = np.bincount(y[y >= 0], minlength=len(dataset.classes)) if y.ndim == 1 else y.sum(0)
   return {name: int(number) for name, number in zip(dataset.classes, many, strict=True)}
+
+
+def once(dataset: Dataset, config: ConfigDict) -> Iterator[Batch]:
+  """Return batches on the device that hold every example once."""
+  return map(on_device, stream.once(dataset, min(config.batch, dataset.size), workers=config.workers))
+
+
+def on_device(batch: Batch) -> Batch:
+  """Return the batch as arrays of the device."""
+  return jax.tree.map(jnp.asarray, batch)

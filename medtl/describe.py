@@ -1,5 +1,6 @@
 """What would move, and what it costs: the first thing that a run prints."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import jax
 from rich.table import Table
 
-from medtl import build, partition, step, tree
+from medtl import build, partition, prefix, step, tree
 from medtl.build import Parts
 
 
@@ -16,7 +17,7 @@ def rows(parts: Parts) -> list[dict[str, Any]]:
 
   FLOPs are XLA's count of the program as lowered, before its optimisation: enough to compare phases, at the price of tracing only.
   """
-  batch = parts.example(parts.config.batch)
+  batch = parts.example()
   full = build.full(parts)
   flops_full = step.flops(full.step(0), jax.eval_shape(full.start), batch)
   found = []
@@ -45,20 +46,55 @@ def show(found: list[dict[str, Any]], write: Callable[[Any], Any]) -> None:
           f'{row["flops"] / row["flops_full"]:.0%} of the full fine-tune; optimizer {row["optimizer_bytes"] / 1e6:.1f} MB')
 
 
-def measured(parts: Parts, write: Callable[[Any], Any]) -> None:
-  """Compile each phase's step, run it twice on zeros, and print compile seconds, memory and the predicted time of the phase."""
-  batch = parts.example(parts.config.batch)
-  total = 0.0
-  for index, phase in enumerate(parts.phases):
+def predict(parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], Any], begin: int = 0) -> float:
+  """Return the seconds that the phases from `begin` on will take, and print them with each phase's memory.
+
+  Each phase's own compiled step and the children to be cached are timed on a batch of zeros; evaluations are predicted from their FLOPs.
+  """
+  total, size = 0.0, {side: dataset.size / parts.config.batch for side, dataset in parts.data.items()}
+  for index in range(begin, len(parts.phases)):
+    first, steps = prefix.first(parts, index), parts.phases[index].steps
+    once, one, memory = _step(parts, index, first)
+    speed, children = found[index]['flops'] / one, 0.0
+    if first:
+      speed, seconds = _children(parts, first)
+      children = seconds * (size['train'] + size['val'])
+    looks = math.ceil(steps / build.period(parts)) * size['val'] * _evaluation(parts, index, first) / speed
+    seconds = once + children + one * steps + looks
+    total += seconds
+    write(f'  phase {index + 1}: {one:.3f} s a step' + (f' from cached activations ({children:.0f} s once)' if first else '')
+          + f', {memory / 1e6:.0f} MB, {seconds:.0f} s')
+  write(f'  predicted: {total:.0f} s, reading and writing apart')
+  return total
+
+
+def _step(parts: Parts, index: int, first: int) -> tuple[float, float, int]:
+  """Return (seconds to compile, seconds a step, bytes) of a phase's update, which the run then uses."""
+  batch, begin = parts.example(first), time.perf_counter()
+  program = parts.program(index, first)
+  once = time.perf_counter() - begin
+  state, _ = program(parts.start(index), batch)
+  jax.block_until_ready(state)
+  seconds = []
+  for _ in range(2):
     begin = time.perf_counter()
-    program = parts.step(index).lower(parts.start(index), batch).compile()
-    compiled = time.perf_counter() - begin
-    memory = program.memory_analysis()
-    state, _ = jax.block_until_ready(program(parts.start(index), batch))
-    begin = time.perf_counter()
-    jax.block_until_ready(program(state, batch))
-    one = time.perf_counter() - begin
-    total += one * phase.steps + compiled
-    write(f'phase {index + 1}: compiled in {compiled:.1f} s; {one:.3f} s a step uncached, {one * phase.steps:.0f} s in all; '
-          f'{(memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e6:.0f} MB')
-  write(f'predicted: {total:.0f} s of training without evaluation; a cached prefix makes it less')
+    state, _ = jax.block_until_ready(program(state, batch))
+    seconds.append(time.perf_counter() - begin)
+  memory = program.memory_analysis()
+  return once, min(seconds), memory.argument_size_in_bytes + memory.temp_size_in_bytes
+
+
+def _children(parts: Parts, first: int) -> tuple[float, float]:
+  """Return (FLOPs a second, seconds a batch) of the forward pass of the children below `first`."""
+  run, arguments = parts.features(0, first), ({'params': parts.params, **parts.extra}, parts.example().x)
+  jax.block_until_ready(run(*arguments))
+  begin = time.perf_counter()
+  jax.block_until_ready(run(*arguments))
+  seconds = time.perf_counter() - begin
+  return step.flops(run, *arguments) / seconds, seconds
+
+
+def _evaluation(parts: Parts, index: int, first: int) -> float:
+  """Return the FLOPs of an evaluation's batch in a phase that starts at child `first`."""
+  state = jax.eval_shape(lambda: parts.start(index))
+  return step.flops(jax.jit(parts.task(index, first).measure), state.params, state.extra, parts.example(first))

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, data, describe, disk, evaluate, features, log, loop, metrics, partition, runfolder, spec
+from medtl import build, data, describe, disk, evaluate, log, loop, metrics, partition, prefix, runfolder
 from medtl.build import Parts
 from medtl.checkpoint import Checkpoints, Progress
 from medtl.data import stream
-from medtl.fetch import cache_folder
 from medtl.report import numbers
-from medtl.types import Batch, Dataset, MedtlError, Missing, State, Task, Tree
+from medtl.types import Dataset, MedtlError, Missing, State, Task, Tree
 
 write = log.console.print
 
@@ -41,6 +40,8 @@ def train(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any
   describe.show(phases, write)
   runfolder.write_json(workdir / 'plan.json', build.plan(parts, phases))
   checkpoints = Checkpoints(workdir / 'checkpoints')
+  resumed = checkpoints.step('latest') is not None
+  describe.predict(parts, phases, write, checkpoints.progress('latest').phase if resumed else 0)
   try:
     checkpoints.begin(parts.params, parts.extra)
     fit(parts, workdir, checkpoints)
@@ -74,7 +75,7 @@ def predictions(task: Task, params: Tree, extra: Tree, sides: dict[str, Dataset]
   measure = jax.jit(task.measure)
   for name, dataset in sides.items():
     if name != 'train':
-      found = evaluate.predict(measure, params, extra, _once(dataset, config))
+      found = evaluate.predict(measure, params, extra, build.once(dataset, config))
       shown = [mistake['index'] for mistake in numbers.worst(found, config.task.kind)]
       evaluate.save(workdir / 'predictions' / f'{name}.npz', found, dataset, shown)
 
@@ -111,7 +112,7 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   task, params, extra, plan = trained(config, workdir)
   pictures = data.load('folder.load', root=str(images), label='', channels=plan['shape'][-1], ops=config.data.ops,
                        split={'by': 'none'})['test']
-  found = evaluate.predict(jax.jit(task.measure), params, extra, _once(pictures, config))
+  found = evaluate.predict(jax.jit(task.measure), params, extra, build.once(pictures, config))
   head = ','.join(['file', 'predicted', *plan['classes']])
   lines = [','.join([f'"{file}"', plan['classes'][int(row.argmax())], *(f'{p:.6f}' for p in row)])
            for file, row in zip(pictures.table['file'], found.score, strict=True)]
@@ -124,8 +125,9 @@ def explain(config: ConfigDict, workdir: Path) -> None:
   """Print what would move, what it costs and how long it takes; train nothing."""
   parts = build.parts(config, source(config, workdir, ''))
   write(build.sentence(parts))
-  describe.show(describe.rows(parts), write)
-  describe.measured(parts, write)
+  found = describe.rows(parts)
+  describe.show(found, write)
+  describe.predict(parts, found, write)
 
 
 def fit(parts: Parts, workdir: Path, checkpoints: Checkpoints) -> None:
@@ -158,7 +160,8 @@ def enter(parts: Parts, state: State, progress: Progress) -> State:
 def _phase(parts: Parts, state: State, progress: Progress, checkpoints: Checkpoints, writer: log.Writer) -> State:
   phase, config = parts.phases[progress.phase], parts.config
   until = progress.phase_start + phase.steps
-  train_set, val_set, first = boundary(parts, progress.phase, state)
+  train_set, val_set = prefix.boundary(parts, progress.phase, state, write)
+  first = prefix.first(parts, progress.phase)
   name = f'phase {progress.phase + 1}/{len(parts.phases)} {phase.freeze}'
   with log.Bar(name, phase.steps, int(state.step) - progress.phase_start) as bar:
     look = functools.partial(_validate, parts, progress, checkpoints, writer, until, val_set,
@@ -172,9 +175,9 @@ def _phase(parts: Parts, state: State, progress: Progress, checkpoints: Checkpoi
       checkpoints.save('latest', state, progress)
       checkpoints.wait()
 
-    batches = map(_device, stream.batches(train_set, config.batch, seed=config.seed, start=int(state.step), workers=config.workers,
+    batches = map(build.on_device, stream.batches(train_set, config.batch, seed=config.seed, start=int(state.step), workers=config.workers,
                                           sampling=config.sampling))
-    return loop.fit(parts.step(progress.phase, first), state, batches, until=until, log=note, on_signal=keep,
+    return loop.fit(parts.program(progress.phase, first), state, batches, until=until, log=note, on_signal=keep,
                     hooks=[loop.every(build.period(parts), look, until)])
 
 
@@ -182,7 +185,7 @@ def _validate(parts: Parts, progress: Progress, checkpoints: Checkpoints, writer
               measure: Callable, show: Callable, step: int, state: State) -> bool:
   """Evaluate, keep the best and the latest; return whether the phase ends here."""
   params = partition.averaged(state.opt, state.params)
-  found = evaluate.predict(measure, params, state.extra, _once(dataset, parts.config))
+  found = evaluate.predict(measure, params, state.extra, build.once(dataset, parts.config))
   values = {**metrics.monitor(found.score, found.y, parts.config.task.kind), 'loss': float(np.mean(found.measures['loss']))}
   writer.write_scalars(step, {f'val/{name}': value for name, value in values.items()})
   value = metrics.chosen(values, parts.config.monitor)
@@ -195,49 +198,3 @@ def _validate(parts: Parts, progress: Progress, checkpoints: Checkpoints, writer
   progress.phase_done = step == until or 0 < parts.config.patience <= progress.waiting
   checkpoints.save('latest', state, progress)
   return progress.phase_done
-
-
-def boundary(parts: Parts, index: int, state: State) -> tuple[Dataset, Dataset, int]:
-  """Return (train, val, first): pictures and 0, or activations of the frozen children below `first`, computed once and kept.
-
-  Cached where children are frozen whole and, by `config.cache`: 'auto' nothing is augmented and each example is used more than once ·
-  'on' always, without augmentation · 'head' where the head alone learns, without augmentation · 'off' never.
-  """
-  train_set, val_set = parts.data['train'], parts.data['val']
-  config, phase = parts.config, parts.phases[index]
-  wanted = {'auto': not parts.augment and phase.steps > build.epoch(parts), 'on': True, 'off': False,
-            'head': phase.depth == len(partition.children(state.params))}
-  if config.cache not in wanted:
-    raise MedtlError(f"config.cache is {config.cache!r}; {spec.nearest(config.cache, wanted)}")
-  if not (phase.depth and wanted[config.cache]):
-    return train_set, val_set, 0
-  later = [phase.depth] if config.cache == 'head' else [other.depth for other in parts.phases[index:]]
-  depths = sorted({depth for depth in later if 0 < depth <= phase.depth})
-  begin, computed, sides = time.time(), 0, [train_set, val_set]
-  for first, last in zip([0, *depths], depths, strict=False):      # shallow ones first: later phases need them, deeper ones start there
-    for place, dataset in enumerate(sides):
-      sides[place], found = _cached(parts, state, dataset, first, last)
-      computed += not found
-  how = f'computed once in {time.time() - begin:.0f} s' if computed else 'in the cache: nothing was computed'
-  write(f'phase {index + 1}: activations of the {phase.depth} frozen children are {how}'
-        + ('; this phase sees the pictures without augmentation' if parts.augment else ''))
-  return sides[0], sides[1], phase.depth
-
-
-def _cached(parts: Parts, state: State, dataset: Dataset, first: int, last: int) -> tuple[Dataset, bool]:
-  """Return the data set of the activations [0, last), made from that of [0, first), and whether it was there already."""
-  variables = {'batch_stats': {}, 'params': state.params, **state.extra}
-  names = partition.children(state.params)
-  names = [*names, 'norm'] if last == len(names) else names[:last]
-  params, statistics = (features.prefix(variables[name], names) for name in ('params', 'batch_stats'))
-  name = features.fingerprint(params, statistics, dataset, depth=last, dtype=parts.config.dtype, net=repr(parts.net))
-  apply = jax.jit(lambda x: parts.net.apply(variables, x, first=first, last=last, method='features'))
-  return features.cached(apply, dataset, _once(dataset, parts.config), cache_folder() / 'features' / f'{name}.npy')
-
-
-def _once(dataset: Dataset, config: ConfigDict) -> Iterator[Batch]:
-  return map(_device, stream.once(dataset, min(config.batch, dataset.size), workers=config.workers))
-
-
-def _device(batch: Batch) -> Batch:
-  return jax.tree.map(jax.numpy.asarray, batch)

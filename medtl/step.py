@@ -74,6 +74,6 @@ def compiled(**parts: Any) -> Callable[[State, Batch], Pair]:
   return jax.jit(step, donate_argnums=0)
 
 
-def flops(step: Any, state: State, batch: Batch) -> float:
-  """Return the floating-point operations of one step as XLA counts them in the program it is given (arrays or shapes)."""
-  return float((step.lower(state, batch).cost_analysis() or {}).get('flops', float('nan')))
+def flops(function: Any, *arguments: Any) -> float:
+  """Return the floating-point operations of a jitted function as XLA counts them in the program it is given (arrays or shapes)."""
+  return float((function.lower(*arguments).cost_analysis() or {}).get('flops', float('nan')))

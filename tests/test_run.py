@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -150,3 +151,12 @@ def test_killed_twice_and_terminated_once_it_ends_with_the_same_bits(tmp_path):
   logs = [[{name: value for name, value in record.items() if name != 'time'} for record in log.records(folder / 'metrics.jsonl')]
           for folder in (whole, killed)]
   assert logs[0] == logs[1]
+
+
+def test_describe_predicts_and_trains_nothing(tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert main.main(['describe', f'--config={ROOT}/tests/tiny.py', '--config.resamples=51']) == 0
+  said = capsys.readouterr().out
+  assert 'phase 2: freeze depth(3), 9 steps' in said and 'from cached activations' in said and not list(tmp_path.iterdir())
+  phases = [int(seconds) for seconds in re.findall(r'MB, (\d+) s', said)]
+  assert len(phases) == 2 and abs(int(re.search(r'predicted: (\d+) s', said)[1]) - sum(phases)) <= 2
