@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
   config.every = '1 epochs'             # evaluation and checkpoint
   config.patience = 0                   # evaluations without improvement that end a phase; 0 = never
   config.resamples = 1000               # of the bootstrap
-  config.threshold = 'youden'           # chosen on validation: youden | at_sensitivity(0.95), medtl/report/operating.py
+  config.threshold = 'youden'           # chosen on validation: youden | at_sensitivity(0.95), medtl/report/threshold.py
   config.workers = 2                    # threads that read
   config.hint = ''                      # what to do where data or weights cannot be fetched
   config.compare = ()                   # (name, ((key, value), …)): runs beside this one that its report compares it with

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import data, losses, models, optimizer, origin, partition, schedule, spec, step, tasks, tree
+from medtl import check, data, losses, models, optimizer, origin, partition, schedule, spec, step, tasks, tree
 from medtl.data import augment, split, stream
 from medtl.types import Batch, Dataset, MedtlError, State, Task, Tree
 
@@ -90,8 +90,10 @@ class Parts:
 
 def parts(config: ConfigDict, run: Path | None = None) -> Parts:
   """Return the parts of a run that trains; `run` is the run folder that the weights come from, where they do."""
+  check.config(config)
   sides = data.load(**config.data.to_dict())
   train = sides['train']
+  check.labels(config, train)
   net, module = network(config, train.fetch(0).x.shape, len(train.classes))
   net, params, extra, source = origin.variables(config, net, module, train, run)
   loss = spec.one(config.task.loss, losses, given=('outputs', 'y'))
@@ -112,6 +114,11 @@ def network(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[mod
   return models.Net(factory(**kwargs, **wanted), head(count, **options)), sys.modules[factory.__module__]
 
 
+def children(config: ConfigDict) -> int:
+  """Return how many children the config's backbone has: depth(children) is the linear probe."""
+  return network(config, (224, 224, 1), 2)[0].backbone.stages + 1
+
+
 def finished(config: ConfigDict, plan: dict[str, Any]) -> tuple[models.Net, Task]:
   """Return net and task of a finished run, from its config and plan.json alone."""
   net, _ = network(config, plan['shape'], len(plan['classes']))
@@ -122,8 +129,6 @@ def finished(config: ConfigDict, plan: dict[str, Any]) -> tuple[models.Net, Task
 
 def dtype(config: ConfigDict) -> Any:
   """Return the dtype of the computation."""
-  if config.dtype not in ('float32', 'bfloat16'):
-    raise MedtlError(f"config.dtype is {config.dtype!r}; {spec.nearest(config.dtype, ['float32', 'bfloat16'])}")
   return jnp.dtype(config.dtype)
 
 
@@ -148,8 +153,6 @@ def phases(config: ConfigDict, params: Tree, examples: int) -> list[Phase]:
 
 def class_weights(config: ConfigDict, dataset: Dataset) -> tuple[float, ...] | None:
   """Return a weight for each class, inverse to its frequency among the training examples, mean one over the examples."""
-  if config.class_weights not in ('', 'balanced'):
-    raise MedtlError(f"config.class_weights is {config.class_weights!r}; expected '' or 'balanced'")
   if not config.class_weights:
     return None
   y = np.asarray(dataset.table['y'])

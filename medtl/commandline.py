@@ -13,6 +13,7 @@ from medtl import runfolder
 from medtl.types import MedtlError
 
 COMPONENTS = ('data', 'model', 'head', 'task')       # their keys are those of the function that they name
+TAKEN = {'evaluate': ('--config.data.',), 'predict': ('--config.data.exif', '--config.data.skip_unreadable'), 'report': ()}
 SWITCHES = ('folds', 'offline')
 
 
@@ -26,6 +27,10 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
       raise MedtlError(f'{verb} works from a run folder: --workdir=RUN (and no --config: the run folder has its own)')
     runfolder.claimed(Path(workdir))
     config = runfolder.config(Path(workdir))
+    for word in words:
+      if word.startswith('--config.') and not word.startswith(TAKEN[verb]):
+        raise MedtlError(f"{verb} takes no {word.partition('=')[0]}: the run's own config decides; "
+                         + ('it takes ' + ', '.join(f'{prefix}…' for prefix in TAKEN[verb]) if TAKEN[verb] else 'train again to change it'))
   elif given:
     config = runfolder.load_config(given)
   else:
@@ -43,6 +48,7 @@ def _flags() -> Any:
   flags.DEFINE_string('workdir', '', 'run folder', flag_values=values)
   flags.DEFINE_bool('folds', False, 'train every fold and pool the out-of-fold predictions', flag_values=values)
   flags.DEFINE_bool('offline', False, 'never ask the network', flag_values=values)
+  flags.DEFINE_string('sweep', '', 'file of experiments/ with a sweep(config)', flag_values=values)
   flags.DEFINE_string('images', '', 'folder of unlabelled pictures', flag_values=values)
   flags.DEFINE_string('output', '', 'csv file', flag_values=values)
   flags.DEFINE_string('name', 'test', 'name of the predictions', flag_values=values)
@@ -114,6 +120,8 @@ def _read(values: Any, config: ConfigDict, words: Sequence[str]) -> list[str]:
     config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=['medtl', *words])
     return values(['medtl', *words])[1:]
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-    said = str(error.args[0] if error.args else error)
+    said = str(error.args[0] if error.args else error).removeprefix('"').removesuffix('"')
     key = re.search(r"(\w+)\W+n?Did you mean \W?(\w+)\W? instead", said)
-    raise MedtlError(f'no config key {key[1]!r}; did you mean {key[2]!r}?' if key else said.strip('"\'')) from None
+    if key or ' ' not in said:                         # ml_collections names a key alone where it has no better idea
+      said = f'no config key {key[1]!r}; did you mean {key[2]!r}?' if key else f'no config key {said!r}; configs/base.py holds every key'
+    raise MedtlError(said) from None

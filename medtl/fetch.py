@@ -49,8 +49,9 @@ class Wanted:
     """Raise a MedtlError unless the checksums of the file at `path` are those that were asked for."""
     for kind, expected in (('sha256', self.sha256.lower()), ('md5', self.md5.lower())):
       if not getattr(found, kind).startswith(expected):
+        where = self.url or self.hint or self.purpose or 'from where it came'
         raise MedtlError(f'{path} ({path.stat().st_size} bytes) is damaged or another file: its {kind} is '
-                         f'{getattr(found, kind)}, expected {expected}; get it again: {self.url or self.hint}')
+                         f'{getattr(found, kind)}, expected {expected}; get it again: {where}')
 
 
 def cache_folder() -> Path:

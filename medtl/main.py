@@ -2,12 +2,14 @@
 
 verbs
   train      train, evaluate and report (the default); continues a run that was stopped; --folds: every fold, pooled out of fold
+  ablate     --sweep=experiments/x.py [--folds]: every variant that the file's sweep yields, compared pair by pair
   describe   what would move, what it costs, how long it takes; trains nothing
   evaluate   --workdir=RUN [--config.data.root=… --name=NAME]: predictions and report, also on another data set
   report     --workdir=RUN: write report.html again from the run folder alone
   predict    --workdir=RUN --images=FOLDER [--output=FILE.csv]: class probabilities of unlabelled pictures
 """
 
+import errno
 import os
 import shutil
 import subprocess
@@ -17,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-VERBS = ('train', 'describe', 'evaluate', 'report', 'predict')
+VERBS = ('train', 'ablate', 'describe', 'evaluate', 'report', 'predict')
 
 
 def quiet_cpu() -> None:
@@ -48,10 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     print(f'error: {error}', file=sys.stderr)
     return 1
   except OSError as error:
-    if error.errno != 28:              # ENOSPC
-      raise
+    full = error.errno == errno.ENOSPC
     print(f'error: no space left on the disk of {error.filename or "the run folder"}; make room and start the same command again: '
-          'the run continues', file=sys.stderr)
+          'the run continues' if full else f'error: {error.strerror}: {error.filename or error}', file=sys.stderr)
     return 1
   except Terminated as error:
     print(f'{error}; the state is saved: the same command continues', file=sys.stderr)
@@ -64,8 +65,9 @@ def _call(verb: str, argv: list[str]) -> int:
   import jax
   from absl import logging
 
-  from medtl import fetch, run, runfolder, study
+  from medtl import check, fetch, run, runfolder, study
   from medtl.log import console
+  from medtl.types import MedtlError
   logging.set_verbosity(logging.ERROR)               # orbax tells of every save
   if flags.offline:
     os.environ['MEDTL_OFFLINE'] = '1'
@@ -73,12 +75,17 @@ def _call(verb: str, argv: list[str]) -> int:
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   workdir = Path(flags.workdir) if flags.workdir else Path('runs') / runfolder.name(name, config)
   command = ' '.join(['python -m medtl.main', *([verb] if verb != 'train' else []), *argv])
+  if verb == 'predict' and not flags.images:
+    raise MedtlError('predict needs --images=FOLDER')
+  if verb == 'ablate' and not flags.sweep:
+    raise MedtlError('ablate needs --sweep=experiments/x.py')
   begin = time.time()
   call: dict[str, Callable[[], Any]] = {
     'train': lambda: (study.folds if flags.folds else run.train)(config, workdir, command),
+    'ablate': lambda: study.ablate(config, Path(flags.sweep), workdir, command, every_fold=flags.folds),
     'describe': lambda: run.explain(config, workdir),
-    'evaluate': lambda: run.evaluate_again(config, workdir, flags.name),
-    'report': lambda: runfolder.report(workdir, flags.name),
+    'evaluate': lambda: run.evaluate_again(config, workdir, check.name(flags.name)),
+    'report': lambda: runfolder.report(workdir, check.name(flags.name)),
     'predict': lambda: run.predict(config, workdir, Path(flags.images), Path(flags.output or workdir / 'predictions.csv')),
   }
   numbers = call[verb]()

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import models, runfolder, tree
+from medtl import models, runfolder, spec, tree
 from medtl.checkpoint import Checkpoints
 from medtl.fetch import digests
 from medtl.models import port, weights
@@ -22,6 +22,10 @@ def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset
   """Return (the net, now normalising its input, params, extra, facts of where they came from)."""
   example = jnp.zeros((1, *dataset.fetch(0).x.shape))
   begun = jax.device_get(jax.jit(lambda key: net.init(key, example, train=False))(jax.random.key(config.seed)))
+  paths = [port.bare(path) for path in tree.flatten(begun)]
+  for pattern in config.fresh:
+    if not any(spec.regex(pattern, 'config.fresh').fullmatch(path) for path in paths):
+      raise MedtlError(f'config.fresh {pattern!r} matches nothing; the paths begin {", ".join(paths[:6])}')
   if run is not None:
     arrived, facts = _from_run(begun, run, config.fresh)
   elif config.model.weights:
@@ -59,7 +63,7 @@ def _from_run(begun: Tree, run: Path, fresh: Sequence[str]) -> tuple[Tree, dict[
   found, expected = kept({'params': params, **extra}), kept(begun)
   words = tree.difference(found, expected)
   if words:
-    raise MedtlError(f'the run {run} holds another architecture:\n{words}')
+    raise MedtlError(f'the run {run} holds another architecture:\n{words}\nset config.model to that of its config.json')
   return tree.unflatten(found), {'name': str(run), 'note': 'the best checkpoint of this run', 'data': plan['data']['name'],
                                  'mean': plan['mean'], 'std': plan['std']}
 

@@ -52,6 +52,10 @@ def table(params: Tree, freeze: str, *, decay: float = 0.0, head_lr: float = 1.0
   """
   names = children(params)
   frozen = [(pattern, FROZEN) for call in spec.functions(freeze, language, given=('children',)) for pattern in call(names)]
+  for call in spec.chain(freeze):
+    if call.name == 'all_but' and not any(spec.regex(call.args[0], 'all_but').fullmatch(path) for path in tree.flatten(params)):
+      raise MedtlError(f'freeze {freeze!r}: all_but({call.args[0]!r}) matches nothing, so the whole backbone would be frozen; '
+                       "write 'depth(1.0)' if that is meant")
   given: Table = [(pattern, Rule(*rest)) for pattern, *rest in rules]
   generated: Table = [('head/.*/(kernel|embedding)', Rule(head_lr, decay)), ('head/.*', Rule(head_lr, 0.0))]
   for index, name in reversed(list(enumerate(names))):
@@ -63,7 +67,8 @@ def table(params: Tree, freeze: str, *, decay: float = 0.0, head_lr: float = 1.0
 
 def _needed(before: Table, generated: Table, paths: Sequence[str]) -> Table:
   """Return the generated rules that are the first match of some path: the user's own may leave none for them."""
-  left = [path for path in paths if not any(re.fullmatch(pattern, path) for pattern, _ in before)]
+  taken = [spec.regex(pattern, 'freeze') for pattern, _ in before]
+  left = [path for path in paths if not any(pattern.fullmatch(path) for pattern in taken)]
   kept: Table = []
   for pattern, rule in generated:
     rest = [path for path in left if not re.fullmatch(pattern, path)]

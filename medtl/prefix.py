@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from medtl import build, features, partition, spec
+from medtl import build, features, partition
 from medtl.build import Parts
 from medtl.fetch import cache_folder
-from medtl.types import Dataset, MedtlError, State
+from medtl.types import Dataset, State
 
 
 def first(parts: Parts, index: int) -> int:
@@ -20,8 +20,6 @@ def first(parts: Parts, index: int) -> int:
   config, phase = parts.config, parts.phases[index]
   wanted = {'auto': not parts.augment and phase.steps > build.epoch(parts), 'on': True, 'off': False,
             'head': phase.depth == len(partition.children(parts.params))}
-  if config.cache not in wanted:
-    raise MedtlError(f"config.cache is {config.cache!r}; {spec.nearest(config.cache, wanted)}")
   return phase.depth if wanted[config.cache] else 0
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, data, describe, disk, evaluate, log, loop, metrics, partition, prefix, runfolder
+from medtl import build, check, data, describe, disk, evaluate, log, loop, metrics, partition, prefix, runfolder
 from medtl.build import Parts
 from medtl.checkpoint import Checkpoints, Progress
 from medtl.data import stream
@@ -95,6 +95,8 @@ def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, An
   own = runfolder.config(workdir)
   task, params, extra, plan = trained(config, workdir)
   if own.data.to_dict() == config.data.to_dict():
+    if name != 'test':
+      raise MedtlError(f"--name={name} is for other data, and data are the run's own; give --config.data.root=OTHER, or leave it out")
     predictions(task, params, extra, data.load(**config.data.to_dict()), config, workdir)
     return runfolder.report(workdir)
   if name in ('val', 'test', 'train'):
@@ -103,6 +105,7 @@ def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, An
   if other.classes != tuple(plan['classes']):
     raise MedtlError(f'the run knows the classes {", ".join(plan["classes"])}; the other data has {", ".join(other.classes)}. '
                      'Set data.classes, or rename the folders')
+  check.shape(other.fetch(0).x.shape, plan['shape'])
   predictions(task, params, extra, {name: other}, config, workdir)
   return runfolder.report(workdir, name, dict(other.facts))
 
@@ -110,14 +113,17 @@ def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, An
 def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Path:
   """Write a csv with the class probabilities of every picture below `images`; return its path."""
   task, params, extra, plan = trained(config, workdir)
+  kept = {key: config.data[key] for key in ('exif', 'skip_unreadable') if key in config.data}
   pictures = data.load('folder.load', root=str(images), label='', channels=plan['shape'][-1], ops=config.data.ops,
-                       split={'by': 'none'})['test']
+                       split={'by': 'none'}, **kept)['test']
+  check.shape(pictures.fetch(0).x.shape, plan['shape'])
   found = evaluate.predict(jax.jit(task.measure), params, extra, build.once(pictures, config))
   head = ','.join(['file', 'predicted', *plan['classes']])
   lines = [','.join([f'"{file}"', plan['classes'][int(row.argmax())], *(f'{p:.6f}' for p in row)])
            for file, row in zip(pictures.table['file'], found.score, strict=True)]
   disk.write(output, '\n'.join([head, *lines]) + '\n')
-  write(f'{pictures.size} pictures: {output}')
+  skipped = pictures.facts['unreadable']
+  write(f'{pictures.size} pictures: {output}' + (f'; {len(skipped)} could not be read: {", ".join(skipped)}' if skipped else ''))
   return output
 
 

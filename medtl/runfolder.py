@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from medtl import disk, evaluate, log, tree
 from medtl.report import console, numbers, page
 from medtl.spec import nearest
-from medtl.types import MedtlError, Predictions, Table
+from medtl.types import MedtlError
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-learn', 'grain')
 
@@ -51,9 +51,12 @@ def _tuples(value: Any) -> Any:
 
 def claim(workdir: Path, config: ConfigDict) -> None:
   """Make the folder this config's, or check that it is; another config's folder is an error that says what differs."""
-  workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / 'config.json'
-  if not path.exists():
+  if workdir.is_file() or (workdir.is_dir() and not path.exists() and any(workdir.iterdir())):
+    raise MedtlError(f'{workdir} is no run folder and not empty; choose another --workdir, or leave it out')
+  workdir.mkdir(parents=True, exist_ok=True)
+  begun = (workdir / 'plan.json').exists() or any(workdir.glob('fold*/'))
+  if not (path.exists() and begun):                    # a command that failed before it began leaves its folder to the next
     disk.write(path, text(config))
     return
   old, new = (tree.flatten(json.loads(words)) for words in (path.read_text(), text(config)))
@@ -100,8 +103,12 @@ def load_config(words: str) -> ConfigDict:
   """Return the locked config that 'configs/x.py:variant' names."""
   path, _, variant = words.partition(':')
   if not Path(path).is_file():
-    raise MedtlError(f'no config {path!r}; {nearest(path, [str(other) for other in Path(path).parent.glob("[!_]*.py")])}')
-  found = runpy.run_path(path)['get_config']
+    others = [str(other) for other in Path(path).parent.glob('[!_]*.py') if other.stem != 'base']
+    raise MedtlError(f'no config {path!r}; {nearest(path, others)}')
+  try:
+    found = runpy.run_path(path)['get_config']
+  except (SyntaxError, ImportError, KeyError) as error:
+    raise MedtlError(f'{path} is no config: {type(error).__name__} {error}; expected a Python file with get_config()') from None
   if variant and not inspect.signature(found).parameters:
     raise MedtlError(f'{path} has no variants, found {variant!r}; leave it out')
   return (found(variant) if variant else found()).lock()
@@ -125,8 +132,9 @@ def report(workdir: Path, name: str = 'test', data: dict[str, Any] | None = None
   test, val = (evaluate.load(workdir / 'predictions' / f'{side}.npz') for side in (name, 'val'))
   predictions, tables = {'test': test.predictions, 'val': val.predictions}, {'test': test.table, 'val': val.table}
   found = numbers.summarise(predictions, tables, test.classes, plan['kind'], threshold=made.threshold, resamples=made.resamples)
-  found['comparison'] = [_beside(workdir, other, predictions, test.table, plan['kind'], made)
-                         for other, _ in made.compare] if name == 'test' else []
+  others = [(other, companion(workdir, other)) for other, _ in made.compare] if name == 'test' else []
+  found['comparison'] = [{'name': other, 'metrics': read(folder, 'numbers.json')['metrics'], 'difference': difference(workdir, folder)}
+                         for other, folder in others]
   facts: Any = {**_facts(workdir, made, plan, origin), 'data': data or plan['data'], 'comparison': found['comparison']}
   if name != 'test':
     facts['splits'] = {name: {'size': len(test.predictions.row), 'patients': found['patients'], 'hash': '', 'classes': {}}}
@@ -142,13 +150,21 @@ def companion(workdir: Path, name: str) -> Path:
   return workdir / 'compare' / name.replace(' ', '_')
 
 
-def _beside(workdir: Path, name: str, own: dict[str, Predictions], table: Table, kind: str, made: ConfigDict) -> dict[str, Any]:
-  """Return another run's metrics on the same test rows, and the paired difference this − that."""
-  other = companion(workdir, name)
-  test, val = (evaluate.load(other / 'predictions' / f'{side}.npz').predictions for side in ('test', 'val'))
-  return {'name': name, 'metrics': read(other, 'numbers.json')['metrics'],
-          'difference': numbers.compare(own['test'], test, table, kind, val=(own['val'], val), threshold=made.threshold,
-                                        resamples=made.resamples)}
+def difference(workdir: Path, other: Path) -> dict[str, Any]:
+  """Return {metric: interval} of this run − another on the same test rows, paired."""
+  made, kind = config(workdir), read(workdir, 'plan.json')['kind']
+  (val, test), (other_val, other_test) = ([evaluate.load(folder / 'predictions' / f'{side}.npz') for side in ('val', 'test')]
+                                          for folder in (workdir, other))
+  return numbers.compare(test.predictions, other_test.predictions, test.table, kind, val=(val.predictions, other_val.predictions),
+                         threshold=made.threshold, resamples=made.resamples)
+
+
+def row(workdir: Path, reference: Path) -> dict[str, Any]:
+  """Return one row of a study: name, metrics, the paired difference to the run `reference`, what was live, seconds."""
+  found, phase = read(workdir, 'numbers.json'), read(workdir, 'plan.json')['phases'][-1]
+  return {'name': workdir.name, **{name: found[name] for name in ('headline', 'images', 'patients', 'metrics')},
+          'difference': difference(workdir, reference), **{name: phase[name] for name in ('freeze', 'live', 'flops')},
+          'seconds': read(workdir, 'provenance.json')['seconds']}
 
 
 def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:
@@ -163,6 +179,8 @@ def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[s
   sentence = f'{made.model.name.partition(".")[2]} from {begin}, {trained} to tell {len(plan["classes"])} classes apart'
   warnings = [f'{len(data["leak"])} patients or equal pictures stand on two sides of the split, which was allowed: the numbers are '
               'too good.'] if data.get('leak') else []
+  if data.get('split_ignored'):
+    warnings.append("The source's own train, val and test were mixed and dealt anew; data.split.by='publisher' keeps them.")
   if data.get('unreadable'):
     named = ', '.join(map(str, data['unreadable'][:8]))
     warnings.append(f'{len(data["unreadable"])} pictures could not be read and were left out: {named}.')

@@ -66,9 +66,9 @@ def _call(node: ast.expr, text: str) -> Call:
 
 
 def public(module: ModuleType) -> dict[str, Callable]:
-  """Return the functions and classes that a module defines itself and does not hide."""
+  """Return the functions that a module defines itself and does not hide."""
   return {name: value for name, value in vars(module).items()
-          if callable(value) and not name.startswith('_') and getattr(value, '__module__', '') == module.__name__}
+          if inspect.isfunction(value) and not name.startswith('_') and getattr(value, '__module__', '') == module.__name__}
 
 
 def bind(function: Callable, call: Call, what: str = '', given: tuple[str, ...] = ()) -> inspect.BoundArguments:
@@ -82,14 +82,33 @@ def bind(function: Callable, call: Call, what: str = '', given: tuple[str, ...] 
       raise MedtlError(f'{where} has no key {name!r}; {nearest(name, known)}')
   left = signature.replace(parameters=[signature.parameters[name] for name in known])
   try:
-    return left.bind(*call.args, **call.kwargs)
+    bound = left.bind(*call.args, **call.kwargs)
   except TypeError as error:
-    raise MedtlError(f'{where}: {error}; expected {call.name}{left}') from None
+    raise MedtlError(f'{where}: {error}; expected {_short(call.name, left)}') from None
+  for name, value in bound.arguments.items():
+    _check_type(where, signature.parameters[name], value)
+  return bound
+
+
+def _short(name: str, signature: inspect.Signature) -> str:
+  """Return 'resize(size, order=1)': a signature without its types."""
+  words = [p.name if p.default is p.empty else f'{p.name}={p.default!r}' for p in signature.parameters.values()]
+  return f'{name}({", ".join(words)})'
+
+
+def _check_type(where: str, parameter: inspect.Parameter, value: Any) -> None:
+  """Raise where a number, a truth value or text stands for another of the three; 'false' in quotes would be true."""
+  kind = type(parameter.default) if parameter.annotation is parameter.empty else parameter.annotation
+  fits = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
+  if kind in fits and type(value) in fits and type(value) not in fits[kind]:
+    words = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'text, in quotes'}[kind]
+    raise MedtlError(f'{where}: {parameter.name} is {value!r}; expected {words}')
 
 
 def functions(text: str, module: ModuleType, given: tuple[str, ...] = ()) -> list[Callable]:
   """Return the chain's operations, arguments bound; each still takes `given`, by position or by name."""
-  known = public(module)
+  known = {name: function for name, function in public(module).items()
+           if tuple(inspect.signature(function).parameters)[:len(given)] == given}           # helpers of the module are no words
   bound = []
   for call in chain(text):
     if call.name not in known:
@@ -119,6 +138,14 @@ def one(text: str, module: ModuleType, given: tuple[str, ...] = ()) -> Callable:
   if len(bound) != 1:
     raise MedtlError(f'expected one operation, found {len(bound)} in {text!r}')
   return bound[0]
+
+
+def regex(pattern: str, what: str) -> re.Pattern:
+  """Return the compiled pattern; one that is no regex is an error that names it."""
+  try:
+    return re.compile(pattern)
+  except re.error as error:
+    raise MedtlError(f'{what} {pattern!r} is not a regex: {error}') from None
 
 
 def find(name: str, package: str) -> Callable:

@@ -1,14 +1,16 @@
-"""Many runs as one answer: the folds of one split, pooled out of fold."""
+"""Many runs as one answer: the folds of one split, pooled out of fold; the variants of one config, compared pair by pair."""
 
 import dataclasses
+import runpy
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, evaluate, log, run, runfolder
-from medtl.report import operating
+from medtl import build, disk, evaluate, log, run, runfolder
+from medtl.report import console, operating
 from medtl.types import MedtlError
 
 
@@ -32,6 +34,8 @@ def folds(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any
     evaluate.pooled([_saved(part, side, config) for part in parts], workdir / 'predictions' / f'{side}.npz')
   plan = runfolder.read(parts[0], 'plan.json')
   runfolder.write_json(workdir / 'plan.json', {**plan, 'folds': [runfolder.read(part, 'plan.json')['splits'] for part in parts]})
+  for name, changes in config.compare:
+    folds(build.changed(config, changes), runfolder.companion(workdir, name), command)
   seconds = sum(runfolder.read(part, 'provenance.json')['seconds'] for part in parts)
   runfolder.provenance(workdir, command, seconds, {'folds': count})
   return runfolder.report(workdir)
@@ -45,3 +49,26 @@ def _saved(part: Path, side: str, config: ConfigDict) -> evaluate.Saved:
     measures = {**found.predictions.measures, 'threshold': np.tile(cut, (len(found.predictions.row), 1))}
     return found._replace(predictions=dataclasses.replace(found.predictions, measures=measures))
   return found
+
+
+def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *, every_fold: bool = False) -> list[dict[str, Any]]:
+  """Return a row for each variant that `sweep` yields: its metrics, and their paired difference to the first variant's.
+
+  Each variant is a run folder `<workdir>/<name>`; those that are finished are only read. Writes ablation.json and ablation.csv.
+  """
+  variants = [(name, build.changed(config, changes)) for name, changes in _sweep(sweep)(config)]     # all are checked before one is trained
+  for name, variant in variants:
+    log.console.print(f'[bold]{name}[/bold]')
+    (folds if every_fold else run.train)(variant, workdir / name, command)
+  rows = [runfolder.row(workdir / name, workdir / variants[0][0]) for name, _ in variants]
+  runfolder.write_json(workdir / 'ablation.json', rows)
+  disk.write(workdir / 'ablation.csv', console.csv(rows))
+  log.console.print(console.table(rows))
+  return rows
+
+
+def _sweep(path: Path) -> Callable[[ConfigDict], Iterable[tuple[str, tuple]]]:
+  found = runpy.run_path(str(path)) if path.is_file() else {}
+  if 'sweep' not in found:
+    raise MedtlError(f'{path} holds no sweep(config); expected a file of experiments/ whose sweep yields (name, ((key, value), …))')
+  return found['sweep']

@@ -10,7 +10,8 @@ from medtl import partition
 from medtl.types import Batch, Logs, MedtlError, Task, Tree
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
-KINDS = ('multiclass', 'binary', 'multilabel', 'ordinal')
+DEFAULT = {'multiclass': 'softmax', 'binary': 'softmax', 'multilabel': 'sigmoid', 'ordinal': 'ordinal'}      # the loss of each kind
+KINDS = tuple(DEFAULT)
 
 
 def outputs(kind: str, classes: int) -> int:
@@ -52,7 +53,10 @@ def supervised(net: Any, loss: Loss, *, kind: str, live: Tree | None = None, fir
     if class_weights is None:
       return values
     weights = jnp.asarray(class_weights, jnp.float32)
-    return values * (weights[y] if y.ndim == 1 else jnp.sum(weights * y, -1) / jnp.maximum(1e-9, jnp.sum(y, -1)))
+    if y.ndim == 1:
+      return values * weights[y]
+    count = jnp.sum(y, -1)                             # an example without any label keeps its own weight
+    return values * jnp.where(count > 0, jnp.sum(weights * y, -1) / jnp.maximum(1e-9, count), 1.0)
 
   def mean_loss(params: Tree, extra: Tree, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Tree, Logs]]:
     with partition.frozen_norms(live):

@@ -1,12 +1,12 @@
 """Trees and paths: 'backbone/stage1/block0/conv1/kernel' -> leaf, values by regex, differences in words."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from medtl import spec
 from medtl.types import MedtlError, Tree
 
 Rules = Sequence[tuple[str, Any]]
@@ -46,7 +46,7 @@ def label(tree: Tree, rules: Rules, what: str = 'rule') -> Tree:
   >>> label({'a': {'kernel': 0, 'bias': 0}}, [('.*/bias', 'no decay'), ('.*', 'decay')])
   {'a': {'bias': 'no decay', 'kernel': 'decay'}}
   """
-  compiled = [(re.compile(pattern), value) for pattern, value in rules]
+  compiled = [(spec.regex(pattern, what), value) for pattern, value in rules]
   used = [False] * len(compiled)
 
   def value_of(keys: Sequence[Any], _: Any) -> Any:

@@ -8,7 +8,7 @@ import pytest
 import sklearn.metrics as reference
 
 from medtl import metrics
-from medtl.report import operating
+from medtl.report import curves, operating, threshold
 from medtl.report.interval import difference, intervals
 from medtl.types import MedtlError, Predictions
 from tests.test_metrics import case
@@ -135,13 +135,13 @@ def test_quick_enough():
 def test_curves_and_youden_equal_scikit_learn(ties):
   score, y = case(ties=ties)
   s, has = score[:, 1], y == 1
-  wrong, right, cut = operating.roc(s, has)
+  wrong, right, cut = curves.roc(s, has)
   expected = reference.roc_curve(has, s, drop_intermediate=False)
   chex.assert_trees_all_close((wrong, right, cut), expected)
-  recall, precision = operating.precision_recall(s, has)
+  recall, precision = curves.precision_recall(s, has)
   p, r, _ = reference.precision_recall_curve(has, s)
   chex.assert_trees_all_close((recall, precision), (r[:-1][::-1], p[:-1][::-1]))
-  margin = (s - operating.youden(s, has))[:, None]
+  margin = (s - threshold.youden(s, has))[:, None]
   best = float(metrics.sensitivity(margin, has[:, None]) + metrics.specificity(margin, has[:, None]) - 1)
   assert best == pytest.approx(np.max(expected[1] - expected[0]))
 

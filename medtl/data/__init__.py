@@ -1,5 +1,6 @@
 """Room 1: files → Dataset → Batch. `load` is its door: a source by name, operations, split and checks."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,19 +21,21 @@ def load(name: str, *, split: Mapping[str, Any], ops: str = '', skip_unreadable:
   picture as it is read. Up to `skip_unreadable` pictures that cannot be read are left out; `facts['unreadable']` lists them.
   `allow_leak` lets a patient or an equal picture stand on two sides; `facts['leak']` lists them. Pictures are kept decoded
   in the cache folder where they need at most `keep_gb` (10⁹ bytes), otherwise read anew each time. `facts` also gain
-  `ops`, `hash`, `shape`, `split` (its keys), `split_hash` and `patients` (0 where unknown).
+  `ops`, `hash`, `shape`, `split` (its keys), `split_hash`, `split_ignored` (the source has one of its own) and `patients` (0: unknown).
   """
   config = dict(source, name=name if '.' in name else f'{name}.load')
   function, keys = spec.component(config, 'medtl.data', 'data')
   spec.bind(splits.split, spec.Call('split', (), dict(split)), 'config.data.split', given=('table',))
   chain = spec.functions(ops, operations, given=('x',))
   everything = function(**keys)
+  everything = dataclasses.replace(everything, facts={'name': name.partition('.')[0], **everything.facts})
   _check_labels(everything)
   whole = decoded.prepare(everything, chain, dict(config, ops=ops), skip_unreadable=skip_unreadable, keep_gb=keep_gb)
   index = splits.split(whole.table, **split)
+  ignored = 'split' in whole.table and split['by'] in ('patient', 'image')
   leak = splits.check(whole.table, index, allow_leak)
   _check_classes(whole, index)
-  facts = dict(whole.facts, ops=ops, split=dict(split), split_hash=splits.split_hash(whole.table, index), leak=leak,
+  facts = dict(whole.facts, ops=ops, split=dict(split), split_hash=splits.split_hash(whole.table, index), leak=leak, split_ignored=ignored,
                patients=len(set(whole.table['patient'].tolist()) - {''}) if 'patient' in whole.table else 0)
   whole = Dataset(whole.fetch, whole.size, whole.classes, whole.table, facts)
   return {side: whole.subset(rows) for side, rows in index.items()}

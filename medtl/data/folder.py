@@ -39,8 +39,10 @@ def load(root: str, *, manifest: str = '', file: str = 'file', label: str | Sequ
   A picture whose EXIF asks to be turned is never turned silently: it stops the run, or is turned with `exif='apply'`.
   """
   folder = Path(root).expanduser()
+  if not root:
+    raise MedtlError('no folder of pictures was named; set data.root=FOLDER (--config.data.root=FOLDER)')
   if not folder.is_dir():
-    raise MedtlError(f'no folder {folder}; expected data.root to be a folder of pictures')
+    raise MedtlError(f'no folder {folder}; expected a folder of pictures')
   if channels not in (1, 3) or exif not in ('stop', 'apply'):
     raise MedtlError(f"folder: channels={channels}, exif={exif!r}; expected channels 1 or 3 and exif 'stop' or 'apply'")
   if manifest:
@@ -99,6 +101,11 @@ def _walk(folder: Path, label: str) -> tuple[dict[str, np.ndarray], list[str]]:
   if not paths:
     raise MedtlError(f'{folder} holds no pictures ({", ".join(SUFFIXES)})')
   names = [path.as_posix() for path in paths]
+  parents = {parent for path in paths for parent in path.parents}
+  empty = [path.relative_to(folder) for path in sorted(folder.rglob('*/')) if path.is_dir()]
+  empty = [path for path in empty if label and path not in parents and not any(part.startswith('.') for part in path.parts)]
+  if empty:
+    raise MedtlError(f'{len(empty)} folders hold no pictures ({", ".join(SUFFIXES)}), first {empty[0]}; expected none: fill or remove them')
   if not label:
     return {'y': np.full(len(names), '')}, names
   sided = [len(path.parts) > 2 and path.parts[0].lower() in SIDES for path in paths]
@@ -120,9 +127,14 @@ def _manifest(path: Path, file: str, label: str | Sequence[str], patient: str,
   """Return (table with y and all other columns, names)."""
   if not path.is_file():
     raise MedtlError(f'no manifest {path}; expected a csv with a header line')
-  with open(path, newline='', encoding='utf-8-sig') as lines:
-    rows = list(csv.DictReader(lines))
-  known = list(rows[0]) if rows else []
+  try:
+    with open(path, newline='', encoding='utf-8-sig') as lines:
+      rows = list(csv.DictReader(lines))
+  except UnicodeDecodeError as error:
+    raise MedtlError(f'{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8') from None
+  if not rows:
+    raise MedtlError(f'{path} has no rows; expected a header line and a line for each picture')
+  known = list(rows[0])
   labels = ([label] if label else []) if isinstance(label, str) else list(label)
   for name in (file, *labels, *filter(None, (patient, partition))):
     if name not in known:
@@ -161,6 +173,9 @@ def _labels(raw: np.ndarray, label: str | Sequence[str], classes: tuple[str, ...
     return classes, np.full(len(raw), -1, np.int32)
   if raw.ndim == 2:
     return _many(raw, tuple(label), classes, names)
+  blank = [name for name, word in zip(names, raw, strict=True) if not word]
+  if blank:
+    raise MedtlError(f"{len(blank)} pictures have no label, first {blank[0]}; fill them in, or set data.label='' to predict")
   known = classes or tuple(sorted(set(raw.tolist()), key=lambda name: (int(name) if name.isdigit() else -1, name)))
   if len(known) < 2:
     raise MedtlError(f'found one class only ({known[0]!r}); expected a folder or label for each of two or more, '

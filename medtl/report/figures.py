@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medtl import metrics
-from medtl.report import operating
+from medtl.report import curves, operating
 from medtl.report.numbers import LABELS
 from medtl.types import Predictions
 
@@ -37,7 +37,7 @@ def roc(test: Predictions, cut: np.ndarray, kind: str, classes: Sequence[str]) -
     axes.plot([0, 1], [0, 1], **DIAGONAL)
     for style, has, s, point, area, name in zip(_styles(), metrics.truth(score, y).T, score.T, points, areas,
                                                 classes[-score.shape[1]:], strict=False):
-      wrong, right, _ = operating.roc(s, has)
+      wrong, right, _ = curves.roc(s, has)
       axes.plot(wrong, right, label=f'{name}  {area:.3f}', drawstyle='steps-post', **style)
       axes.plot(*point, color=style['color'], **DOT)
     _unit(axes, '1 − specificity', 'Sensitivity')
@@ -54,7 +54,7 @@ def precision_recall(test: Predictions, cut: np.ndarray, kind: str, classes: Seq
     for style, has, said, s, area, name in zip(_styles(), truth.T, found.T, score.T, areas, classes[-score.shape[1]:],
                                                strict=False):
       axes.axhline(has.mean(), color=style['color'], linewidth=0.8, linestyle=(0, (1, 3)))
-      recall, precision = operating.precision_recall(s, has)
+      recall, precision = curves.precision_recall(s, has)
       axes.plot(recall, precision, label=f'{name}  {area:.3f}', **style)
       if said.any() and has.any():
         axes.plot((has & said).sum() / has.sum(), has[said].mean(), color=style['color'], **DOT)

@@ -1,0 +1,90 @@
+"""What a config and its data must promise before anything is computed: a mistake found after an hour of training costs an hour."""
+
+import re
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from medtl import metrics, spec, tasks
+from medtl.report import threshold
+from medtl.types import Dataset, MedtlError
+
+CACHES = ('auto', 'head', 'on', 'off')
+# (what a value must be, in words, and as a function)
+NUMBERS = {
+  'batch': ('at least 1', lambda v: v >= 1), 'accumulate': ('at least 1', lambda v: v >= 1), 'resamples': ('at least 1', lambda v: v >= 1),
+  'workers': ('0 or more', lambda v: v >= 0), 'patience': ('0 (never) or more', lambda v: v >= 0), 'lr': ('above 0', lambda v: v > 0),
+  'head_lr': ('above 0', lambda v: v > 0), 'lr_decay': ('above 0 and at most 1', lambda v: 0 < v <= 1),
+  'decay': ('0 or more', lambda v: v >= 0),
+  'clip': ('0 (off) or more', lambda v: v >= 0), 'ema': ('0 (off) or more, below 1', lambda v: 0 <= v < 1),
+}
+# losses that would leave a class or a label unlearned in a task of that kind
+UNFIT = {'multiclass': ('sigmoid', 'ordinal'), 'binary': ('sigmoid', 'ordinal'), 'multilabel': ('softmax', 'focal', 'ordinal'),
+         'ordinal': ('softmax', 'sigmoid', 'focal', 'mse')}
+
+
+def config(given: ConfigDict) -> None:
+  """Raise a MedtlError for the first key whose value cannot work, whatever the data are."""
+  for name, (words, right) in NUMBERS.items():
+    if not right(given[name]):
+      raise MedtlError(f'config.{name} is {given[name]}; expected a number {words}')
+  for name, known in (('cache', CACHES), ('sampling', ('', 'balanced')), ('class_weights', ('', 'balanced')),
+                      ('dtype', ('float32', 'bfloat16'))):
+    if given[name] not in known:
+      raise MedtlError(f'config.{name} is {given[name]!r}; {spec.nearest(given[name], [repr(word) for word in known])}')
+  _tuple_of(given.phases, 'phases', "(freeze, duration), for instance (('depth(1.0)', '3 epochs'),)", (str, (str, int)), least=1)
+  _tuple_of(given.rules, 'rules', "(regex, learning-rate factor, weight decay), for instance (('.*/bias', 1.0, 0.0),)",
+            (str, (int, float), (int, float)))
+  for pattern, *_ in given.rules:
+    spec.regex(pattern, 'config.rules')
+  if any(value <= 0 for value in given.std):
+    raise MedtlError(f'config.std is {tuple(given.std)}; expected numbers above 0, or () for those of the checkpoint or the data')
+  spec.steps(given.every, examples=1, batch=1, total=1)
+  spec.one(given.threshold, threshold, given=('score', 'has'))
+  _task(given)
+
+
+def _tuple_of(value: Any, name: str, words: str, kinds: tuple, least: int = 0) -> None:
+  fits = isinstance(value, tuple | list) and len(value) >= least and all(
+    isinstance(entry, tuple | list) and len(entry) == len(kinds) and all(map(isinstance, entry, kinds)) for entry in value)
+  if not fits:
+    raise MedtlError(f'config.{name} is {value!r}; expected a tuple{" of at least one" if least else ""} of {words}')
+
+
+def _task(given: ConfigDict) -> None:
+  kind = given.task.kind
+  for key in given.task:
+    if key not in ('kind', 'loss'):
+      raise MedtlError(f'config.task has no key {key!r}; {spec.nearest(key, ("kind", "loss"))}')
+  tasks.outputs(kind, 2)
+  loss = spec.chain(given.task.loss)
+  if loss and loss[0].name in UNFIT[kind]:
+    raise MedtlError(f'the loss {loss[0].name!r} cannot learn a task of kind {kind!r}; '
+                     + (f'set task.kind={loss[0].name!r} or ' if loss[0].name in tasks.KINDS else '')
+                     + f"choose a loss for {kind}, such as {tasks.DEFAULT[kind]!r}")
+  names = metrics.monitor(np.eye(2, dtype=np.float32), np.eye(2) if kind == 'multilabel' else np.arange(2), kind)
+  metrics.chosen(dict.fromkeys([*names, 'loss'], 0.0), given.monitor)
+
+
+def labels(given: ConfigDict, dataset: Dataset) -> None:
+  """Raise a MedtlError where the labels are not of the task's kind."""
+  many, kind = np.ndim(dataset.table['y']) == 2, given.task.kind
+  if many != (kind == 'multilabel'):
+    raise MedtlError(f'the data have {"several labels" if many else "one class"} an example, but task.kind is {kind!r}; '
+                     + ("set task.kind='multilabel' and task.loss='sigmoid'" if many else 'choose multiclass, binary or ordinal'))
+
+
+def shape(found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+  """Raise a MedtlError where other pictures are not of the shape [*s, c] that a run was trained on."""
+  if tuple(found) != tuple(expected):
+    size, channels = ', '.join(map(str, expected[:-1])), expected[-1]
+    raise MedtlError(f'the run was trained on pictures of {tuple(expected)}, found {tuple(found)}; '
+                     f"set data.ops='resize({size})'" + (f' and data.channels={channels}' if found[-1] != channels else ''))
+
+
+def name(word: str) -> str:
+  """Return the name of a set of predictions, which becomes part of file names; other signs than letters, digits, _ . - are an error."""
+  if not re.fullmatch(r'\w[\w.-]*', word):
+    raise MedtlError(f'--name={word!r} becomes part of file names; expected letters, digits, _ . and -')
+  return word
