@@ -177,6 +177,21 @@ def test_wrong_keys_say_what_is_right(classes, keys, words):
     folder.load(str(classes), **keys)
 
 
+def test_what_a_folder_or_manifest_lacks_is_said(tmp_path, classes):
+  (classes / 'empty').mkdir()
+  with pytest.raises(MedtlError, match=r'1 folders hold no pictures .*, first empty; expected none'):
+    folder.load(str(classes))
+  assert folder.load(str(classes), label='').size == 4
+  with pytest.raises(MedtlError, match=r'no folder of pictures was named; set data.root=FOLDER'):
+    folder.load('')
+  for text, said in ((b'file,label\n', 'has no rows; expected a header line and a line for each picture'),
+                     ('file,label\nsick/b.png,k\u00e4lte\n'.encode('latin-1'), 'is not UTF-8 .*; save it as UTF-8'),
+                     (b'file,label\nsick/b.png,A\nwell/d.bmp,B\nwell/c.TIFF,\n', '1 pictures have no label, first well/c.TIFF')):
+    (classes / 'labels.csv').write_bytes(text)
+    with pytest.raises(MedtlError, match=said):
+      folder.load(str(classes), manifest='labels.csv')
+
+
 def test_wrong_folders_say_what_is_right(tmp_path):
   with pytest.raises(MedtlError, match='no folder'):
     folder.load(str(tmp_path / 'gone'))

@@ -179,3 +179,12 @@ def test_flops_fall_with_depth(net, variables, batch, keys):
 
 def test_freeze_language_is_the_module():
   assert set(spec.public(freeze)) == {'none', 'depth', 'match', 'all_but', 'all_but_norms', 'all_but_biases'}
+
+
+@pytest.mark.parametrize('text, said', [
+  ('all_but("nothing")', r"all_but\('nothing'\) matches nothing, so the whole backbone would be frozen"),
+  ('match("no(")', r"freeze 'no\(' is not a regex"),
+])
+def test_patterns_that_cannot_be_meant(variables, text, said):
+  with pytest.raises(MedtlError, match=said):
+    partition.table(variables[0], text)

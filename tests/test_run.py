@@ -62,6 +62,43 @@ def test_the_folder_of_another_config_is_refused(done, capsys):
   assert 'lr: 0.001 there, 0.5 asked for' in capsys.readouterr().err
 
 
+def test_a_command_that_failed_leaves_its_folder_to_the_next(tmp_path, capsys):
+  words = [f'--config={ROOT}/tests/tiny.py', f'--workdir={tmp_path}/run', '--config.data.sizee=3']
+  assert main.main(words) == 1 and "has no key 'sizee'; did you mean 'size'" in capsys.readouterr().err
+  assert main.main([*words[:2], '--config.lr=-1.0']) == 1
+  assert 'config.lr is -1.0' in capsys.readouterr().err               # and not: the run folder of another config
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'mine' / 'thesis.txt').write_text('x')
+  assert main.main([words[0], f'--workdir={tmp_path}/mine']) == 1
+  assert 'is no run folder and not empty' in capsys.readouterr().err
+
+
+def test_what_a_verb_does_not_heed_it_refuses(done, tmp_path, capsys):
+  for words, said in ((['report', '--config.threshold=youden'], "report takes no --config.threshold: the run's own config decides"),
+                      (['evaluate', '--config.lr=5.0'], 'evaluate takes no --config.lr'),
+                      (['evaluate', '--name=foo'], '--name=foo is for other data'),
+                      (['evaluate', '--name=../foo'], 'becomes part of file names'),
+                      (['predict'], 'predict needs --images=FOLDER')):
+    assert main.main([*words, f'--workdir={done}']) == 1
+    assert said in capsys.readouterr().err
+  assert not (done / 'report-foo.html').exists()
+
+
+def test_pictures_of_another_size_are_refused(done, tmp_path, capsys):
+  Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / 'a.png')
+  assert main.main(['predict', f'--workdir={done}', f'--images={tmp_path}']) == 1
+  assert "found (40, 40, 1); set data.ops='resize(32, 32)'" in capsys.readouterr().err
+
+
+def test_predict_leaves_out_what_cannot_be_read_when_it_is_told_to(done, tmp_path, capsys):
+  pictures(tmp_path / 'in', labelled=False)
+  (tmp_path / 'in' / 'broken.png').write_bytes(b'no picture')
+  words = ['predict', f'--workdir={done}', f'--images={tmp_path}/in', f'--output={tmp_path}/out.csv']
+  assert main.main(words) == 1 and 'set data.skip_unreadable=1' in capsys.readouterr().err
+  assert main.main([*words, '--config.data.skip_unreadable=1']) == 0
+  assert '8 pictures' in (said := capsys.readouterr().out) and '1 could not be read: broken.png' in said
+
+
 def test_report_is_written_again_from_the_folder_alone(done, capsys):
   before = json.loads((done / 'numbers.json').read_text())
   (done / 'report.html').unlink()

@@ -9,7 +9,7 @@ import pytest
 
 from medtl import losses, optimizer, partition, step, tasks
 from medtl.models import Net
-from medtl.types import MedtlError, State
+from medtl.types import Batch, MedtlError, State
 from tests.conftest import Toy, ToyHead
 
 
@@ -62,6 +62,17 @@ def test_class_weights_weigh(plain, batch):
   only = batch._replace(mask=batch.y == 1)
   (_, plainly), (_, doubled) = run(*plain, only), run(*plain, only, class_weights=(1.0, 2.0, 1.0))
   assert np.isclose(doubled['loss'], 2 * plainly['loss'], rtol=1e-6)
+
+
+def test_an_example_without_any_label_keeps_its_weight():
+  class Outputs:
+    apply = staticmethod(lambda variables, x, **_: (x, {}))
+  x, y = jnp.array([[3.0, -1.0], [0.5, 2.0]]), jnp.array([[0.0, 0.0], [1.0, 0.0]])
+  task = tasks.supervised(Outputs, losses.sigmoid, kind='multilabel', live={'head': {'a': True}}, class_weights=(0.5, 1.5))
+  batch = Batch(x, y, jnp.ones(2, bool), jnp.arange(2))
+  value, _ = task.loss({'head': {'a': x}}, {}, batch, jax.random.key(0))
+  each = losses.sigmoid(x, y)
+  assert float(value) == pytest.approx(float(each[0] + 0.5 * each[1]) / 2)
 
 
 def test_augmentation_sees_another_key_each_step(plain, batch):
