@@ -138,13 +138,14 @@ def phases(config: ConfigDict, params: Tree, examples: int) -> list[Phase]:
   total = sum(steps)
   count = lambda duration: spec.steps(duration, examples, config.batch, total)   # noqa: E731
   factor = spec.one(config.schedule, schedule, given=('total', 'steps'))(total, count)
+  factors = np.asarray(jax.vmap(factor)(jnp.arange(total)))
   direction = spec.one(config.optimizer, optimizer, given=('decay',))
   shapes = jax.eval_shape(lambda: params)
   found: list[Phase] = []
   before = None
   for index, (freeze, _) in enumerate(config.phases):
     rules = partition.table(shapes, freeze, decay=config.decay, head_lr=config.head_lr, lr_decay=config.lr_decay, rules=config.rules)
-    made = partition.partition(shapes, rules, direction=direction, lr=config.lr, schedule=factor, clip=config.clip,
+    made = partition.partition(shapes, rules, direction=direction, lr=config.lr, factors=factors, clip=config.clip,
                                ema=config.ema, phase=index, before=before)
     before = made.labels
     found.append(Phase(freeze, steps[index], made, partition.frozen_depth(made.live)))

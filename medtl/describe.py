@@ -58,7 +58,7 @@ def predict(parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], An
     speed, children = found[index]['flops'] / one, 0.0
     if first:
       speed, seconds = _children(parts, first)
-      children = seconds * (size['train'] + size['val'])
+      children = seconds * sum(size.values())
     looks = math.ceil(steps / build.period(parts)) * size['val'] * _evaluation(parts, index, first) / speed
     seconds = once + children + one * steps + looks
     total += seconds

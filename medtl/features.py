@@ -15,38 +15,34 @@ from medtl.disk import require_space, whole
 from medtl.types import Batch, Dataset, Example, Tree
 
 
-def fingerprint(params: Tree, statistics: Tree, dataset: Dataset, **facts: Any) -> str:
-  """Return the name of a cache: a hash of the prefix's parameters and statistics, of the data, and of what else `facts` says."""
-  digest = hashlib.sha256(json.dumps({**facts, 'data': dataset.facts.get('hash', ''), 'ops': dataset.facts.get('ops', '')},
-                                     sort_keys=True, default=str).encode())
-  digest.update(np.asarray(dataset.table['row']).tobytes())
-  for path, leaf in sorted(tree.flatten({'params': params, 'statistics': statistics}).items()):
-    digest.update(path.encode() + np.ascontiguousarray(leaf).tobytes())
-  return digest.hexdigest()[:32]
+def digest(variables: Tree, children: Iterable[str]) -> str:
+  """Return a hash of the children's leaves in every collection of `variables`: parameters and statistics."""
+  found, wanted = hashlib.sha256(), set(children)
+  for path, leaf in sorted(tree.flatten(variables).items()):
+    where = path.split('/')                              # collection, backbone, child, …
+    if where[1] == 'backbone' and where[2] in wanted:
+      found.update(path.encode() + np.ascontiguousarray(leaf).tobytes())
+  return found.hexdigest()
 
 
-def prefix(variables: Tree, children: Iterable[str]) -> Tree:
-  """Return the part of a collection that belongs to the given children of the backbone."""
-  wanted = set(children)
-  return {name: value for name, value in variables.get('backbone', {}).items() if name in wanted}
+def fingerprint(digests: Iterable[str], dataset: Dataset, **facts: Any) -> str:
+  """Return the name of a cache: a hash of the children's digests, of the data, and of what else `facts` says."""
+  told = {**facts, 'children': list(digests), 'data': dataset.facts.get('hash', ''), 'ops': dataset.facts.get('ops', '')}
+  whole = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
+  whole.update(np.asarray(dataset.table['row']).tobytes())
+  return whole.hexdigest()[:32]
 
 
-def cached(apply: Callable[[Any], jax.Array], dataset: Dataset, batches: Iterable[Batch], path: Path) -> tuple[Dataset, bool]:
-  """Return the data set whose pictures are `apply(x)`, memory-mapped from `path`, and whether it was there already.
-
-  `batches` are the data set's, in order; rows, labels and table stay what they are.
-  """
-  found = path.exists()
-  if not found:
-    _write(apply, dataset.size, batches, path)
-  os.utime(path)                                       # the oldest by use goes first when the folder is full
-  values = np.load(path, mmap_mode='r')
-  labels, rows = dataset.table['y'], dataset.table['row']
-  return Dataset(lambda i: Example(np.asarray(values[i]), labels[i], int(rows[i])), dataset.size, dataset.classes,
-                 dataset.table, dataset.facts), found
+def kept(dataset: Dataset, path: Path) -> Dataset:
+  """Return the data set whose pictures are the activations in `path`, memory-mapped; rows, labels and table stay what they are."""
+  os.utime(path)                                         # the oldest by use goes first when the folder is full
+  values, labels, rows = np.load(path, mmap_mode='r'), dataset.table['y'], dataset.table['row']
+  return Dataset(lambda i: Example(np.asarray(values[i]), labels[i], int(rows[i])), dataset.size, dataset.classes, dataset.table,
+                 dataset.facts)
 
 
-def _write(apply: Callable[[Any], jax.Array], size: int, batches: Iterable[Batch], path: Path) -> None:
+def compute(apply: Callable[[Any], jax.Array], size: int, batches: Iterable[Batch], path: Path) -> None:
+  """Write apply(x) of `size` examples, which `batches` hold in order, to `path`; whole, or not at all."""
   done, values = 0, None
   with whole(path) as aside:
     for batch in batches:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing
 import optax
 
 from medtl import freeze as language
@@ -101,11 +103,11 @@ def _name(rule: Rule | None, phase: int | str) -> str:
 
 
 def partition(params: Tree, rules: Table, *, direction: Callable[[float], optax.GradientTransformation], lr: float,
-              schedule: Callable[[jax.Array], jax.Array], clip: float = 0.0, ema: float = 0.0, phase: int = 0,
+              factors: np.typing.ArrayLike = (1.0,), clip: float = 0.0, ema: float = 0.0, phase: int = 0,
               before: Tree | None = None) -> Partition:
   """Return the partition of `params` (arrays or shapes) by the table.
 
-  `direction` maps a weight decay to the optimizer's direction (adamw, sgd). The rate is lr · rule.lr · schedule(step) with the run's own
+  `direction` maps a weight decay to the optimizer's direction (adamw, sgd). The rate is lr · rule.lr · factors[step] with the run's own
   step, never a group's count. `clip` bounds the global norm of the live gradients (0: off), `ema` > 0 keeps an average of the live leaves.
   """
   labels = label(params, rules, phase, before)
@@ -115,20 +117,30 @@ def partition(params: Tree, rules: Table, *, direction: Callable[[float], optax.
   groups: dict[str, optax.GradientTransformation] = {'frozen': optax.set_to_zero()}
   for name in sorted(set(jax.tree.leaves(labels)) - {'frozen'}):
     rate, decay = (float(word) for word in re.findall(r'(?:lr|decay) (\S+)', name))
-    parts = [direction(decay), scale(lr * rate, schedule), *([average(ema)] if ema else [])]
-    groups[name] = optax.chain(*parts)
-  tx = optax.multi_transform(groups, labels)
-  if clip:
-    tx = optax.chain(optax.masked(optax.clip_by_global_norm(clip), live), tx)
-  return Partition(rules, labels, live, optax.with_extra_args_support(tx))
+    groups[name] = optax.chain(direction(decay), optax.scale(-lr * rate))
+  parts = [optax.masked(optax.clip_by_global_norm(clip), live)] if clip else []
+  parts += [optax.multi_transform(groups, labels), follow(factors)]
+  parts += [optax.masked(average(ema), live)] if ema else []
+  return Partition(rules, labels, live, optax.with_extra_args_support(optax.chain(*parts)))
 
 
-def scale(lr: float, schedule: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformationExtraArgs:
-  """Return a transformation that multiplies by −lr · schedule(step), the step given by the caller."""
-  def update(updates: Tree, state: Any, params: Tree = None, *, step: jax.Array, **_: Any) -> tuple[Tree, Any]:
-    factor = -lr * schedule(step)
+class Follow(NamedTuple):
+  """State of `follow`."""
+  factors: jax.Array
+
+
+def follow(factors: np.typing.ArrayLike) -> optax.GradientTransformationExtraArgs:
+  """Return a transformation that multiplies by factors[step], the step given by the caller; the last factor holds on.
+
+  The schedule is data, not program: folds that differ by some steps run one compiled program. Hence the table's length, a power of two.
+  """
+  values = np.asarray(factors, np.float32)
+  values = np.pad(values, (0, (1 << max(6, (len(values) - 1).bit_length())) - len(values)), mode='edge')
+
+  def update(updates: Tree, state: Follow, params: Tree = None, *, step: jax.Array, **_: Any) -> tuple[Tree, Follow]:
+    factor = state.factors[jnp.minimum(step, len(values) - 1)]
     return jax.tree.map(lambda u: (u * factor).astype(u.dtype), updates), state
-  return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+  return optax.GradientTransformationExtraArgs(lambda params: Follow(jnp.asarray(values)), update)
 
 
 class Average(NamedTuple):

@@ -2,13 +2,16 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from medtl import build, features, partition
 from medtl.build import Parts
 from medtl.fetch import cache_folder
-from medtl.types import Dataset, State
+from medtl.types import Dataset, Tree
 
 
 def first(parts: Parts, index: int) -> int:
@@ -23,29 +26,53 @@ def first(parts: Parts, index: int) -> int:
   return phase.depth if wanted[config.cache] else 0
 
 
-def boundary(parts: Parts, index: int, state: State, write: Callable[[str], Any]) -> tuple[Dataset, Dataset]:
-  """Return (train, val) of a phase: pictures, or activations of the children below `first`, computed once and kept."""
-  sides, depth = [parts.data['train'], parts.data['val']], first(parts, index)
+def boundary(parts: Parts, index: int, params: Tree, extra: Tree, write: Callable[[str], Any] = lambda _: None) -> dict[str, Dataset]:
+  """Return the sides of a phase: pictures, or activations of the children below `first`, computed once and kept.
+
+  They are computed for all sides together, so that every fold of a split, and every depth above, starts from the same files.
+  """
+  depth = first(parts, index)
   if not depth:
-    return sides[0], sides[1]
+    return parts.data
   depths = sorted({below for later in range(index, len(parts.phases)) if 0 < (below := first(parts, later)) <= depth})
-  begin, computed = time.time(), 0
-  for start, last in zip([0, *depths], depths, strict=False):      # shallow ones first: later phases need them, deeper ones start there
-    for place, dataset in enumerate(sides):
-      sides[place], found = _cached(parts, state, dataset, start, last)
-      computed += not found
+  begin, computed, whole = time.time(), 0, joined(parts.data)
+  paths = _paths(parts, {'batch_stats': {}, 'params': params, **extra}, whole)
+  found = whole
+  for last in depths:                                    # shallow ones first: later phases need them, deeper ones start there
+    found, known = _cached(parts, {'params': params, **extra}, whole, paths, last)
+    computed += not known
   how = f'computed once in {time.time() - begin:.0f} s' if computed else 'in the cache: nothing was computed'
   write(f'phase {index + 1}: activations of the {depth} frozen children are {how}'
         + ('; this phase sees the pictures without augmentation' if parts.augment else ''))
-  return sides[0], sides[1]
+  return {side: found.subset(np.searchsorted(whole.table['row'], dataset.table['row'])) for side, dataset in parts.data.items()}
 
 
-def _cached(parts: Parts, state: State, dataset: Dataset, start: int, last: int) -> tuple[Dataset, bool]:
-  """Return the data set of the activations [0, last), made from that of [0, start), and whether it was there already."""
-  variables = {'batch_stats': {}, 'params': state.params, **state.extra}
-  names = partition.children(state.params)
-  names = [*names, 'norm'] if last == len(names) else names[:last]
-  params, statistics = (features.prefix(variables[name], names) for name in ('params', 'batch_stats'))
-  name = features.fingerprint(params, statistics, dataset, depth=last, dtype=parts.config.dtype, net=repr(parts.net))
-  path = cache_folder() / 'features' / f'{name}.npy'
-  return features.cached(functools.partial(parts.features(start, last), variables), dataset, build.once(dataset, parts.config), path)
+def joined(sides: Mapping[str, Dataset]) -> Dataset:
+  """Return one data set of all sides, in the order of their rows."""
+  parts = list(sides.values())
+  rows = np.concatenate([part.table['row'] for part in parts])
+  order = np.argsort(rows)
+  which = np.repeat(np.arange(len(parts)), [part.size for part in parts])[order]
+  local = np.concatenate([np.arange(part.size) for part in parts])[order]
+  table = {name: np.concatenate([part.table[name] for part in parts])[order] for name in parts[0].table}
+  return Dataset(lambda i: parts[which[i]].fetch(int(local[i])), len(rows), parts[0].classes, table, parts[0].facts)
+
+
+def _paths(parts: Parts, variables: Tree, whole: Dataset) -> list[Path]:
+  """Return the cache file of each depth: [i] holds what children 0 … i made."""
+  names = partition.children(parts.params)
+  digests = [features.digest(variables, [name] if name != names[-1] else [name, 'norm']) for name in names]
+  net = repr((parts.net.backbone, parts.net.mean, parts.net.std))
+  return [cache_folder() / 'features' / f'{features.fingerprint(digests[:last], whole, dtype=parts.config.dtype, net=net)}.npy'
+          for last in range(1, len(names) + 1)]
+
+
+def _cached(parts: Parts, variables: Tree, whole: Dataset, paths: Sequence[Path], last: int) -> tuple[Dataset, bool]:
+  """Return the activations of children [0, last), begun at the deepest that are kept, and whether they were there already."""
+  start = next((depth for depth in range(last, 0, -1) if paths[depth - 1].exists()), 0)
+  below = features.kept(whole, paths[start - 1]) if start else whole
+  if start == last:
+    return below, True
+  apply = functools.partial(parts.features(start, last), variables)
+  features.compute(apply, whole.size, build.once(below, parts.config), paths[last - 1])
+  return features.kept(whole, paths[last - 1]), False

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,9 @@ def train(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any
     progress = checkpoints.progress('latest')
   finally:
     checkpoints.close()
-  predictions(parts.task(0), params, extra, parts.data, config, workdir)
+  phase = progress.best_phase
+  sides = prefix.boundary(parts, phase, params, extra)
+  predictions(parts.task(phase, prefix.first(parts, phase)), params, extra, parts.data, config, workdir, sides)
   runfolder.provenance(workdir, command, time.time() - begin, {'best_step': progress.best_step, 'best': progress.best})
   return runfolder.report(workdir)
 
@@ -70,12 +72,13 @@ def source(config: ConfigDict, workdir: Path, command: str) -> Path | None:
   return folder
 
 
-def predictions(task: Task, params: Tree, extra: Tree, sides: dict[str, Dataset], config: ConfigDict, workdir: Path) -> None:
-  """Predict every side but train and keep it in predictions/<side>.npz."""
+def predictions(task: Task, params: Tree, extra: Tree, sides: Mapping[str, Dataset], config: ConfigDict, workdir: Path,
+                inputs: Mapping[str, Dataset] | None = None) -> None:
+  """Predict every side but train, from `inputs` where these are not the pictures, and keep it in predictions/<side>.npz."""
   measure = jax.jit(task.measure)
   for name, dataset in sides.items():
     if name != 'train':
-      found = evaluate.predict(measure, params, extra, build.once(dataset, config))
+      found = evaluate.predict(measure, params, extra, build.once((inputs or sides)[name], config))
       shown = [mistake['index'] for mistake in numbers.worst(found, config.task.kind)]
       evaluate.save(workdir / 'predictions' / f'{name}.npz', found, dataset, shown)
 
@@ -166,11 +169,11 @@ def enter(parts: Parts, state: State, progress: Progress) -> State:
 def _phase(parts: Parts, state: State, progress: Progress, checkpoints: Checkpoints, writer: log.Writer) -> State:
   phase, config = parts.phases[progress.phase], parts.config
   until = progress.phase_start + phase.steps
-  train_set, val_set = prefix.boundary(parts, progress.phase, state, write)
+  sides = prefix.boundary(parts, progress.phase, state.params, state.extra, write)
   first = prefix.first(parts, progress.phase)
   name = f'phase {progress.phase + 1}/{len(parts.phases)} {phase.freeze}'
   with log.Bar(name, phase.steps, int(state.step) - progress.phase_start) as bar:
-    look = functools.partial(_validate, parts, progress, checkpoints, writer, until, val_set,
+    look = functools.partial(_validate, parts, progress, checkpoints, writer, until, sides['val'],
                              jax.jit(parts.task(progress.phase, first).measure), bar.note)
 
     def note(step: int, values: dict[str, float]) -> None:
@@ -181,9 +184,9 @@ def _phase(parts: Parts, state: State, progress: Progress, checkpoints: Checkpoi
       checkpoints.save('latest', state, progress)
       checkpoints.wait()
 
-    batches = map(build.on_device, stream.batches(train_set, config.batch, seed=config.seed, start=int(state.step), workers=config.workers,
-                                          sampling=config.sampling))
-    return loop.fit(parts.program(progress.phase, first), state, batches, until=until, log=note, on_signal=keep,
+    batches = stream.batches(sides['train'], config.batch, seed=config.seed, start=int(state.step), workers=config.workers,
+                             sampling=config.sampling)
+    return loop.fit(parts.program(progress.phase, first), state, map(build.on_device, batches), until=until, log=note, on_signal=keep,
                     hooks=[loop.every(build.period(parts), look, until)])
 
 

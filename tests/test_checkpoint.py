@@ -16,7 +16,7 @@ from medtl.types import MedtlError, State
 def made(net, variables, batch):
   params, _ = variables
   parts = [partition.partition(params, partition.table(params, f'depth({depth})'), direction=optimizer.adamw, lr=0.01,
-                               schedule=lambda s: 1.0, ema=0.9, clip=1.0) for depth in (4, 2)]
+                               ema=0.9, clip=1.0) for depth in (4, 2)]
   moves = [step.compiled(task=tasks.supervised(net, losses.softmax, kind='multiclass', live=part.live), tx=part.tx, live=part.live)
            for part in parts]
 

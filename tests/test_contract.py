@@ -19,10 +19,9 @@ TINY = {'resnet': dict(width=8), 'efficientnet': dict(width=0.25),
         'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3)}         # a family that is not named here is made whole
 FAMILIES = {name: module for name in spec.siblings('medtl.models')
             if hasattr(module := importlib.import_module(f'medtl.models.{name}'), 'RENAMES') and hasattr(module, 'WEIGHTS')
-            and any(isinstance(value, type) and issubclass(value, Backbone) for value in spec.public(module).values())}
+            and any(isinstance(value, type) and issubclass(value, Backbone) for value in vars(module).values())}
 FACTORIES = {f'{family}.{name}': (family, function) for family, module in FAMILIES.items() for name, function in spec.public(module).items()
-             if not isinstance(function, type)
-             and all(p.default is not p.empty for p in inspect.signature(function).parameters.values())}
+             if all(p.default is not p.empty for p in inspect.signature(function).parameters.values())}
 SMALL = {                                                          # compiled and run, so as shallow as they can be
   'resnet': lambda module: module.ResNet(module.Bottleneck, (1, 1), 8),
   'bit': lambda _: resnet.ResNet(resnet.PreActivation, (1, 1), 8, resnet.Style(norm='group', standardised=True)),

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from medtl import features, losses, tasks
+from medtl import features, losses, prefix, tasks
 from medtl.types import Batch, Dataset, Example
 
 
@@ -26,22 +26,13 @@ def once(dataset, size=3):
 def test_cached_and_uncached_give_the_same_logits_and_loss(net, variables, batch, vectors, tmp_path, depth):
   params, extra = variables
   apply = jax.jit(lambda x: net.apply({'params': params, **extra}, x, last=depth, method='features'))
-  kept, found = features.cached(apply, vectors, once(vectors), tmp_path / 'a.npy')
-  assert not found
+  features.compute(apply, 8, once(vectors), tmp_path / 'a.npy')
+  kept = features.kept(vectors, tmp_path / 'a.npy')
   x = np.stack([kept.fetch(i).x for i in range(8)])
   task = [tasks.supervised(net, losses.softmax, kind='multiclass', first=first) for first in (0, depth)]
   whole, tail = task[0].measure(params, extra, batch), task[1].measure(params, extra, batch._replace(x=x))
   chex.assert_trees_all_close(whole, tail, atol=1e-5)
   assert kept.fetch(7).row == 7 and kept.table is vectors.table
-
-
-def test_the_second_time_nothing_is_computed(vectors, tmp_path):
-  features.cached(lambda x: x * 2, vectors, once(vectors), tmp_path / 'a.npy')
-
-  def never(x):
-    raise AssertionError('computed again')
-  kept, found = features.cached(never, vectors, once(vectors), tmp_path / 'a.npy')
-  assert found and np.array_equal(kept.fetch(3).x, 2 * vectors.fetch(3).x)
 
 
 def test_a_broken_computation_leaves_nothing_behind(vectors, tmp_path):
@@ -53,24 +44,34 @@ def test_a_broken_computation_leaves_nothing_behind(vectors, tmp_path):
       raise RuntimeError('killed')
     return x
   with pytest.raises(RuntimeError):
-    features.cached(fails, vectors, once(vectors), tmp_path / 'a.npy')
+    features.compute(fails, 8, once(vectors), tmp_path / 'a.npy')
   assert list(tmp_path.iterdir()) == []
 
 
 def test_the_name_changes_with_everything_that_the_values_depend_on(variables, vectors):
-  params, extra = (features.prefix(tree, ['stem', 'stage1']) for tree in (variables[0], variables[1]['batch_stats']))
-  name = features.fingerprint(params, extra, vectors, depth=2)
-  assert name == features.fingerprint(params, extra, vectors, depth=2)
-  moved = jax.tree.map(lambda leaf: leaf + 1e-6, params)
+  both = {'params': variables[0], 'batch_stats': variables[1]['batch_stats']}
+  digests = lambda tree: [features.digest(tree, [name]) for name in ('stem', 'stage1')]            # noqa: E731
+  name = features.fingerprint(digests(both), vectors, dtype='float32')
+  assert name == features.fingerprint(digests(both), vectors, dtype='float32')
+  moved = {**both, 'params': jax.tree.map(lambda leaf: leaf + 1e-6, both['params'])}
+  drifted = {**both, 'batch_stats': jax.tree.map(lambda leaf: leaf + 1, both['batch_stats'])}
   other = Dataset(vectors.fetch, 8, vectors.classes, vectors.table, {'hash': 'g'})
   ops = Dataset(vectors.fetch, 8, vectors.classes, vectors.table, {'hash': 'h', 'ops': 'resize(2, 2)'})
-  drifted, fewer = jax.tree.map(lambda s: s + 1, extra), vectors.subset(np.arange(7))
-  names = {name, features.fingerprint(params, extra, vectors, depth=1)} | {
-    features.fingerprint(*changed, depth=2)
-    for changed in ((moved, extra, vectors), (params, drifted, vectors), (params, extra, other), (params, extra, ops),
-                    (params, extra, fewer))}
-  assert len(names) == 7
+  names = {name, features.fingerprint(digests(both), vectors, dtype='bfloat16'),
+           features.fingerprint(digests(both)[:1], vectors, dtype='float32')}
+  names |= {features.fingerprint(digests(tree), data, dtype='float32')
+            for tree, data in ((moved, vectors), (drifted, vectors), (both, other), (both, ops), (both, vectors.subset(np.arange(7))))}
+  assert len(names) == 8
 
 
-def test_the_head_is_not_part_of_the_prefix(variables):
-  assert set(features.prefix(variables[0], ['stem', 'stage1'])) == {'stem', 'stage1'}
+def test_the_head_and_other_children_are_not_part_of_a_digest(variables):
+  both = {'params': variables[0]}
+  changed = {'params': {**variables[0], 'head': jax.tree.map(lambda leaf: leaf + 1, variables[0]['head'])}}
+  assert features.digest(both, ['stem']) == features.digest(changed, ['stem']) != features.digest(both, ['stage1'])
+
+
+def test_all_sides_are_one_data_set_in_the_order_of_rows(vectors):
+  sides = {'train': vectors.subset(np.array([6, 1, 3])), 'test': vectors.subset(np.array([0, 5]))}
+  whole = prefix.joined(sides)
+  assert whole.table['row'].tolist() == [0, 1, 3, 5, 6] == [whole.fetch(i).row for i in range(5)]
+  assert np.array_equal(whole.fetch(2).x, vectors.fetch(3).x)

@@ -15,10 +15,10 @@ from medtl.types import MedtlError, State
 CHILDREN = ['stem', 'stage1', 'stage2', 'stage3']
 
 
-def build(params, freeze='none', phase=0, before=None, direction=optimizer.adamw, lr=0.1, schedule=lambda step: 1.0, **keys):
+def build(params, freeze='none', phase=0, before=None, direction=optimizer.adamw, lr=0.1, **keys):
   split = {name: keys.pop(name) for name in ('decay', 'head_lr', 'lr_decay', 'rules') if name in keys}
   rules = partition.table(params, freeze, **split)
-  return partition.partition(params, rules, direction=direction, lr=lr, schedule=schedule, phase=phase, before=before, **keys)
+  return partition.partition(params, rules, direction=direction, lr=lr, phase=phase, before=before, **keys)
 
 
 def start(parts, variables):
@@ -106,10 +106,17 @@ def test_sgd_by_hand():
 
 
 def test_the_schedule_reads_the_runs_step(variables):
-  parts = build(variables[0], direction=lambda decay: optax.identity(), schedule=lambda step: step.astype(jnp.float32))
+  parts = build(variables[0], direction=lambda decay: optax.identity(), factors=np.arange(70))
   grads = jax.tree.map(jnp.ones_like, variables[0])
-  updates, _ = parts.tx.update(grads, parts.tx.init(variables[0]), variables[0], step=jnp.asarray(3))
-  assert all(np.allclose(leaf, -0.3) for leaf in jax.tree.leaves(updates))
+  for now, factor in ((3, 3), (69, 69), (1000, 69)):
+    updates, _ = parts.tx.update(grads, parts.tx.init(variables[0]), variables[0], step=jnp.asarray(now))
+    assert all(np.allclose(leaf, -0.1 * factor) for leaf in jax.tree.leaves(updates))
+
+
+def test_schedules_of_other_lengths_are_one_program(variables):
+  programs = [jax.jit(parts.tx.update).lower(variables[0], parts.tx.init(variables[0]), variables[0], step=jnp.asarray(0)).as_text()
+              for parts in (build(variables[0], factors=np.linspace(1, 0, length)) for length in (90, 97))]
+  assert programs[0] == programs[1]
 
 
 def test_clipping_measures_live_gradients_only(variables):

@@ -28,7 +28,7 @@ def plain(batch):
 
 def run(net, params, batch, steps=1, freeze='depth(1)', **keys):
   rules = partition.table(params, freeze)
-  parts = partition.partition(params, rules, direction=lambda decay: optimizer.sgd(decay, momentum=0.9), lr=0.1, schedule=lambda s: 1.0)
+  parts = partition.partition(params, rules, direction=lambda decay: optimizer.sgd(decay, momentum=0.9), lr=0.1)
   task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live, class_weights=keys.pop('class_weights', None))
   move = step.compiled(task=task, tx=parts.tx, live=parts.live, **keys)
   params = jax.tree.map(jnp.array, params)
@@ -88,7 +88,7 @@ def test_augmentation_sees_another_key_each_step(plain, batch):
 
 def test_it_compiles_once_and_donates_its_state(plain, batch):
   net, params = plain
-  parts = partition.partition(params, partition.table(params, 'none'), direction=optimizer.adamw, lr=0.1, schedule=lambda s: 1.0)
+  parts = partition.partition(params, partition.table(params, 'none'), direction=optimizer.adamw, lr=0.1)
   task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
   move = jax.jit(chex.assert_max_traces(lambda state, batch: step.update(state, batch, task=task, tx=parts.tx, live=parts.live), 1),
                  donate_argnums=0)
