@@ -1,14 +1,20 @@
-"""How deep to freeze: the head first, then everything above each depth.
+"""How deep to freeze: every depth, from the full fine-tune to the linear probe.
 
-python -m medtl.main ablate --config=configs/oct_vit.py:kermany --config.data.root=FOLDER --sweep=experiments/freeze_depth.py --folds
+python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER --sweep=experiments/freeze_depth.py --folds
+
+The last phase freezes each depth in turn; phases before it stay as they are.
 """
 
 from medtl import build
 
+AXIS = 'children frozen, counted from the stem'
+AGAINST = ('full', 'probe')
+
 
 def sweep(config):
-  """Yield (name, overrides) for the full fine-tune (depth 0), each depth, and the linear probe (depth N + 1)."""
+  """Yield (name, overrides): 'full' freezes nothing, 'probe' the whole backbone."""
+  *before, (_, duration) = config.phases
   count = build.children(config)
   for depth in range(count + 1):
-    yield f'depth{depth:02d}', (('phases', tuple((freeze if index < len(config.phases) - 1 else f'depth({depth})', duration)
-                                                for index, (freeze, duration) in enumerate(config.phases))),)
+    name = 'full' if depth == 0 else 'probe' if depth == count else f'depth{depth}'
+    yield name, (('phases', (*before, (f'depth({depth})', duration))),)

@@ -66,9 +66,15 @@ class Parts:
   def program(self, phase: int, first: int = 0) -> Any:
     """Return the update of a phase compiled for its shapes, once: `describe` measures the program that the run then uses."""
     if (phase, first) not in self.programs:
-      state = jax.eval_shape(lambda: self.start(phase))
-      self.programs[phase, first] = self.step(phase, first).lower(state, self.example(first)).compile()
+      self.programs[phase, first] = self.lowered(phase, first).compile()
     return self.programs[phase, first]
+
+  def lowered(self, phase: int, first: int = 0) -> Any:
+    """Return the update of a phase as XLA is given it, traced once."""
+    if (phase, first, 'lowered') not in self.programs:
+      state = jax.eval_shape(lambda: self.start(phase))
+      self.programs[phase, first, 'lowered'] = self.step(phase, first).lower(state, self.example(first))
+    return self.programs[phase, first, 'lowered']
 
   def features(self, first: int, last: int) -> Any:
     """Return the jitted (variables, x) → what children [first, last) make of x; one function, so that it is compiled once."""

@@ -17,16 +17,15 @@ def rows(parts: Parts) -> list[dict[str, Any]]:
 
   FLOPs are XLA's count of the program as lowered, before its optimisation: enough to compare phases, at the price of tracing only.
   """
-  batch = parts.example()
-  full = build.full(parts)
-  flops_full = step.flops(full.step(0), jax.eval_shape(full.start), batch)
+  everything = [index for index, phase in enumerate(parts.phases) if all(jax.tree.leaves(phase.parts.live))]
+  flops_full = step.flops(parts.lowered(everything[0]) if everything else build.full(parts).lowered(0))
   found = []
   for index, phase in enumerate(parts.phases):
     state = jax.eval_shape(lambda index=index: parts.start(index))
     live = tree.size(step.pick(state.params, phase.parts.live))
     found.append({'freeze': phase.freeze, 'steps': phase.steps, 'depth': phase.depth, 'live': live,
                   'frozen': tree.size(state.params) - live, 'optimizer_bytes': tree.nbytes(state.opt),
-                  'flops': step.flops(parts.step(index), state, batch), 'flops_full': flops_full,
+                  'flops': step.flops(parts.lowered(index)), 'flops_full': flops_full,
                   'rules': partition.summary(phase.parts, state.params)})
   return found
 
@@ -91,10 +90,10 @@ def _children(parts: Parts, first: int) -> tuple[float, float]:
   begin = time.perf_counter()
   jax.block_until_ready(run(*arguments))
   seconds = time.perf_counter() - begin
-  return step.flops(run, *arguments) / seconds, seconds
+  return step.flops(run.lower(*arguments)) / seconds, seconds
 
 
 def _evaluation(parts: Parts, index: int, first: int) -> float:
   """Return the FLOPs of an evaluation's batch in a phase that starts at child `first`."""
   state = jax.eval_shape(lambda: parts.start(index))
-  return step.flops(jax.jit(parts.task(index, first).measure), state.params, state.extra, parts.example(first))
+  return step.flops(jax.jit(parts.task(index, first).measure).lower(state.params, state.extra, parts.example(first)))

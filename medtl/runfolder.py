@@ -159,12 +159,11 @@ def difference(workdir: Path, other: Path) -> dict[str, Any]:
                          threshold=made.threshold, resamples=made.resamples)
 
 
-def row(workdir: Path, reference: Path) -> dict[str, Any]:
-  """Return one row of a study: name, metrics, the paired difference to the run `reference`, what was live, seconds."""
+def row(workdir: Path) -> dict[str, Any]:
+  """Return one row of a study: name, metrics, what was live in the last phase, FLOPs, seconds."""
   found, phase = read(workdir, 'numbers.json'), read(workdir, 'plan.json')['phases'][-1]
-  return {'name': workdir.name, **{name: found[name] for name in ('headline', 'images', 'patients', 'metrics')},
-          'difference': difference(workdir, reference), **{name: phase[name] for name in ('freeze', 'live', 'flops')},
-          'seconds': read(workdir, 'provenance.json')['seconds']}
+  return {'name': workdir.name, **{name: found[name] for name in ('headline', 'images', 'patients', 'metrics', 'warnings')},
+          **{name: phase[name] for name in ('freeze', 'live', 'flops')}, 'seconds': read(workdir, 'provenance.json')['seconds']}
 
 
 def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:

@@ -74,6 +74,6 @@ def compiled(**parts: Any) -> Callable[[State, Batch], Pair]:
   return jax.jit(step, donate_argnums=0)
 
 
-def flops(function: Any, *arguments: Any) -> float:
-  """Return the floating-point operations of a jitted function as XLA counts them in the program it is given (arrays or shapes)."""
-  return float((function.lower(*arguments).cost_analysis() or {}).get('flops', float('nan')))
+def flops(lowered: Any) -> float:
+  """Return the floating-point operations of a lowered program, as XLA counts them before it optimises."""
+  return float((lowered.cost_analysis() or {}).get('flops', float('nan')))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import runpy
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from medtl import build, disk, evaluate, log, run, runfolder
-from medtl.report import console, operating
+from medtl.report import comparison, operating
 from medtl.types import MedtlError
 
 
@@ -52,23 +51,49 @@ def _saved(part: Path, side: str, config: ConfigDict) -> evaluate.Saved:
 
 
 def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *, every_fold: bool = False) -> list[dict[str, Any]]:
-  """Return a row for each variant that `sweep` yields: its metrics, and their paired difference to the first variant's.
+  """Return a row for each variant that `sweep` yields: its metrics, and paired differences to references and to the best observed.
 
-  Each variant is a run folder `<workdir>/<name>`; those that are finished are only read. Writes ablation.json and ablation.csv.
+  Each variant is a run folder `<workdir>/<name>`; those that are finished are only read, so that a study that was stopped goes on.
+  Writes study.json, study.csv and study.html.
   """
-  variants = [(name, build.changed(config, changes)) for name, changes in _sweep(sweep)(config)]     # all are checked before one is trained
-  for name, variant in variants:
-    log.console.print(f'[bold]{name}[/bold]')
+  made = _experiment(sweep)
+  variants = [(name, build.changed(config, changes)) for name, changes in made['sweep'](config)]     # all are checked before one is trained
+  references = [name for name, _ in variants if name in made['AGAINST']]
+  for number, (name, variant) in enumerate(variants, 1):
+    log.console.print(f'[bold]{name}[/bold], {number} of {len(variants)}')
     (folds if every_fold else run.train)(variant, workdir / name, command)
-  rows = [runfolder.row(workdir / name, workdir / variants[0][0]) for name, _ in variants]
-  runfolder.write_json(workdir / 'ablation.json', rows)
-  disk.write(workdir / 'ablation.csv', console.csv(rows))
-  log.console.print(console.table(rows))
+  rows = [runfolder.row(workdir / name) for name, _ in variants]
+  best = comparison.extreme(rows, rows[0]['headline'][0])['name']
+  for row in rows:
+    against = {**{name: name for name in references}, comparison.BEST: best}
+    row['differences'] = {what: runfolder.difference(workdir / row['name'], workdir / name) if name != row['name'] else None
+                          for what, name in against.items()}
+  comparison.correct(rows)
+  _write(rows, made, workdir, command)
   return rows
 
 
-def _sweep(path: Path) -> Callable[[ConfigDict], Iterable[tuple[str, tuple]]]:
+def _write(rows: list[dict[str, Any]], made: dict[str, Any], workdir: Path, command: str) -> None:
+  plan = runfolder.read(workdir / rows[0]['name'], 'plan.json')
+  seconds = sum(row['seconds'] for row in rows)
+  facts = {'title': made['__doc__'].split(':')[0].strip(), 'axis': made['AXIS'], 'command': command, 'hardware': runfolder.hardware(),
+           'versions': runfolder.versions(), 'seconds': seconds,
+           'warnings': list(dict.fromkeys(warning for row in rows for warning in row['warnings'])),
+           'sentence': f'{len(rows)} variants on {plan["data"]["name"]}, weights {plan["weights"]["name"] or "random"}, seed '
+                       f'{runfolder.config(workdir / rows[0]["name"]).seed}.'}
+  runfolder.write_json(workdir / 'study.json', rows)
+  disk.write(workdir / 'study.csv', comparison.csv(rows))
+  comparison.write(workdir / 'study.html', rows, facts)
+  log.console.print(comparison.table(rows))
+  log.console.print(comparison.verdict(rows, rows[0]['headline'][0]))
+  log.console.print(f'{seconds:.0f} s in all; the page: {workdir / "study.html"}')
+
+
+def _experiment(path: Path) -> dict[str, Any]:
+  """Return what a file of experiments/ defines: sweep(config), AXIS (what differs) and AGAINST (names to compare with)."""
   found = runpy.run_path(str(path)) if path.is_file() else {}
-  if 'sweep' not in found:
-    raise MedtlError(f'{path} holds no sweep(config); expected a file of experiments/ whose sweep yields (name, ((key, value), …))')
-  return found['sweep']
+  lacking = [name for name in ('sweep', 'AXIS', 'AGAINST') if name not in found]
+  if lacking or not found['__doc__']:
+    raise MedtlError(f'{path} lacks {", ".join(lacking) or "a docstring"}; expected a file of experiments/ with a docstring, '
+                     "sweep(config), which yields (name, ((key, value), …)), AXIS = 'what differs' and AGAINST = (names, …)")
+  return found

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medtl import build, evaluate, main, runfolder, study
-from medtl.report import console
+from medtl import build, evaluate, main, metrics, runfolder, study
+from medtl.report import comparison
+from medtl.report import interval as interval_module
 from medtl.types import MedtlError
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +21,7 @@ def test_every_override_of_every_experiment_is_a_key_of_its_config(path):
   text = path.read_text()
   name = text.split('--config=')[1].split()[0]
   config = runfolder.load_config(str(ROOT / name))
-  variants = list(study._sweep(path)(config))
+  variants = list(study._experiment(path)['sweep'](config))
   names = [name for name, _ in variants]
   assert len(names) == len(set(names)) > 1
   made = [build.changed(config, changes) for _, changes in variants]
@@ -28,32 +29,76 @@ def test_every_override_of_every_experiment_is_a_key_of_its_config(path):
   assert f'--sweep=experiments/{path.name}' in text
 
 
-def test_a_file_without_a_sweep_is_explained(tmp_path):
-  with pytest.raises(MedtlError, match=r'nothing.py holds no sweep\(config\)'):
-    study._sweep(tmp_path / 'nothing.py')
+def test_a_file_that_is_no_experiment_is_explained(tmp_path):
+  with pytest.raises(MedtlError, match=r'nothing.py lacks sweep, AXIS, AGAINST; expected a file of experiments'):
+    study._experiment(tmp_path / 'nothing.py')
 
 
-def interval(value, low, high):
-  return dict(value=value, low=low, high=high, reason='')
+def interval(value, low, high, p=None):
+  return dict(value=value, low=low, high=high, reason='', p=p)
 
 
-ROWS = [dict(name=name, headline=["auroc", "accuracy"], images=8, patients=4, freeze=f"depth({number})", live=1000 * number,
-             flops=1e9, seconds=2.0,
-             metrics=dict(auroc=interval(0.8 + number / 10, 0.7, 0.9), accuracy=interval(0.5, 0.4, 0.6)),
-             difference=dict(auroc=interval(number / 10, -0.1, 0.2), accuracy=interval(0.0, -0.1, 0.1)))
-        for number, name in enumerate(('full', 'probe'))]
+def rows(worse=0.001):
+  """Three variants: full, middle a little better, probe worse with this p."""
+  made = []
+  for name, value, p in (('full', 0.80, 0.4), ('middle', 0.82, None), ('probe', 0.60, worse)):
+    best = None if name == 'middle' else {'auroc': interval(value - 0.82, value - 0.9, value - 0.75, p)}
+    made.append(dict(name=name, headline=['auroc', 'accuracy'], images=8, patients=4, freeze='none', live=1000, flops=1e9, seconds=2.0,
+                     metrics=dict(auroc=interval(value, 0.5, 0.9), accuracy=interval(0.5, 0.4, 0.6), ece=interval(0.1, 0.0, 0.2)),
+                     differences={'best observed': best}))
+  comparison.correct(made)
+  return made
 
 
-def test_the_table_and_the_csv_hold_each_row_once():
-  lines = console.table(ROWS).splitlines()
-  assert lines[0] == '8 images of 4 patients; in brackets 95% intervals; differences are paired, to full'
-  assert lines[2].split() == ['full', '0.800', '(0.700', 'to', '0.900)', '0.500', '(0.400', 'to', '0.600)', '0']
-  assert '0.100 (-0.100 to 0.200)' in lines[3] and lines[3].endswith('1,000')
-  rows = list(csv.DictReader(console.csv(ROWS).splitlines()))
-  assert [row['name'] for row in rows] == ['full', 'probe'] and float(rows[1]['difference auroc high']) == 0.2
+def test_p_values_are_corrected_within_a_reference_and_the_verdict_keeps_to_them():
+  made = rows()
+  found = [row['differences']['best observed'] for row in made]
+  assert found[1] is None and [found[i]['auroc']['p_holm'] for i in (0, 2)] == [0.4, 0.002]
+  assert comparison.verdict(made, 'auroc') == (
+    'middle is the best observed (AUROC 0.820 (0.500 to 0.900)); full is not distinguishable from it; '
+    'told apart from it: probe (-0.220 [-0.300, -0.150]).')
+  assert 'full, probe are not distinguishable' in comparison.verdict(rows(worse=0.03), 'auroc')       # 0.06 after correction
 
 
-SWEEP = '''
+def test_less_is_better_where_it_is():
+  made = rows()
+  made[2]['metrics']['ece'] = interval(0.01, 0.0, 0.1)
+  assert comparison.extreme(made, 'ece')['name'] == 'probe' and comparison.extreme(made, 'auroc')['name'] == 'middle'
+
+
+def test_holm_by_hand():
+  assert interval_module.holm([0.01, 0.02, 0.03, 0.04]) == pytest.approx([0.04, 0.06, 0.06, 0.06])
+  assert np.isnan(interval_module.holm([0.01, float('nan')])[1]) and interval_module.holm([0.01, float('nan')])[0] == 0.01
+
+
+def test_p_agrees_with_the_interval():
+  """Where the 95% interval leaves out 0, p is below 0.05, and the other way round."""
+  random = np.random.RandomState(0)
+  y = np.arange(60) % 2
+  for shift in np.linspace(0, 1.2, 7):
+    first, second = (np.stack([-s, s], 1) for s in (random.randn(60) + shift * y, random.randn(60)))
+    found = interval_module.difference(first, second, y, dict(auroc=metrics.auroc), resamples=400)['auroc']
+    assert (found.p < 0.05) == (found.low > 0 or found.high < 0) or abs(found.p - 0.05) < 0.02
+
+
+def test_the_table_the_csv_and_the_page_hold_each_variant(tmp_path):
+  made = rows()
+  lines = comparison.table(made).splitlines()
+  assert len(lines) == 5 and lines[2].startswith('full') and 'p 0.002' in lines[4]
+  found = list(csv.DictReader(comparison.csv(made).splitlines()))
+  assert [row['name'] for row in found] == ['full', 'middle', 'probe'] and float(found[2]['auroc minus best observed p_holm']) == 0.002
+  facts = dict(title='<T>', sentence='s', command='c', axis='a', warnings=[], hardware='h', versions={'jax': '1'}, seconds=6.0)
+  comparison.write(tmp_path / 'study.html', made, facts)
+  page = (tmp_path / 'study.html').read_text()
+  assert '&lt;T&gt;' in page and page.count('<th scope="row">') == 3 and 'src="http' not in page
+  assert comparison.verdict(made, 'auroc')[:30] in page
+
+
+SWEEP = '''"""Rates: two."""
+AXIS = 'learning rate'
+AGAINST = ('slow',)
+
+
 def sweep(config):
   yield 'slow', (('lr', 1e-3),)
   yield 'fast', (('lr', 1e-2),)
@@ -66,9 +111,10 @@ def test_an_ablation_over_folds_ends_in_one_table_and_repeats_nothing(tmp_path, 
   words = ['ablate', f'--config={ROOT}/tests/tiny.py', f'--sweep={tmp_path}/sweep.py', f'--workdir={tmp_path}/study', '--folds',
            "--config.phases=(('depth(1.0)', '2 epochs'),)", '--config.data.split.folds=3']
   assert main.main(words) == 0
-  rows = json.loads((tmp_path / 'study' / 'ablation.json').read_text())
+  rows = json.loads((tmp_path / 'study' / 'study.json').read_text())
   assert [row['name'] for row in rows] == ['slow', 'fast'] and rows[0]['images'] == 80
-  assert rows[0]['difference']['auroc']['value'] == 0 and (tmp_path / 'study' / 'ablation.csv').exists()
+  assert rows[0]['differences']['slow'] is None and rows[1]['differences']['slow']['auroc']['p_holm'] > 0
+  assert all((tmp_path / 'study' / name).exists() for name in ('study.csv', 'study.html'))
   test = [evaluate.load(tmp_path / 'study' / name / 'predictions' / 'test.npz').predictions for name in ('slow', 'fast')]
   assert np.array_equal(test[0].row, np.arange(80)) and not np.array_equal(test[0].score, test[1].score)
   capsys.readouterr()

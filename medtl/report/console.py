@@ -1,6 +1,6 @@
 """The headline in the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from medtl.report.numbers import LABELS
@@ -39,28 +39,3 @@ def words(interval: Mapping[str, Any], digits: int = 3) -> str:
   if interval['low'] is None:
     return f'{interval["value"]:.{digits}f} ({interval["reason"]})'
   return f'{interval["value"]:.{digits}f} ({interval["low"]:.{digits}f} to {interval["high"]:.{digits}f})'
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-  """Return the rows of a study as plain text: the headline metrics, and the first one's paired difference to the first row."""
-  first, *others = rows[0]['headline']
-  wide = max(len(row['name']) for row in rows) + 2
-  lines = [f'{over(rows[0])}; in brackets 95% intervals; differences are paired, to {rows[0]["name"]}']
-  lines += [' ' * wide + ''.join(f'{name:<26}' for name in (LABELS[first], 'difference', *(LABELS[name] for name in others))) + 'live']
-  for row in rows:
-    beside = '' if row is rows[0] else words(row['difference'][first])
-    cells = [words(row['metrics'][first]), beside, *(words(row['metrics'][name]) for name in others)]
-    lines.append(f'{row["name"]:<{wide}}' + ''.join(f'{cell:<26}' for cell in cells) + f'{row["live"]:,}')
-  return '\n'.join(lines)
-
-
-def csv(rows: Sequence[Mapping[str, Any]]) -> str:
-  """Return the rows of a study as csv: every metric and difference with its interval."""
-  head, lines = [], []
-  for row in rows:
-    cells = {name: row[name] for name in ('name', 'freeze', 'live', 'flops', 'seconds', 'images', 'patients')}
-    for what in ('metrics', 'difference'):
-      cells |= {f'{what} {name} {part}': value[part] for name, value in row[what].items() for part in ('value', 'low', 'high')}
-    head = list(cells)
-    lines.append(','.join(f'"{cell}"' if isinstance(cell, str) else '' if cell is None else str(cell) for cell in cells.values()))
-  return '\n'.join([','.join(f'"{name}"' for name in head), *lines]) + '\n'

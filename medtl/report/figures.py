@@ -101,6 +101,18 @@ def curve(records: Sequence[Mapping[str, float]], name: str, boundaries: Sequenc
     return svg(figure)
 
 
+def variants(names: Sequence[str], found: Sequence[Mapping[str, Any]], label: str, axis: str) -> str:
+  """Return a metric of each variant with its interval, in their order."""
+  with _axes((8.6, 3.4)) as (figure, (axes,)):
+    place = np.arange(len(names))
+    value, low, high = (np.array([np.nan if item[part] is None else item[part] for item in found]) for part in ('value', 'low', 'high'))
+    axes.vlines(place, low, high, color=COLOURS[5], linewidth=3.2, alpha=0.75)
+    axes.plot(place, value, color=COLOURS[0], linewidth=1, **DOT)
+    axes.set(xlabel=axis, ylabel=label, xlim=(-0.6, len(names) - 0.4))
+    axes.set_xticks(place, names, rotation=0 if max(map(len, names)) < 8 else 35, ha='center' if max(map(len, names)) < 8 else 'right')
+    return svg(figure)
+
+
 def picture(x: np.ndarray) -> str:
   """Return what the model saw, x [*s, c] in 0 … 1 or 8 bits: a picture, a volume's middle slice, a recording's traces."""
   x = np.asarray(x) / np.float32(255 if x.dtype == np.uint8 else 1)

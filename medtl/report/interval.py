@@ -6,7 +6,7 @@ share is reported. Where a class has fewer than two patients there is no interva
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ class Interval(NamedTuple):
   n: int = 0                   # how many of them
   redrawn: float = 0.0         # share of the resamples that lacked a class
   reason: str = ''
+  p: float = math.nan          # of a difference: two-sided, that it is 0
 
 
 def intervals(score: np.ndarray, y: np.ndarray, metrics: Mapping[str, Metric], patient: np.ndarray | None = None,
@@ -41,13 +42,17 @@ def intervals(score: np.ndarray, y: np.ndarray, metrics: Mapping[str, Metric], p
 def difference(first: np.ndarray, second: np.ndarray, y: np.ndarray, metrics: Mapping[str, Metric],
                patient: np.ndarray | None = None, resamples: int = 1000, seed: int = 0,
                level: float = 0.95) -> dict[str, Interval]:
-  """Return {name: Interval} of metric(first) − metric(second): two models' scores of the same rows, same resamples."""
+  """Return {name: Interval} of metric(first) − metric(second): two models' scores of the same rows, same resamples.
+
+  `p` inverts the interval: twice the smaller share of resamples on either side of 0, each counted with one more (Davison and
+  Hinkley 1997, equation 4.11), so that it is never 0.
+  """
   if first.shape != second.shape:
     raise MedtlError(f'scores of shapes {first.shape} and {second.shape} are not of the same rows and classes; '
                      'compare two models on the same predictions')
   def statistic(rows: np.ndarray) -> dict[str, np.ndarray]:
     return {name: metric(first[rows], y[rows]) - metric(second[rows], y[rows]) for name, metric in metrics.items()}
-  return _bootstrap(statistic, presence(y, first.shape[1]), patient, resamples, seed, level)
+  return _bootstrap(statistic, presence(y, first.shape[1]), patient, resamples, seed, level, tested=True)
 
 
 def presence(y: np.ndarray, k: int) -> np.ndarray:
@@ -56,7 +61,7 @@ def presence(y: np.ndarray, k: int) -> np.ndarray:
 
 
 def _bootstrap(statistic: Callable[[np.ndarray], dict[str, np.ndarray]], has: np.ndarray, patient: np.ndarray | None,
-               resamples: int, seed: int, level: float) -> dict[str, Interval]:
+               resamples: int, seed: int, level: float, tested: bool = False) -> dict[str, Interval]:
   found = statistic(np.arange(len(has)))
   names = [name if np.ndim(value) == 0 else f'{name}/{i}' for name, value in found.items() for i in range(np.size(value))]
   unit = 'image' if patient is None else 'patient'
@@ -74,8 +79,28 @@ def _bootstrap(statistic: Callable[[np.ndarray], dict[str, np.ndarray]], has: np
       reason = f'no interval: only {len(draws)} of {resamples * PATIENCE} resamples of the {unit}s held every class'
   point = _row(found)
   low, high = np.full((2, len(point)), np.nan) if reason else np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
-  return {name: Interval(float(v), float(a), float(b), unit, len(units), redrawn, UNDEFINED if math.isnan(v) else reason)
-          for name, v, a, b in zip(names, point, low, high, strict=True)}
+  p = _two_sided(np.array(draws)) if tested and not reason else np.full(len(point), np.nan)
+  return {name: Interval(float(v), float(a), float(b), unit, len(units), redrawn, UNDEFINED if math.isnan(v) else reason, float(q))
+          for name, v, a, b, q in zip(names, point, low, high, p, strict=True)}
+
+
+def _two_sided(draws: np.ndarray) -> np.ndarray:
+  sides = np.minimum((draws <= 0).sum(0), (draws >= 0).sum(0))
+  return np.minimum(1.0, 2 * (sides + 1) / (len(draws) + 1))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+  """Return p-values corrected for their number (Holm 1979): the k-th smallest of m times m − k + 1, never below the one before; nan stays.
+
+  >>> holm([0.01, 0.04, 0.03])
+  [0.03, 0.06, 0.06]
+  """
+  tested = sorted((value, place) for place, value in enumerate(p) if not math.isnan(value))
+  found, most = [math.nan] * len(p), 0.0
+  for rank, (value, place) in enumerate(tested):
+    most = max(most, min(1.0, value * (len(tested) - rank)))
+    found[place] = most
+  return found
 
 
 def _row(values: dict[str, np.ndarray]) -> np.ndarray:

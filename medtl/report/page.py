@@ -58,17 +58,22 @@ def write(path: Path, facts: Facts, numbers: Mapping[str, Any], predictions: Map
 def render(facts: Facts, numbers: Mapping[str, Any], predictions: Mapping[str, Predictions], tables: Mapping[str, Table],
            images: Images = None) -> str:
   """Return the page as text."""
-  import jinja2
-  environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-                                   lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-  environment.filters |= {'words': console.words, 'count': '{:,}'.format, 'short': short, 'duration': duration}
-  return environment.get_template('page.html.j2').render(
+  return environment().get_template('page.html.j2').render(
     facts=facts, numbers=numbers, labels=LABELS, over=console.over(numbers), warnings=warnings(facts, numbers),
     pictures=pictures(facts, numbers, predictions),
     errors=errors(numbers, predictions['test'], tables['test'], images),
     sources=[('Data', facts['data']['name'], listed(facts['data'])),
              ('Weights', facts['weights']['name'] or 'random initialisation', listed(facts['weights']))],
     config=json.dumps(facts['config'], indent=1, default=str), shown=images is not None)
+
+
+def environment() -> Any:
+  """Return the templates of this folder: what is missing is an error, everything is escaped."""
+  import jinja2
+  found = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+                             lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+  found.filters |= {'words': console.words, 'count': '{:,}'.format, 'short': short, 'duration': duration}
+  return found
 
 
 def warnings(facts: Facts, numbers: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,101 @@
+"""Many variants of one run → one table, one plot, one sentence that claims no more than the intervals allow."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medtl import disk, metrics
+from medtl.report import console, figures, page
+from medtl.report.interval import holm
+from medtl.report.numbers import LABELS
+
+Row = Mapping[str, Any]
+SURE = 0.05                      # corrected p below which two variants are told apart
+BEST = 'best observed'           # a reference beside those that a study names
+SHOWN = ('accuracy', 'ece')      # beside the first headline metric
+
+
+def correct(rows: Sequence[dict[str, Any]]) -> None:
+  """Add `p_holm` to each paired difference: corrected for the comparisons of one metric with one reference.
+
+  A row's `differences` is {reference: {metric: interval}}, None where the row is the reference.
+  """
+  for reference in rows[0]['differences']:
+    others = [row['differences'][reference] for row in rows if row['differences'][reference]]
+    for metric in others[0] if others else ():
+      p = [float('nan') if found[metric]['p'] is None else found[metric]['p'] for found in others]
+      for found, value in zip(others, holm(p), strict=True):
+        found[metric]['p_holm'] = None if value != value else value
+
+
+def verdict(rows: Sequence[Row], metric: str) -> str:
+  """Return one sentence: the best variant observed, what is not distinguishable from it, what is worse and by how much.
+
+  Rows hold differences to 'best observed': variant − best. Two variants are told apart where the Holm-corrected p is below 0.05.
+  """
+  best = extreme(rows, metric)
+  others = [(row['name'], row['differences'][BEST][metric]) for row in rows if row['differences'][BEST]]
+  worse = [(name, found) for name, found in others if found['p_holm'] is not None and found['p_holm'] < SURE]
+  level = [name for name, _ in others if name not in dict(worse)]
+  words = [f'{best["name"]} is the best observed ({LABELS[metric]} {console.words(best["metrics"][metric])})']
+  if level:
+    words.append(f'{", ".join(level)} {"is" if len(level) == 1 else "are"} not distinguishable from it')
+  if worse:
+    words.append('told apart from it: ' + ', '.join(f'{name} ({found["value"]:+.3f} [{found["low"]:.3f}, {found["high"]:.3f}])'
+                                                   for name, found in worse))
+  return '; '.join(words) + '.'
+
+
+def extreme(rows: Sequence[Row], metric: str) -> Row:
+  """Return the row with the best value of the metric, which may be one where less is better."""
+  best = rows[0]
+  for row in rows[1:]:
+    if metrics.better(metric, row['metrics'][metric]['value'], best['metrics'][metric]['value']):
+      best = row
+  return best
+
+
+def table(rows: Sequence[Row]) -> str:
+  """Return the rows as plain text: the first headline metric, its paired differences with Holm-corrected p, and what it cost."""
+  first = rows[0]['headline'][0]
+  columns = [LABELS[name] for name in (first, *SHOWN)] + [f'minus {reference}' for reference in rows[0]['differences']]
+  cells = [['', *columns, 'live', 'GFLOP a step', 'seconds']]
+  for row in rows:
+    beside = [difference(found[first]) if found else '' for found in row['differences'].values()]
+    cells.append([row['name'], *(console.words(row['metrics'][name]) for name in (first, *SHOWN)), *beside,
+                  f'{row["live"]:,}', f'{row["flops"] / 1e9:.2f}', f'{row["seconds"]:.0f}'])
+  wide = [max(len(line[i]) for line in cells) + 2 for i in range(len(cells[0]))]
+  return '\n'.join([f'{console.over(rows[0])}; in brackets 95% intervals, p corrected after Holm',
+                    *(''.join(f'{cell:<{width}}' for cell, width in zip(line, wide, strict=True)).rstrip() for line in cells)])
+
+
+def difference(found: Mapping[str, Any]) -> str:
+  """Return '-0.031 (-0.060 to -0.004) p .02'."""
+  p = found['p_holm']
+  return console.words(found) + ('' if p is None else f' p {p:.3f}')
+
+
+def csv(rows: Sequence[Row]) -> str:
+  """Return the rows as csv: every metric and every difference with interval and p."""
+  flat, measured = [], list(next(found for found in rows[-1]['differences'].values() if found) if len(rows) > 1 else ())
+  for row in rows:
+    cells = {name: row[name] for name in ('name', 'freeze', 'live', 'flops', 'seconds', 'images', 'patients')}
+    cells |= {f'{name} {part}': value[part] for name, value in row['metrics'].items() for part in ('value', 'low', 'high')}
+    for reference, found in row['differences'].items():
+      cells |= {f'{name} minus {reference} {part}': found and found[name].get(part) for name in measured
+                for part in ('value', 'low', 'high', 'p', 'p_holm')}
+    flat.append(cells)
+  word = lambda cell: f'"{cell}"' if isinstance(cell, str) else '' if cell is None else str(cell)       # noqa: E731
+  lines = [','.join(map(word, cells.values())) for cells in flat]
+  return '\n'.join([','.join(f'"{name}"' for name in flat[0]), *lines]) + '\n'
+
+
+def write(path: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
+  """Write the study's page: `facts` are title, sentence, command, axis, warnings, hardware, versions, seconds."""
+  first = rows[0]['headline'][0]
+  names = [row['name'] for row in rows]
+  pictures = {name: figures.variants(names, [row['metrics'][name] for row in rows], LABELS[name], facts['axis'])
+              for name in (first, *SHOWN)}
+  disk.write(path, page.environment().get_template('study.html.j2').render(
+    rows=rows, facts=facts, first=first, shown=(first, *SHOWN), labels=LABELS, over=console.over(rows[0]), pictures=pictures,
+    verdict=verdict(rows, first)))
