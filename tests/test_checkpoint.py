@@ -67,6 +67,19 @@ def test_frozen_leaves_are_written_once_and_come_back(made, batch, tmp_path):
   alone.close()
 
 
+def test_a_leaf_that_a_checkpoint_lacks_is_not_filled_in_from_the_origin(made, tmp_path):
+  _, _, start = made
+  state = start()
+  saved = Checkpoints(tmp_path)
+  saved.begin(*jax.device_get((state.params, state.extra)))
+  poorer = {**state.params, 'backbone': {name: leaf for name, leaf in state.params['backbone'].items() if name != 'stage2'}}
+  saved.save('latest', state._replace(params=poorer), Progress())
+  saved.wait()
+  with pytest.raises(MedtlError, match=r'missing: params/backbone/stage2'):
+    saved.restore('latest', jax.eval_shape(lambda: start()))
+  saved.close()
+
+
 def test_the_state_of_another_phase_is_refused_in_words(made, tmp_path):
   _, _, start = made
   saved = Checkpoints(tmp_path)

@@ -1,12 +1,15 @@
 """Heads pool what a backbone returns, with and without a class token."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl.models import Backbone, heads
+from medtl import losses, optimizer, partition, tasks
+from medtl.models import Backbone, Net, heads
 from medtl.types import MedtlError
+from tests.conftest import Toy
 
 
 class Tokens(Backbone):
@@ -55,3 +58,23 @@ def test_head_computes_in_float32_starts_small_and_drops_in_training_alone():
   assert heads.pooled(many, Backbone(), 'mean')[0, 0] == 1 + 0.0078125 / 2                    # bfloat16 has no such number
   moved = head.apply(variables, half, Tokens(), train=True, rngs={'dropout': jax.random.key(1)})
   assert float(jnp.abs(moved - still).max()) > 0
+
+
+def test_the_norm_of_the_head_learns_its_statistics_and_standardises(batch):
+  """Its BatchNorm has no leaf of its own, so it goes with the head: live while the head is, still while it is not."""
+  net = Net(Toy(), heads.linear(3, pool='mean', norm=True))
+  x = 5 + 3 * batch.x
+  variables = net.init(jax.random.key(0), x, train=False)
+  params, extra = variables['params'], {'batch_stats': variables['batch_stats']}
+  for text, moves in (('depth(1.0)', True), ('match("head/.*")', False)):
+    live = partition.partition(params, partition.table(params, text), direction=optimizer.adamw, lr=0.1).live
+    task = tasks.supervised(net, losses.softmax, kind='multiclass', live=live)
+    _, (after, _) = task.loss(params, extra, batch._replace(x=x), jax.random.key(0))
+    old, new = (value['batch_stats']['head']['norm']['mean'] for value in (extra, after))
+    assert (not np.array_equal(old, new)) == moves, text
+  features = net.apply(variables, x, method='features').reshape(8, -1)
+  for _ in range(200):
+    _, changed = net.apply({'params': params, **extra}, x, train={'head'}, mutable=['batch_stats'])
+    extra = {'batch_stats': changed['batch_stats']}
+  found = extra['batch_stats']['head']['norm']
+  chex.assert_trees_all_close((found['mean'], found['var']), (features.mean(0), features.var(0)), rtol=1e-3, atol=1e-3)
