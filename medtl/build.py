@@ -193,10 +193,23 @@ def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDic
   return new.lock()
 
 
+SCHEDULED = ('phases', 'rules', 'optimizer', 'lr', 'head_lr', 'lr_decay', 'decay', 'schedule', 'clip', 'ema', 'every', 'patience')
+
+
+def alike(first: ConfigDict, second: ConfigDict) -> bool:
+  """Return whether two configs have data, net and weights in common and differ in how they are trained alone."""
+  kept = [{key: value for key, value in made.to_dict().items() if key not in (*SCHEDULED, 'compare')} for made in (first, second)]
+  return kept[0] == kept[1]
+
+
+def again(parts: Parts, config: ConfigDict) -> Parts:
+  """Return the same data, net and weights under a config that is alike."""
+  return dataclasses.replace(parts, config=config, phases=phases(config, parts.params, parts.data['train'].size), programs={})
+
+
 def full(parts: Parts) -> Parts:
   """Return the same run as a full fine-tune: what a phase's cost is measured against."""
-  config = changed(parts.config, (('phases', (('none', '1 steps'),)), ('rules', ())))
-  return dataclasses.replace(parts, config=config, phases=phases(config, parts.params, parts.data['train'].size), programs={})
+  return again(parts, changed(parts.config, (('phases', (('none', '1 steps'),)), ('rules', ()))))
 
 
 def sentence(parts: Parts) -> str:

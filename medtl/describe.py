@@ -45,12 +45,12 @@ def show(found: list[dict[str, Any]], write: Callable[[Any], Any]) -> None:
           f'{row["flops"] / row["flops_full"]:.0%} of the full fine-tune; optimizer {row["optimizer_bytes"] / 1e6:.1f} MB')
 
 
-def predict(parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], Any], begin: int = 0) -> float:
-  """Return the seconds that the phases from `begin` on will take, and print them with each phase's memory.
+def predict(parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], Any], begin: int = 0) -> tuple[float, int]:
+  """Return (seconds, most bytes) of the phases from `begin` on, and print them phase by phase.
 
   Each phase's own compiled step and the children to be cached are timed on a batch of zeros; evaluations are predicted from their FLOPs.
   """
-  total, size = 0.0, {side: dataset.size / parts.config.batch for side, dataset in parts.data.items()}
+  total, most, size = 0.0, 0, {side: dataset.size / parts.config.batch for side, dataset in parts.data.items()}
   for index in range(begin, len(parts.phases)):
     first, steps = prefix.first(parts, index), parts.phases[index].steps
     once, one, memory = _step(parts, index, first)
@@ -60,11 +60,11 @@ def predict(parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], An
       children = seconds * sum(size.values())
     looks = math.ceil(steps / build.period(parts)) * size['val'] * _evaluation(parts, index, first) / speed
     seconds = once + children + one * steps + looks
-    total += seconds
+    total, most = total + seconds, max(most, memory)
     write(f'  phase {index + 1}: {one:.3f} s a step' + (f' from cached activations ({children:.0f} s once)' if first else '')
           + f', {memory / 1e6:.0f} MB, {seconds:.0f} s')
   write(f'  predicted: {total:.0f} s, reading and writing apart')
-  return total
+  return total, most
 
 
 def _step(parts: Parts, index: int, first: int) -> tuple[float, float, int]:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import runpy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, disk, evaluate, log, run, runfolder
+from medtl import build, describe, disk, evaluate, log, run, runfolder
 from medtl.report import comparison, operating
 from medtl.types import MedtlError
 
@@ -59,6 +60,8 @@ def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *,
   made = _experiment(sweep)
   variants = [(name, build.changed(config, changes)) for name, changes in made['sweep'](config)]     # all are checked before one is trained
   references = [name for name, _ in variants if name in made['AGAINST']]
+  forecast([variant for name, variant in variants if not (workdir / name / 'numbers.json').exists()],
+           config.data.split.folds if every_fold else 1, workdir, command)
   for number, (name, variant) in enumerate(variants, 1):
     log.console.print(f'[bold]{name}[/bold], {number} of {len(variants)}')
     (folds if every_fold else run.train)(variant, workdir / name, command)
@@ -71,6 +74,23 @@ def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *,
   comparison.correct(rows)
   _write(rows, made, workdir, command)
   return rows
+
+
+def forecast(variants: Sequence[ConfigDict], count: int, workdir: Path, command: str) -> float:
+  """Return the seconds that `count` runs of each variant will take, and print them with the memory.
+
+  What is compiled here, the runs find compiled.
+  """
+  total, most, parts = 0.0, 0, None
+  for variant in variants:
+    if parts is None or not build.alike(parts.config, variant):
+      parts = build.parts(variant, run.source(variant, workdir / 'any', command))
+    parts = build.again(parts, variant)
+    seconds, memory = describe.predict(parts, describe.rows(parts), lambda _: None)
+    total, most = total + count * seconds, max(most, memory)
+  log.console.print(f'predicted: {len(variants)} variants, {count} runs each, {total:.0f} s, at most {most / 1e6:.0f} MB; reading, writing '
+                    'and reports apart')
+  return total
 
 
 def _write(rows: list[dict[str, Any]], made: dict[str, Any], workdir: Path, command: str) -> None:

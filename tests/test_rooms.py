@@ -11,7 +11,7 @@ EVERYTHING = [path for folder in ('medtl', 'configs', 'experiments', 'tests') fo
 RANKS = {
   0: ('types', 'spec', 'tree', 'disk', 'fetch', 'transfer'),
   1: ('data', 'models', 'losses', 'metrics', 'partition', 'freeze', 'optimizer', 'schedule', 'checkpoint', 'log'),
-  2: ('features', 'tasks', 'step', 'loop', 'evaluate', 'report'),
+  2: ('features', 'probe', 'tasks', 'step', 'loop', 'evaluate', 'report'),
   3: ('check', 'build', 'origin', 'prefix', 'describe', 'runfolder', 'run'),
   4: ('study',),
   5: ('main', 'commandline', '__init__'),

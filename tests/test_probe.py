@@ -1,0 +1,71 @@
+"""Heads side by side are the heads one by one, and come to what scikit-learn finds exactly."""
+
+import chex
+import numpy as np
+import pytest
+from sklearn.datasets import load_wine
+from sklearn.linear_model import LogisticRegression
+
+from medtl import probe
+from medtl.types import MedtlError
+
+
+@pytest.fixture(scope='module')
+def wine():
+  x, y = load_wine(return_X_y=True)
+  return probe.standardise(x)(x), y
+
+
+SETTINGS = probe.grid(lr=(0.03, 0.1), decay=(0.0, 0.02), balance=(0.0, 1.0), seed=(0, 1))
+
+
+@pytest.fixture(scope='module')
+def together(wine):
+  return probe.train(*wine, SETTINGS, 3)
+
+
+def test_side_by_side_is_one_by_one(wine, together):
+  chex.assert_shape(together.weight, (16, 13, 3))
+  for index in (0, 6, 11, 15):
+    alone = probe.train(*wine, probe.Settings(*(value[index:index + 1] for value in SETTINGS)), 3)
+    chex.assert_trees_all_close((together.weight[index], together.bias[index]), (alone.weight[0], alone.bias[0]), atol=2e-4)
+
+
+@pytest.mark.parametrize('balance', [0.0, 1.0])
+def test_a_converged_head_is_logistic_regression(wine, balance):
+  x, y = wine
+  decay = 0.02
+  head = probe.train(x, y, probe.grid(lr=(0.1,), decay=(decay,), balance=(balance,)), 3, steps=3000)
+  exact = LogisticRegression(C=1 / (decay * len(y)), tol=1e-8, max_iter=5000, class_weight='balanced' if balance else None).fit(x, y)
+  chex.assert_trees_all_close(np.asarray(head.weight[0]).T, exact.coef_, atol=2e-3)
+  chex.assert_trees_all_close(probe.predict(head, x)[0], exact.predict_proba(x), atol=2e-3)
+
+
+def test_examples_that_a_head_does_not_use_change_nothing(wine):
+  x, y = wine
+  used = np.ones((1, len(y)), np.float32)
+  used[0, ::3] = 0
+  some = probe.train(x, y, probe.grid(decay=(0.02,), balance=(1.0,)), 3, used)
+  kept = used[0] > 0
+  alone = probe.train(x[kept], y[kept], probe.grid(decay=(0.02,), balance=(1.0,)), 3)
+  chex.assert_trees_all_close(some, alone, atol=1e-4)
+
+
+def test_standardised_features_have_mean_0_and_variance_1_and_constant_ones_say_nothing():
+  x = np.random.RandomState(0).randn(50, 3) * [1, 100, 0] + [5, -3, 7]
+  found = probe.standardise(x)(x)
+  assert np.allclose(found.mean(0), 0, atol=1e-6) and np.allclose(found.std(0), [1, 1, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize('model', [probe.logistic, probe.ridge, probe.neighbours, probe.svm])
+def test_exact_models_score_every_class(wine, model):
+  x, y = wine
+  found = probe.score(model(x[::2], y[::2]), x[1::2])
+  assert found.shape == (89, 3) and np.allclose(found.sum(1), 1) and (found.argmax(1) == y[1::2]).mean() > 0.9
+  two = probe.score(model(x[::2], (y[::2] > 0).astype(int)), x[1::2])
+  assert two.shape == (89, 2) and ((two[:, 1] > 0.5) == (y[1::2] > 0)).mean() > 0.9
+
+
+def test_shapes_that_do_not_fit_are_named(wine):
+  with pytest.raises(MedtlError, match=r'x \(178, 13\), y \(178,\), used \(2, 178\) for 1 heads'):
+    probe.train(*wine, probe.grid(), 3, np.ones((2, 178)))
