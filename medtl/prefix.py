@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +27,30 @@ def first(parts: Parts, index: int) -> int:
 
 
 def boundary(parts: Parts, index: int, params: Tree, extra: Tree, write: Callable[[str], Any] = lambda _: None) -> dict[str, Dataset]:
-  """Return the sides of a phase: pictures, or activations of the children below `first`, computed once and kept.
-
-  They are computed for all sides together, so that every fold of a split, and every depth above, starts from the same files.
-  """
+  """Return the sides of a phase: pictures, or activations of the children below `first`, computed once and kept."""
   depth = first(parts, index)
   if not depth:
     return parts.data
   depths = sorted({below for later in range(index, len(parts.phases)) if 0 < (below := first(parts, later)) <= depth})
-  begin, computed, whole = time.time(), 0, joined(parts.data)
-  paths = _paths(parts, {'batch_stats': {}, 'params': params, **extra}, whole)
-  found = whole
-  for last in depths:                                    # shallow ones first: later phases need them, deeper ones start there
-    found, known = _cached(parts, {'params': params, **extra}, whole, paths, last)
-    computed += not known
+  begin = time.time()
+  found = list(at(parts, params, extra, depths))
+  computed = sum(not known for _, _, known in found)
   how = f'computed once in {time.time() - begin:.0f} s' if computed else 'in the cache: nothing was computed'
   write(f'phase {index + 1}: activations of the {depth} frozen children are {how}'
         + ('; this phase sees the pictures without augmentation' if parts.augment else ''))
-  return {side: found.subset(np.searchsorted(whole.table['row'], dataset.table['row'])) for side, dataset in parts.data.items()}
+  return found[-1][1]
+
+
+def at(parts: Parts, params: Tree, extra: Tree, depths: Sequence[int]) -> Iterator[tuple[int, dict[str, Dataset], bool]]:
+  """Yield (depth, the sides as activations of the children below it, whether these were kept already), shallow ones first.
+
+  All sides are computed together, so that every fold of a split uses the same files; deeper activations start from shallower ones.
+  """
+  whole = joined(parts.data)
+  paths = _paths(parts, {'batch_stats': {}, 'params': params, **extra}, whole)
+  for depth in sorted(depths):
+    found, known = _cached(parts, {'params': params, **extra}, whole, paths, depth)
+    yield depth, {side: found.subset(np.searchsorted(whole.table['row'], data.table['row'])) for side, data in parts.data.items()}, known
 
 
 def joined(sides: Mapping[str, Dataset]) -> Dataset:
