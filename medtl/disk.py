@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from medtl.types import MedtlError
@@ -36,3 +36,26 @@ def require_space(folder: Path, needed: float, what: str,
   free = shutil.disk_usage(folder).free
   if needed > free:
     raise MedtlError(f'no space for {what}: {needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free on the disk of {folder}; {advice}')
+
+
+def prune(folder: Path, most: float, keep: Collection[Path] = ()) -> list[Path]:
+  """Remove the files of a folder that were used longest ago until it holds at most `most` bytes; return them. `keep` stays."""
+  files = sorted((path for path in folder.glob('*') if path.is_file()), key=lambda path: path.stat().st_mtime)
+  size, gone = sum(path.stat().st_size for path in files), []
+  for path in files:
+    if size <= most:
+      break
+    if path not in keep:
+      size -= path.stat().st_size
+      path.unlink(missing_ok=True)                       # a run that has it mapped keeps its pages
+      gone.append(path)
+  return gone
+
+
+def inventory(folder: Path) -> list[tuple[str, int, int]]:
+  """Return (name, files, bytes) of each folder in a folder."""
+  found = []
+  for place in sorted(path for path in folder.glob('*') if path.is_dir()):
+    files = [path for path in place.rglob('*') if path.is_file()]
+    found.append((place.name, len(files), sum(path.stat().st_size for path in files)))
+  return found

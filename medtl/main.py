@@ -7,6 +7,7 @@ verbs
   evaluate   --workdir=RUN [--config.data.root=… --name=NAME]: predictions and report, also on another data set
   report     --workdir=RUN: write report.html again from the run folder alone
   predict    --workdir=RUN --images=FOLDER [--output=FILE.csv]: class probabilities of unlabelled pictures
+  cache      [--clear]: what the cache folder holds; remove the activations and decoded pictures in it, not what was downloaded
 """
 
 import errno
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-VERBS = ('train', 'ablate', 'describe', 'evaluate', 'report', 'predict')
+VERBS = ('train', 'ablate', 'describe', 'evaluate', 'report', 'predict', 'cache')
 
 
 def quiet_cpu() -> None:
@@ -59,7 +60,24 @@ def main(argv: list[str] | None = None) -> int:
     return 143
 
 
+def _cache(argv: list[str]) -> int:
+  from medtl import disk, fetch
+  from medtl.types import MedtlError
+  folder = fetch.cache_folder()
+  if set(argv) - {'--list', '--clear'}:
+    raise MedtlError(f'cache takes --list or --clear, found {" ".join(argv)}')
+  if '--clear' in argv:
+    for name in ('features', 'decoded'):
+      shutil.rmtree(folder / name, ignore_errors=True)
+  for name, count, size in disk.inventory(folder):
+    print(f'{name:<12}{count:>8} files{size / 1e6:>12.1f} MB')
+  print(folder)
+  return 0
+
+
 def _call(verb: str, argv: list[str]) -> int:
+  if verb == 'cache':
+    return _cache(argv)
   from medtl import commandline
   flags, config, name = commandline.parse(verb, argv)
   import jax

@@ -1,6 +1,7 @@
 """Which phases work from activations of their frozen children, computed once, and where those come from."""
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from medtl import build, features, partition
+from medtl import build, disk, features, partition
 from medtl.build import Parts
 from medtl.fetch import cache_folder
-from medtl.types import Dataset, Tree
+from medtl.types import Dataset, MedtlError, Tree
 
 
 def first(parts: Parts, index: int) -> int:
@@ -53,6 +54,14 @@ def at(parts: Parts, params: Tree, extra: Tree, depths: Sequence[int]) -> Iterat
     yield depth, {side: found.subset(np.searchsorted(whole.table['row'], data.table['row'])) for side, data in parts.data.items()}, known
 
 
+def bound() -> float:
+  """Return how many bytes of activations are kept (MEDTL_FEATURES_GB, 20 unless told); the oldest by use go first."""
+  try:
+    return 1e9 * float(os.environ.get('MEDTL_FEATURES_GB', '20'))
+  except ValueError:
+    raise MedtlError(f'MEDTL_FEATURES_GB is {os.environ["MEDTL_FEATURES_GB"]!r}; expected a number of 10⁹ bytes') from None
+
+
 def joined(sides: Mapping[str, Dataset]) -> Dataset:
   """Return one data set of all sides, in the order of their rows."""
   parts = list(sides.values())
@@ -80,5 +89,6 @@ def _cached(parts: Parts, variables: Tree, whole: Dataset, paths: Sequence[Path]
   if start == last:
     return below, True
   apply = functools.partial(parts.features(start, last), variables)
+  disk.prune(paths[last - 1].parent, bound(), keep=paths)
   features.compute(apply, whole.size, build.once(below, parts.config), paths[last - 1])
   return features.kept(whole, paths[last - 1]), False

@@ -1,11 +1,13 @@
 """A cached prefix gives what the prefix gives, and can not be stale: everything that it depends on is in its name."""
 
+import os
+
 import chex
 import jax
 import numpy as np
 import pytest
 
-from medtl import features, losses, prefix, tasks
+from medtl import disk, features, losses, main, prefix, tasks
 from medtl.types import Batch, Dataset, Example
 
 
@@ -75,3 +77,24 @@ def test_all_sides_are_one_data_set_in_the_order_of_rows(vectors):
   whole = prefix.joined(sides)
   assert whole.table['row'].tolist() == [0, 1, 3, 5, 6] == [whole.fetch(i).row for i in range(5)]
   assert np.array_equal(whole.fetch(2).x, vectors.fetch(3).x)
+
+
+def test_the_oldest_activations_go_first_and_those_in_use_stay(tmp_path):
+  for age, name in enumerate('abcd'):
+    (tmp_path / name).write_bytes(b'0' * 100)
+    os.utime(tmp_path / name, (1000 + age, 1000 + age))
+  assert disk.prune(tmp_path, 400) == []
+  assert disk.prune(tmp_path, 250, keep=[tmp_path / 'a']) == [tmp_path / 'b', tmp_path / 'c']
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['a', 'd']
+
+
+def test_the_cache_is_listed_and_cleared_but_for_downloads(tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv('MEDTL_CACHE', str(tmp_path))
+  for name in ('features', 'downloads'):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'x').write_bytes(b'0' * 2_000_000)
+  assert main.main(['cache']) == 0
+  assert 'features           1 files         2.0 MB' in capsys.readouterr().out
+  assert main.main(['cache', '--clear']) == 0
+  assert 'features' not in (said := capsys.readouterr().out) and 'downloads' in said
+  assert main.main(['cache', '--cleer']) == 1
