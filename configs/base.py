@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
   config.std = ()                       # likewise
   config.head = dict(name='linear')     # a function of medtl/models/heads.py and its keys
   config.fresh = ('head/.*',)           # leaves that do not come from the checkpoint
+  config.transfer = 'weights'           # what comes from it: weights | mean_var = only each leaf's mean and variance (Raghu et al. 2019)
   # What is learned. kind: multiclass | binary | multilabel | ordinal; loss: a function of medtl/losses.py.
   config.task = dict(kind='multiclass', loss='softmax')
   config.augment = ''                   # on the device, medtl/data/augment.py: 'flip | rotate(10) | mixup(0.2)'

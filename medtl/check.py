@@ -30,7 +30,7 @@ def config(given: ConfigDict) -> None:
     if not right(given[name]):
       raise MedtlError(f'config.{name} is {given[name]}; expected a number {words}')
   for name, known in (('cache', CACHES), ('sampling', ('', 'balanced')), ('class_weights', ('', 'balanced')),
-                      ('dtype', ('float32', 'bfloat16'))):
+                      ('dtype', ('float32', 'bfloat16')), ('transfer', ('weights', 'mean_var'))):
     if given[name] not in known:
       raise MedtlError(f'config.{name} is {given[name]!r}; {spec.nearest(given[name], [repr(word) for word in known])}')
   _tuple_of(given.phases, 'phases', "(freeze, duration), for instance (('depth(1.0)', '3 epochs'),)", (str, (str, int)), least=1)

@@ -33,6 +33,9 @@ def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset
   else:
     mean, std = statistics(dataset)
     arrived, facts = {}, {'name': '', 'mean': tuple(config.mean) or mean, 'std': tuple(config.std) or std}
+  if config.transfer == 'mean_var':
+    arrived = mean_var(arrived, config.seed)
+    facts['adapted'] = '; '.join(filter(None, [facts.get('adapted', ''), 'only the mean and variance of each leaf were kept']))
   merged = tree.unflatten({**tree.flatten(begun), **tree.flatten(arrived)})
   mean, std = tuple(facts.pop('mean')), tuple(facts.pop('std'))
   if {len(mean), len(std)} - {1, example.shape[-1]}:
@@ -66,6 +69,17 @@ def _from_run(begun: Tree, run: Path, fresh: Sequence[str]) -> tuple[Tree, dict[
     raise MedtlError(f'the run {run} holds another architecture:\n{words}\nset config.model to that of its config.json')
   return tree.unflatten(found), {'name': str(run), 'note': 'the best checkpoint of this run', 'data': plan['data']['name'],
                                  'mean': plan['mean'], 'std': plan['std']}
+
+
+def mean_var(arrived: Tree, seed: int) -> Tree:
+  """Return parameters drawn anew, each leaf from a normal law with its own mean and variance; statistics of norms do not come along.
+
+  Raghu et al. 2019 (Transfusion, arXiv 1902.07208), section 5.1: what remains of a transfer when only the scale of weights is kept.
+  """
+  leaves = {path: np.asarray(leaf) for path, leaf in tree.flatten(arrived).items() if path.startswith('params/')}
+  random = np.random.RandomState(seed)
+  return tree.unflatten({path: random.normal(leaf.mean(), leaf.std(), leaf.shape).astype(leaf.dtype)
+                         for path, leaf in sorted(leaves.items())})
 
 
 def statistics(dataset: Dataset, most: int = 256) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl import tree
+from medtl import origin, tree
 from medtl.models import Net, heads, port, resnet
 from medtl.models.port import Dialect
 from medtl.types import MedtlError
@@ -182,3 +182,15 @@ def test_blue_green_red_stems_are_turned():
   kernel = np.arange(6.0).reshape(1, 1, 3, 2)
   found, _ = port.port({'w': kernel}, wanted, {'d': Dialect('keras', (('^w$', 'params/backbone/stem/conv/kernel'),), order='bgr')})
   np.testing.assert_array_equal(found['params']['backbone']['stem']['conv']['kernel'], kernel[:, :, ::-1])
+
+
+def test_mean_and_variance_alone_remain():
+  random = np.random.RandomState(3)
+  leaf = random.exponential(2.0, (40, 50)).astype(np.float32)
+  arrived = {'params': {'backbone': {'stem': {'kernel': leaf}}}, 'batch_stats': {'backbone': {'stem': {'mean': leaf[0]}}}}
+  found = origin.mean_var(arrived, 0)
+  assert set(found) == {'params'}, 'statistics of norms do not come along'
+  new = found['params']['backbone']['stem']['kernel']
+  assert new.shape == leaf.shape and new.dtype == leaf.dtype and not np.array_equal(np.sort(new, None), np.sort(leaf, None))
+  assert abs(new.mean() - leaf.mean()) < 0.15 and abs(new.std() - leaf.std()) < 0.15
+  assert np.array_equal(new, origin.mean_var(arrived, 0)['params']['backbone']['stem']['kernel'])

@@ -1,0 +1,26 @@
+"""What the transfer was worth: pretrained, mean-variance and random initialisation at five shares of the labels.
+
+python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER --sweep=experiments/worth.py --folds
+
+Mean-variance keeps of each pretrained leaf its mean and variance alone (Raghu et al. 2019). A smaller share of the training patients is
+part of a larger one; every variant takes as many steps as with all labels, so that fewer labels are not also fewer steps.
+"""
+
+AXIS = 'initialisation, share of the training patients'
+AGAINST = ('scratch100', 'pretrained100')
+SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
+STARTS = {'pretrained': (), 'meanvar': (('transfer', 'mean_var'),), 'scratch': (('model.weights', ''),)}
+
+
+def sweep(config):
+  """Yield (name, overrides): 'pretrained10' is the checkpoint with a tenth of the training patients."""
+  for start, changes in STARTS.items():
+    for share in SHARES:
+      phases = tuple((freeze, longer(duration, share)) for freeze, duration in config.phases)
+      yield f'{start}{round(100 * share)}', (*changes, ('data.split', {**config.data.split.to_dict(), 'labels': share}), ('phases', phases))
+
+
+def longer(duration, share):
+  """Return '10 epochs' as the epochs of a share of the data that take as many steps."""
+  number, unit = duration.split()
+  return f'{float(number) / share:g} {unit}' if unit.startswith('epoch') else duration
