@@ -39,7 +39,7 @@ def _norms(z: np.ndarray, whole: float, square: np.ndarray, t: float) -> tuple[f
 
 
 def h_score(x: np.ndarray, y: np.ndarray) -> float:
-  """Return tr(cov(x)⁻¹ cov(E[x | y])), at most classes − 1 (Bao et al. 2019, "An information-theoretic approach to transferability"), by the pseudo-inverse.
+  """Return tr(cov(x)⁻¹ cov(E[x | y])), at most classes − 1, by the pseudo-inverse (Bao et al. 2019, An information-theoretic approach).
 
   >>> h_score(np.array([[-1.0], [-1.0], [1.0], [1.0]]), np.array([0, 0, 1, 1])).__round__(6)
   1.0
