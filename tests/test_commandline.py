@@ -48,7 +48,7 @@ def test_a_value_may_stand_apart_from_its_name():
   ((CONFIG, '--fold'), 'fold'),
   ((CONFIG, 'extra'), "unexpected argument 'extra'"),
   (('--config=tests/tyni.py',), r"no config 'tests/tyni.py'; did you mean 'tests/tiny.py'"),
-  ((), r'train needs --config=configs/x.py; the configs are: configs/oct_resnet.py'),
+  ((), r'train needs --config=configs/x.py; the configs are: configs/breast_clip.py, configs/oct_efficientnet.py'),
 ])
 def test_what_it_does_not_know_it_explains(words, said):
   with pytest.raises(MedtlError, match=said):

@@ -27,6 +27,8 @@ def shrunk(name):
   config = runfolder.load_config(name)
   with config.unlocked():
     config.data = dict(name='phantom.load', patients=24, scans=1, size=(32, 32), split=dict(by='patient', folds=3, fold=0, seed=0), ops='')
+    if config.task.kind == 'binary':
+      config.data.classes = ('NORMAL', 'CNV')
     family = config.model.name.partition('.')[0]
     keys = {key: value for key, value in config.model.items() if key not in ('weights', 'size')}
     config.model = dict(keys, **NARROW[family], weights='')

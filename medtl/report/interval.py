@@ -28,7 +28,7 @@ class Interval(NamedTuple):
   n: int = 0                   # how many of them
   redrawn: float = 0.0         # share of the resamples that lacked a class
   reason: str = ''
-  p: float = math.nan          # of a difference: two-sided, that it is 0
+  p: float | None = None       # of a difference: two-sided, that it is 0
 
 
 def intervals(score: np.ndarray, y: np.ndarray, metrics: Mapping[str, Metric], patient: np.ndarray | None = None,
@@ -79,8 +79,8 @@ def _bootstrap(statistic: Callable[[np.ndarray], dict[str, np.ndarray]], has: np
       reason = f'no interval: only {len(draws)} of {resamples * PATIENCE} resamples of the {unit}s held every class'
   point = _row(found)
   low, high = np.full((2, len(point)), np.nan) if reason else np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
-  p = _two_sided(np.array(draws)) if tested and not reason else np.full(len(point), np.nan)
-  return {name: Interval(float(v), float(a), float(b), unit, len(units), redrawn, UNDEFINED if math.isnan(v) else reason, float(q))
+  p = _two_sided(np.array(draws)).tolist() if tested and not reason else [None] * len(point)
+  return {name: Interval(float(v), float(a), float(b), unit, len(units), redrawn, UNDEFINED if math.isnan(v) else reason, q)
           for name, v, a, b, q in zip(names, point, low, high, p, strict=True)}
 
 
