@@ -204,6 +204,7 @@ def alike(first: ConfigDict, second: ConfigDict) -> bool:
 
 def again(parts: Parts, config: ConfigDict) -> Parts:
   """Return the same data, net and weights under a config that is alike."""
+  check.config(config)
   return dataclasses.replace(parts, config=config, phases=phases(config, parts.params, parts.data['train'].size), programs={})
 
 

@@ -41,10 +41,9 @@ def grid(lr: Sequence[float] = (0.01,), decay: Sequence[float] = (1e-4,), balanc
   return Settings(np.array(lrs, np.float32), np.array(decays, np.float32), np.array(balances, np.float32), np.array(seeds, np.int32))
 
 
-def standardise(x: np.ndarray, weight: np.ndarray | None = None) -> Callable[[np.ndarray], np.ndarray]:
+def standardise(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
   """Return the function that gives each feature of the training examples x [n, d] mean 0 and variance 1; constant ones become 0."""
-  mean = np.average(x, 0, weight)
-  spread = np.sqrt(np.average((x - mean) ** 2, 0, weight))
+  mean, spread = x.mean(0), x.std(0)
   factor = np.where(spread > 1e-6 * np.abs(mean).clip(1e-30), 1 / np.where(spread > 0, spread, 1), 0.0)
   return lambda other: ((other - mean) * factor).astype(np.float32)
 
