@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
   config.batch = 32                     # examples a step
   config.accumulate = 1                 # parts that a batch is cut into, to save memory
   config.dtype = 'float32'              # of the computation: float32 | bfloat16; parameters are float32
-  config.cache = 'auto'                 # frozen children computed once: auto (if nothing is augmented) | head (its phases) | on | off
+  config.cache = 'auto'                 # frozen children computed once: auto (where it pays) | head (its phases) | on | off
   # When to look, and what to keep.
   config.monitor = 'auroc'              # the validation metric that chooses the best checkpoint
   config.every = '1 epochs'             # evaluation and checkpoint

@@ -2,110 +2,42 @@
 
 import dataclasses
 import inspect
-import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import check, data, losses, models, optimizer, origin, partition, schedule, spec, step, tasks, tree
+from medtl import check, data, losses, models, optimizer, origin, partition, schedule, spec, tasks, tree
 from medtl.data import augment, split, stream
-from medtl.types import Batch, Dataset, MedtlError, State, Task, Tree
+from medtl.parts import Parts, Phase
+from medtl.types import Batch, Dataset, MedtlError, Task, Tree
 
 
-class Phase(NamedTuple):
-  """One entry of `phases`, worked out."""
-  freeze: str
-  steps: int
-  parts: partition.Partition
-  depth: int                        # children frozen whole, counted from the stem
+def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None) -> Parts:
+  """Return the parts of a run that trains; `run` is the run folder that the weights come from, where they do.
 
-
-@dataclass(frozen=True, eq=False)
-class Parts:
-  """All that a run is made of, before its first step."""
-  config: ConfigDict
-  data: dict[str, Dataset]
-  net: models.Net
-  params: Tree                      # numpy, ported or fresh
-  extra: Tree
-  source: dict[str, Any]            # where the weights came from
-  loss: Callable
-  phases: list[Phase]
-  augment: step.Augment | None
-  class_weights: tuple[float, ...] | None
-  programs: dict[tuple, Any] = field(default_factory=dict)      # what has been compiled
-
-  @property
-  def classes(self) -> tuple[str, ...]:
-    return self.data['train'].classes
-
-  def task(self, phase: int, first: int = 0) -> Task:
-    """Return what is learned in a phase; with first > 0 from activations of the children below."""
-    return tasks.supervised(self.net, self.loss, kind=self.config.task.kind, live=self.phases[phase].parts.live, first=first,
-                            class_weights=self.class_weights)
-
-  def start(self, phase: int = 0) -> State:
-    """Return the state at step 0 with the optimizer state of a phase; every leaf a buffer of its own."""
-    params, extra = jax.tree.map(jnp.array, (self.params, self.extra))
-    opt = jax.jit(self.phases[phase].parts.tx.init)(params)
-    return State(jnp.zeros((), jnp.int32), params, extra, opt, jax.random.key(self.config.seed))
-
-  def step(self, phase: int, first: int = 0) -> Any:
-    """Return the jitted update of a phase."""
-    parts = self.phases[phase].parts
-    return step.compiled(task=self.task(phase, first), tx=parts.tx, live=parts.live, accumulate=self.config.accumulate,
-                         augment=None if first else self.augment)
-
-  def program(self, phase: int, first: int = 0) -> Any:
-    """Return the update of a phase compiled for its shapes, once: `describe` measures the program that the run then uses."""
-    if (phase, first) not in self.programs:
-      self.programs[phase, first] = self.lowered(phase, first).compile()
-    return self.programs[phase, first]
-
-  def lowered(self, phase: int, first: int = 0) -> Any:
-    """Return the update of a phase as XLA is given it, traced once."""
-    if (phase, first, 'lowered') not in self.programs:
-      state = jax.eval_shape(lambda: self.start(phase))
-      self.programs[phase, first, 'lowered'] = self.step(phase, first).lower(state, self.example(first))
-    return self.programs[phase, first, 'lowered']
-
-  def features(self, first: int, last: int) -> Any:
-    """Return the jitted (variables, x) → what children [first, last) make of x; one function, so that it is compiled once."""
-    if (first, last, 'features') not in self.programs:
-      self.programs[first, last, 'features'] = jax.jit(
-        lambda variables, x: self.net.apply(variables, x, first=first, last=last, method='features'))
-    return self.programs[first, last, 'features']
-
-  def example(self, first: int = 0) -> Batch:
-    """Return a batch of zeros, of pictures or of what the children below `first` make of them."""
-    case, count = self.data['train'].fetch(0), self.config.batch
-    x, y = jnp.zeros((count, *case.x.shape)), np.asarray(case.y)
-    if first:
-      shape = jax.eval_shape(self.features(0, first), {'params': self.params, **self.extra}, x)
-      x = jnp.zeros(shape.shape, shape.dtype)
-    return Batch(x, jnp.zeros((count, *y.shape), jnp.float32 if y.dtype.kind == 'f' else jnp.int32), jnp.ones(count, bool),
-                 jnp.arange(count, dtype=jnp.int32))
-
-
-def parts(config: ConfigDict, run: Path | None = None) -> Parts:
-  """Return the parts of a run that trains; `run` is the run folder that the weights come from, where they do."""
+  What it has in common with `like`, the parts of another run, is taken from there: data, weights, compiled programs.
+  """
   check.config(config)
-  sides = data.load(**config.data.to_dict())
+  if like is not None and like.config.data == config.data:
+    sides = like.data
+  else:
+    sides = data.load(**config.data.to_dict())
   train = sides['train']
   check.labels(config, train)
+  weights = class_weights(config, train)
+  if like is not None and like.run == run and alike(like.config, config):
+    return dataclasses.replace(like, config=config, data=sides, phases=phases(config, like.params, train.size), class_weights=weights)
   net, module = network(config, train.fetch(0).x.shape, len(train.classes))
   net, params, extra, source = origin.variables(config, net, module, train, run)
   loss = spec.one(config.task.loss, losses, given=('outputs', 'y'))
   moves = augment.augment(config.augment, ndim=train.fetch(0).x.ndim - 1, classes=len(train.classes)) if config.augment else None
-  return Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves,
-               class_weights(config, train))
+  return Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves, weights, run)
 
 
 def network(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[models.Net, Any]:
@@ -167,16 +99,6 @@ def class_weights(config: ConfigDict, dataset: Dataset) -> tuple[float, ...] | N
   return tuple(float(value) for value in counts.sum() / len(counts) / np.maximum(1, counts))
 
 
-def epoch(parts: Parts) -> int:
-  """Return the steps of an epoch."""
-  return math.ceil(parts.data['train'].size / parts.config.batch)
-
-
-def period(parts: Parts) -> int:
-  """Return the steps between evaluations."""
-  return spec.steps(parts.config.every, parts.data['train'].size, parts.config.batch, sum(phase.steps for phase in parts.phases))
-
-
 def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDict:
   """Return the config with ('model.weights', '') … set and nothing to compare with; an unknown key is an error."""
   new = ConfigDict(config.to_dict())
@@ -193,24 +115,27 @@ def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDic
   return new.lock()
 
 
-SCHEDULED = ('phases', 'rules', 'optimizer', 'lr', 'head_lr', 'lr_decay', 'decay', 'schedule', 'clip', 'ema', 'every', 'patience')
+# keys that change neither the net and its first weights nor a program but by its key: see Parts._kind
+FREE = ('phases', 'rules', 'lr', 'head_lr', 'lr_decay', 'decay', 'schedule', 'clip', 'ema', 'every', 'patience', 'class_weights',
+        'sampling', 'cache', 'monitor', 'resamples', 'threshold', 'workers', 'batch', 'hint', 'compare')
 
 
 def alike(first: ConfigDict, second: ConfigDict) -> bool:
-  """Return whether two configs have data, net and weights in common and differ in how they are trained alone."""
-  kept = [{key: value for key, value in made.to_dict().items() if key not in (*SCHEDULED, 'compare')} for made in (first, second)]
+  """Return whether two configs have pictures, net and weights in common; they may differ in split, schedule and choice.
+
+  From scratch the pictures are scaled by the training side's own mean, so that another split is another net.
+  """
+  scaled = [bool(made.model.weights or (made.mean and made.std)) for made in (first, second)]
+  kept = [{key: value for key, value in made.to_dict().items() if key not in FREE} for made in (first, second)]
+  for one in kept:
+    one['data'] = {key: value for key, value in one['data'].items() if key != 'split' or not all(scaled)}
   return kept[0] == kept[1]
-
-
-def again(parts: Parts, config: ConfigDict) -> Parts:
-  """Return the same data, net and weights under a config that is alike."""
-  check.config(config)
-  return dataclasses.replace(parts, config=config, phases=phases(config, parts.params, parts.data['train'].size), programs={})
 
 
 def full(parts: Parts) -> Parts:
   """Return the same run as a full fine-tune: what a phase's cost is measured against."""
-  return again(parts, changed(parts.config, (('phases', (('none', '1 steps'),)), ('rules', ()))))
+  config = changed(parts.config, (('phases', (('none', '1 steps'),)), ('rules', ())))
+  return dataclasses.replace(parts, config=config, phases=phases(config, parts.params, parts.data['train'].size))
 
 
 def sentence(parts: Parts) -> str:

@@ -3,13 +3,13 @@
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from rich.table import Table
 
 from medtl import build, partition, prefix, step, tree
-from medtl.build import Parts
+from medtl.parts import Parts
 
 
 def rows(parts: Parts) -> list[dict[str, Any]]:
@@ -45,26 +45,41 @@ def show(found: list[dict[str, Any]], write: Callable[[Any], Any]) -> None:
           f'{row["flops"] / row["flops_full"]:.0%} of the full fine-tune; optimizer {row["optimizer_bytes"] / 1e6:.1f} MB')
 
 
-def predict(parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], Any], begin: int = 0) -> tuple[float, int]:
-  """Return (seconds, most bytes) of the phases from `begin` on, and print them phase by phase.
+class Cost(NamedTuple):
+  """What a run is predicted to cost."""
+  compiling: float                          # seconds, once for all runs that are alike
+  running: float                            # seconds: steps, evaluations, activations; not reading, writing and the report
+  memory: int                               # bytes, of the hungriest phase
+
+
+def tell(parts: Parts, write: Callable[[Any], Any], begin: int = 0) -> None:
+  """Print what would move and what it costs, from phase `begin` on."""
+  found = rows(parts)
+  show(found, write)
+  cost = predict(parts, found, write, begin)
+  write(f'  predicted: {cost.compiling + cost.running:.0f} s, reading and writing apart')
+
+
+def predict(parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], Any], begin: int = 0) -> Cost:
+  """Return the cost of the phases from `begin` on, and print it phase by phase.
 
   Each phase's own compiled step and the children to be cached are timed on a batch of zeros; evaluations are predicted from their FLOPs.
   """
-  total, most, size = 0.0, 0, {side: dataset.size / parts.config.batch for side, dataset in parts.data.items()}
+  compiling, running, most = 0.0, 0.0, 0
+  size = {side: dataset.size / parts.config.batch for side, dataset in parts.data.items()}
   for index in range(begin, len(parts.phases)):
     first, steps = prefix.first(parts, index), parts.phases[index].steps
     once, one, memory = _step(parts, index, first)
-    speed, children = found[index]['flops'] / one, 0.0
-    if first:
+    speed, children = step.flops(parts.lowered(index, first)) / one, 0.0
+    if first and not prefix.known(parts, index):
       speed, seconds = _children(parts, first)
       children = seconds * sum(size.values())
-    looks = math.ceil(steps / build.period(parts)) * size['val'] * _evaluation(parts, index, first) / speed
-    seconds = once + children + one * steps + looks
-    total, most = total + seconds, max(most, memory)
+    looks = math.ceil(steps / parts.period) * size['val'] * _evaluation(parts, index, first) / speed
+    seconds = children + one * steps + looks
+    compiling, running, most = compiling + once, running + seconds, max(most, memory)
     write(f'  phase {index + 1}: {one:.3f} s a step' + (f' from cached activations ({children:.0f} s once)' if first else '')
           + f', {memory / 1e6:.0f} MB, {seconds:.0f} s')
-  write(f'  predicted: {total:.0f} s, reading and writing apart')
-  return total, most
+  return Cost(compiling, running, most)
 
 
 def _step(parts: Parts, index: int, first: int) -> tuple[float, float, int]:
@@ -96,4 +111,4 @@ def _children(parts: Parts, first: int) -> tuple[float, float]:
 def _evaluation(parts: Parts, index: int, first: int) -> float:
   """Return the FLOPs of an evaluation's batch in a phase that starts at child `first`."""
   state = jax.eval_shape(lambda: parts.start(index))
-  return step.flops(jax.jit(parts.task(index, first).measure).lower(state.params, state.extra, parts.example(first)))
+  return step.flops(parts.measure(first).lower(state.params, state.extra, parts.example(first)))

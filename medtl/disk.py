@@ -30,12 +30,17 @@ def write(path: Path, words: str) -> None:
     aside.write_text(words, encoding='utf-8')
 
 
+def free(folder: Path) -> int:
+  """Return the bytes that are free on the disk of a folder, which need not exist yet."""
+  return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
+
+
 def require_space(folder: Path, needed: float, what: str,
                   advice: str = 'make room, or set MEDTL_CACHE to a folder on another disk') -> None:
   """Raise a MedtlError when `needed` bytes do not fit on the folder's disk."""
-  free = shutil.disk_usage(folder).free
-  if needed > free:
-    raise MedtlError(f'no space for {what}: {needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free on the disk of {folder}; {advice}')
+  there = free(folder)
+  if needed > there:
+    raise MedtlError(f'no space for {what}: {needed / 1e6:.1f} MB needed, {there / 1e6:.1f} MB free on the disk of {folder}; {advice}')
 
 
 def prune(folder: Path, most: float, keep: Collection[Path] = ()) -> list[Path]:

@@ -1,8 +1,9 @@
 """metrics.jsonl, TensorBoard and the console: the method names of clu.metric_writers, without TensorFlow."""
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,31 @@ def rewind(path: Path, step: int) -> None:
 def records(path: Path) -> list[dict[str, float]]:
   """Return what `write_scalars` wrote."""
   return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+class Watch:
+  """Seconds by name, in `spans`: `with watch('train'):`. What happens in a span within another counts for the inner one alone."""
+
+  def __init__(self) -> None:
+    self.spans: dict[str, float] = {}
+    self.open: list[str] = []
+    self.last = time.perf_counter()
+
+  @contextlib.contextmanager
+  def __call__(self, name: str) -> Iterator[None]:
+    self._mark()
+    self.open.append(name)
+    try:
+      yield
+    finally:
+      self._mark()
+      self.open.pop()
+
+  def _mark(self) -> None:
+    now = time.perf_counter()
+    if self.open:
+      self.spans[self.open[-1]] = self.spans.get(self.open[-1], 0.0) + now - self.last
+    self.last = now
 
 
 class Bar:

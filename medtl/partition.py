@@ -37,6 +37,7 @@ class Partition(NamedTuple):
   labels: Tree                                # a group's name for each leaf
   live: Tree                                  # bool for each leaf
   tx: optax.GradientTransformationExtraArgs   # update(gradients, opt, params, step=…)
+  key: tuple                                  # two partitions by one `direction` with equal keys are one program
 
 
 def children(params: Mapping[str, Any]) -> list[str]:
@@ -121,7 +122,8 @@ def partition(params: Tree, rules: Table, *, direction: Callable[[float], optax.
   parts = [optax.masked(optax.clip_by_global_norm(clip), live)] if clip else []
   parts += [optax.multi_transform(groups, labels), follow(factors)]
   parts += [optax.masked(average(ema), live)] if ema else []
-  return Partition(rules, labels, live, optax.with_extra_args_support(optax.chain(*parts)))
+  key = (tuple(jax.tree.leaves(labels)), lr, clip, ema, len(padded(factors)))
+  return Partition(rules, labels, live, optax.with_extra_args_support(optax.chain(*parts)), key)
 
 
 class Follow(NamedTuple):
@@ -132,15 +134,20 @@ class Follow(NamedTuple):
 def follow(factors: np.typing.ArrayLike) -> optax.GradientTransformationExtraArgs:
   """Return a transformation that multiplies by factors[step], the step given by the caller; the last factor holds on.
 
-  The schedule is data, not program: folds that differ by some steps run one compiled program. Hence the table's length, a power of two.
+  The schedule is data, not program: folds that differ by some steps run one compiled program.
   """
-  values = np.asarray(factors, np.float32)
-  values = np.pad(values, (0, (1 << max(6, (len(values) - 1).bit_length())) - len(values)), mode='edge')
+  values = padded(factors)
 
   def update(updates: Tree, state: Follow, params: Tree = None, *, step: jax.Array, **_: Any) -> tuple[Tree, Follow]:
     factor = state.factors[jnp.minimum(step, len(values) - 1)]
     return jax.tree.map(lambda u: (u * factor).astype(u.dtype), updates), state
   return optax.GradientTransformationExtraArgs(lambda params: Follow(jnp.asarray(values)), update)
+
+
+def padded(factors: np.typing.ArrayLike) -> np.ndarray:
+  """Return the factors as a table whose length is a power of two, so that schedules of many lengths make programs of few."""
+  values = np.asarray(factors, np.float32)
+  return np.pad(values, (0, (1 << max(6, (len(values) - 1).bit_length())) - len(values)), mode='edge')
 
 
 class Average(NamedTuple):

@@ -5,41 +5,84 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from medtl import build, disk, features, partition
-from medtl.build import Parts
 from medtl.fetch import cache_folder
+from medtl.parts import Parts
 from medtl.types import Dataset, MedtlError, Tree
+
+# FLOPs that a byte of activations must save. CPU: 50e9 FLOP/s against 1.7e9 bytes/s read and stacked, both measured (docs/benchmarks.md);
+# accelerators: 1e14 against 5e9, computed.
+BALANCE = {'cpu': 30.0}
+OTHERWISE = 20e3
+
+
+class Choice(NamedTuple):
+  """Where a phase starts: at the pictures (0), or at the activations of so many children; and why."""
+  first: int
+  why: str
+
+
+def choose(parts: Parts, index: int) -> Choice:
+  """Return where a phase starts. It finds children computed that are frozen whole and, by `config.cache`:
+
+  'auto': nothing is augmented, each example is used more than once, a byte of activations saves enough FLOPs, and they fit below the
+  bound and on the disk · 'on': always, without augmentation · 'head': where the head alone learns, without augmentation · 'off': never.
+  """
+  config, phase = parts.config, parts.phases[index]
+  depth, probe = phase.depth, phase.depth == len(partition.children(parts.params))
+  if not depth:
+    return Choice(0, 'no child is frozen whole')
+  if config.cache in ('on', 'off'):
+    return Choice(depth if config.cache == 'on' else 0, f"cache='{config.cache}'")
+  if config.cache == 'head':
+    return Choice(depth if probe else 0, 'the head alone learns' if probe else "cache='head' and more than the head learns")
+  if parts.augment:
+    return Choice(0, f'pictures are augmented ({config.augment})')
+  if phase.steps <= parts.epoch:
+    return Choice(0, 'each example is used once')
+  flops, size = parts.cost(depth)
+  balance = BALANCE.get(jax.default_backend(), OTHERWISE)
+  saved = f'{flops / size:.0f} FLOP saved for each byte of activations'
+  if flops < balance * size:
+    return Choice(0, f'{saved}, and below {balance:.0f} reading costs more than computing')
+  whole = size * sum(side.size for side in parts.data.values())
+  room = min(bound(), disk.free(cache_folder()))
+  if whole > room and not (whole <= bound() and known(parts, index)):
+    return Choice(0, f'{whole / 1e6:.1f} MB of activations, room for {room / 1e6:.1f}: MEDTL_FEATURES_GB and MEDTL_CACHE give more')
+  return Choice(depth, saved)
 
 
 def first(parts: Parts, index: int) -> int:
-  """Return how many children a phase finds computed; 0 where it starts from pictures.
-
-  Cached where children are frozen whole and, by `config.cache`: 'auto' nothing is augmented and each example is used more than once ·
-  'on' always, without augmentation · 'head' where the head alone learns, without augmentation · 'off' never.
-  """
-  config, phase = parts.config, parts.phases[index]
-  wanted = {'auto': not parts.augment and phase.steps > build.epoch(parts), 'on': True, 'off': False,
-            'head': phase.depth == len(partition.children(parts.params))}
-  return phase.depth if wanted[config.cache] else 0
+  """Return how many children a phase finds computed; 0 where it starts from pictures."""
+  return choose(parts, index).first
 
 
 def boundary(parts: Parts, index: int, params: Tree, extra: Tree, write: Callable[[str], Any] = lambda _: None) -> dict[str, Dataset]:
   """Return the sides of a phase: pictures, or activations of the children below `first`, computed once and kept."""
-  depth = first(parts, index)
+  depth, why = choose(parts, index)
   if not depth:
+    if parts.phases[index].depth:
+      write(f'phase {index + 1}: the {parts.phases[index].depth} frozen children are computed in each step: {why}')
     return parts.data
   depths = sorted({below for later in range(index, len(parts.phases)) if 0 < (below := first(parts, later)) <= depth})
   begin = time.time()
   found = list(at(parts, params, extra, depths))
   computed = sum(not known for _, _, known in found)
   how = f'computed once in {time.time() - begin:.0f} s' if computed else 'in the cache: nothing was computed'
-  write(f'phase {index + 1}: activations of the {depth} frozen children are {how}'
+  write(f'phase {index + 1}: activations of the {depth} frozen children are {how} ({why})'
         + ('; this phase sees the pictures without augmentation' if parts.augment else ''))
   return found[-1][1]
+
+
+def known(parts: Parts, index: int) -> bool:
+  """Return whether the activations of the children that a phase freezes, with the first weights, are kept already."""
+  depth = parts.phases[index].depth
+  return depth > 0 and _paths(parts, {'batch_stats': {}, 'params': parts.params, **parts.extra}, joined(parts.data))[depth - 1].exists()
 
 
 def at(parts: Parts, params: Tree, extra: Tree, depths: Sequence[int]) -> Iterator[tuple[int, dict[str, Dataset], bool]]:

@@ -1,59 +1,68 @@
 """The recipe: config → run folder. With build.py the one corridor between the rooms."""
 
 import functools
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from medtl import build, check, data, describe, disk, evaluate, log, loop, metrics, partition, prefix, runfolder
-from medtl.build import Parts
 from medtl.checkpoint import Checkpoints, Progress
 from medtl.data import stream
+from medtl.parts import Parts
 from medtl.report import numbers
-from medtl.types import Dataset, MedtlError, Missing, State, Task, Tree
+from medtl.types import Dataset, MedtlError, Missing, State, Tree
 
 write = log.console.print
 
 
-def train(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any]:
-  """Return the numbers of a run, continued from where its folder stands; a finished one is only read."""
+def train(config: ConfigDict, workdir: Path, command: str = '', like: Parts | None = None) -> dict[str, Any]:
+  """Return the numbers of a run, continued from where its folder stands; a finished one is only read.
+
+  `like` holds the parts of another run, whose data, weights and programs are taken where they are the same; its cost is known then, and
+  not told again.
+  """
   runfolder.claim(workdir, config)
-  if (workdir / 'numbers.json').exists():
+  if runfolder.finished(workdir):
     write(f'{workdir} is finished already; nothing was trained')
     return runfolder.read(workdir, 'numbers.json')
   origin = source(config, workdir, command)
   for name, changes in config.compare:
     write(f'[bold]{name}[/bold]: the run that this one is compared with')
     train(build.changed(config, changes), runfolder.companion(workdir, name), command)
-  begin = time.time()
-  try:
-    parts = build.parts(config, origin)
-  except Missing as error:
-    raise Missing(f'{error}\n  instead   {config.hint}' if config.hint else str(error)) from None
-  write(f'[bold]{workdir}[/bold]: {build.sentence(parts)}')
-  phases = describe.rows(parts)
-  describe.show(phases, write)
-  runfolder.write_json(workdir / 'plan.json', build.plan(parts, phases))
+  watch = log.Watch()
+  with watch('prepare'):
+    parts = prepare(config, origin, like)
+    write(f'[bold]{workdir}[/bold]: {build.sentence(parts)}')
+    runfolder.write_json(workdir / 'plan.json', build.plan(parts, describe.rows(parts)))
   checkpoints = Checkpoints(workdir / 'checkpoints')
-  resumed = checkpoints.step('latest') is not None
-  describe.predict(parts, phases, write, checkpoints.progress('latest').phase if resumed else 0)
+  if like is None:
+    with watch('predict'):
+      describe.tell(parts, write, checkpoints.progress('latest').phase if checkpoints.step('latest') is not None else 0)
   try:
-    checkpoints.begin(parts.params, parts.extra)
-    fit(parts, workdir, checkpoints)
+    with watch('save'):
+      checkpoints.begin(parts.params, parts.extra)
+    fit(parts, workdir, checkpoints, watch)
     params, extra = checkpoints.params('best')
     progress = checkpoints.progress('latest')
   finally:
     checkpoints.close()
-  phase = progress.best_phase
-  sides = prefix.boundary(parts, phase, params, extra)
-  predictions(parts.task(phase, prefix.first(parts, phase)), params, extra, parts.data, config, workdir, sides)
-  runfolder.provenance(workdir, command, time.time() - begin, {'best_step': progress.best_step, 'best': progress.best})
+  with watch('evaluate'):
+    sides = prefix.boundary(parts, progress.best_phase, params, extra)
+    predictions(parts.measure(prefix.first(parts, progress.best_phase)), params, extra, parts.data, config, workdir, sides)
+  runfolder.provenance(workdir, command, watch.spans, {'best_step': progress.best_step, 'best': progress.best})
   return runfolder.report(workdir)
+
+
+def prepare(config: ConfigDict, origin: Path | None, like: Parts | None = None) -> Parts:
+  """Return the parts of a run; where a publisher's file cannot be had, the error says what the config offers instead."""
+  try:
+    return build.parts(config, origin, like)
+  except Missing as error:
+    raise Missing(f'{error}\n  instead   {config.hint}' if config.hint else str(error)) from None
 
 
 def source(config: ConfigDict, workdir: Path, command: str) -> Path | None:
@@ -66,16 +75,15 @@ def source(config: ConfigDict, workdir: Path, command: str) -> Path | None:
     return Path(name)
   other = runfolder.load_config(name)
   folder = workdir.parent / runfolder.name(name, other)
-  if not (folder / 'numbers.json').exists():
+  if not runfolder.finished(folder):
     write(f'[bold]{name}[/bold]: the run that the weights come from')
     train(other, folder, command)
   return folder
 
 
-def predictions(task: Task, params: Tree, extra: Tree, sides: Mapping[str, Dataset], config: ConfigDict, workdir: Path,
+def predictions(measure: Callable, params: Tree, extra: Tree, sides: Mapping[str, Dataset], config: ConfigDict, workdir: Path,
                 inputs: Mapping[str, Dataset] | None = None) -> None:
   """Predict every side but train, from `inputs` where these are not the pictures, and keep it in predictions/<side>.npz."""
-  measure = jax.jit(task.measure)
   for name, dataset in sides.items():
     if name != 'train':
       found = evaluate.predict(measure, params, extra, build.once((inputs or sides)[name], config))
@@ -83,24 +91,24 @@ def predictions(task: Task, params: Tree, extra: Tree, sides: Mapping[str, Datas
       evaluate.save(workdir / 'predictions' / f'{name}.npz', found, dataset, shown)
 
 
-def trained(config: ConfigDict, workdir: Path) -> tuple[Task, Tree, Tree, dict[str, Any]]:
-  """Return (task, params, extra, plan) of a finished run, from its folder alone."""
+def trained(config: ConfigDict, workdir: Path) -> tuple[Callable, Tree, Tree, dict[str, Any]]:
+  """Return (jitted measure, params, extra, plan) of a finished run, from its folder alone."""
   plan = runfolder.read(workdir, 'plan.json')
   runfolder.read(workdir, 'numbers.json')
   checkpoints = Checkpoints(workdir / 'checkpoints')
   params, extra = checkpoints.params('best')
   checkpoints.close()
-  return build.finished(config, plan)[1], params, extra, plan
+  return jax.jit(build.finished(config, plan)[1].measure), params, extra, plan
 
 
 def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   """Predict the run's own data again, or with changed `config.data.…` all of another set, as `name`: external validation."""
   own = runfolder.config(workdir)
-  task, params, extra, plan = trained(config, workdir)
+  measure, params, extra, plan = trained(config, workdir)
   if own.data.to_dict() == config.data.to_dict():
     if name != 'test':
       raise MedtlError(f"--name={name} is for other data, and data are the run's own; give --config.data.root=OTHER, or leave it out")
-    predictions(task, params, extra, data.load(**config.data.to_dict()), config, workdir)
+    predictions(measure, params, extra, data.load(**config.data.to_dict()), config, workdir)
     return runfolder.report(workdir)
   if name in ('val', 'test', 'train'):
     raise MedtlError(f"other data needs a name of its own (--name=hospital_b): predictions/{name}.npz are the run's own")
@@ -109,18 +117,18 @@ def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, An
     raise MedtlError(f'the run knows the classes {", ".join(plan["classes"])}; the other data has {", ".join(other.classes)}. '
                      'Set data.classes, or rename the folders')
   check.shape(other.fetch(0).x.shape, plan['shape'])
-  predictions(task, params, extra, {name: other}, config, workdir)
+  predictions(measure, params, extra, {name: other}, config, workdir)
   return runfolder.report(workdir, name, dict(other.facts))
 
 
 def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Path:
   """Write a csv with the class probabilities of every picture below `images`; return its path."""
-  task, params, extra, plan = trained(config, workdir)
+  measure, params, extra, plan = trained(config, workdir)
   kept = {key: config.data[key] for key in ('exif', 'skip_unreadable') if key in config.data}
   pictures = data.load('folder.load', root=str(images), label='', channels=plan['shape'][-1], ops=config.data.ops,
                        split={'by': 'none'}, **kept)['test']
   check.shape(pictures.fetch(0).x.shape, plan['shape'])
-  found = evaluate.predict(jax.jit(task.measure), params, extra, build.once(pictures, config))
+  found = evaluate.predict(measure, params, extra, build.once(pictures, config))
   head = ','.join(['file', 'predicted', *plan['classes']])
   lines = [','.join([f'"{file}"', plan['classes'][int(row.argmax())], *(f'{p:.6f}' for p in row)])
            for file, row in zip(pictures.table['file'], found.score, strict=True)]
@@ -132,14 +140,21 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
 
 def explain(config: ConfigDict, workdir: Path) -> None:
   """Print what would move, what it costs and how long it takes; train nothing."""
-  parts = build.parts(config, source(config, workdir, ''))
+  parts = prepare(config, source(config, workdir, ''))
   write(build.sentence(parts))
-  found = describe.rows(parts)
-  describe.show(found, write)
-  describe.predict(parts, found, write)
+  describe.tell(parts, write)
 
 
-def fit(parts: Parts, workdir: Path, checkpoints: Checkpoints) -> None:
+class _Run(NamedTuple):
+  """What the phases of a run have in common."""
+  parts: Parts
+  progress: Progress
+  checkpoints: Checkpoints
+  writer: log.Writer
+  watch: log.Watch
+
+
+def fit(parts: Parts, workdir: Path, checkpoints: Checkpoints, watch: log.Watch) -> None:
   """Train through all phases, from the newest checkpoint where there is one."""
   resumed = checkpoints.step('latest') is not None
   progress = checkpoints.progress('latest') if resumed else Progress()
@@ -147,15 +162,15 @@ def fit(parts: Parts, workdir: Path, checkpoints: Checkpoints) -> None:
   if resumed:
     state = checkpoints.restore('latest', jax.eval_shape(lambda: state))
     write(f'continuing at step {int(state.step)}, in phase {progress.phase + 1} of {len(parts.phases)}')
-  writer = log.Writer(workdir, int(state.step))
+  run = _Run(parts, progress, checkpoints, log.Writer(workdir, int(state.step)), watch)
   try:
     while not (progress.phase_done and progress.phase == len(parts.phases) - 1):
       if progress.phase_done:
         state = enter(parts, state, progress)
-      state = _phase(parts, state, progress, checkpoints, writer)
+      state = _phase(run, state)
   finally:
     checkpoints.wait()
-    writer.close()
+    run.writer.close()
 
 
 def enter(parts: Parts, state: State, progress: Progress) -> State:
@@ -166,44 +181,49 @@ def enter(parts: Parts, state: State, progress: Progress) -> State:
   return state._replace(opt=partition.carry(state.opt, jax.jit(tx.init)(state.params)))
 
 
-def _phase(parts: Parts, state: State, progress: Progress, checkpoints: Checkpoints, writer: log.Writer) -> State:
+def _phase(run: _Run, state: State) -> State:
+  parts, progress, watch = run.parts, run.progress, run.watch
   phase, config = parts.phases[progress.phase], parts.config
   until = progress.phase_start + phase.steps
-  sides = prefix.boundary(parts, progress.phase, state.params, state.extra, write)
+  with watch('activations'):
+    sides = prefix.boundary(parts, progress.phase, state.params, state.extra, write)
   first = prefix.first(parts, progress.phase)
+  with watch('compile'):
+    program = parts.program(progress.phase, first)
   name = f'phase {progress.phase + 1}/{len(parts.phases)} {phase.freeze}'
-  with log.Bar(name, phase.steps, int(state.step) - progress.phase_start) as bar:
-    look = functools.partial(_validate, parts, progress, checkpoints, writer, until, sides['val'],
-                             jax.jit(parts.task(progress.phase, first).measure), bar.note)
+  with log.Bar(name, phase.steps, int(state.step) - progress.phase_start) as bar, watch('train'):
+    look = functools.partial(_validate, run, until, sides['val'], parts.measure(first), bar.note)
 
     def note(step: int, values: dict[str, float]) -> None:
-      writer.write_scalars(step, {f'train/{name}': value for name, value in values.items()})
+      run.writer.write_scalars(step, {f'train/{name}': value for name, value in values.items()})
       bar.at(step - progress.phase_start)
 
     def keep(step: int, state: State) -> None:
-      checkpoints.save('latest', state, progress)
-      checkpoints.wait()
+      run.checkpoints.save('latest', state, progress)
+      run.checkpoints.wait()
 
     batches = stream.batches(sides['train'], config.batch, seed=config.seed, start=int(state.step), workers=config.workers,
                              sampling=config.sampling)
-    return loop.fit(parts.program(progress.phase, first), state, map(build.on_device, batches), until=until, log=note, on_signal=keep,
-                    hooks=[loop.every(build.period(parts), look, until)])
+    return loop.fit(program, state, map(build.on_device, batches), until=until, log=note, on_signal=keep,
+                    hooks=[loop.every(parts.period, look, until)])
 
 
-def _validate(parts: Parts, progress: Progress, checkpoints: Checkpoints, writer: log.Writer, until: int, dataset: Dataset,
-              measure: Callable, show: Callable, step: int, state: State) -> bool:
+def _validate(run: _Run, until: int, dataset: Dataset, measure: Callable, show: Callable, step: int, state: State) -> bool:
   """Evaluate, keep the best and the latest; return whether the phase ends here."""
+  config, progress = run.parts.config, run.progress
   params = partition.averaged(state.opt, state.params)
-  found = evaluate.predict(measure, params, state.extra, build.once(dataset, parts.config))
-  values = {**metrics.monitor(found.score, found.y, parts.config.task.kind), 'loss': float(np.mean(found.measures['loss']))}
-  writer.write_scalars(step, {f'val/{name}': value for name, value in values.items()})
-  value = metrics.chosen(values, parts.config.monitor)
-  show(f'val/{parts.config.monitor} {value:.3f}')
-  if progress.best is None or metrics.better(parts.config.monitor, value, progress.best):
-    progress.best, progress.best_step, progress.best_phase, progress.waiting = value, step, progress.phase, 0
-    checkpoints.save('best', state._replace(params=params, opt=()), progress)
-  else:
-    progress.waiting += 1
-  progress.phase_done = step == until or 0 < parts.config.patience <= progress.waiting
-  checkpoints.save('latest', state, progress)
+  with run.watch('evaluate'):
+    found = evaluate.predict(measure, params, state.extra, build.once(dataset, config))
+  values = {**metrics.monitor(found.score, found.y, config.task.kind), 'loss': float(np.mean(found.measures['loss']))}
+  run.writer.write_scalars(step, {f'val/{name}': value for name, value in values.items()})
+  value = metrics.chosen(values, config.monitor)
+  show(f'val/{config.monitor} {value:.3f}')
+  with run.watch('save'):
+    if progress.best is None or metrics.better(config.monitor, value, progress.best):
+      progress.best, progress.best_step, progress.best_phase, progress.waiting = value, step, progress.phase, 0
+      run.checkpoints.save('best', state._replace(params=params, opt=()), progress)
+    else:
+      progress.waiting += 1
+    progress.phase_done = step == until or 0 < config.patience <= progress.waiting
+    run.checkpoints.save('latest', state, progress)
   return progress.phase_done

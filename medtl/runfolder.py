@@ -8,7 +8,7 @@ import os
 import platform
 import runpy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,11 @@ def claim(workdir: Path, config: ConfigDict) -> None:
                      + '\nchoose another --workdir, or leave it out')
 
 
+def finished(workdir: Path) -> bool:
+  """Return whether a run is finished: its numbers are written last."""
+  return (workdir / 'numbers.json').exists()
+
+
 def claimed(workdir: Path) -> None:
   """Check that there is a run folder."""
   if not (workdir / 'config.json').exists():
@@ -114,10 +119,11 @@ def load_config(words: str) -> ConfigDict:
   return (found(variant) if variant else found()).lock()
 
 
-def provenance(workdir: Path, command: str, seconds: float, outcome: dict[str, Any]) -> None:
-  """Write what made the run: command, versions, hardware, seconds, when, and which checkpoint was chosen."""
-  write_json(workdir / 'provenance.json', {'command': command, 'versions': versions(), 'hardware': hardware(), 'seconds': seconds,
-                                           'finished': time.strftime('%Y-%m-%d %H:%M:%S %z'), **outcome})
+def provenance(workdir: Path, command: str, spans: Mapping[str, float], outcome: dict[str, Any]) -> None:
+  """Write what made the run: command, versions, hardware, seconds and what they were spent on, when, which checkpoint was chosen."""
+  write_json(workdir / 'provenance.json', {
+    'command': command, 'versions': versions(), 'hardware': hardware(), 'seconds': sum(spans.values()), 'spans': spans,
+    'finished': time.strftime('%Y-%m-%d %H:%M:%S %z'), **outcome})
 
 
 def page_name(name: str) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import runpy
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from medtl import build, describe, disk, evaluate, log, run, runfolder
+from medtl.parts import Parts
 from medtl.report import comparison, operating
 from medtl.types import MedtlError
 
 
-def folds(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any]:
+def folds(config: ConfigDict, workdir: Path, command: str = '', like: Parts | None = None) -> dict[str, Any]:
   """Return the numbers of the out-of-fold predictions: every fold trained in `fold<i>/`, each example tested by a net that never saw it.
 
   Each fold brings its own thresholds, chosen on its own validation patients: pooled ones would have seen the labels they are tested on.
@@ -22,22 +23,27 @@ def folds(config: ConfigDict, workdir: Path, command: str = '') -> dict[str, Any
   if config.data.split.by not in ('patient', 'image'):
     raise MedtlError(f"--folds needs data.split.by='patient' or 'image', found {config.data.split.by!r}: a publisher's split has one fold")
   runfolder.claim(workdir, config)
-  if (workdir / 'numbers.json').exists():
+  if runfolder.finished(workdir):
     log.console.print(f'{workdir} is finished already; nothing was trained')
     return runfolder.read(workdir, 'numbers.json')
   count = config.data.split.folds
   parts = [workdir / f'fold{number}' for number in range(count)]
   for number, part in enumerate(parts):
     log.console.print(f'[bold]fold {number + 1} of {count}[/bold]')
-    run.train(build.changed(config, (('data.split.fold', number),)), part, command)
+    fold = build.changed(config, (('data.split.fold', number),))
+    if like is None and not runfolder.finished(part):
+      like = run.prepare(fold, run.source(fold, part, command))
+      describe.tell(like, log.console.print)
+    run.train(fold, part, command, like)
   for side in ('val', 'test'):
     evaluate.pooled([_saved(part, side, config) for part in parts], workdir / 'predictions' / f'{side}.npz')
   plan = runfolder.read(parts[0], 'plan.json')
   runfolder.write_json(workdir / 'plan.json', {**plan, 'folds': [runfolder.read(part, 'plan.json')['splits'] for part in parts]})
   for name, changes in config.compare:
     folds(build.changed(config, changes), runfolder.companion(workdir, name), command)
-  seconds = sum(runfolder.read(part, 'provenance.json')['seconds'] for part in parts)
-  runfolder.provenance(workdir, command, seconds, {'folds': count})
+  spent = [runfolder.read(part, 'provenance.json')['spans'] for part in parts]
+  spans = {name: sum(one.get(name, 0.0) for one in spent) for name in dict.fromkeys(name for one in spent for name in one)}
+  runfolder.provenance(workdir, command, spans, {'folds': count})
   return runfolder.report(workdir)
 
 
@@ -60,11 +66,11 @@ def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *,
   made = _experiment(sweep)
   variants = [(name, build.changed(config, changes)) for name, changes in made['sweep'](config)]     # all are checked before one is trained
   references = [name for name, _ in variants if name in made['AGAINST']]
-  forecast([variant for name, variant in variants if not (workdir / name / 'numbers.json').exists()],
-           config.data.split.folds if every_fold else 1, workdir, command)
+  prepared = forecast({name: variant for name, variant in variants if not runfolder.finished(workdir / name)},
+                      config.data.split.folds if every_fold else 1, workdir, command)
   for number, (name, variant) in enumerate(variants, 1):
     log.console.print(f'[bold]{name}[/bold], {number} of {len(variants)}')
-    (folds if every_fold else run.train)(variant, workdir / name, command)
+    (folds if every_fold else run.train)(variant, workdir / name, command, prepared.pop(name, None))
   rows = [runfolder.row(workdir / name) for name, _ in variants]
   best = comparison.extreme(rows, rows[0]['headline'][0])['name']
   for row in rows:
@@ -76,21 +82,23 @@ def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *,
   return rows
 
 
-def forecast(variants: Sequence[ConfigDict], count: int, workdir: Path, command: str) -> float:
-  """Return the seconds that `count` runs of each variant will take, and print them with the memory.
+def forecast(variants: Mapping[str, ConfigDict], count: int, workdir: Path, command: str) -> dict[str, Parts]:
+  """Return the parts of each variant, and print how long `count` runs of each will take and how much memory.
 
-  What is compiled here, the runs find compiled.
+  What is compiled here, the runs find compiled; variants that are alike share data, weights and programs.
   """
-  total, most, parts = 0.0, 0, None
-  for variant in variants:
-    if parts is None or not build.alike(parts.config, variant):
-      parts = build.parts(variant, run.source(variant, workdir / 'any', command))
-    parts = build.again(parts, variant)
-    seconds, memory = describe.predict(parts, describe.rows(parts), lambda _: None)
-    total, most = total + count * seconds, max(most, memory)
-  log.console.print(f'predicted: {len(variants)} variants, {count} runs each, {total:.0f} s, at most {most / 1e6:.0f} MB; reading, writing '
-                    'and reports apart')
-  return total
+  total, most, made = 0.0, 0, dict[str, Parts]()
+  for name, variant in variants.items():
+    like = next((parts for parts in made.values() if build.alike(parts.config, variant)), None)
+    made[name] = parts = run.prepare(variant, run.source(variant, workdir / 'any', command), like)
+    cost = describe.predict(parts, describe.rows(parts), lambda _: None)
+    seconds = cost.compiling + count * cost.running
+    log.console.print(f'  {name}: {seconds:.0f} s, {cost.memory / 1e6:.0f} MB')
+    total, most = total + seconds, max(most, cost.memory)
+  if made:
+    log.console.print(f'predicted: {len(made)} variants, {count} runs each, {total:.0f} s, at most {most / 1e6:.0f} MB; reading, writing '
+                      'and reports apart')
+  return made
 
 
 def _write(rows: list[dict[str, Any]], made: dict[str, Any], workdir: Path, command: str) -> None:

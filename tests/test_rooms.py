@@ -12,7 +12,7 @@ RANKS = {
   0: ('types', 'spec', 'tree', 'disk', 'fetch', 'transfer'),
   1: ('data', 'models', 'transferability', 'losses', 'metrics', 'partition', 'freeze', 'optimizer', 'schedule', 'checkpoint', 'log'),
   2: ('features', 'probe', 'tasks', 'step', 'loop', 'evaluate', 'report'),
-  3: ('check', 'build', 'origin', 'prefix', 'describe', 'runfolder', 'run'),
+  3: ('check', 'build', 'origin', 'prefix', 'describe', 'runfolder', 'run', 'parts'),
   4: ('study',),
   5: ('main', 'commandline', '__init__'),
 }

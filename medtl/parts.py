@@ -1,0 +1,116 @@
+"""The parts of a run before its first step, and the programs that they are compiled to, each once."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from medtl import models, partition, spec, step, tasks
+from medtl.types import Batch, Dataset, State, Task, Tree
+
+
+class Phase(NamedTuple):
+  """One entry of `phases`, worked out."""
+  freeze: str
+  steps: int
+  parts: partition.Partition
+  depth: int                        # children frozen whole, counted from the stem
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+  """All that a run is made of, before its first step."""
+  config: ConfigDict
+  data: dict[str, Dataset]
+  net: models.Net
+  params: Tree                      # numpy, ported or fresh
+  extra: Tree
+  source: dict[str, Any]            # where the weights came from
+  loss: Callable
+  phases: list[Phase]
+  augment: step.Augment | None
+  class_weights: tuple[float, ...] | None
+  run: Path | None = None           # the run folder that the weights came from, where they did
+  programs: dict[tuple, Any] = field(default_factory=dict)      # what has been compiled: shared with parts that are alike
+
+  @property
+  def classes(self) -> tuple[str, ...]:
+    return self.data['train'].classes
+
+  def task(self, phase: int, first: int = 0) -> Task:
+    """Return what is learned in a phase; with first > 0 from activations of the children below."""
+    return tasks.supervised(self.net, self.loss, kind=self.config.task.kind, live=self.phases[phase].parts.live, first=first,
+                            class_weights=self.class_weights)
+
+  def start(self, phase: int = 0) -> State:
+    """Return the state at step 0 with the optimizer state of a phase; every leaf a buffer of its own."""
+    params, extra = jax.tree.map(jnp.array, (self.params, self.extra))
+    opt = jax.jit(self.phases[phase].parts.tx.init)(params)
+    return State(jnp.zeros((), jnp.int32), params, extra, opt, jax.random.key(self.config.seed))
+
+  def step(self, phase: int, first: int = 0) -> Any:
+    """Return the jitted update of a phase."""
+    parts = self.phases[phase].parts
+    return step.compiled(task=self.task(phase, first), tx=parts.tx, live=parts.live, accumulate=self.config.accumulate,
+                         augment=None if first else self.augment)
+
+  def program(self, phase: int, first: int = 0) -> Any:
+    """Return the update of a phase compiled for its shapes: `describe` measures the program that the run then uses."""
+    return self._once(('program', first, *self._kind(phase)), lambda: self.lowered(phase, first).compile())
+
+  def lowered(self, phase: int, first: int = 0) -> Any:
+    """Return the update of a phase as XLA is given it."""
+    return self._once(('lowered', first, *self._kind(phase)),
+                      lambda: self.step(phase, first).lower(jax.eval_shape(lambda: self.start(phase)), self.example(first)))
+
+  def measure(self, first: int = 0) -> Any:
+    """Return the jitted measure of the task, from pictures or from what the children below `first` make of them."""
+    return self._once(('measure', first), lambda: jax.jit(self.task(0, first).measure))
+
+  def features(self, first: int, last: int) -> Any:
+    """Return the jitted (variables, x) → what children [first, last) make of x."""
+    return self._once(('features', first, last), lambda: jax.jit(
+      lambda variables, x: self.net.apply(variables, x, first=first, last=last, method='features')))
+
+  def cost(self, depth: int) -> tuple[float, int]:
+    """Return (FLOPs, bytes of what they make) of an example's pass through the children below `depth`."""
+    def count() -> tuple[float, int]:
+      arguments = {'params': self.params, **self.extra}, self.example().x
+      made = jax.eval_shape(self.features(0, depth), *arguments)
+      return step.flops(self.features(0, depth).lower(*arguments)) / len(made), made.size * made.dtype.itemsize // len(made)
+    return self._once(('cost', depth), count)
+
+  def _kind(self, phase: int) -> tuple:
+    """Return all that tells apart the updates of parts that are alike."""
+    return *self.phases[phase].parts.key, self.class_weights, self.config.batch
+
+  def _once(self, key: tuple, make: Callable[[], Any]) -> Any:
+    if key not in self.programs:
+      self.programs[key] = make()
+    return self.programs[key]
+
+  def example(self, first: int = 0) -> Batch:
+    """Return a batch of zeros, of pictures or of what the children below `first` make of them."""
+    case, count = self.data['train'].fetch(0), self.config.batch
+    x, y = jnp.zeros((count, *case.x.shape)), np.asarray(case.y)
+    if first:
+      shape = jax.eval_shape(self.features(0, first), {'params': self.params, **self.extra}, x)
+      x = jnp.zeros(shape.shape, shape.dtype)
+    return Batch(x, jnp.zeros((count, *y.shape), jnp.float32 if y.dtype.kind == 'f' else jnp.int32), jnp.ones(count, bool),
+                 jnp.arange(count, dtype=jnp.int32))
+
+  @property
+  def epoch(self) -> int:
+    """Return the steps of an epoch."""
+    return math.ceil(self.data['train'].size / self.config.batch)
+
+  @property
+  def period(self) -> int:
+    """Return the steps between evaluations."""
+    return spec.steps(self.config.every, self.data['train'].size, self.config.batch, sum(phase.steps for phase in self.phases))

@@ -1,0 +1,83 @@
+"""Where a phase starts, and why: activations are kept where that pays, and what is shared by alike runs is what each would make."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from medtl import build, disk, prefix, step, tree
+from tests import tiny
+
+
+@pytest.fixture(scope='module')
+def parts():
+  return build.parts(tiny.get_config())
+
+
+def with_(parts, **changes):
+  config = build.changed(parts.config, tuple((name.replace('__', '.'), value) for name, value in changes.items()))
+  return build.parts(config, like=parts)
+
+
+def test_nothing_is_kept_where_nothing_is_frozen_or_each_example_is_used_once(parts):
+  assert prefix.choose(with_(parts, phases=(('none', '3 epochs'),)), 0) == (0, 'no child is frozen whole')
+  assert prefix.choose(with_(parts, phases=(('depth(2)', '1 epochs'),)), 0) == (0, 'each example is used once')
+  assert prefix.choose(with_(parts, cache='off'), 0) == (0, "cache='off'")
+  assert prefix.choose(with_(parts, cache='head'), 1)[0] == 0 and prefix.choose(with_(parts, cache='head'), 0)[0] == 5
+
+
+def test_augmented_pictures_are_computed_each_time_and_it_is_said(parts):
+  found = prefix.choose(build.parts(build.changed(parts.config, (('augment', 'flip'),))), 0)
+  assert found == (0, 'pictures are augmented (flip)')
+
+
+def test_a_byte_must_save_enough_work(parts, monkeypatch):
+  flops, size = parts.cost(5)
+  shape = jax.eval_shape(parts.features(0, 5), {'params': parts.params, **parts.extra}, parts.example().x).shape
+  assert size == 4 * np.prod(shape[1:])
+  monkeypatch.setitem(prefix.BALANCE, 'cpu', 0.99 * flops / size)
+  assert prefix.choose(parts, 0).first == 5
+  monkeypatch.setitem(prefix.BALANCE, 'cpu', 1.01 * flops / size)
+  depth, why = prefix.choose(parts, 0)
+  assert depth == 0 and 'reading costs more than computing' in why
+
+
+def test_activations_that_do_not_fit_are_computed_each_time_and_it_is_said(parts, monkeypatch):
+  whole = parts.cost(5)[1] * sum(side.size for side in parts.data.values())
+  monkeypatch.setitem(prefix.BALANCE, 'cpu', 0.0)
+  monkeypatch.setenv('MEDTL_FEATURES_GB', str(1.01 * whole / 1e9))
+  assert prefix.choose(parts, 0).first == 5
+  monkeypatch.setattr(disk, 'free', lambda folder: whole - 1)
+  assert 'room for' in prefix.choose(parts, 0).why
+  monkeypatch.undo()
+  monkeypatch.setenv('MEDTL_FEATURES_GB', str(0.99 * whole / 1e9))
+  monkeypatch.setitem(prefix.BALANCE, 'cpu', 0.0)
+  assert 'MEDTL_FEATURES_GB' in prefix.choose(parts, 0).why
+
+
+def test_what_alike_runs_share_is_what_each_would_make(parts):
+  """Another fold, rate and depth of a scaled net: the same weights and programs as a run of its own has."""
+  scaled = build.parts(build.changed(parts.config, (('mean', (0.5,)), ('std', (0.5,)))))
+  changes = dict(phases=(('depth(4)', '2 epochs'),), lr=0.01, data__split=dict(by='patient', folds=4, fold=2, seed=0))
+  shared, alone = with_(scaled, **changes), build.parts(with_(scaled, **changes).config)
+  assert shared.programs is scaled.programs and shared.net is scaled.net
+  chex.assert_trees_all_equal(shared.params, alone.params)
+  assert shared.data['test'].table['row'].tolist() == alone.data['test'].table['row'].tolist() != scaled.data['test'].table['row'].tolist()
+  batch = shared.example()._replace(x=jax.random.uniform(jax.random.key(0), shared.example().x.shape))
+  first = scaled.program(1)(scaled.start(1), batch)[0]                          # fills the shared programs with another rate's
+  states = [one.program(0)(one.start(), batch)[0] for one in (shared, alone)]
+  chex.assert_trees_all_equal(*(tree.flatten(state.params) for state in states))
+  assert not np.array_equal(first.params['head']['dense']['kernel'], states[0].params['head']['dense']['kernel'])
+
+
+def test_from_scratch_another_split_is_another_net(parts):
+  """The pictures are scaled by the training side's own mean."""
+  other = with_(parts, data__split=dict(by='patient', folds=4, fold=2, seed=0))
+  assert other.programs is not parts.programs and other.net.mean != parts.net.mean
+
+
+def test_a_fold_with_other_steps_runs_the_same_program(parts):
+  same = with_(parts, phases=(('depth(1.0)', '2 epochs'), ('depth(3)', '2 epochs')))
+  assert same.program(0) is parts.program(0) and same.phases[0].steps < parts.phases[0].steps
+  assert with_(parts, clip=0.5).program(0) is not parts.program(0)
+  assert step.flops(same.lowered(0)) == step.flops(parts.lowered(0))
