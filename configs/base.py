@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
   config.model = dict(name='resnet.resnet18', weights='')
   config.mean = ()                      # of the input (0 … 1), a number or one per channel; () = the checkpoint's, from scratch the data's
   config.std = ()                       # likewise
+  config.truncate = 0                   # children of the backbone that are kept, from the stem on; 0 = all (Ke et al. 2021, CheXtransfer)
   config.head = dict(name='linear')     # a function of medtl/models/heads.py and its keys
   config.fresh = ('head/.*',)           # leaves that do not come from the checkpoint
   config.transfer = 'weights'           # what comes from it: weights | mean_var = only each leaf's mean and variance (Raghu et al. 2019)

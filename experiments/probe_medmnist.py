@@ -26,8 +26,7 @@ METRICS = {'accuracy': metrics.accuracy, 'auroc': lambda score, y: metrics.class
 def features(parts):
   """Return {(depth, pool): {side: [n, d]}} for every child of the backbone, each computed from the one below."""
   found = {}
-  children = parts.net.backbone.stages + 1
-  for depth, sides, _ in prefix.at(parts, parts.params, parts.extra, range(2, children + 1)):
+  for depth, sides, _ in prefix.at(parts, parts.params, parts.extra, range(2, len(parts.net.children) + 1)):
     values = {side: [np.stack([data.fetch(i).x for i in range(begin, min(begin + 64, data.size))]) for begin in range(0, data.size, 64)]
               for side, data in sides.items()}
     for pool in POOLS:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from medtl import check, data, losses, models, optimizer, origin, partition, schedule, spec, tasks, tree
 from medtl.data import augment, split, stream
+from medtl.models import port, weights
 from medtl.parts import Parts, Phase
 from medtl.types import Batch, Dataset, MedtlError, Task, Tree
 
@@ -30,14 +31,14 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
     sides = data.load(**config.data.to_dict())
   train = sides['train']
   check.labels(config, train)
-  weights = class_weights(config, train)
+  balance = class_weights(config, train)
   if like is not None and like.run == run and alike(like.config, config):
-    return dataclasses.replace(like, config=config, data=sides, phases=phases(config, like.params, train.size), class_weights=weights)
+    return dataclasses.replace(like, config=config, data=sides, phases=phases(config, like.params, train.size), class_weights=balance)
   net, module = network(config, train.fetch(0).x.shape, len(train.classes))
   net, params, extra, source = origin.variables(config, net, module, train, run)
   loss = spec.one(config.task.loss, losses, given=('outputs', 'y'))
   moves = augment.augment(config.augment, ndim=train.fetch(0).x.ndim - 1, classes=len(train.classes)) if config.augment else None
-  return Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves, weights, run)
+  return Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves, balance, run)
 
 
 def network(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[models.Net, Any]:
@@ -49,12 +50,28 @@ def network(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[mod
   factory, kwargs = spec.component(kwargs, 'medtl.models', 'model', given=tuple(wanted))
   head, options = spec.component(config.head.to_dict(), 'medtl.models.heads', 'head', given=('classes',))
   count = tasks.outputs(config.task.kind, classes)
-  return models.Net(factory(**kwargs, **wanted), head(count, **options)), sys.modules[factory.__module__]
+  return models.Net(factory(**kwargs, **wanted), head(count, **options), keep=config.truncate), sys.modules[factory.__module__]
+
+
+def source_net(config: ConfigDict, shape: Sequence[int]) -> tuple[models.Net, Tree] | None:
+  """Return (net, variables) of the config's checkpoint with its own classifier, for pictures of `shape` [*s, c]; None where it has none."""
+  if not config.model.weights or config.model.weights.startswith('run:'):
+    return None
+  whole = changed(config, (('head', {'name': 'linear'}), ('fresh', ()), ('truncate', 0), ('transfer', 'weights'),
+                           ('task', {'kind': 'multiclass', 'loss': 'softmax'})))
+  module = network(whole, shape, 2)[1]
+  classes = port.outputs(weights.read(weights.locate(config.model.weights, module.WEIGHTS)[0]), module.RENAMES)
+  if not classes:
+    return None
+  net, _ = network(whole, shape, classes)
+  begun = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))
+  arrived, facts = origin.from_publisher(begun, whole, module, ())
+  return net.clone(mean=tuple(facts['mean']), std=tuple(facts['std'])), arrived
 
 
 def children(config: ConfigDict) -> int:
-  """Return how many children the config's backbone has: depth(children) is the linear probe."""
-  return network(config, (224, 224, 1), 2)[0].backbone.stages + 1
+  """Return how many children of the config's backbone are applied: depth(children) is the linear probe."""
+  return len(network(config, (224, 224, 1), 2)[0].children)
 
 
 def finished(config: ConfigDict, plan: dict[str, Any]) -> tuple[models.Net, Task]:

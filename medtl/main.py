@@ -2,7 +2,8 @@
 
 verbs
   train      train, evaluate and report (the default); continues a run that was stopped; --folds: every fold, pooled out of fold
-  ablate     --sweep=experiments/x.py [--folds]: every variant that the file's sweep yields, compared pair by pair
+  ablate     --sweep=experiments/x.py [--folds] [--only=NAME,…]: every variant that the file's sweep yields, compared pair by pair;
+             --only: these are trained now, and reported with those that are finished
   describe   what would move, what it costs, how long it takes; trains nothing
   evaluate   --workdir=RUN [--config.data.root=… --name=NAME]: predictions and report, also on another data set
   report     --workdir=RUN: write report.html again from the run folder alone
@@ -100,7 +101,7 @@ def _call(verb: str, argv: list[str]) -> int:
   begin = time.time()
   call: dict[str, Callable[[], Any]] = {
     'train': lambda: (study.folds if flags.folds else run.train)(config, workdir, command),
-    'ablate': lambda: study.ablate(config, Path(flags.sweep), workdir, command, every_fold=flags.folds),
+    'ablate': lambda: study.ablate(config, Path(flags.sweep), workdir, command, every_fold=flags.folds, only=flags.only),
     'describe': lambda: run.explain(config, workdir),
     'evaluate': lambda: run.evaluate_again(config, workdir, check.name(flags.name)),
     'report': lambda: runfolder.report(workdir, check.name(flags.name)),

@@ -27,9 +27,9 @@ def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset
     if not any(spec.regex(pattern, 'config.fresh').fullmatch(path) for path in paths):
       raise MedtlError(f'config.fresh {pattern!r} matches nothing; the paths begin {", ".join(paths[:6])}')
   if run is not None:
-    arrived, facts = _from_run(begun, run, config.fresh)
+    arrived, facts = _from_run(begun, run, (*config.fresh, *left_out(net)))
   elif config.model.weights:
-    arrived, facts = _from_publisher(begun, config, module)
+    arrived, facts = from_publisher(begun, config, module, left_out(net))
   else:
     mean, std = statistics(dataset)
     arrived, facts = {}, {'name': '', 'mean': tuple(config.mean) or mean, 'std': tuple(config.std) or std}
@@ -44,11 +44,18 @@ def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset
   return net, merged.pop('params'), merged, facts
 
 
-def _from_publisher(begun: Tree, config: ConfigDict, module: Any) -> tuple[Tree, dict[str, Any]]:
+def left_out(net: models.Net) -> tuple[str, ...]:
+  """Return regexes of the paths that a checkpoint has and a truncated net has not."""
+  return (f'backbone/(?!(?:{"|".join(net.children)})/).*',) if net.keep else ()
+
+
+def from_publisher(begun: Tree, config: ConfigDict, module: Any, without: Sequence[str]) -> tuple[Tree, dict[str, Any]]:
+  """Return a publisher's arrays under our paths, but for the fresh ones and those `without`, and the facts of where they came from."""
   path, known = weights.locate(config.model.weights, module.WEIGHTS)
   mean, std = (tuple(config[name]) or (getattr(known, name) if known else ()) for name in ('mean', 'std'))
   arrays = weights.read(path)
-  ported, said = port.port(arrays, begun, module.RENAMES, fresh=config.fresh, adapt=getattr(module, 'ADAPT', None), mean=mean, std=std)
+  ported, said = port.port(arrays, begun, module.RENAMES, fresh=config.fresh, adapt=getattr(module, 'ADAPT', None), mean=mean, std=std,
+                           without=without)
   facts = {'name': config.model.weights if known else path.name, 'file': path.name, 'sha256': digests(path).sha256,
            **({name: getattr(known, name) for name in ('url', 'licence', 'note')} if known else {})}
   return ported, {**facts, 'format': said.dialect, 'ported': said.ported, 'fresh': ', '.join(said.fresh),

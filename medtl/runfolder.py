@@ -166,10 +166,11 @@ def difference(workdir: Path, other: Path) -> dict[str, Any]:
 
 
 def row(workdir: Path) -> dict[str, Any]:
-  """Return one row of a study: name, metrics, what was live in the last phase, FLOPs, seconds."""
-  found, phase = read(workdir, 'numbers.json'), read(workdir, 'plan.json')['phases'][-1]
-  return {'name': workdir.name, **{name: found[name] for name in ('headline', 'images', 'patients', 'metrics', 'warnings')},
-          **{name: phase[name] for name in ('freeze', 'live', 'flops')}, 'seconds': read(workdir, 'provenance.json')['seconds']}
+  """Return one row of a study: name, metrics, what was live in the last phase, FLOPs, seconds and what they were spent on."""
+  found, phase, spent = read(workdir, 'numbers.json'), read(workdir, 'plan.json')['phases'][-1], read(workdir, 'provenance.json')
+  return {'name': workdir.name, 'folds': spent.get('folds', 0), 'seconds': spent['seconds'], 'spans': spent['spans'],
+          **{name: found[name] for name in ('headline', 'images', 'patients', 'metrics', 'warnings')},
+          **{name: phase[name] for name in ('freeze', 'depth', 'live', 'flops')}}
 
 
 def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:

@@ -2,16 +2,17 @@
 
 import dataclasses
 import runpy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, describe, disk, evaluate, log, run, runfolder
+from medtl import build, describe, disk, evaluate, log, run, runfolder, screen
 from medtl.parts import Parts
 from medtl.report import comparison, operating
+from medtl.spec import nearest
 from medtl.types import MedtlError
 
 
@@ -57,14 +58,19 @@ def _saved(part: Path, side: str, config: ConfigDict) -> evaluate.Saved:
   return found
 
 
-def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *, every_fold: bool = False) -> list[dict[str, Any]]:
+def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *, every_fold: bool = False,
+           only: Sequence[str] = ()) -> list[dict[str, Any]]:
   """Return a row for each variant that `sweep` yields: its metrics, and paired differences to references and to the best observed.
 
-  Each variant is a run folder `<workdir>/<name>`; those that are finished are only read, so that a study that was stopped goes on.
-  Writes study.json, study.csv and study.html.
+  Each variant is a run folder `<workdir>/<name>`; those that are finished are only read, so that a study that was stopped goes on. With
+  `only` these are trained now, and reported with those that are finished. Writes study.json, study.csv and study.html.
   """
   made = _experiment(sweep)
   variants = [(name, build.changed(config, changes)) for name, changes in made['sweep'](config)]     # all are checked before one is trained
+  for name in only:
+    if name not in dict(variants):
+      raise MedtlError(f'--only={name}: {sweep} has no such variant; {nearest(name, dict(variants))}')
+  variants = [(name, variant) for name, variant in variants if not only or name in only or runfolder.finished(workdir / name)]
   references = [name for name, _ in variants if name in made['AGAINST']]
   prepared = forecast({name: variant for name, variant in variants if not runfolder.finished(workdir / name)},
                       config.data.split.folds if every_fold else 1, workdir, command)
@@ -78,8 +84,26 @@ def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *,
     row['differences'] = {what: runfolder.difference(workdir / row['name'], workdir / name) if name != row['name'] else None
                           for what, name in against.items()}
   comparison.correct(rows)
-  _write(rows, made, workdir, command)
+  _write(rows, _screened(config, rows, workdir, command), made, workdir, command)
   return rows
+
+
+def _screened(config: ConfigDict, rows: list[dict[str, Any]], workdir: Path, command: str) -> dict[str, Any]:
+  """Return the scores that need no training at each depth of a study of depths, and how they ranked what was measured; else {}.
+
+  Scores are means over the training sides of the study's folds; of several variants with one boundary the first counts.
+  """
+  measured = {row['depth']: row for row in reversed(rows) if row['depth']}
+  if len(measured) < 3 or not config.model.weights or config.task.kind == 'multilabel':
+    return {}
+  folds: list[Parts] = []
+  for number in range(config.data.split.folds) if rows[0]['folds'] else [None]:
+    fold = build.changed(config, () if number is None else (('data.split.fold', number),))
+    folds.append(run.prepare(fold, run.source(fold, workdir / 'any', command), folds[0] if folds else None))
+  scores, metric = screen.depths(folds, sorted(measured)), rows[0]['headline'][0]
+  values = {depth: row['metrics'][metric]['value'] for depth, row in measured.items()}
+  return {'depths': [{'depth': depth, 'name': measured[depth]['name'], metric: values[depth], **scores[depth]} for depth in sorted(scores)],
+          'agreement': screen.agreement(scores, values), 'classifier': screen.classifier(folds)}
 
 
 def forecast(variants: Mapping[str, ConfigDict], count: int, workdir: Path, command: str) -> dict[str, Parts]:
@@ -101,7 +125,7 @@ def forecast(variants: Mapping[str, ConfigDict], count: int, workdir: Path, comm
   return made
 
 
-def _write(rows: list[dict[str, Any]], made: dict[str, Any], workdir: Path, command: str) -> None:
+def _write(rows: list[dict[str, Any]], screened: dict[str, Any], made: dict[str, Any], workdir: Path, command: str) -> None:
   plan = runfolder.read(workdir / rows[0]['name'], 'plan.json')
   seconds = sum(row['seconds'] for row in rows)
   facts = {'title': made['__doc__'].split(':')[0].strip(), 'axis': made['AXIS'], 'command': command, 'hardware': runfolder.hardware(),
@@ -109,12 +133,14 @@ def _write(rows: list[dict[str, Any]], made: dict[str, Any], workdir: Path, comm
            'warnings': list(dict.fromkeys(warning for row in rows for warning in row['warnings'])),
            'sentence': f'{len(rows)} variants on {plan["data"]["name"]}, weights {plan["weights"]["name"] or "random"}, seed '
                        f'{runfolder.config(workdir / rows[0]["name"]).seed}.'}
-  runfolder.write_json(workdir / 'study.json', rows)
+  runfolder.write_json(workdir / 'study.json', {'rows': rows, 'screen': screened})
   disk.write(workdir / 'study.csv', comparison.csv(rows))
-  comparison.write(workdir / 'study.html', rows, facts)
+  comparison.write(workdir / 'study.html', rows, facts, screened)
   log.console.print(comparison.table(rows))
   log.console.print(comparison.verdict(rows, rows[0]['headline'][0]))
-  log.console.print(f'{seconds:.0f} s in all; the page: {workdir / "study.html"}')
+  for line in comparison.screened(screened):
+    log.console.print(line)
+  log.console.print(f'{seconds:.0f} s in all ({comparison.spent(rows)}); the page: {workdir / "study.html"}')
 
 
 def _experiment(path: Path) -> dict[str, Any]:

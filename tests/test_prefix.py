@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from medtl import build, disk, prefix, step, tree
+from medtl.types import MedtlError
 from tests import tiny
 
 
@@ -81,3 +82,16 @@ def test_a_fold_with_other_steps_runs_the_same_program(parts):
   assert same.program(0) is parts.program(0) and same.phases[0].steps < parts.phases[0].steps
   assert with_(parts, clip=0.5).program(0) is not parts.program(0)
   assert step.flops(same.lowered(0)) == step.flops(parts.lowered(0))
+
+
+def test_a_truncated_net_is_the_first_children_of_the_whole_one(parts):
+  scaled = build.changed(parts.config, (('mean', (0.5,)), ('std', (0.5,))))
+  whole = build.parts(scaled)
+  cut = build.parts(build.changed(scaled, (('truncate', 3), ('phases', (('depth(1.0)', '2 epochs'),)))))
+  assert cut.net.children == ('stem', 'stage1', 'stage2') and cut.phases[0].depth == 3
+  x = jax.random.uniform(jax.random.key(0), cut.example().x.shape)
+  apply = lambda parts, **slice: parts.net.apply({'params': whole.params, **whole.extra}, x, method='features', **slice)   # noqa: E731
+  chex.assert_trees_all_equal(apply(cut), apply(whole, last=3))
+  assert 'stage3' not in cut.params['backbone']
+  with pytest.raises(MedtlError, match=r'config.truncate is 9; this backbone has 5 children .stem and 4 stages.'):
+    build.parts(build.changed(scaled, (('truncate', 9),)))

@@ -13,7 +13,7 @@ RANKS = {
   1: ('data', 'models', 'transferability', 'losses', 'metrics', 'partition', 'freeze', 'optimizer', 'schedule', 'checkpoint', 'log'),
   2: ('features', 'probe', 'tasks', 'step', 'loop', 'evaluate', 'report'),
   3: ('check', 'build', 'origin', 'prefix', 'describe', 'runfolder', 'run', 'parts'),
-  4: ('study',),
+  4: ('study', 'screen'),
   5: ('main', 'commandline', '__init__'),
 }
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}

@@ -44,6 +44,7 @@ def rows(worse=0.001):
   for name, value, p in (('full', 0.80, 0.4), ('middle', 0.82, None), ('probe', 0.60, worse)):
     best = None if name == 'middle' else {'auroc': interval(value - 0.82, value - 0.9, value - 0.75, p)}
     made.append(dict(name=name, headline=['auroc', 'accuracy'], images=8, patients=4, freeze='none', live=1000, flops=1e9, seconds=2.0,
+                     spans={'train': 1.5, 'save': 0.5},
                      metrics=dict(auroc=interval(value, 0.5, 0.9), accuracy=interval(0.5, 0.4, 0.6), ece=interval(0.1, 0.0, 0.2)),
                      differences={'best observed': best}))
   comparison.correct(made)
@@ -88,7 +89,7 @@ def test_the_table_the_csv_and_the_page_hold_each_variant(tmp_path):
   found = list(csv.DictReader(comparison.csv(made).splitlines()))
   assert [row['name'] for row in found] == ['full', 'middle', 'probe'] and float(found[2]['auroc minus best observed p_holm']) == 0.002
   facts = dict(title='<T>', sentence='s', command='c', axis='a', warnings=[], hardware='h', versions={'jax': '1'}, seconds=6.0)
-  comparison.write(tmp_path / 'study.html', made, facts)
+  comparison.write(tmp_path / 'study.html', made, facts, {})
   page = (tmp_path / 'study.html').read_text()
   assert '&lt;T&gt;' in page and page.count('<th scope="row">') == 3 and 'src="http' not in page
   assert comparison.verdict(made, 'auroc')[:30] in page
@@ -111,7 +112,7 @@ def test_an_ablation_over_folds_ends_in_one_table_and_repeats_nothing(tmp_path, 
   words = ['ablate', f'--config={ROOT}/tests/tiny.py', f'--sweep={tmp_path}/sweep.py', f'--workdir={tmp_path}/study', '--folds',
            "--config.phases=(('depth(1.0)', '2 epochs'),)", '--config.data.split.folds=3']
   assert main.main(words) == 0
-  rows = json.loads((tmp_path / 'study' / 'study.json').read_text())
+  rows = json.loads((tmp_path / 'study' / 'study.json').read_text())['rows']
   assert [row['name'] for row in rows] == ['slow', 'fast'] and rows[0]['images'] == 80
   assert rows[0]['differences']['slow'] is None and rows[1]['differences']['slow']['auroc']['p_holm'] > 0
   assert all((tmp_path / 'study' / name).exists() for name in ('study.csv', 'study.html'))

@@ -6,6 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from medtl.types import MedtlError
+
 Train = bool | Collection[str]     # False, True, or the names of the children that are in training mode
 
 
@@ -52,15 +54,26 @@ def child_name(index: int) -> str:
 class Net(nn.Module):
   """A backbone and a head: x [b, *s, c] in 0 … 1 → outputs, logits [b, classes] for a classifier.
 
-  `mean` and `std` (one number, or one per channel) are what the checkpoint was trained with, in the units of x.
+  `mean` and `std` (one number, or one per channel) are what the checkpoint was trained with, in the units of x. `keep` > 0 leaves
+  the children from that one on out: the head stands on what children 0 … keep − 1 make (Ke et al. 2021, CheXtransfer).
   """
   backbone: Backbone
   head: nn.Module
   mean: tuple[float, ...] = (0.0,)
   std: tuple[float, ...] = (1.0,)
+  keep: int = 0
+
+  @property
+  def children(self) -> tuple[str, ...]:
+    """Return the names of the children that are applied, in order; an impossible `keep` is an error."""
+    count = self.backbone.stages + 1
+    if not 0 <= self.keep <= count:
+      raise MedtlError(f'config.truncate is {self.keep}; this backbone has {count} children (stem and {count - 1} stages), so 1 … {count}, '
+                       'or 0 for all')
+    return tuple(map(child_name, range(self.keep or count)))
 
   def __call__(self, x: Any, *, train: Train, first: int = 0) -> Any:
-    """Run children [first, N + 1) and the head; with first > 0, x is what `features(…, last=first)` returned."""
+    """Run the children from `first` on and the head; with first > 0, x is what `features(…, last=first)` returned."""
     value = self.features(x, train=train, first=first)
     return self.head(value, self.backbone, train=train if isinstance(train, bool) else 'head' in train)
 
@@ -68,4 +81,4 @@ class Net(nn.Module):
     """Return what children [first, last) of the backbone make of x."""
     if first == 0:
       x = (x - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)
-    return self.backbone(x, train=train, first=first, last=last)
+    return self.backbone(x, train=train, first=first, last=len(self.children) if last is None else last)

@@ -54,18 +54,19 @@ class _Piece(NamedTuple):
 
 
 def port(arrays: Arrays, target: Tree, dialects: Mapping[str, Dialect], *, fresh: Sequence[str] = (), adapt: Adapt | None = None,
-         mean: Sequence[float] = (), std: Sequence[float] = ()) -> tuple[Tree, Report]:
+         mean: Sequence[float] = (), std: Sequence[float] = (), without: Sequence[str] = ()) -> tuple[Tree, Report]:
   """Return {'params': …, 'batch_stats': …} in float32 without the fresh leaves, and the report.
 
-  `target` holds arrays or shapes, {'params': …, 'batch_stats': …}; `fresh` are regexes of paths that stay as initialised. `mean` and
-  `std` are the checkpoint's own where they differ from the dialect's. Raises MedtlError when no dialect fits without a difference.
+  `target` holds arrays or shapes, {'params': …, 'batch_stats': …}; `fresh` are regexes of paths that stay as initialised, `without` of
+  paths that theirs may have and ours has not. `mean` and `std` are the checkpoint's own where they differ from the dialect's. Raises
+  MedtlError when no dialect fits without a difference.
   """
   shapes = {path: tuple(leaf.shape) for path, leaf in tree.flatten(target).items()}
   kept = _fresh(shapes, fresh)
   wanted = {path: shape for path, shape in shapes.items() if path not in kept}
   best: list[str] | None = None
   for name, dialect in dialects.items():
-    pieces, ignored = _rename(arrays, dialect, fresh, adapt or {})
+    pieces, ignored = _rename(arrays, dialect, (*fresh, *without), adapt or {})
     dialect = dialect._replace(mean=tuple(mean) or dialect.mean, std=tuple(std) or dialect.std)
     ported = {piece.path: piece._replace(array=_fit(piece, wanted.get(piece.path, ()), dialect)) for piece in pieces}
     faults = _names(pieces, ported, wanted)
@@ -79,6 +80,16 @@ def port(arrays: Arrays, target: Tree, dialects: Mapping[str, Dialect], *, fresh
     if best is None or len(faults) < len(best) - 1:
       best = [f'the checkpoint does not fit this model, read as {name!r} (which fits best of: {", ".join(dialects)}):', *faults]
   raise MedtlError(_said(best or ['this architecture reads no checkpoints: its RENAMES is empty']))
+
+
+def outputs(arrays: Arrays, dialects: Mapping[str, Dialect]) -> int:
+  """Return how many classes the checkpoint's own head tells apart, 0 where it has no head that a dialect names."""
+  for dialect in dialects.values():
+    pieces, _ = _rename(arrays, dialect, (), {})
+    for piece in pieces:
+      if piece.path == 'params/head/dense/kernel' and any(other.path.startswith('params/backbone/') for other in pieces):
+        return int(np.squeeze(piece.array).shape[-1])
+  return 0
 
 
 def bare(path: str) -> str:
@@ -100,15 +111,15 @@ def _fresh(shapes: Mapping[str, Any], patterns: Sequence[str]) -> set[str]:
   return kept
 
 
-def _rename(arrays: Arrays, dialect: Dialect, fresh: Sequence[str], adapt: Adapt) -> tuple[list[_Piece], list[str]]:
-  """Return the pieces under our paths, and the names of what is dropped or stays fresh."""
+def _rename(arrays: Arrays, dialect: Dialect, unwanted: Sequence[str], adapt: Adapt) -> tuple[list[_Piece], list[str]]:
+  """Return the pieces under our paths, and the names of what is dropped or unwanted."""
   pieces: list[_Piece] = []
   ignored: list[str] = []
   for name, array in arrays.items():
     path = name
     for pattern, replacement in dialect.renames:
       path = re.sub(pattern, replacement, path)
-    if not path or any(re.fullmatch(pattern, bare(path)) for pattern in fresh):
+    if not path or any(re.fullmatch(pattern, bare(path)) for pattern in unwanted):
       ignored.append(name)
       continue
     array = _transpose(np.asarray(array), path, dialect.layout)

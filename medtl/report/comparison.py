@@ -90,12 +90,35 @@ def csv(rows: Sequence[Row]) -> str:
   return '\n'.join([','.join(f'"{name}"' for name in flat[0]), *lines]) + '\n'
 
 
-def write(path: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
-  """Write the study's page: `facts` are title, sentence, command, axis, warnings, hardware, versions, seconds."""
+def spent(rows: Sequence[Row]) -> str:
+  """Return what the seconds of all variants were spent on: 'train 612 s, evaluate 80 s, …'."""
+  total: dict[str, float] = {}
+  for row in rows:
+    for name, seconds in row['spans'].items():
+      total[name] = total.get(name, 0.0) + seconds
+  return ', '.join(f'{name} {seconds:.0f} s' for name, seconds in sorted(total.items(), key=lambda item: -item[1]) if seconds >= 0.5)
+
+
+def screened(found: Mapping[str, Any]) -> list[str]:
+  """Return in words how scores that need no training ranked the depths; nothing where there are none."""
+  if not found:
+    return []
+  named = {row['depth']: row['name'] for row in found['depths']}
+  lines = []
+  for name, told in found['agreement'].items():
+    rank = 'no rank correlation, since one of them is the same at all depths' if told['spearman'] is None else \
+      f'rank correlation with the measured metric {told["spearman"]:+.2f} (Spearman), {told["kendall"]:+.2f} (Kendall)'
+    lines.append(f'{name} over {told["depths"]} depths: {rank}; it would have chosen {named[told["chosen"]]}')
+  own = ', '.join(f'{name} {value:.3f}' for name, value in found['classifier'].items())
+  return lines + ([f"the checkpoint's own classifier: {own}"] if own else [])
+
+
+def write(path: Path, rows: Sequence[Row], facts: Mapping[str, Any], screen: Mapping[str, Any]) -> None:
+  """Write the study's page: `facts` are title, sentence, command, axis, warnings, hardware, versions, seconds; `screen` may be {}."""
   first = rows[0]['headline'][0]
   names = [row['name'] for row in rows]
   pictures = {name: figures.variants(names, [row['metrics'][name] for row in rows], LABELS[name], facts['axis'])
               for name in (first, *SHOWN)}
   disk.write(path, page.environment().get_template('study.html.j2').render(
     rows=rows, facts=facts, first=first, shown=(first, *SHOWN), labels=LABELS, over=console.over(rows[0]), pictures=pictures,
-    verdict=verdict(rows, first)))
+    verdict=verdict(rows, first), spent=spent(rows), screen=screen, screened=screened(screen)))

@@ -1,0 +1,26 @@
+"""How deep a checkpoint sees: linear probes after every child, and fine-tunes of the last 1, 2 and 4 children.
+
+python -m medtl.main ablate --config=configs/oct_vit.py:kermany --config.data.root=FOLDER --config.model.weights=FILE \\
+  --sweep=experiments/depth_of_features.py --folds --config.data.split.folds=3 --config.phases="(('none', '5 epochs'),)"
+
+A probe after child k stands on the first k children alone (Ke et al. 2021, CheXtransfer); what is computed for one serves them all.
+The full fine-tune, which takes longer than all others together, is 'full': leave it out with --only, or train it by itself later.
+"""
+
+from medtl import build
+
+AXIS = 'children below the probe, or live'
+AGAINST = ('full', 'probe')
+LIVE = (1, 2, 4)
+
+
+def sweep(config):
+  """Yield (name, overrides): 'probe3' stands on three children, 'probe' on all of them; 'last2' has two of them live."""
+  *_, (_, duration) = config.phases
+  count = build.children(config)
+  for kept in range(1, count):
+    yield f'probe{kept}', (('truncate', kept), ('phases', (('depth(1.0)', duration),)))
+  yield 'probe', (('phases', (('depth(1.0)', duration),)),)
+  for live in LIVE:
+    yield f'last{live}', (('phases', ((f'depth({count - live})', duration),)),)
+  yield 'full', (('phases', (('none', duration),)),)
