@@ -34,6 +34,8 @@ def get_config() -> ConfigDict:
   config.head_lr = 1.0                  # factor for the head
   config.lr_decay = 1.0                 # factor for each stage further from the head
   config.decay = 1e-4                   # weight decay of kernels
+  config.norms = ()                     # (regex on a BatchNorm's path, 'train' | 'source' | 'target'): its statistics, medtl/norms.py
+  config.l2_sp = 0.0                    # pull of transferred weights back to where they began (Li et al. 2018); 0.0 = off
   config.rules = ()                     # (regex, factor on lr, decay) before the generated ones
   config.schedule = "cosine(warmup='5%')"   # medtl/schedule.py, over the whole run
   config.clip = 1.0                     # bound on the norm of the live gradients; 0.0 = off

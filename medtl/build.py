@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import check, data, losses, models, optimizer, origin, partition, schedule, spec, tasks, tree
+from medtl import check, data, losses, models, norms, optimizer, origin, partition, schedule, spec, tasks, tree
 from medtl.data import augment, split, stream
 from medtl.models import port, weights
 from medtl.parts import Parts, Phase
@@ -36,9 +37,19 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
     return dataclasses.replace(like, config=config, data=sides, phases=phases(config, like.params, train.size), class_weights=balance)
   net, module = network(config, train.fetch(0).x.shape, len(train.classes))
   net, params, extra, source = origin.variables(config, net, module, train, run)
+  extra = _statistics(config, net, params, extra, train)
   loss = spec.one(config.task.loss, losses, given=('outputs', 'y'))
   moves = augment.augment(config.augment, ndim=train.fetch(0).x.ndim - 1, classes=len(train.classes)) if config.augment else None
   return Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves, balance, run)
+
+
+def _statistics(config: ConfigDict, net: models.Net, params: Tree, extra: Tree, train: Dataset) -> Tree:
+  """Return the batch statistics with those of config.norms 'target' estimated on the training pictures, in whole batches."""
+  norms.check(config.norms, extra.get('batch_stats', {}))
+  if not any(policy == 'target' for _, policy in config.norms):
+    return extra
+  pictures = (batch.x for batch in once(train, config) if np.asarray(batch.mask).all())
+  return {**extra, 'batch_stats': norms.adapted(net, {'params': params, **extra}, pictures, config.norms)}
 
 
 def network(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[models.Net, Any]:
@@ -65,7 +76,7 @@ def source_net(config: ConfigDict, shape: Sequence[int]) -> tuple[models.Net, Tr
     return None
   net, _ = network(whole, shape, classes)
   begun = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))
-  arrived, facts = origin.from_publisher(begun, whole, module, ())
+  arrived, facts = origin.from_publisher(begun, whole, module)
   return net.clone(mean=tuple(facts['mean']), std=tuple(facts['std'])), arrived
 
 
@@ -96,12 +107,14 @@ def phases(config: ConfigDict, params: Tree, examples: int) -> list[Phase]:
   factors = np.asarray(jax.vmap(factor)(jnp.arange(total)))
   direction = spec.one(config.optimizer, optimizer, given=('decay',))
   shapes = jax.eval_shape(lambda: params)
+  came = jax.tree_util.tree_map_with_path(lambda keys, _: not any(
+    re.fullmatch(pattern, tree.path_of(keys)) for pattern in config.fresh), shapes)
   found: list[Phase] = []
   before = None
   for index, (freeze, _) in enumerate(config.phases):
     rules = partition.table(shapes, freeze, decay=config.decay, head_lr=config.head_lr, lr_decay=config.lr_decay, rules=config.rules)
     made = partition.partition(shapes, rules, direction=direction, lr=config.lr, factors=factors, clip=config.clip,
-                               ema=config.ema, phase=index, before=before)
+                               ema=config.ema, phase=index, before=before, l2_sp=config.l2_sp, transferred=came)
     before = made.labels
     found.append(Phase(freeze, steps[index], made, partition.frozen_depth(made.live)))
   return found
@@ -133,16 +146,17 @@ def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDic
 
 
 # keys that change neither the net and its first weights nor a program but by its key: see Parts._kind
-FREE = ('phases', 'rules', 'lr', 'head_lr', 'lr_decay', 'decay', 'schedule', 'clip', 'ema', 'every', 'patience', 'class_weights',
+FREE = ('phases', 'rules', 'lr', 'head_lr', 'lr_decay', 'decay', 'schedule', 'clip', 'ema', 'l2_sp', 'every', 'patience', 'class_weights',
         'sampling', 'cache', 'monitor', 'resamples', 'threshold', 'workers', 'batch', 'hint', 'compare')
 
 
 def alike(first: ConfigDict, second: ConfigDict) -> bool:
   """Return whether two configs have pictures, net and weights in common; they may differ in split, schedule and choice.
 
-  From scratch the pictures are scaled by the training side's own mean, so that another split is another net.
+  From scratch the pictures are scaled by the training side's own mean, and norms may be estimated on it: another split is another net.
   """
-  scaled = [bool(made.model.weights or (made.mean and made.std)) for made in (first, second)]
+  scaled = [bool(made.model.weights or (made.mean and made.std)) and all(policy != 'target' for _, policy in made.norms)
+            for made in (first, second)]
   kept = [{key: value for key, value in made.to_dict().items() if key not in FREE} for made in (first, second)]
   for one in kept:
     one['data'] = {key: value for key, value in one['data'].items() if key != 'split' or not all(scaled)}

@@ -17,7 +17,8 @@ NUMBERS = {
   'workers': ('0 or more', lambda v: v >= 0), 'patience': ('0 (never) or more', lambda v: v >= 0), 'lr': ('above 0', lambda v: v > 0),
   'head_lr': ('above 0', lambda v: v > 0), 'lr_decay': ('above 0 and at most 1', lambda v: 0 < v <= 1),
   'decay': ('0 or more', lambda v: v >= 0),
-  'clip': ('0 (off) or more', lambda v: v >= 0), 'ema': ('0 (off) or more, below 1', lambda v: 0 <= v < 1),
+  'clip': ('0 (off) or more', lambda v: v >= 0), 'l2_sp': ('0 (off) or more', lambda v: v >= 0),
+  'ema': ('0 (off) or more, below 1', lambda v: 0 <= v < 1),
 }
 # losses that would leave a class or a label unlearned in a task of that kind
 UNFIT = {'multiclass': ('sigmoid', 'ordinal'), 'binary': ('sigmoid', 'ordinal'), 'multilabel': ('softmax', 'focal', 'ordinal'),
@@ -36,6 +37,7 @@ def config(given: ConfigDict) -> None:
   _tuple_of(given.phases, 'phases', "(freeze, duration), for instance (('depth(1.0)', '3 epochs'),)", (str, (str, int)), least=1)
   _tuple_of(given.rules, 'rules', "(regex, learning-rate factor, weight decay), for instance (('.*/bias', 1.0, 0.0),)",
             (str, (int, float), (int, float)))
+  _tuple_of(given.norms, 'norms', "(regex, policy), for instance (('backbone/.*', 'train'),)", (str, str))
   for pattern, *_ in given.rules:
     spec.regex(pattern, 'config.rules')
   if any(value <= 0 for value in given.std):

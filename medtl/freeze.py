@@ -45,6 +45,19 @@ def all_but(children: Sequence[str], pattern: str) -> list[str]:
   return [f'(?!(?:{pattern})$)backbone/.*']
 
 
+def only(children: Sequence[str], child: int) -> list[str]:
+  """Freeze the backbone but for one child, 0 the stem (Lee et al. 2023, surgical fine-tuning)."""
+  if not 0 <= child < len(children):
+    raise MedtlError(f'only({child}): this backbone has {len(children)} children (stem and {len(children) - 1} stages), so 0 … '
+                     f'{len(children) - 1}')
+  return [f'backbone/(?!{re.escape(children[child])}/).*']
+
+
+def all_but_lora(children: Sequence[str]) -> list[str]:
+  """Freeze the backbone but for its low-rank updates (Hu et al. 2022); config.model.lora gives their rank."""
+  return all_but(children, '.*/lora_[ab]')
+
+
 def all_but_norms(children: Sequence[str]) -> list[str]:
   """Freeze the backbone but for scale and bias of its norms (Frankle et al. 2021)."""
   return all_but(children, NORMS)

@@ -23,13 +23,14 @@ def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset
   example = jnp.zeros((1, *dataset.fetch(0).x.shape))
   begun = jax.device_get(jax.jit(lambda key: net.init(key, example, train=False))(jax.random.key(config.seed)))
   paths = [port.bare(path) for path in tree.flatten(begun)]
+  own = [pattern for pattern in getattr(module, 'FRESH', ()) if any(re.fullmatch(pattern, path) for path in paths)]
   for pattern in config.fresh:
     if not any(spec.regex(pattern, 'config.fresh').fullmatch(path) for path in paths):
       raise MedtlError(f'config.fresh {pattern!r} matches nothing; the paths begin {", ".join(paths[:6])}')
   if run is not None:
-    arrived, facts = _from_run(begun, run, (*config.fresh, *left_out(net)))
+    arrived, facts = _from_run(begun, run, (*config.fresh, *left_out(net)), own)
   elif config.model.weights:
-    arrived, facts = from_publisher(begun, config, module, left_out(net))
+    arrived, facts = from_publisher(begun, config, module, left_out(net), own)
   else:
     mean, std = statistics(dataset)
     arrived, facts = {}, {'name': '', 'mean': tuple(config.mean) or mean, 'std': tuple(config.std) or std}
@@ -49,25 +50,34 @@ def left_out(net: models.Net) -> tuple[str, ...]:
   return (f'backbone/(?!(?:{"|".join(net.children)})/).*',) if net.keep else ()
 
 
-def from_publisher(begun: Tree, config: ConfigDict, module: Any, without: Sequence[str]) -> tuple[Tree, dict[str, Any]]:
-  """Return a publisher's arrays under our paths, but for the fresh ones and those `without`, and the facts of where they came from."""
+def from_publisher(begun: Tree, config: ConfigDict, module: Any, without: Sequence[str] = (),
+                   fresh: Sequence[str] = ()) -> tuple[Tree, dict[str, Any]]:
+  """Return a publisher's arrays under our paths, but for the fresh ones (of the config, and `fresh`), and where they came from.
+
+  `without` are regexes of paths that theirs may have and ours has not.
+  """
   path, known = weights.locate(config.model.weights, module.WEIGHTS)
   mean, std = (tuple(config[name]) or (getattr(known, name) if known else ()) for name in ('mean', 'std'))
   arrays = weights.read(path)
-  ported, said = port.port(arrays, begun, module.RENAMES, fresh=config.fresh, adapt=getattr(module, 'ADAPT', None), mean=mean, std=std,
-                           without=without)
+  ported, said = port.port(arrays, begun, module.RENAMES, fresh=(*config.fresh, *fresh), adapt=getattr(module, 'ADAPT', None),
+                           mean=mean, std=std, without=without)
   facts = {'name': config.model.weights if known else path.name, 'file': path.name, 'sha256': digests(path).sha256,
            **({name: getattr(known, name) for name in ('url', 'licence', 'note')} if known else {})}
   return ported, {**facts, 'format': said.dialect, 'ported': said.ported, 'fresh': ', '.join(said.fresh),
                   'adapted': '; '.join(said.notes), 'mean': said.mean, 'std': said.std}
 
 
-def _from_run(begun: Tree, run: Path, fresh: Sequence[str]) -> tuple[Tree, dict[str, Any]]:
-  """Return the best checkpoint's leaves but the fresh ones; another architecture is an error that names the difference."""
+def _from_run(begun: Tree, run: Path, fresh: Sequence[str], own: Sequence[str]) -> tuple[Tree, dict[str, Any]]:
+  """Return the best checkpoint's leaves but the fresh ones; another architecture is an error that names the difference.
+
+  `own` are regexes of leaves that are fresh where the run has none of them.
+  """
   checkpoints = Checkpoints(run / 'checkpoints')
   params, extra = checkpoints.params('best')
   checkpoints.close()
   plan = runfolder.read(run, 'plan.json')
+  there = [port.bare(path) for path in tree.flatten({'params': params, **extra})]
+  fresh = (*fresh, *(pattern for pattern in own if not any(re.fullmatch(pattern, path) for path in there)))
   kept = lambda leaves: {path: leaf for path, leaf in tree.flatten(leaves).items()   # noqa: E731
                          if not any(re.fullmatch(pattern, port.bare(path)) for pattern in fresh)}
   found, expected = kept({'params': params, **extra}), kept(begun)

@@ -4,12 +4,10 @@ First full match wins, every leaf is covered, a rule that matches nothing is an 
 as the gradient, so XLA drops their backward pass; clipping and EMA look at live leaves only.
 """
 
-import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,11 +103,12 @@ def _name(rule: Rule | None, phase: int | str) -> str:
 
 def partition(params: Tree, rules: Table, *, direction: Callable[[float], optax.GradientTransformation], lr: float,
               factors: np.typing.ArrayLike = (1.0,), clip: float = 0.0, ema: float = 0.0, phase: int = 0,
-              before: Tree | None = None) -> Partition:
+              before: Tree | None = None, l2_sp: float = 0.0, transferred: Tree | None = None) -> Partition:
   """Return the partition of `params` (arrays or shapes) by the table.
 
   `direction` maps a weight decay to the optimizer's direction (adamw, sgd). The rate is lr · rule.lr · factors[step] with the run's own
   step, never a group's count. `clip` bounds the global norm of the live gradients (0: off), `ema` > 0 keeps an average of the live leaves.
+  `l2_sp` > 0 pulls the live leaves that are `transferred` (bool for each) back to where they began.
   """
   labels = label(params, rules, phase, before)
   live = jax.tree.map(lambda name: name != 'frozen', labels)
@@ -120,9 +119,12 @@ def partition(params: Tree, rules: Table, *, direction: Callable[[float], optax.
     rate, decay = (float(word) for word in re.findall(r'(?:lr|decay) (\S+)', name))
     groups[name] = optax.chain(direction(decay), optax.scale(-lr * rate))
   parts = [optax.masked(optax.clip_by_global_norm(clip), live)] if clip else []
+  if l2_sp:
+    came = transferred if transferred is not None else jax.tree.map(lambda _: True, live)
+    parts += [optax.masked(anchor(l2_sp), jax.tree.map(lambda a, b: bool(a and b), live, came))]
   parts += [optax.multi_transform(groups, labels), follow(factors)]
   parts += [optax.masked(average(ema), live)] if ema else []
-  key = (tuple(jax.tree.leaves(labels)), lr, clip, ema, len(padded(factors)))
+  key = (tuple(jax.tree.leaves(labels)), lr, clip, ema, l2_sp, len(padded(factors)))
   return Partition(rules, labels, live, optax.with_extra_args_support(optax.chain(*parts)), key)
 
 
@@ -148,6 +150,21 @@ def padded(factors: np.typing.ArrayLike) -> np.ndarray:
   """Return the factors as a table whose length is a power of two, so that schedules of many lengths make programs of few."""
   values = np.asarray(factors, np.float32)
   return np.pad(values, (0, (1 << max(6, (len(values) - 1).bit_length())) - len(values)), mode='edge')
+
+
+class Anchor(NamedTuple):
+  """State of `anchor`."""
+  origin: Tree
+
+
+def anchor(strength: float) -> optax.GradientTransformation:
+  """Return a transformation that adds strength · (params − params at init): L2-SP (Li et al. 2018, arXiv 1802.01483, equation 2).
+
+  `carry` keeps the origin, and a leaf that becomes live later is then still where it began.
+  """
+  def update(updates: Tree, state: Anchor, params: Tree = None) -> tuple[Tree, Anchor]:
+    return jax.tree.map(lambda g, p, o: g + strength * (p - o), updates, params, state.origin), state
+  return optax.GradientTransformation(lambda params: Anchor(jax.tree.map(jnp.copy, params)), update)
 
 
 class Average(NamedTuple):
@@ -189,26 +206,6 @@ def frozen_depth(live: Tree) -> int:
   if any(tree.flatten(live['backbone'].get('norm', {})).values()):
     alive.add(names[-1])
   return next((index for index, name in enumerate(names) if name in alive), len(names))
-
-
-@contextlib.contextmanager
-def frozen_norms(live: Tree) -> Iterator[None]:
-  """Within, a BatchNorm none of whose leaves is live uses its running average and keeps its statistics bit for bit.
-
-  One without leaves of its own goes with the module that it stands in.
-  """
-  alive = [path for path, value in tree.flatten(live).items() if value]
-
-  def intercept(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
-    if isinstance(context.module, nn.BatchNorm) and context.method_name == '__call__':
-      bare = not (context.module.use_scale or context.module.use_bias)
-      where = '/'.join(context.module.path[:-1] if bare else context.module.path) + '/'
-      if not any(path.startswith(where) for path in alive):
-        kwargs = {**kwargs, 'use_running_average': True}
-    return call(*args, **kwargs)
-
-  with nn.intercept_methods(intercept):
-    yield
 
 
 def summary(parts: Partition, params: Tree) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ class Parts:
   def task(self, phase: int, first: int = 0) -> Task:
     """Return what is learned in a phase; with first > 0 from activations of the children below."""
     return tasks.supervised(self.net, self.loss, kind=self.config.task.kind, live=self.phases[phase].parts.live, first=first,
-                            class_weights=self.class_weights)
+                            class_weights=self.class_weights, rules=self.config.norms)
 
   def start(self, phase: int = 0) -> State:
     """Return the state at step 0 with the optimizer state of a phase; every leaf a buffer of its own."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from medtl import build, disk, features, partition
+from medtl import build, disk, features, norms, partition, tree
 from medtl.fetch import cache_folder
 from medtl.parts import Parts
 from medtl.types import Dataset, MedtlError, Tree
@@ -37,6 +37,9 @@ def choose(parts: Parts, index: int) -> Choice:
   depth, probe = phase.depth, phase.depth == len(partition.children(parts.params))
   if not depth:
     return Choice(0, 'no child is frozen whole')
+  moving = _moving(parts, depth)
+  if moving:
+    return Choice(0, f"{moving} uses the batch's statistics (config.norms): what frozen children make is no function of a picture alone")
   if config.cache in ('on', 'off'):
     return Choice(depth if config.cache == 'on' else 0, f"cache='{config.cache}'")
   if config.cache == 'head':
@@ -55,6 +58,13 @@ def choose(parts: Parts, index: int) -> Choice:
   if whole > room and not (whole <= bound() and known(parts, index)):
     return Choice(0, f'{whole / 1e6:.1f} MB of activations, room for {room / 1e6:.1f}: MEDTL_FEATURES_GB and MEDTL_CACHE give more')
   return Choice(depth, saved)
+
+
+def _moving(parts: Parts, depth: int) -> str:
+  """Return the path of a norm below `depth` that uses the statistics of the batch, '' where there is none."""
+  below = partition.children(parts.params)[:depth]
+  paths = (path.rpartition('/')[0] for path in tree.flatten(parts.extra.get('batch_stats', {})) if path.split('/')[1] in below)
+  return next((path for path in paths if norms.policy(path, parts.config.norms) == 'train'), '')
 
 
 def first(parts: Parts, index: int) -> int:

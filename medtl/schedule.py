@@ -25,6 +25,11 @@ def cosine(total: int, steps: Callable[[Duration], int], warmup: Duration = 0, e
   return _warm(factor, begin)
 
 
+def rising(total: int, steps: Callable[[Duration], int], start: float = 1e-6) -> Schedule:
+  """Return start, growing evenly in its logarithm to 1 at the last step: a range test (Smith 2017)."""
+  return lambda step: start ** (1 - jnp.minimum(step / max(1, total - 1), 1.0))
+
+
 def step(total: int, steps: Callable[[Duration], int], at: Sequence[Duration] = ('50%', '75%'), factor: float = 0.1,
          warmup: Duration = 0) -> Schedule:
   """Return `factor` to the number of boundaries passed; the defaults are MedMNIST's (Yang et al. 2023)."""

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from medtl import partition
+from medtl import norms, partition
 from medtl.types import Batch, Logs, MedtlError, Task, Tree
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
@@ -35,12 +35,12 @@ def probabilities(logits: jax.Array, kind: str) -> jax.Array:
 
 
 def supervised(net: Any, loss: Loss, *, kind: str, live: Tree | None = None, first: int = 0,
-               class_weights: Sequence[float] | None = None) -> Task:
+               class_weights: Sequence[float] | None = None, rules: norms.Rules = ()) -> Task:
   """Return the task of predicting y from x.
 
   `live` (bool for each parameter) says what moves: a child without a live leaf is applied with train=False, a frozen BatchNorm keeps its
-  statistics. With first > 0, x is what the children below `first` made of the picture. `class_weights` [k] multiply an example's
-  loss; the mean is over examples, so weights that average one keep the loss's scale.
+  statistics, unless the `rules` of norms say otherwise. With first > 0, x is what the children below `first` made of the picture.
+  `class_weights` [k] multiply an example's loss; the mean is over examples, so weights that average one keep the loss's scale.
   """
   train: Collection[str] = partition.live_children(live) if live is not None else ()
 
@@ -59,7 +59,7 @@ def supervised(net: Any, loss: Loss, *, kind: str, live: Tree | None = None, fir
     return values * jnp.where(count > 0, jnp.sum(weights * y, -1) / jnp.maximum(1e-9, count), 1.0)
 
   def mean_loss(params: Tree, extra: Tree, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Tree, Logs]]:
-    with partition.frozen_norms(live):
+    with norms.apply(live, rules):
       logits, changed = net.apply({'params': params, **extra}, batch.x, train=train, first=first, mutable=list(extra),
                                   rngs={'dropout': key})
     value = jnp.sum(jnp.where(batch.mask, each(logits, batch.y), 0.0)) / jnp.maximum(1, jnp.sum(batch.mask))

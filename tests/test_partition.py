@@ -36,7 +36,7 @@ def trained(net, parts, variables, batch, steps=3, **keys):
 
 
 STRATEGIES = ['none', 'depth(0)', 'depth(2)', 'depth(0.5)', 'depth(4)', 'match(".*/stage2/.*")', 'all_but_norms', 'all_but_biases',
-              'all_but("backbone/stage2/.*")', 'match(".*/norm1/.*")', 'depth(1) | match("backbone/stage3/.*")']
+              'all_but("backbone/stage2/.*")', 'only(1)', 'match(".*/norm1/.*")', 'depth(1) | match("backbone/stage3/.*")']
 
 
 @pytest.mark.parametrize('text', STRATEGIES)
@@ -172,6 +172,20 @@ def test_the_average_follows_its_formula(net, variables, batch):
   chex.assert_trees_all_equal(mean['backbone']['stem'], state.params['backbone']['stem'])
 
 
+def test_l2_sp_pulls_what_was_transferred_back_to_where_it_began(variables):
+  """Li et al. 2018, equation 2, by hand: −lr · (g + α (w − w₀)); the head is fresh, and w₀ outlives a phase."""
+  came = jax.tree_util.tree_map_with_path(lambda keys, _: tree.path_of(keys).startswith('backbone'), variables[0])
+  keys = dict(direction=lambda decay: optax.identity(), lr=0.1, l2_sp=0.5, transferred=came)
+  one = build(variables[0], 'depth(3)', **keys)
+  two = build(variables[0], 'depth(2)', phase=1, before=one.labels, **keys)
+  opt = one.tx.init(variables[0])
+  moved = jax.tree.map(lambda leaf, live: leaf + 2.0 if live else leaf, variables[0], one.live)
+  opt = partition.carry(opt, two.tx.init(moved))
+  updates, _ = two.tx.update(jax.tree.map(jnp.ones_like, moved), opt, moved, step=jnp.asarray(0))
+  assert np.allclose(updates['backbone']['stage3']['dense']['kernel'], -0.1 * (1 + 0.5 * 2.0), atol=1e-6)
+  assert np.allclose(updates['backbone']['stage2']['dense']['kernel'], -0.1) and np.allclose(updates['head']['dense']['kernel'], -0.1)
+
+
 @pytest.mark.parametrize('keys', [{}, {'clip': 1.0}, {'ema': 0.9}, {'clip': 1.0, 'accumulate': 2}])
 def test_flops_fall_with_depth(net, variables, batch, keys):
   accumulate = keys.pop('accumulate', 1)
@@ -185,7 +199,7 @@ def test_flops_fall_with_depth(net, variables, batch, keys):
 
 
 def test_freeze_language_is_the_module():
-  assert set(spec.public(freeze)) == {'none', 'depth', 'match', 'all_but', 'all_but_norms', 'all_but_biases'}
+  assert set(spec.public(freeze)) == {'none', 'depth', 'match', 'all_but', 'all_but_norms', 'all_but_biases', 'all_but_lora', 'only'}
 
 
 @pytest.mark.parametrize('text, said', [

@@ -10,10 +10,11 @@ FILES = sorted((ROOT / 'medtl').rglob('*.py'))
 EVERYTHING = [path for folder in ('medtl', 'configs', 'experiments', 'tests') for path in sorted((ROOT / folder).rglob('*.py'))]
 RANKS = {
   0: ('types', 'spec', 'tree', 'disk', 'fetch', 'transfer'),
-  1: ('data', 'models', 'transferability', 'losses', 'metrics', 'partition', 'freeze', 'optimizer', 'schedule', 'checkpoint', 'log'),
+  1: ('data', 'models', 'transferability', 'losses', 'metrics', 'partition', 'norms', 'freeze', 'optimizer', 'schedule', 'checkpoint',
+      'log'),
   2: ('features', 'probe', 'tasks', 'step', 'loop', 'evaluate', 'report'),
   3: ('check', 'build', 'origin', 'prefix', 'describe', 'runfolder', 'run', 'parts'),
-  4: ('study', 'screen'),
+  4: ('study', 'screen', 'lr_find'),
   5: ('main', 'commandline', '__init__'),
 }
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}

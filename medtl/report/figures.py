@@ -113,6 +113,18 @@ def variants(names: Sequence[str], found: Sequence[Mapping[str, Any]], label: st
     return svg(figure)
 
 
+def rates(found: Mapping[str, Any]) -> str:
+  """Return the loss against the learning rate of a range test: rates, losses, means, and the rates `steepest` and `tenth`."""
+  with _axes((8.6, 3.4)) as (figure, (axes,)):
+    axes.plot(found['rates'], found['losses'], color=COLOURS[0], linewidth=0.7, alpha=0.4)
+    axes.plot(found['rates'], found['means'], color=COLOURS[0])
+    for name, colour in (('steepest', COLOURS[2]), ('tenth', COLOURS[1])):
+      axes.axvline(found[name], color=colour, linewidth=1.1)
+    axes.set(xscale='log', xlabel='Learning rate', ylabel='Training loss')
+    axes.set_ylim(top=min(max(found['losses']), 2.5 * found['means'][0]) * 1.05)
+    return svg(figure)
+
+
 def picture(x: np.ndarray) -> str:
   """Return what the model saw, x [*s, c] in 0 … 1 or 8 bits: a picture, a volume's middle slice, a recording's traces."""
   x = np.asarray(x) / np.float32(255 if x.dtype == np.uint8 else 1)

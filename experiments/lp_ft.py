@@ -1,0 +1,21 @@
+"""Head first or all at once: probing then fine-tuning (LP-FT) against each alone, with as many steps.
+
+python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER --sweep=experiments/lp_ft.py --folds
+
+Kumar et al. 2022 (arXiv 2202.10054): a fine-tune from a random head distorts features before the head is of use.
+"""
+
+AXIS = 'what is live, in turn'
+AGAINST = ('fine-tune', 'probe')
+
+
+def sweep(config):
+  """Yield (name, overrides); the duration of the last phase is shared out between probing and fine-tuning."""
+  *_, (_, duration) = config.phases
+  number, unit = duration.split()
+  first = float(number) * 0.4
+  head, rest = (f'{share:g} {unit}' for share in (round(first, 3), round(float(number) - first, 3)))
+  yield 'fine-tune', (('phases', (('none', duration),)),)
+  yield 'probe', (('phases', (('depth(1.0)', duration),)),)
+  yield 'lp-ft', (('phases', (('depth(1.0)', head), ('none', rest))),)
+  yield 'gradual', (('phases', (('depth(1.0)', head), ('depth(0.5)', rest))),)

@@ -1,0 +1,78 @@
+"""The learning-rate range test: from step to step the rate rises, until the loss does (Smith 2017, arXiv 1506.01186, section 3.3)."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from medtl import build, disk, log, prefix, run, runfolder
+from medtl.data import stream
+from medtl.report import range_test
+from medtl.types import MedtlError
+
+LOW, HIGH, STEPS = 1e-6, 1.0, 120
+MEMORY = 0.9                     # of the running mean of the loss
+WORSE = 3.0                      # times the best running mean: the test is over
+
+
+class Found(NamedTuple):
+  """What a range test says."""
+  steepest: float                # the rate at which the running mean falls fastest, as log10(rate) goes on
+  tenth: float                   # a tenth of the rate at which it is least
+  rates: list[float]
+  losses: list[float]
+  means: list[float]
+
+
+def find(config: ConfigDict, workdir: Path, command: str = '') -> Found:
+  """Return the rates that a range test of the config's last phase suggests for `config.lr`, and write lr_find.html and lr_find.json.
+
+  Every other key is the config's own: freezing, factors by layer, batch, augmentation. Training patients alone are seen.
+  """
+  config = build.changed(config, (('phases', ((config.phases[-1][0], f'{STEPS} steps'),)), ('lr', HIGH),
+                                  ('schedule', f'rising({LOW / HIGH!r})')))
+  parts = run.prepare(config, run.source(config, workdir, command))
+  log.console.print(build.sentence(parts))
+  sides, first = prefix.boundary(parts, 0, parts.params, parts.extra, log.console.print), prefix.first(parts, 0)
+  program, state = parts.program(0, first), parts.start()
+  batches = map(build.on_device, stream.batches(sides['train'], config.batch, seed=config.seed, workers=config.workers,
+                                                sampling=config.sampling))
+
+  def loss() -> float:
+    nonlocal state
+    state, logs = program(state, next(batches))
+    return float(logs['loss'])
+
+  found = rise(loss)
+  runfolder.write_json(workdir / 'lr_find.json', found._asdict())
+  disk.write(workdir / 'lr_find.html', range_test.page_of(found._asdict(), build.sentence(parts), config.phases[-1][0], command))
+  log.console.print(f'the running mean of the loss falls fastest at lr {found.steepest:.1e}; a tenth of the rate of its minimum is '
+                    f'{found.tenth:.1e}; the plot: {workdir / "lr_find.html"}')
+  return found
+
+
+def rise(loss: Callable[[], float]) -> Found:
+  """Return the range test of a function that takes a step at each call: rates LOW … HIGH, evenly in log10."""
+  rates, losses, means, mean = [], [], [], 0.0
+  for number, rate in enumerate(np.geomspace(LOW, HIGH, STEPS), 1):
+    value = loss()
+    if not math.isfinite(value):
+      break
+    mean = MEMORY * mean + (1 - MEMORY) * value
+    rates.append(float(rate))
+    losses.append(value)
+    means.append(mean / (1 - MEMORY ** number))
+    if means[-1] > WORSE * min(means):
+      break
+  if len(rates) < 10:
+    raise MedtlError(f'the loss is not finite after {len(rates)} steps at lr {LOW:g}; look for extreme values in the images or the weights')
+  return Found(steepest(rates, means), rates[int(np.argmin(means))] / 10, rates, losses, means)
+
+
+def steepest(rates: Sequence[float], means: Sequence[float]) -> float:
+  """Return the rate at which the running mean falls fastest along log10(rate), before its minimum."""
+  end = max(2, int(np.argmin(means)) + 1)
+  return float(rates[int(np.argmin(np.gradient(np.asarray(means[:end]), np.log10(rates[:end]))))])

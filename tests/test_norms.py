@@ -1,0 +1,77 @@
+"""Whose statistics a BatchNorm uses: the batch's, the checkpoint's, or those of the new pictures."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from medtl import build, losses, norms, partition, prefix, tasks, tree
+from medtl.types import MedtlError
+from tests import tiny
+
+
+def moved(net, variables, batch, freeze, rules):
+  """Return the paths of the norms whose running averages a step moves, and the loss."""
+  params, extra = variables
+  live = partition.label(params, partition.table(params, freeze))
+  task = tasks.supervised(net, losses.softmax, kind='multiclass', live=jax.tree.map(lambda name: name != 'frozen', live), rules=rules)
+  value, (after, _) = jax.jit(task.loss)(params, extra, batch, jax.random.key(0))
+  old, new = tree.flatten(extra['batch_stats']), tree.flatten(after['batch_stats'])
+  return {path.rpartition('/')[0] for path in old if not np.array_equal(old[path], new[path])}, float(value)
+
+
+@pytest.mark.parametrize(('freeze', 'rules', 'expected'), [
+  ('depth(2)', (), {'stage2', 'stage3'}),
+  ('depth(2)', (('.*', 'source'),), set()),
+  ('depth(2)', (('.*', 'target'),), set()),
+  ('depth(2)', (('backbone/stem/.*', 'train'),), {'stem', 'stage2', 'stage3'}),
+  ('depth(2)', (('backbone/stage3/.*', 'source'), ('.*', 'train')), {'stem', 'stage1', 'stage2'}),       # the first that matches counts
+  ('depth(4)', (('.*', 'train'),), {'stem', 'stage1', 'stage2', 'stage3'}),
+])
+def test_the_first_rule_decides_and_without_one_what_is_live(net, variables, batch, freeze, rules, expected):
+  found, _ = moved(net, variables, batch, freeze, rules)
+  assert found == {f'backbone/{name}/norm1' for name in expected}
+
+
+def test_a_frozen_norm_in_training_mode_normalises_by_the_batch(net, variables, batch):
+  """The published flaw: the probe is trained on features that it never sees again."""
+  assert moved(net, variables, batch, 'depth(4)', (('.*', 'train'),))[1] != moved(net, variables, batch, 'depth(4)', ())[1]
+
+
+def test_target_statistics_are_mean_and_variance_of_all_that_the_norm_sees(net, variables, batch):
+  params, extra = variables
+  pictures = [np.random.RandomState(seed).randn(8, 12).astype(np.float32) + seed for seed in range(3)]
+  found = norms.adapted(net, {'params': params, **extra}, pictures, (('backbone/(stem|stage2)/.*', 'target'),))
+  seen = np.concatenate(pictures) @ np.asarray(params['backbone']['stem']['dense']['kernel']) + params['backbone']['stem']['dense']['bias']
+  stem = found['backbone']['stem']['norm1']
+  np.testing.assert_allclose(stem['mean'], seen.mean(0), atol=1e-5)
+  np.testing.assert_allclose(stem['var'], seen.var(0), rtol=1e-4)
+  for name in ('stage1', 'stage3'):
+    chex.assert_trees_all_equal(found['backbone'][name], extra['batch_stats']['backbone'][name])
+  assert not np.allclose(found['backbone']['stage2']['norm1']['mean'], extra['batch_stats']['backbone']['stage2']['norm1']['mean'])
+
+
+@pytest.mark.parametrize(('rules', 'said'), [
+  ((('.*', 'trian'),), "unknown policy 'trian'; did you mean 'train'"),
+  ((('backbone/stage9/.*', 'train'),), "'backbone/stage9/.*' matches no BatchNorm; their paths begin backbone/stage1/norm1"),
+  ((('no(', 'train'),), 'is not a regex'),
+])
+def test_rules_that_cannot_be_meant(variables, rules, said):
+  with pytest.raises(MedtlError, match=said.replace('.*', r'\.\*').replace('no(', r'no\(')):
+    norms.check(rules, variables[1]['batch_stats'])
+  with pytest.raises(MedtlError, match='this net has none'):
+    norms.check((('.*', 'train'),), {})
+
+
+def test_activations_under_batch_statistics_are_never_kept():
+  config = build.changed(tiny.get_config(), (('norms', (('backbone/stem/.*', 'train'),)), ('cache', 'on')))
+  found = prefix.choose(build.parts(config), 0)
+  assert found.first == 0 and "uses the batch's statistics" in found.why
+
+
+def test_a_run_begins_with_the_statistics_of_its_own_training_pictures():
+  plain = build.parts(tiny.get_config())
+  adapted = build.parts(build.changed(plain.config, (('norms', (('.*', 'target'),)),)))
+  found, before = (tree.flatten(parts.extra['batch_stats']) for parts in (adapted, plain))
+  assert all(not np.array_equal(found[path], before[path]) for path in found)
+  assert prefix.choose(adapted, 0).first == prefix.choose(plain, 0).first
