@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
   # What is learned. kind: multiclass | binary | multilabel | ordinal; loss: a function of medtl/losses.py.
   config.task = dict(kind='multiclass', loss='softmax')
   config.augment = ''                   # on the device, medtl/data/augment.py: 'flip | rotate(10) | mixup(0.2)'
+  config.views = 0                      # > 0: frozen children see so many fixed views of a picture, computed once; 0 = new ones each time
   config.sampling = ''                  # '' = every example once an epoch; 'balanced' = classes equally often
   config.class_weights = ''             # '' | 'balanced' = inverse to the class's frequency, mean one
   # What moves, and when: a tuple of (freeze, duration).

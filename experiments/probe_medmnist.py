@@ -9,11 +9,9 @@ import json
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from medtl import build, commandline, metrics, prefix, probe
-from medtl.models import heads
 from medtl.report import console, interval
 
 POOLS = ('token', 'mean', 'token+mean')
@@ -25,14 +23,7 @@ METRICS = {'accuracy': metrics.accuracy, 'auroc': lambda score, y: metrics.class
 
 def features(parts):
   """Return {(depth, pool): {side: [n, d]}} for every child of the backbone, each computed from the one below."""
-  found = {}
-  for depth, sides, _ in prefix.at(parts, parts.params, parts.extra, range(2, len(parts.net.children) + 1)):
-    values = {side: [np.stack([data.fetch(i).x for i in range(begin, min(begin + 64, data.size))]) for begin in range(0, data.size, 64)]
-              for side, data in sides.items()}
-    for pool in POOLS:
-      pooled = jax.jit(lambda value, pool=pool: heads.pooled(value, parts.net.backbone, pool))
-      found[depth - 1, pool] = {side: np.concatenate([np.asarray(pooled(value)) for value in batches]) for side, batches in values.items()}
-  return found
+  return {(depth - 1, pool): x for pool in POOLS for depth, x in prefix.vectors(parts, range(2, len(parts.net.children) + 1), pool)}
 
 
 def probed(found, y):

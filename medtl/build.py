@@ -147,7 +147,7 @@ def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDic
 
 # keys that change neither the net and its first weights nor a program but by its key: see Parts._kind
 FREE = ('phases', 'rules', 'lr', 'head_lr', 'lr_decay', 'decay', 'schedule', 'clip', 'ema', 'l2_sp', 'every', 'patience', 'class_weights',
-        'sampling', 'cache', 'monitor', 'resamples', 'threshold', 'workers', 'batch', 'hint', 'compare')
+        'sampling', 'views', 'cache', 'monitor', 'resamples', 'threshold', 'workers', 'batch', 'hint', 'compare')
 
 
 def alike(first: ConfigDict, second: ConfigDict) -> bool:

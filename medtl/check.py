@@ -14,6 +14,7 @@ CACHES = ('auto', 'head', 'on', 'off')
 # (what a value must be, in words, and as a function)
 NUMBERS = {
   'batch': ('at least 1', lambda v: v >= 1), 'accumulate': ('at least 1', lambda v: v >= 1), 'resamples': ('at least 1', lambda v: v >= 1),
+  'views': ('0 or more', lambda v: v >= 0),
   'workers': ('0 or more', lambda v: v >= 0), 'patience': ('0 (never) or more', lambda v: v >= 0), 'lr': ('above 0', lambda v: v > 0),
   'head_lr': ('above 0', lambda v: v > 0), 'lr_decay': ('above 0 and at most 1', lambda v: 0 < v <= 1),
   'decay': ('0 or more', lambda v: v >= 0),
@@ -42,6 +43,8 @@ def config(given: ConfigDict) -> None:
     spec.regex(pattern, 'config.rules')
   if any(value <= 0 for value in given.std):
     raise MedtlError(f'config.std is {tuple(given.std)}; expected numbers above 0, or () for those of the checkpoint or the data')
+  if given.views and not given.augment:
+    raise MedtlError(f"config.views is {given.views}, but nothing is augmented; set config.augment='flip' for instance, or views=0")
   spec.steps(given.every, examples=1, batch=1, total=1)
   spec.one(given.threshold, threshold, given=('score', 'has'))
   _task(given)

@@ -50,6 +50,7 @@ def _flags() -> Any:
   flags.DEFINE_bool('offline', False, 'never ask the network', flag_values=values)
   flags.DEFINE_string('sweep', '', 'file of experiments/ with a sweep(config)', flag_values=values)
   flags.DEFINE_list('only', [], 'names of the variants to train now', flag_values=values)
+  flags.DEFINE_integer('layers', 1, 'how many of the last children a probe sees', flag_values=values)
   flags.DEFINE_string('images', '', 'folder of unlabelled pictures', flag_values=values)
   flags.DEFINE_string('output', '', 'csv file', flag_values=values)
   flags.DEFINE_string('name', 'test', 'name of the predictions', flag_values=values)

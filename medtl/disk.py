@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -13,10 +14,10 @@ from medtl.types import MedtlError
 def whole(path: Path) -> Iterator[Path]:
   """Give a path beside `path` to write to, and rename it when all went well: a reader sees the old file or the new one, never half of it.
 
-  Two processes may write the same file at the same time; each has a name of its own.
+  Several may write the same file at the same time, on several machines too; each has a name of its own.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
-  aside = path.with_name(f'{path.name}.{os.getpid()}.part')
+  aside = path.with_name(f'{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part')
   try:
     yield aside
     aside.replace(path)

@@ -1,18 +1,25 @@
 """The frozen prefix, computed once and kept: a data set of pictures becomes one of activations at the freeze boundary."""
 
+import contextlib
+import dataclasses
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from medtl import tree
 from medtl.disk import require_space, whole
-from medtl.types import Batch, Dataset, Example, Tree
+from medtl.log import console
+from medtl.types import Batch, Dataset, Example, MedtlError, Tree
+
+BFLOAT16 = np.uint16
 
 
 def digest(variables: Tree, children: Iterable[str]) -> str:
@@ -33,20 +40,45 @@ def fingerprint(digests: Iterable[str], dataset: Dataset, **facts: Any) -> str:
   return whole.hexdigest()[:32]
 
 
-def kept(dataset: Dataset, path: Path) -> Dataset:
-  """Return the data set whose pictures are the activations in `path`, memory-mapped; rows, labels and table stay what they are."""
-  os.utime(path)                                         # the oldest by use goes first when the folder is full
-  values, labels, rows = np.load(path, mmap_mode='r'), dataset.table['y'], dataset.table['row']
+def kept(dataset: Dataset, path: Path) -> Dataset | None:
+  """Return the data set whose pictures are the activations in `path`, memory-mapped; rows, labels and table stay what they are.
+
+  None where there is no such file. One that is cut short or damaged is removed, which is said, and counts as none.
+  """
+  if not path.exists():
+    return None
+  try:
+    values = np.load(path, mmap_mode='r')
+    if len(values) != dataset.size:
+      raise ValueError(f'{len(values)} examples, expected {dataset.size}')
+  except (ValueError, EOFError, OSError) as error:
+    console.print(f'the cached activations in {path} are damaged ({error}): they are computed again')
+    path.unlink(missing_ok=True)
+    return None
+  with contextlib.suppress(OSError):                     # the oldest by use goes first when the folder is full; it may be read-only
+    os.utime(path)
+  values = values.view(jnp.bfloat16) if values.dtype == BFLOAT16 else values
+  labels, rows = dataset.table['y'], dataset.table['row']
   return Dataset(lambda i: Example(np.asarray(values[i]), labels[i], int(rows[i])), dataset.size, dataset.classes, dataset.table,
                  dataset.facts)
 
 
-def compute(apply: Callable[[Any], jax.Array], size: int, batches: Iterable[Batch], path: Path) -> None:
-  """Write apply(x) of `size` examples, which `batches` hold in order, to `path`; whole, or not at all."""
+def several(views: Sequence[Dataset]) -> Dataset:
+  """Return a data set of one size with them all: example i + v · size is the i-th of view v."""
+  size = views[0].size
+  return dataclasses.replace(views[0], fetch=lambda i: views[i // size].fetch(i % size))
+
+
+def compute(apply: Callable[[Batch], jax.Array], size: int, batches: Iterable[Batch], path: Path) -> None:
+  """Write apply(batch) of `size` examples, which `batches` hold in order, to `path`; whole, or not at all.
+
+  numpy's format has no bfloat16: such values are written bit for bit as uint16.
+  """
   done, values = 0, None
-  with whole(path) as aside:
+  with _writable(path), whole(path) as aside:
     for batch in batches:
-      value = np.asarray(apply(batch.x))[np.asarray(batch.mask)]
+      value = np.asarray(apply(batch))[np.asarray(batch.mask)]
+      value = value.view(BFLOAT16) if value.dtype == jnp.bfloat16 else value
       if values is None:
         require_space(path.parent, size * value[0].nbytes, 'the cached activations',
                       "set config.cache='off', or MEDTL_CACHE to a folder on a larger disk")
@@ -55,3 +87,15 @@ def compute(apply: Callable[[Any], jax.Array], size: int, batches: Iterable[Batc
       done += len(value)
     assert values is not None and done == size, f'{done} of {size} examples came out of the batches'
     values.flush()
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+  """Say what to do where the folder cannot be written to; a full disk is said by those who notice it first."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno == errno.ENOSPC:
+      raise
+    raise MedtlError(f'cannot write the cached activations to {path.parent}: {error.strerror}; set MEDTL_CACHE to a folder that can be '
+                     "written to, or config.cache='off'") from None

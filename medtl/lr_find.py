@@ -39,7 +39,7 @@ def find(config: ConfigDict, workdir: Path, command: str = '') -> Found:
   sides, first = prefix.boundary(parts, 0, parts.params, parts.extra, log.console.print), prefix.first(parts, 0)
   program, state = parts.program(0, first), parts.start()
   batches = map(build.on_device, stream.batches(sides['train'], config.batch, seed=config.seed, workers=config.workers,
-                                                sampling=config.sampling))
+                                                sampling=config.sampling, views=max(1, prefix.choose(parts, 0).views)))
 
   def loss() -> float:
     nonlocal state

@@ -4,6 +4,7 @@ verbs
   train      train, evaluate and report (the default); continues a run that was stopped; --folds: every fold, pooled out of fold
   ablate     --sweep=experiments/x.py [--folds] [--only=NAME,…]: every variant that the file's sweep yields, compared pair by pair;
              --only: these are trained now, and reported with those that are finished
+  probe      [--folds] [--layers=N]: linear heads by the hundred on frozen features, chosen on validation, beside the exact solutions
   lr_find    a range test of config.lr for the last phase, with its plot
   describe   what would move, what it costs, how long it takes; trains nothing
   evaluate   --workdir=RUN [--config.data.root=… --name=NAME]: predictions and report, also on another data set
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-VERBS = ('train', 'ablate', 'lr_find', 'describe', 'evaluate', 'report', 'predict', 'cache')
+VERBS = ('train', 'ablate', 'probe', 'lr_find', 'describe', 'evaluate', 'report', 'predict', 'cache')
 
 
 def quiet_cpu() -> None:
@@ -85,7 +86,7 @@ def _call(verb: str, argv: list[str]) -> int:
   import jax
   from absl import logging
 
-  from medtl import check, fetch, lr_find, run, runfolder, study
+  from medtl import check, fetch, lr_find, probing, run, runfolder, study
   from medtl.log import console
   from medtl.types import MedtlError
   logging.set_verbosity(logging.ERROR)               # orbax tells of every save
@@ -103,6 +104,7 @@ def _call(verb: str, argv: list[str]) -> int:
   call: dict[str, Callable[[], Any]] = {
     'train': lambda: (study.folds if flags.folds else run.train)(config, workdir, command),
     'ablate': lambda: study.ablate(config, Path(flags.sweep), workdir, command, every_fold=flags.folds, only=flags.only),
+    'probe': lambda: probing.probed(config, workdir, command, every_fold=flags.folds, layers=flags.layers),
     'lr_find': lambda: lr_find.find(config, workdir, command),
     'describe': lambda: run.explain(config, workdir),
     'evaluate': lambda: run.evaluate_again(config, workdir, check.name(flags.name)),

@@ -78,6 +78,19 @@ class Parts:
     return self._once(('features', first, last), lambda: jax.jit(
       lambda variables, x: self.net.apply(variables, x, first=first, last=last, method='features')))
 
+  @property
+  def view(self) -> Any:
+    """Return the jitted (batch, view) → the batch as augmentation shows it for the view-th time, each picture by (seed, view, row)."""
+    def one(key: jax.Array, example: Batch) -> Batch:
+      assert self.augment is not None
+      return jax.tree.map(lambda leaf: leaf[0], self.augment(key, jax.tree.map(lambda leaf: leaf[None], example)))
+
+    def show(batch: Batch, view: int) -> Batch:
+      key = jax.random.fold_in(jax.random.key(self.config.seed), view)
+      return jax.vmap(one)(jax.vmap(lambda row: jax.random.fold_in(key, row))(batch.row), batch)
+
+    return self._once(('view',), lambda: jax.jit(show))
+
   def cost(self, depth: int) -> tuple[float, int]:
     """Return (FLOPs, bytes of what they make) of an example's pass through the children below `depth`."""
     def count() -> tuple[float, int]:

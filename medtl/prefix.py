@@ -1,6 +1,5 @@
 """Which phases work from activations of their frozen children, computed once, and where those come from."""
 
-import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +10,9 @@ import jax
 import numpy as np
 
 from medtl import build, disk, features, norms, partition, tree
+from medtl.data import augment
 from medtl.fetch import cache_folder
+from medtl.models import heads
 from medtl.parts import Parts
 from medtl.types import Dataset, MedtlError, Tree
 
@@ -22,30 +23,34 @@ OTHERWISE = 20e3
 
 
 class Choice(NamedTuple):
-  """Where a phase starts: at the pictures (0), or at the activations of so many children; and why."""
+  """Where a phase starts: at the pictures (0), or at the activations of so many children; why; and of how many augmented views."""
   first: int
   why: str
+  views: int = 0                            # 0: of the pictures as they are
 
 
 def choose(parts: Parts, index: int) -> Choice:
   """Return where a phase starts. It finds children computed that are frozen whole and, by `config.cache`:
 
-  'auto': nothing is augmented, each example is used more than once, a byte of activations saves enough FLOPs, and they fit below the
-  bound and on the disk · 'on': always, without augmentation · 'head': where the head alone learns, without augmentation · 'off': never.
+  'auto': each example is used more than once, a byte of activations saves enough FLOPs, they fit below the bound and on the disk, and
+  nothing is augmented, or by `config.views` fixed views · 'on': always · 'head': where the head alone learns · 'off': never. In the
+  last two ways of being cached pictures are not augmented unless there are views.
   """
-  config, phase = parts.config, parts.phases[index]
+  config, phase, views = parts.config, parts.phases[index], parts.config.views if parts.augment else 0
   depth, probe = phase.depth, phase.depth == len(partition.children(parts.params))
   if not depth:
     return Choice(0, 'no child is frozen whole')
   moving = _moving(parts, depth)
   if moving:
     return Choice(0, f"{moving} uses the batch's statistics (config.norms): what frozen children make is no function of a picture alone")
+  if views and augment.mixes(config.augment):
+    return Choice(0, f'{config.augment} mixes examples and their labels: no view belongs to one of them')
   if config.cache in ('on', 'off'):
-    return Choice(depth if config.cache == 'on' else 0, f"cache='{config.cache}'")
+    return Choice(depth if config.cache == 'on' else 0, f"cache='{config.cache}'", views)
   if config.cache == 'head':
-    return Choice(depth if probe else 0, 'the head alone learns' if probe else "cache='head' and more than the head learns")
-  if parts.augment:
-    return Choice(0, f'pictures are augmented ({config.augment})')
+    return Choice(depth if probe else 0, 'the head alone learns' if probe else "cache='head' and more than the head learns", views)
+  if parts.augment and not views:
+    return Choice(0, f'pictures are augmented ({config.augment}), anew each time; config.views=4 would keep four views of each')
   if phase.steps <= parts.epoch:
     return Choice(0, 'each example is used once')
   flops, size = parts.cost(depth)
@@ -53,11 +58,11 @@ def choose(parts: Parts, index: int) -> Choice:
   saved = f'{flops / size:.0f} FLOP saved for each byte of activations'
   if flops < balance * size:
     return Choice(0, f'{saved}, and below {balance:.0f} reading costs more than computing')
-  whole = size * sum(side.size for side in parts.data.values())
+  whole = size * sum(side.size for side in parts.data.values()) * (1 + views)
   room = min(bound(), disk.free(cache_folder()))
   if whole > room and not (whole <= bound() and known(parts, index)):
     return Choice(0, f'{whole / 1e6:.1f} MB of activations, room for {room / 1e6:.1f}: MEDTL_FEATURES_GB and MEDTL_CACHE give more')
-  return Choice(depth, saved)
+  return Choice(depth, saved, views)
 
 
 def _moving(parts: Parts, depth: int) -> str:
@@ -74,7 +79,7 @@ def first(parts: Parts, index: int) -> int:
 
 def boundary(parts: Parts, index: int, params: Tree, extra: Tree, write: Callable[[str], Any] = lambda _: None) -> dict[str, Dataset]:
   """Return the sides of a phase: pictures, or activations of the children below `first`, computed once and kept."""
-  depth, why = choose(parts, index)
+  depth, why, views = choose(parts, index)
   if not depth:
     if parts.phases[index].depth:
       write(f'phase {index + 1}: the {parts.phases[index].depth} frozen children are computed in each step: {why}')
@@ -82,11 +87,14 @@ def boundary(parts: Parts, index: int, params: Tree, extra: Tree, write: Callabl
   depths = sorted({below for later in range(index, len(parts.phases)) if 0 < (below := first(parts, later)) <= depth})
   begin = time.time()
   found = list(at(parts, params, extra, depths))
-  computed = sum(not known for _, _, known in found)
+  seen = [list(at(parts, params, extra, depths, view)) for view in range(1, views + 1)]
+  computed = sum(not known for made in (found, *seen) for _, _, known in made)
+  sides = {**found[-1][1], **({'train': features.several([made[-1][1]['train'] for made in seen])} if views else {})}
   how = f'computed once in {time.time() - begin:.0f} s' if computed else 'in the cache: nothing was computed'
   write(f'phase {index + 1}: activations of the {depth} frozen children are {how} ({why})'
-        + ('; this phase sees the pictures without augmentation' if parts.augment else ''))
-  return found[-1][1]
+        + (f'; in training {views} augmented views of each picture, in turn' if views else
+           '; this phase sees the pictures without augmentation' if parts.augment else ''))
+  return sides
 
 
 def known(parts: Parts, index: int) -> bool:
@@ -95,16 +103,30 @@ def known(parts: Parts, index: int) -> bool:
   return depth > 0 and _paths(parts, {'batch_stats': {}, 'params': parts.params, **parts.extra}, joined(parts.data))[depth - 1].exists()
 
 
-def at(parts: Parts, params: Tree, extra: Tree, depths: Sequence[int]) -> Iterator[tuple[int, dict[str, Dataset], bool]]:
+def at(parts: Parts, params: Tree, extra: Tree, depths: Sequence[int],
+       view: int = 0) -> Iterator[tuple[int, dict[str, Dataset], bool]]:
   """Yield (depth, the sides as activations of the children below it, whether these were kept already), shallow ones first.
 
   All sides are computed together, so that every fold of a split uses the same files; deeper activations start from shallower ones.
+  `view` > 0: of the pictures as the config's augmentation shows them for the view-th time, a function of (seed, view, row).
   """
   whole = joined(parts.data)
-  paths = _paths(parts, {'batch_stats': {}, 'params': params, **extra}, whole)
+  paths = _paths(parts, {'batch_stats': {}, 'params': params, **extra}, whole, view)
   for depth in sorted(depths):
-    found, known = _cached(parts, {'params': params, **extra}, whole, paths, depth)
+    found, known = _cached(parts, {'params': params, **extra}, whole, paths, depth, view)
     yield depth, {side: found.subset(np.searchsorted(whole.table['row'], data.table['row'])) for side, data in parts.data.items()}, known
+
+
+def vectors(parts: Parts, depths: Sequence[int], pool: str = '') -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+  """Yield (depth, {side: [n, c]}) of what the children below each depth make of the pictures, pooled as the config's head does.
+
+  `pool` is another way of pooling than the head's, see heads.linear.
+  """
+  way = pool or dict(parts.config.head).get('pool', 'auto')
+  pooled = jax.jit(lambda value: heads.pooled(value, parts.net.backbone, way))
+  for depth, sides, _ in at(parts, parts.params, parts.extra, depths):
+    yield depth, {side: np.concatenate([np.asarray(pooled(batch.x))[np.asarray(batch.mask)] for batch in build.once(dataset, parts.config)])
+                  for side, dataset in sides.items()}
 
 
 def bound() -> float:
@@ -126,22 +148,26 @@ def joined(sides: Mapping[str, Dataset]) -> Dataset:
   return Dataset(lambda i: parts[which[i]].fetch(int(local[i])), len(rows), parts[0].classes, table, parts[0].facts)
 
 
-def _paths(parts: Parts, variables: Tree, whole: Dataset) -> list[Path]:
+def _paths(parts: Parts, variables: Tree, whole: Dataset, view: int = 0) -> list[Path]:
   """Return the cache file of each depth: [i] holds what children 0 … i made."""
   names = partition.children(parts.params)
   digests = [features.digest(variables, [name] if name != names[-1] else [name, 'norm']) for name in names]
   net = repr((parts.net.backbone, parts.net.mean, parts.net.std))
-  return [cache_folder() / 'features' / f'{features.fingerprint(digests[:last], whole, dtype=parts.config.dtype, net=net)}.npy'
-          for last in range(1, len(names) + 1)]
+  facts = {'dtype': parts.config.dtype, 'net': net} | ({'view': (view, parts.config.seed, parts.config.augment)} if view else {})
+  return [cache_folder() / 'features' / f'{features.fingerprint(digests[:last], whole, **facts)}.npy' for last in range(1, len(names) + 1)]
 
 
-def _cached(parts: Parts, variables: Tree, whole: Dataset, paths: Sequence[Path], last: int) -> tuple[Dataset, bool]:
+def _cached(parts: Parts, variables: Tree, whole: Dataset, paths: Sequence[Path], last: int, view: int) -> tuple[Dataset, bool]:
   """Return the activations of children [0, last), begun at the deepest that are kept, and whether they were there already."""
-  start = next((depth for depth in range(last, 0, -1) if paths[depth - 1].exists()), 0)
-  below = features.kept(whole, paths[start - 1]) if start else whole
+  start, below = next(((depth, found) for depth in range(last, 0, -1) if (found := features.kept(whole, paths[depth - 1])) is not None),
+                      (0, whole))
   if start == last:
     return below, True
-  apply = functools.partial(parts.features(start, last), variables)
+  run = parts.features(start, last)
+  show = parts.view if view and not start else lambda batch, _: batch
+  apply = lambda batch: run(variables, show(batch, view).x)   # noqa: E731
   disk.prune(paths[last - 1].parent, bound(), keep=paths)
   features.compute(apply, whole.size, build.once(below, parts.config), paths[last - 1])
-  return features.kept(whole, paths[last - 1]), False
+  found = features.kept(whole, paths[last - 1])
+  assert found is not None, f'{paths[last - 1]} was written and is gone'
+  return found, False

@@ -203,7 +203,7 @@ def _phase(run: _Run, state: State) -> State:
       run.checkpoints.wait()
 
     batches = stream.batches(sides['train'], config.batch, seed=config.seed, start=int(state.step), workers=config.workers,
-                             sampling=config.sampling)
+                             sampling=config.sampling, views=max(1, prefix.choose(parts, progress.phase).views))
     return loop.fit(program, state, map(build.on_device, batches), until=until, log=note, on_signal=keep,
                     hooks=[loop.every(parts.period, look, until)])
 

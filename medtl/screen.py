@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from medtl import build, prefix, transferability
-from medtl.models import heads
 from medtl.parts import Parts
-from medtl.types import Dataset, MedtlError
+from medtl.types import MedtlError
 
 SCORES = {'LogME': transferability.log_me, 'H-score': transferability.h_score, 'TransRate': transferability.trans_rate}
 
@@ -28,21 +27,9 @@ def depths(folds: Sequence[Parts], wanted: Sequence[int]) -> dict[int, dict[str,
     y = np.asarray(parts.data['train'].table['y'])
     if y.ndim != 1:
       raise MedtlError('scores of transferability are defined for one class an example; these data have several labels')
-    for depth, sides, _ in prefix.at(parts, parts.params, parts.extra, wanted):
-      x = pooled(parts, sides['train'])
-      found[depth].append({name: score(x, y) for name, score in SCORES.items()})
+    for depth, x in prefix.vectors(parts, wanted):
+      found[depth].append({name: score(x['train'], y) for name, score in SCORES.items()})
   return {depth: {name: float(np.mean([one[name] for one in several])) for name in SCORES} for depth, several in found.items()}
-
-
-def pooled(parts: Parts, dataset: Dataset, chunk: int = 32) -> np.ndarray:
-  """Return [n, c], the kept activations as the head pools them, in the order of the data set."""
-  pool = jax.jit(lambda value: heads.pooled(value, parts.net.backbone, dict(parts.config.head).get('pool', 'auto')))
-  values = []
-  for begin in range(0, dataset.size, chunk):
-    index = np.arange(begin, begin + chunk) % dataset.size                     # one shape, one program
-    value = pool(jnp.asarray(np.stack([dataset.fetch(int(i)).x for i in index])))
-    values.append(np.asarray(value)[:dataset.size - begin])
-  return np.concatenate(values)
 
 
 def classifier(folds: Sequence[Parts]) -> dict[str, float]:

@@ -4,11 +4,12 @@ import os
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from medtl import disk, features, losses, main, prefix, tasks
-from medtl.types import Batch, Dataset, Example
+from medtl.types import Batch, Dataset, Example, MedtlError
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def once(dataset, size=3):
 @pytest.mark.parametrize('depth', [1, 2, 4])
 def test_cached_and_uncached_give_the_same_logits_and_loss(net, variables, batch, vectors, tmp_path, depth):
   params, extra = variables
-  apply = jax.jit(lambda x: net.apply({'params': params, **extra}, x, last=depth, method='features'))
+  apply = jax.jit(lambda batch: net.apply({'params': params, **extra}, batch.x, last=depth, method='features'))
   features.compute(apply, 8, once(vectors), tmp_path / 'a.npy')
   kept = features.kept(vectors, tmp_path / 'a.npy')
   x = np.stack([kept.fetch(i).x for i in range(8)])
@@ -40,14 +41,48 @@ def test_cached_and_uncached_give_the_same_logits_and_loss(net, variables, batch
 def test_a_broken_computation_leaves_nothing_behind(vectors, tmp_path):
   calls = []
 
-  def fails(x):
+  def fails(batch):
     calls.append(1)
     if len(calls) == 2:
       raise RuntimeError('killed')
-    return x
+    return batch.x
   with pytest.raises(RuntimeError):
     features.compute(fails, 8, once(vectors), tmp_path / 'a.npy')
   assert list(tmp_path.iterdir()) == []
+
+
+def test_bfloat16_comes_back_bit_for_bit(vectors, tmp_path):
+  features.compute(lambda batch: jnp.asarray(batch.x, jnp.bfloat16), 8, once(vectors), tmp_path / 'a.npy')
+  kept = features.kept(vectors, tmp_path / 'a.npy')
+  assert kept.fetch(3).x.dtype == jnp.bfloat16
+  assert np.array_equal(kept.fetch(3).x.astype(np.float32), np.asarray(vectors.fetch(3).x.astype(jnp.bfloat16), np.float32))
+
+
+@pytest.mark.parametrize('damage', [lambda file: file.write_bytes(file.read_bytes()[:200]), lambda file: file.write_bytes(b''),
+                                    lambda file: file.write_bytes(b'no array'), lambda file: np.save(file, np.zeros((7, 12), np.float32))])
+def test_a_damaged_file_is_computed_again_and_that_is_said(vectors, tmp_path, capsys, damage):
+  features.compute(lambda batch: jnp.asarray(batch.x), 8, once(vectors), tmp_path / 'a.npy')
+  damage(tmp_path / 'a.npy')
+  assert features.kept(vectors, tmp_path / 'a.npy') is None and not (tmp_path / 'a.npy').exists()
+  assert 'are damaged' in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(vectors, tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(MedtlError, match=r'cannot write the cached activations to .*file: .*; set MEDTL_CACHE'):
+    features.compute(lambda batch: jnp.asarray(batch.x), 8, once(vectors), tmp_path / 'file' / 'a.npy')
+
+
+def test_two_that_write_the_same_file_end_with_one_whole_file(vectors, tmp_path):
+  """One begins, the other begins and ends, the first ends: each reads whole activations."""
+  def interrupted(batch):
+    if not (tmp_path / 'a.npy').exists():
+      features.compute(lambda batch: jnp.asarray(batch.x), 8, once(vectors), tmp_path / 'a.npy')
+    assert np.array_equal(features.kept(vectors, tmp_path / 'a.npy').fetch(7).x, vectors.fetch(7).x)
+    return jnp.asarray(batch.x)
+  features.compute(interrupted, 8, once(vectors), tmp_path / 'a.npy')
+  assert [path.name for path in tmp_path.iterdir()] == ['a.npy']
+  assert np.array_equal(features.kept(vectors, tmp_path / 'a.npy').fetch(7).x, vectors.fetch(7).x)
 
 
 def test_the_name_changes_with_everything_that_the_values_depend_on(variables, vectors):

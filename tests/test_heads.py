@@ -78,3 +78,19 @@ def test_the_norm_of_the_head_learns_its_statistics_and_standardises(batch):
     extra = {'batch_stats': changed['batch_stats']}
   found = extra['batch_stats']['head']['norm']
   chex.assert_trees_all_close((found['mean'], found['var']), (features.mean(0), features.var(0)), rtol=1e-3, atol=1e-3)
+
+
+def test_an_attentive_head_that_attends_to_nothing_is_a_linear_one_on_the_mean():
+  head = heads.attentive(3, heads=5, dropout=0.5)
+  variables = head.init(jax.random.key(0), X, Tokens(), train=False)
+  params = variables['params']
+  chex.assert_shape(params['query'], (5, 1))
+  x = np.asarray(X[:, 1:])
+  x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+  value = (x @ params['value']['kernel'] + params['value']['bias']).mean(1)
+  still = head.apply({'params': {**params, 'query': jnp.zeros((5, 1))}}, X, Tokens(), train=False)
+  np.testing.assert_allclose(still, value @ params['dense']['kernel'] + params['dense']['bias'], atol=1e-5)
+  looking = head.apply({'params': {**params, 'query': jnp.full((5, 1), 9.0)}}, X, Tokens(), train=False)
+  assert float(jnp.abs(looking - still).max()) > 1e-4
+  with pytest.raises(MedtlError, match='2 heads do not divide 5 channels'):
+    heads.attentive(3, heads=2).init(jax.random.key(0), X, Tokens(), train=False)

@@ -14,7 +14,7 @@ RANKS = {
       'log'),
   2: ('features', 'probe', 'tasks', 'step', 'loop', 'evaluate', 'report'),
   3: ('check', 'build', 'origin', 'prefix', 'describe', 'runfolder', 'run', 'parts'),
-  4: ('study', 'screen', 'lr_find'),
+  4: ('study', 'screen', 'probing', 'lr_find'),
   5: ('main', 'commandline', '__init__'),
 }
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}

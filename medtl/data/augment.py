@@ -65,6 +65,11 @@ def augment(text: str, ndim: int = 2, classes: int = 0) -> Callable[[jax.Array, 
   return apply
 
 
+def mixes(text: str) -> bool:
+  """Return whether an operation makes one example of several."""
+  return bool(_steps(text, classes=2)['batch'])
+
+
 def _steps(text: str, classes: int) -> dict[str, list[tuple[int, Callable]]]:
   """Return (place in the text, operation with its arguments) by kind."""
   known = {name: value for name, value in spec.public(sys.modules[__name__]).items() if _kind(value) in KINDS}

@@ -14,19 +14,20 @@ Rows = tuple[np.ndarray, np.ndarray]       # which examples a step takes [b], an
 
 
 def batches(dataset: Dataset, batch: int, *, seed: int, start: int = 0, workers: int = 2,
-            sampling: str = '') -> Iterator[Batch]:
+            sampling: str = '', views: int = 1) -> Iterator[Batch]:
   """Return an endless iterator over the batches of steps start, start + 1, …; step t depends on (seed, t) alone.
 
   An epoch is ceil(size / batch) steps over a fresh permutation, each example once. The last step of an epoch is filled up
   with other pictures of that epoch, masked, so that batch statistics see pictures rather than zeros. `sampling='balanced'`:
   every example is drawn anew, first a class, then one of that class. `workers` threads read ahead; 0: nothing does.
+  `views` > 1: dataset.fetch(i + v · size) is view v of example i; one epoch shows the first view of all, the next one the second …
   """
   if not 1 <= batch <= dataset.size:
     raise MedtlError(f'a batch of {batch} from {dataset.size} examples; expected 1 <= batch <= {dataset.size}')
   if sampling == 'balanced':
-    rows = _balanced(_members(dataset), batch, seed)
+    rows = _balanced(_members(dataset), batch, seed, dataset.size, views)
   elif sampling == '':
-    rows = _shuffled(dataset.size, batch, seed)
+    rows = _shuffled(dataset.size, batch, seed, views)
   else:
     raise MedtlError(f"sampling={sampling!r}; expected '' (each example once an epoch) or 'balanced' (classes alike)")
   return _read(Steps(dataset, rows, start, 2**31 - 1), workers)
@@ -67,23 +68,23 @@ def _read(steps: Steps, workers: int) -> Iterator[Batch]:
   return iter(grain.MapDataset.source(steps).to_iter_dataset(options))
 
 
-def _shuffled(size: int, batch: int, seed: int) -> Callable[[int], Rows]:
+def _shuffled(size: int, batch: int, seed: int, views: int) -> Callable[[int], Rows]:
   epoch = math.ceil(size / batch)
   order = lru_cache(maxsize=2)(lambda number: _random(seed, number).permutation(size))
 
   def rows(step: int) -> Rows:
     shuffled, place = order(step // epoch), np.arange(batch) + step % epoch * batch
-    return shuffled[place % size], place < size
+    return shuffled[place % size] + step // epoch % views * size, place < size
 
   return rows
 
 
-def _balanced(members: Sequence[np.ndarray], batch: int, seed: int) -> Callable[[int], Rows]:
+def _balanced(members: Sequence[np.ndarray], batch: int, seed: int, size: int, views: int) -> Callable[[int], Rows]:
   def rows(step: int) -> Rows:
     random = _random(seed, step)
     share, kinds = random.random_sample(batch), random.randint(len(members), size=batch)
     index = [members[kind][int(one * len(members[kind]))] for kind, one in zip(kinds, share, strict=True)]
-    return np.array(index), np.ones(batch, bool)
+    return np.array(index) + step % views * size, np.ones(batch, bool)
 
   return rows
 

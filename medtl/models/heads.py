@@ -39,6 +39,32 @@ def linear(classes: int, pool: str = 'auto', dropout: float = 0.0, norm: bool = 
   return Linear(classes, pool, dropout, norm)
 
 
+class Attentive(nn.Module):
+  """A learned query looks at all places of the maps, head by head; then as Linear."""
+  classes: int
+  heads: int = 4
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, value: Any, backbone: Any, *, train: bool) -> Any:
+    maps = backbone.maps(value)
+    x = maps.reshape(maps.shape[0], -1, maps.shape[-1]).astype(jnp.promote_types(maps.dtype, jnp.float32))
+    if x.shape[-1] % self.heads:
+      raise MedtlError(f'attentive: {self.heads} heads do not divide {x.shape[-1]} channels')
+    x = nn.LayerNorm(use_fast_variance=False, name='norm')(x)
+    query = self.param('query', nn.initializers.normal(0.02), (self.heads, x.shape[-1] // self.heads))
+    key, value = (nn.Dense(x.shape[-1], name=name)(x).reshape(*x.shape[:2], self.heads, -1) for name in ('key', 'value'))
+    queries = jnp.broadcast_to(query, (x.shape[0], 1, *query.shape))
+    seen = nn.dot_product_attention(queries, key, value).reshape(x.shape[0], -1)
+    seen = nn.Dropout(self.dropout)(seen, deterministic=not train)
+    return nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.01), name='dense')(seen)
+
+
+def attentive(classes: int, heads: int = 4, dropout: float = 0.0) -> Attentive:
+  """Return a classifier that learns where to look: cross-attention from one query (Chen et al. 2022, arXiv 2202.03026)."""
+  return Attentive(classes, heads, dropout)
+
+
 def pooled(value: Any, backbone: Any, pool: str) -> Any:
   """Return one vector [b, c] for each example, in float32 at least."""
   token, maps = backbone.token(value), backbone.maps(value)

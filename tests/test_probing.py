@@ -1,0 +1,57 @@
+"""The verb probe: every choice on validation, every number out of fold, the exact solutions are scikit-learn's."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from medtl import build, main, metrics, prefix, probing
+from medtl.types import MedtlError
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+WORDS = ['probe', f'--config={ROOT}/tests/tiny.py', '--config.mean=(0.5,)', '--config.std=(0.5,)']
+
+
+@pytest.fixture(scope='module')
+def parts():
+  return build.parts(tiny.get_config())
+
+
+def test_features_are_the_last_children_s_standardised_on_training_alone(parts):
+  one, two = probing._features(parts, 1), probing._features(parts, 2)
+  assert two['train'].shape[1] > one['train'].shape[1] and np.allclose(two['test'][:, -one['test'].shape[1]:], one['test'])
+  spread = one['train'].std(0)
+  assert np.allclose(one['train'].mean(0), 0, atol=1e-4) and np.allclose(spread[spread > 0], 1, atol=1e-3)
+  assert not np.allclose(one['test'].mean(0), 0, atol=1e-3)
+  with pytest.raises(MedtlError, match=r'--layers=9: this backbone has 5 children'):
+    probing._features(parts, 9)
+
+
+def test_the_exact_answer_is_scikit_learns_with_validation_s_choice(parts):
+  x, y = probing._features(parts, 1), {side: np.asarray(data.table['y']) for side, data in parts.data.items()}
+  found = next(answer for answer in probing._exact(x, y) if answer.name == probing.PLAIN)
+  models = [LogisticRegression(C=c, max_iter=5000).fit(x['train'], y['train']) for c in probing.STRENGTHS]
+  best = int(np.argmin([metrics.log_loss(model.predict_proba(x['val']), y['val']) for model in models]))
+  assert found.chosen == f'{probing.STRENGTHS[best]:.3g}' and np.allclose(found.score, models[best].predict_proba(x['test']))
+
+
+def test_several_labels_are_sent_elsewhere(tmp_path):
+  config = build.changed(tiny.get_config(), (('task', {'kind': 'multilabel', 'loss': 'sigmoid'}),))
+  with pytest.raises(MedtlError, match='use the verb train'):
+    probing.probed(config, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_verb_ends_in_a_table_over_all_folds(tmp_path, capsys):
+  assert main.main([*WORDS, f'--workdir={tmp_path}', '--folds', '--layers=2']) == 0
+  rows = json.loads((tmp_path / 'probe.json').read_text())['rows']
+  names = [row['name'] for row in rows]
+  assert names[:5] == [f'best head, {share:.0%} of the labels' for share in probing.SHARES] and set(probing.EXACT) <= set(names)
+  assert all(row['images'] == 80 and row['patients'] == 40 and len(row['chosen']) == 4 for row in rows)
+  assert rows[names.index(probing.PLAIN)]['differences'][probing.PLAIN] is None and rows[0]['differences'][probing.PLAIN]['auroc']['p_holm']
+  assert len(list(csv.DictReader((tmp_path / 'probe.csv').read_text().splitlines()))) == len(rows)
+  assert 'chosen on validation, fold by fold' in capsys.readouterr().out and prefix.bound() == 20e9
