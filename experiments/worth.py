@@ -3,13 +3,15 @@
 python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER --sweep=experiments/worth.py --folds
 
 Mean-variance keeps of each pretrained leaf its mean and variance alone (Raghu et al. 2019). A smaller share of the training patients is
-part of a larger one; every variant takes as many steps as with all labels, so that fewer labels are not also fewer steps.
+part of a larger one; every variant takes as many steps as with all labels, so that fewer labels are not also fewer steps. From scratch
+pictures are scaled by 0.5 and 0.5, whatever the share, so that nothing but the first weights differs.
 """
 
-AXIS = 'initialisation, share of the training patients'
+AXIS = 'share of the training patients, %'
+UNIT = ' %'
 AGAINST = ('scratch100', 'pretrained100')
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
-STARTS = {'pretrained': (), 'meanvar': (('transfer', 'mean_var'),), 'scratch': (('model.weights', ''),)}
+STARTS = {'pretrained': (), 'meanvar': (('transfer', 'mean_var'),), 'scratch': (('model.weights', ''), ('mean', (0.5,)), ('std', (0.5,)))}
 
 
 def sweep(config):
@@ -24,3 +26,9 @@ def longer(duration, share):
   """Return '10 epochs' as the epochs of a share of the data that take as many steps."""
   number, unit = duration.split()
   return f'{float(number) / share:g} {unit}' if unit.startswith('epoch') else duration
+
+
+def place(name):
+  """Return (family, amount): ('pretrained', 10.0) of 'pretrained10'."""
+  family = name.rstrip('0123456789')
+  return family, float(name.removeprefix(family))

@@ -31,7 +31,7 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
   else:
     sides = data.load(**config.data.to_dict())
   train = sides['train']
-  check.labels(config, train)
+  check.training(config, train)
   balance = class_weights(config, train)
   if like is not None and like.run == run and alike(like.config, config):
     return dataclasses.replace(like, config=config, data=sides, phases=phases(config, like.params, train.size), class_weights=balance)

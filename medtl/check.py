@@ -72,8 +72,10 @@ def _task(given: ConfigDict) -> None:
   metrics.chosen(dict.fromkeys([*names, 'loss'], 0.0), given.monitor)
 
 
-def labels(given: ConfigDict, dataset: Dataset) -> None:
-  """Raise a MedtlError where the labels are not of the task's kind."""
+def training(given: ConfigDict, dataset: Dataset) -> None:
+  """Raise a MedtlError where the labels of the training side are not of the task's kind, or it is smaller than a batch."""
+  if given.batch > dataset.size:
+    raise MedtlError(f'config.batch is {given.batch}, but the training side has {dataset.size} examples; expected at most as many')
   many, kind = np.ndim(dataset.table['y']) == 2, given.task.kind
   if many != (kind == 'multilabel'):
     raise MedtlError(f'the data have {"several labels" if many else "one class"} an example, but task.kind is {kind!r}; '

@@ -4,14 +4,14 @@ import dataclasses
 import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, describe, disk, evaluate, log, run, runfolder, screen
+from medtl import build, describe, disk, evaluate, log, metrics, run, runfolder, screen
 from medtl.parts import Parts
-from medtl.report import comparison, operating
+from medtl.report import comparison, efficiency, numbers, operating
 from medtl.spec import nearest
 from medtl.types import MedtlError
 
@@ -84,8 +84,26 @@ def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *,
     row['differences'] = {what: runfolder.difference(workdir / row['name'], workdir / name) if name != row['name'] else None
                           for what, name in against.items()}
   comparison.correct(rows)
-  _write(rows, _screened(config, rows, workdir, command), made, workdir, command)
+  _write(rows, _screened(config, rows, workdir, command), made, _curves(rows, made, workdir), workdir, command)
   return rows
+
+
+class Curves(NamedTuple):
+  """Families of variants that differ in an amount, and what one family's amounts are worth in another's."""
+  families: dict[str, dict[float, str]]
+  rows: list[dict[str, Any]]
+  lines: list[str]
+
+
+def _curves(rows: list[dict[str, Any]], made: dict[str, Any], workdir: Path) -> Curves:
+  """Return the curves of an experiment that defines place(name) → (family, amount) and UNIT; else empty."""
+  if 'place' not in made or len(families := efficiency.grouped([row['name'] for row in rows], made['place'])) < 2:
+    return Curves({}, [], [])
+  saved = {row['name']: evaluate.load(workdir / row['name'] / 'predictions' / 'test.npz') for row in rows}
+  one, own = saved[rows[0]['name']], runfolder.config(workdir / rows[0]['name'])
+  found = efficiency.equivalents(families, {name: other.predictions.score for name, other in saved.items()}, one.predictions.y,
+                                 metrics.of(own.task.kind)[rows[0]['headline'][0]], numbers.patients(one.table)[0], own.resamples)
+  return Curves(families, found, [efficiency.words(row, made['UNIT']) for row in found])
 
 
 def _screened(config: ConfigDict, rows: list[dict[str, Any]], workdir: Path, command: str) -> dict[str, Any]:
@@ -125,7 +143,7 @@ def forecast(variants: Mapping[str, ConfigDict], count: int, workdir: Path, comm
   return made
 
 
-def _write(rows: list[dict[str, Any]], screened: dict[str, Any], made: dict[str, Any], workdir: Path, command: str) -> None:
+def _write(rows: list[dict[str, Any]], screened: dict[str, Any], made: dict[str, Any], curves: Curves, workdir: Path, command: str) -> None:
   plan = runfolder.read(workdir / rows[0]['name'], 'plan.json')
   seconds = sum(row['seconds'] for row in rows)
   facts = {'title': made['__doc__'].split(':')[0].strip(), 'axis': made['AXIS'], 'command': command, 'hardware': runfolder.hardware(),
@@ -133,12 +151,12 @@ def _write(rows: list[dict[str, Any]], screened: dict[str, Any], made: dict[str,
            'warnings': list(dict.fromkeys(warning for row in rows for warning in row['warnings'])),
            'sentence': f'{len(rows)} variants on {plan["data"]["name"]}, weights {plan["weights"]["name"] or "random"}, seed '
                        f'{runfolder.config(workdir / rows[0]["name"]).seed}.'}
-  runfolder.write_json(workdir / 'study.json', {'rows': rows, 'screen': screened})
+  runfolder.write_json(workdir / 'study.json', {'rows': rows, 'screen': screened, 'equivalents': curves.rows})
   disk.write(workdir / 'study.csv', comparison.csv(rows))
-  comparison.write(workdir / 'study.html', rows, facts, screened)
+  comparison.write(workdir / 'study.html', rows, facts, screened, curves.families, curves.lines)
   log.console.print(comparison.table(rows))
   log.console.print(comparison.verdict(rows, rows[0]['headline'][0]))
-  for line in comparison.screened(screened):
+  for line in (*curves.lines, *comparison.screened(screened)):
     log.console.print(line)
   log.console.print(f'{seconds:.0f} s in all ({comparison.spent(rows)}); the page: {workdir / "study.html"}')
 

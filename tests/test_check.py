@@ -46,14 +46,20 @@ def test_every_config_of_the_project_passes(request, monkeypatch):
 
 
 @pytest.mark.parametrize('kind, loss, y, said', [
-  ('multiclass', 'softmax', np.zeros((4, 3), np.float32),
+  ('multiclass', 'softmax', np.zeros((40, 3), np.float32),
    r"several labels an example, but task.kind is 'multiclass'; set task.kind='multilabel'"),
-  ('multilabel', 'sigmoid', np.zeros(4, int), r"one class an example, but task.kind is 'multilabel'; choose"),
+  ('multilabel', 'sigmoid', np.zeros(40, int), r"one class an example, but task.kind is 'multilabel'; choose"),
 ])
 def test_labels_of_another_kind(request, kind, loss, y, said):
   made = tiny(request.config.rootpath, f'--config.task.kind={kind}', f'--config.task.loss={loss}')
   with pytest.raises(MedtlError, match=said):
-    check.labels(made, Dataset(lambda i: None, 4, ('a', 'b', 'c'), {'row': np.arange(4), 'y': y}))
+    check.training(made, Dataset(lambda i: None, 40, ('a', 'b', 'c'), {'row': np.arange(40), 'y': y}))
+
+
+def test_a_batch_larger_than_the_training_side(request):
+  made = tiny(request.config.rootpath)
+  with pytest.raises(MedtlError, match=r'config.batch is 16, but the training side has 15 examples'):
+    check.training(made, Dataset(lambda i: None, 15, ('a', 'b'), {'row': np.arange(15), 'y': np.zeros(15, int)}))
 
 
 def test_pictures_of_another_shape():

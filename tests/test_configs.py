@@ -38,7 +38,7 @@ def shrunk(name):
   return config.lock()
 
 
-DEEP = {'configs/oct_resnet.py', 'configs/oct_resnet.py:keras'}      # fifty layers, narrow or not, take a minute to compile
+DEEP = {'configs/oct_resnet.py', 'configs/oct_resnet.py:keras', 'configs/breast_resnet.py'}     # fifty layers take a minute to compile
 
 
 @pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in VARIANTS])

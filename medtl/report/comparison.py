@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from medtl import disk, metrics
-from medtl.report import console, figures, page
+from medtl.report import console, efficiency, figures, page
 from medtl.report.interval import holm
 from medtl.report.numbers import LABELS
 
@@ -113,12 +113,20 @@ def screened(found: Mapping[str, Any]) -> list[str]:
   return lines + ([f"the checkpoint's own classifier: {own}"] if own else [])
 
 
-def write(path: Path, rows: Sequence[Row], facts: Mapping[str, Any], screen: Mapping[str, Any]) -> None:
-  """Write the study's page: `facts` are title, sentence, command, axis, warnings, hardware, versions, seconds; `screen` may be {}."""
+def write(path: Path, rows: Sequence[Row], facts: Mapping[str, Any], screen: Mapping[str, Any],
+          curves: efficiency.Curves | None = None, lines: Sequence[str] = ()) -> None:
+  """Write the study's page: `facts` are title, sentence, command, axis, warnings, hardware, versions, seconds; `screen` may be {}.
+
+  `curves` are families of variants that differ in an amount, `lines` what is said of them.
+  """
   first = rows[0]['headline'][0]
   names = [row['name'] for row in rows]
   pictures = {name: figures.variants(names, [row['metrics'][name] for row in rows], LABELS[name], facts['axis'])
               for name in (first, *SHOWN)}
+  if curves:
+    found = {row['name']: row['metrics'][first] for row in rows}
+    points = {family: [(amount, found[name]) for amount, name in sorted(members.items())] for family, members in curves.items()}
+    pictures['curves'] = figures.families(points, LABELS[first], facts['axis'])
   disk.write(path, page.environment().get_template('study.html.j2').render(
     rows=rows, facts=facts, first=first, shown=(first, *SHOWN), labels=LABELS, over=console.over(rows[0]), pictures=pictures,
-    verdict=verdict(rows, first), spent=spent(rows), screen=screen, screened=screened(screen)))
+    verdict=verdict(rows, first), spent=spent(rows), screen=screen, screened=screened(screen), lines=lines))

@@ -105,11 +105,29 @@ def variants(names: Sequence[str], found: Sequence[Mapping[str, Any]], label: st
   """Return a metric of each variant with its interval, in their order."""
   with _axes((8.6, 3.4)) as (figure, (axes,)):
     place = np.arange(len(names))
-    value, low, high = (np.array([np.nan if item[part] is None else item[part] for item in found]) for part in ('value', 'low', 'high'))
+    value, low, high = _parts(found)
     axes.vlines(place, low, high, color=COLOURS[5], linewidth=3.2, alpha=0.75)
     axes.plot(place, value, color=COLOURS[0], linewidth=1, **DOT)
     axes.set(xlabel=axis, ylabel=label, xlim=(-0.6, len(names) - 0.4))
     axes.set_xticks(place, names, rotation=0 if max(map(len, names)) < 8 else 35, ha='center' if max(map(len, names)) < 8 else 'right')
+    return svg(figure)
+
+
+def _parts(found: Sequence[Mapping[str, Any]]) -> Iterator[np.ndarray]:
+  """Return value, low and high of intervals as arrays; what is not there is nan."""
+  return (np.array([np.nan if item[part] is None else item[part] for item in found]) for part in ('value', 'low', 'high'))
+
+
+def families(curves: Mapping[str, Sequence[tuple[float, Mapping[str, Any]]]], label: str, axis: str) -> str:
+  """Return a metric against an amount, a line for each family: {name: [(amount, interval)]}."""
+  with _axes((8.6, 3.8)) as (figure, (axes,)):
+    for style, (name, points) in zip(_styles(), curves.items(), strict=False):
+      amount = [x for x, _ in points]
+      value, low, high = _parts([item for _, item in points])
+      axes.fill_between(amount, low, high, color=style['color'], alpha=0.13, linewidth=0)
+      axes.plot(amount, value, label=name, color=style['color'], **DOT)
+    axes.set(xlabel=axis, ylabel=label)
+    axes.legend(loc='lower right')
     return svg(figure)
 
 

@@ -55,6 +55,12 @@ def difference(first: np.ndarray, second: np.ndarray, y: np.ndarray, metrics: Ma
   return _bootstrap(statistic, presence(y, first.shape[1]), patient, resamples, seed, level, tested=True)
 
 
+def of(statistic: Callable[[np.ndarray], dict[str, np.ndarray]], has: np.ndarray, patient: np.ndarray | None = None,
+       resamples: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
+  """Return {name: Interval} of any statistic(rows) → {name: number}; `has` is `presence` of the labels that each resample must hold."""
+  return _bootstrap(statistic, has, patient, resamples, seed, level)
+
+
 def presence(y: np.ndarray, k: int) -> np.ndarray:
   """Return bool [n, k], which classes an example has; with many labels [n, 2 k], also which it has not."""
   return np.concatenate([y > 0.5, y <= 0.5], 1) if y.ndim == 2 else y[:, None] == np.arange(k)

@@ -1,0 +1,23 @@
+"""Layer by layer from the head down (Tajbakhsh 2016): the last child live, then the last two … then all, by SGD as published.
+
+python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER --sweep=experiments/tajbakhsh2016.py --folds
+
+Tajbakhsh et al. 2016 (arXiv 1706.00712): momentum 0.9, rate 0.001, ten times that for the new head, × 0.95 an epoch. Their layers are
+AlexNet's; ours are the backbone's children, and the batches are the config's.
+"""
+
+from medtl import build
+
+AXIS = 'children live, counted from the head'
+AGAINST = ('live all', 'live 0')
+
+
+def sweep(config):
+  """Yield (name, overrides): 'live 2' moves the last two children and the head."""
+  *_, (_, duration) = config.phases
+  count = build.children(config)
+  epochs = round(float(duration.split()[0])) if 'epoch' in duration else 10
+  fading = f'step(at={tuple(f"{100 * epoch / epochs:g}%" for epoch in range(1, epochs))!r}, factor=0.95)'
+  published = (('optimizer', 'sgd(momentum=0.9)'), ('lr', 1e-3), ('head_lr', 10.0), ('schedule', fading))
+  for live in range(count + 1):
+    yield 'live all' if live == count else f'live {live}', (*published, ('phases', ((f'depth({count - live})', duration),)))

@@ -1,0 +1,36 @@
+"""What n labels of one start are worth in labels of another: read off curves by hand, with the interval of a known case."""
+
+import numpy as np
+import pytest
+
+from medtl import metrics
+from medtl.report import efficiency
+
+
+@pytest.mark.parametrize(('level', 'amount'), [(0.6, 10), (0.65, 15), (0.7, 20), (0.75, 35), (0.9, 40), (0.1, 10)])
+def test_amounts_are_read_off_the_running_maximum(level, amount):
+  assert efficiency.reached(level, {10: 0.6, 20: 0.7, 30: 0.65, 40: 0.8}) == pytest.approx(amount)
+
+
+def test_variants_are_grouped_into_curves():
+  place = lambda name: (name[0], float(name[1:]))   # noqa: E731
+  assert efficiency.grouped(['a10', 'a20', 'b10'], place) == {'a': {10.0: 'a10', 20.0: 'a20'}, 'b': {10.0: 'b10'}}
+
+
+def scores(quality, y, seed):
+  s = quality * y + np.random.RandomState(seed).randn(len(y))
+  p = 1 / (1 + np.exp(-s))
+  return np.stack([1 - p, p], 1)
+
+
+def test_a_start_equals_itself_and_a_worse_one_needs_more():
+  y = np.arange(120) % 2
+  curves = {'good': {10: 'good10', 40: 'good40'}, 'same': {10: 'good10', 40: 'good40'}, 'bad': {10: 'bad10', 40: 'bad40'}}
+  score = {'good10': scores(1.5, y, 0), 'good40': scores(4.0, y, 1), 'bad10': scores(0.0, y, 2), 'bad40': scores(3.0, y, 3)}
+  found = {(row['other'], row['amount']): row for row in efficiency.equivalents(curves, score, y, metrics.auroc, None, 200)}
+  for amount in (10, 40):
+    assert (found['same', amount]['value'], found['same', amount]['low'], found['same', amount]['high']) == (amount,) * 3
+  level, low, high = (metrics.auroc(score[name], y) for name in ('good10', 'bad10', 'bad40'))
+  assert found['bad', 10]['value'] == pytest.approx(10 + 30 * (level - low) / (high - low)) and found['bad', 40]['value'] == 40
+  assert found['bad', 10]['low'] < found['bad', 10]['value'] < found['bad', 10]['high']
+  assert efficiency.words(found['bad', 40], ' %').startswith('good with 40 % is as good as bad with at least 40 %')
