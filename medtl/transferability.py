@@ -45,7 +45,7 @@ def h_score(x: np.ndarray, y: np.ndarray) -> float:
   1.0
   """
   _check(x, y)
-  centred = np.asarray(x, np.float64) - x.mean(0)
+  centred = _centred(x)
   one_hot = _one_hot(y)
   means = (one_hot.T @ centred) / one_hot.sum(0)[:, None]
   between = one_hot @ means
@@ -58,7 +58,7 @@ def trans_rate(x: np.ndarray, y: np.ndarray, epsilon: float = 1e-4) -> float:
   The rate is ½ log det(1 + xᵀx / (n ε)) of centred features; classes weigh by their number of examples.
   """
   _check(x, y)
-  centred = np.asarray(x, np.float64) - x.mean(0)
+  centred = _centred(x)
   within = sum(np.mean(y == kind) * _rate(centred[y == kind], epsilon) for kind in np.unique(y))
   return float(_rate(centred, epsilon) - within)
 
@@ -87,6 +87,12 @@ def nce(source: np.ndarray, y: np.ndarray) -> float:
   joint = _one_hot(y).T @ np.eye(source.shape[1])[source.argmax(1)] / len(y)
   given = joint / np.maximum(joint.sum(0), 1e-300)
   return float(np.sum(joint * np.log(np.where(joint > 0, given, 1.0))))
+
+
+def _centred(x: np.ndarray) -> np.ndarray:
+  """Return x less its mean in float64: what a mean in float32 leaves over, a pseudo-inverse makes as large as any feature."""
+  x = np.asarray(x, np.float64)
+  return x - x.mean(0)
 
 
 def _one_hot(y: np.ndarray) -> np.ndarray:

@@ -78,3 +78,12 @@ def test_features_that_tell_classes_apart_score_higher(wine, score):
 def test_one_class_alone_is_refused():
   with pytest.raises(MedtlError, match=r'1 classes; expected'):
     scores.h_score(np.ones((3, 2)), np.zeros(3, int))
+
+
+def test_h_score_of_more_features_than_examples_is_classes_less_one_in_float32_too():
+  """All classes can be told apart there; a mean taken in float32 once added a direction of its own."""
+  random = np.random.RandomState(0)
+  x, y = (5 + random.randn(40, 300)).astype(np.float32), np.arange(40) % 4
+  assert scores.h_score(x, y) == pytest.approx(3, abs=1e-6)
+  few = (50 + random.randn(40, 8)).astype(np.float32)
+  assert scores.h_score(few, y) == pytest.approx(scores.h_score(few.astype(np.float64), y), rel=1e-4)
