@@ -88,6 +88,16 @@ def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *,
   return rows
 
 
+def _same_test(made: Mapping[str, Parts], name: str) -> None:
+  """Raise before anything is trained where a variant is tested on other examples than the first."""
+  first = next(iter(made))
+  one, other = (made[which].data['test'].table['row'] for which in (first, name))
+  if not np.array_equal(one, other):
+    raise MedtlError(f'{name} would be tested on {len(other)} examples of which {len(np.intersect1d(one, other))} are among the {len(one)} '
+                     f'of {first}: variants are compared pair by pair, on the same test patients. In a sweep leave the split as it is, '
+                     'but for data.split.labels')
+
+
 class Curves(NamedTuple):
   """Families of variants that differ in an amount, and what one family's amounts are worth in another's."""
   families: dict[str, dict[float, str]]
@@ -133,6 +143,7 @@ def forecast(variants: Mapping[str, ConfigDict], count: int, workdir: Path, comm
   for name, variant in variants.items():
     like = next((parts for parts in made.values() if build.alike(parts.config, variant)), None)
     made[name] = parts = run.prepare(variant, run.source(variant, workdir / 'any', command), like)
+    _same_test(made, name)
     cost = describe.predict(parts, describe.rows(parts), lambda _: None)
     seconds = cost.compiling + count * cost.running
     log.console.print(f'  {name}: {seconds:.0f} s, {cost.memory / 1e6:.0f} MB')

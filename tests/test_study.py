@@ -106,6 +106,26 @@ def sweep(config):
 '''
 
 
+@pytest.mark.parametrize(('changes', 'said'), [
+  ("(('data.split.seed', 7),)", r'b would be tested on \d+ examples of which \d+ are among the \d+ of a: .* on the same test patients'),
+  ("(('larning_rate', 7),)", r"no config key 'larning_rate' to change"),
+])
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained(tmp_path, changes, said):
+  (tmp_path / 'sweep.py').write_text(f'''"""T: t."""\nAXIS, AGAINST = 'x', ()\n\n\ndef sweep(config):
+  yield 'a', ()\n  yield 'b', {changes}\n''')
+  config = runfolder.load_config(f'{ROOT}/tests/tiny.py')
+  with pytest.raises(MedtlError, match=said):
+    study.ablate(config, tmp_path / 'sweep.py', tmp_path / 'study')
+  assert not list((tmp_path).rglob('checkpoints'))
+
+
+def test_only_names_of_the_sweep_are_taken(tmp_path):
+  (tmp_path / 'sweep.py').write_text(SWEEP)
+  config = runfolder.load_config(f'{ROOT}/tests/tiny.py')
+  with pytest.raises(MedtlError, match=r"--only=slwo: .* has no such variant; did you mean 'slow'"):
+    study.ablate(config, tmp_path / 'sweep.py', tmp_path / 'study', only=['slwo'])
+
+
 @pytest.mark.slow
 def test_an_ablation_over_folds_ends_in_one_table_and_repeats_nothing(tmp_path, capsys):
   (tmp_path / 'sweep.py').write_text(SWEEP)
