@@ -3,9 +3,8 @@
 python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER --sweep=experiments/worth.py --folds
 
 Mean-variance keeps of each pretrained leaf its mean and variance alone (Raghu et al. 2019). A smaller share of the training patients is
-part of a larger one; every variant takes as many steps, and as many looks at validation, as with all labels: fewer labels are not also fewer
-steps. From scratch
-pictures are scaled by 0.5 and 0.5, whatever the share, so that nothing but the first weights differs.
+part of a larger one. Every variant takes as many steps, and as many looks at validation, as with all labels, so that fewer labels are not
+also fewer steps. From scratch pictures are scaled by 0.5 and 0.5, whatever the share, so that nothing but the first weights differs.
 """
 
 AXIS = 'share of the training patients, %'
