@@ -66,7 +66,10 @@ def prepare(config: ConfigDict, origin: Path | None, like: Parts | None = None) 
 
 
 def source(config: ConfigDict, workdir: Path, command: str) -> Path | None:
-  """Return the run folder that the weights come from ('run:<folder>' or 'run:<config>', trained first where it is not finished)."""
+  """Return the run folder that the weights come from ('run:<folder>' or 'run:<config>', trained first where it is not finished).
+
+  It stands beside this run's; that of a whole study, further up, serves all of its runs.
+  """
   kind, _, name = config.model.weights.partition(':')
   if kind != 'run':
     return None
@@ -74,7 +77,8 @@ def source(config: ConfigDict, workdir: Path, command: str) -> Path | None:
     runfolder.read(Path(name), 'numbers.json')
     return Path(name)
   other = runfolder.load_config(name)
-  folder = workdir.parent / runfolder.name(name, other)
+  wanted = runfolder.name(name, other)
+  folder = next((place / wanted for place in workdir.parents if runfolder.finished(place / wanted)), workdir.parent / wanted)
   if not runfolder.finished(folder):
     write(f'[bold]{name}[/bold]: the run that the weights come from')
     train(other, folder, command)

@@ -79,10 +79,27 @@ def test_from_scratch_another_split_is_another_net(parts):
   assert other.programs is not parts.programs and other.net.mean != parts.net.mean
 
 
+def test_what_a_program_holds_tells_programs_apart(parts):
+  for changes in (dict(class_weights='balanced'), dict(clip=0.5), dict(lr=0.5), dict(batch=8), dict(ema=0.5), dict(l2_sp=0.1),
+                  dict(head_lr=3.0)):
+    other = with_(parts, **changes)
+    assert other.programs is parts.programs and other._kind(0) != parts._kind(0), changes
+  for changes in (dict(optimizer='sgd'), dict(dtype='bfloat16'), dict(accumulate=2), dict(augment='flip'), dict(seed=5),
+                  dict(norms=(('.*', 'source'),)), dict(truncate=3, phases=(('none', '1 epochs'),))):
+    assert with_(parts, **changes).programs is not parts.programs, changes
+
+
+def test_norms_estimated_on_the_training_side_are_another_fold_s_no_more(parts):
+  target = dict(norms=(('.*', 'target'),), mean=(0.5,), std=(0.5,))
+  one = with_(parts, **target)
+  two = build.parts(build.changed(one.config, (('data.split.fold', 1),)), like=one)
+  assert two.programs is not one.programs
+  assert not np.array_equal(*(tree.flatten(made.extra)['batch_stats/backbone/stage1/block0/norm1/mean'] for made in (one, two)))
+
+
 def test_a_fold_with_other_steps_runs_the_same_program(parts):
   same = with_(parts, phases=(('depth(1.0)', '2 epochs'), ('depth(3)', '2 epochs')))
   assert same.program(0) is parts.program(0) and same.phases[0].steps < parts.phases[0].steps
-  assert with_(parts, clip=0.5).program(0) is not parts.program(0)
   assert step.flops(same.lowered(0)) == step.flops(parts.lowered(0))
 
 

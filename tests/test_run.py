@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medtl import log, main, tree
+from medtl import build, log, main, run, runfolder, tree
 from medtl.checkpoint import Checkpoints
 from medtl.data import phantom
 
@@ -197,3 +198,22 @@ def test_describe_predicts_and_trains_nothing(tmp_path, capsys, monkeypatch):
   assert 'phase 2: freeze depth(3), 9 steps' in said and 'from cached activations' in said and not list(tmp_path.iterdir())
   phases = [int(seconds) for seconds in re.findall(r'MB, (\d+) s', said)]
   assert len(phases) == 2 and abs(int(re.search(r'predicted: (\d+) s', said)[1]) - sum(phases)) <= 2
+
+
+def test_weights_of_another_run_are_its_best_checkpoint_and_a_study_keeps_one_source(done, tmp_path, monkeypatch):
+  config = runfolder.config(done)
+  there = Checkpoints(done / 'checkpoints')
+  kept = there.params('best')
+  there.close()
+  made = build.parts(build.changed(config, (('model.weights', f'run:{done}'), ('seed', 7))), done)
+  ours, theirs = (tree.flatten({'params': params['backbone'], **extra}) for params, extra in ((made.params, made.extra), kept))
+  assert ours.keys() == theirs.keys() and all(np.array_equal(ours[path], theirs[path]) for path in ours)
+  assert not np.array_equal(made.params['head']['dense']['kernel'], kept[0]['head']['dense']['kernel']) and made.source['name'] == str(done)
+  trained = []
+  monkeypatch.setattr(run, 'train', lambda config, folder, command: trained.append(folder))
+  words = f'{ROOT}/tests/tiny.py'
+  name = runfolder.name(words, runfolder.load_config(words))
+  target = build.changed(config, (('model.weights', f'run:{words}'),))
+  assert run.source(target, tmp_path / 'study' / 'a', '') == tmp_path / 'study' / name == trained[0]
+  shutil.copytree(done, tmp_path / 'study' / name)
+  assert run.source(target, tmp_path / 'study' / 'a' / 'fold0', '') == tmp_path / 'study' / name and len(trained) == 1
