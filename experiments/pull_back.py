@@ -15,6 +15,6 @@ def sweep(config):
   full = ('phases', (('none', duration),))
   yield 'plain', (full,)
   for strength in (1e-3, 1e-2, 1e-1):
-    yield f'l2-sp{strength:g}', (full, ('l2_sp', strength))
+    yield f'l2-sp{strength:g}', (full, ('l2_sp', strength), ('decay', 0.0))      # towards the checkpoint instead of towards zero
   for factor in (0.9, 0.75, 0.5):
     yield f'layer{factor:g}', (full, ('lr_decay', factor))

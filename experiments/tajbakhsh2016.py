@@ -16,7 +16,7 @@ def sweep(config):
   """Yield (name, overrides): 'live 2' moves the last two children and the head."""
   *_, (_, duration) = config.phases
   count = build.children(config)
-  epochs = round(float(duration.split()[0])) if 'epoch' in duration else 10
+  epochs = round(float(duration.split()[0])) if 'epoch' in str(duration) else 10
   fading = f'step(at={tuple(f"{100 * epoch / epochs:g}%" for epoch in range(1, epochs))!r}, factor=0.95)'
   published = (('optimizer', 'sgd(momentum=0.9)'), ('lr', 1e-3), ('head_lr', 10.0), ('schedule', fading))
   for live in range(count + 1):

@@ -3,9 +3,12 @@
 python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER --sweep=experiments/worth.py --folds
 
 Mean-variance keeps of each pretrained leaf its mean and variance alone (Raghu et al. 2019). A smaller share of the training patients is
-part of a larger one. Every variant takes as many steps, and as many looks at validation, as with all labels, so that fewer labels are not
-also fewer steps. From scratch pictures are scaled by 0.5 and 0.5, whatever the share, so that nothing but the first weights differs.
+part of a larger one; shares are rounded class by class, so that of few patients two of them may be the same. Every variant takes as many
+steps, and as many looks at validation, as with all labels (but for epochs rounded up to whole steps), so that fewer labels are not also
+fewer steps. From scratch pictures are scaled by 0.5 and 0.5, whatever the share, so that nothing but the first weights differs.
 """
+
+from medtl import spec
 
 AXIS = 'share of the training patients, %'
 UNIT = ' %'
@@ -24,9 +27,8 @@ def sweep(config):
 
 
 def longer(duration, share):
-  """Return '10 epochs' as the epochs of a share of the data that take as many steps."""
-  number, unit = duration.split()
-  return f'{float(number) / share:g} {unit}' if unit.startswith('epoch') else duration
+  """Return '10 epochs' as the epochs of a share of the data that take as many steps; other durations are the same for all."""
+  return spec.scaled(duration, 1 / share) if 'epoch' in str(duration) else duration
 
 
 def place(name):

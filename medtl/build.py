@@ -34,7 +34,8 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
   check.training(config, train)
   balance = class_weights(config, train)
   if like is not None and like.run == run and alike(like.config, config):
-    return dataclasses.replace(like, config=config, data=sides, phases=phases(config, like.params, train.size), class_weights=balance)
+    return dataclasses.replace(like, config=config, data=sides, phases=phases(config, like.params, train.size),
+                               class_weights=balance, choices={})
   net, module = network(config, train.fetch(0).x.shape, len(train.classes))
   net, params, extra, source = origin.variables(config, net, module, train, run)
   extra = _statistics(config, net, params, extra, train)
@@ -68,7 +69,8 @@ def source_net(config: ConfigDict, shape: Sequence[int]) -> tuple[models.Net, Tr
   """Return (net, variables) of the config's checkpoint with its own classifier, for pictures of `shape` [*s, c]; None where it has none."""
   if not config.model.weights or config.model.weights.startswith('run:'):
     return None
-  whole = changed(config, (('head', {'name': 'linear'}), ('fresh', ()), ('truncate', 0), ('transfer', 'weights'),
+  model = {key: value for key, value in config.model.to_dict().items() if not key.startswith('lora')}
+  whole = changed(config, (('head', {'name': 'linear'}), ('fresh', ()), ('truncate', 0), ('transfer', 'weights'), ('model', model),
                            ('task', {'kind': 'multiclass', 'loss': 'softmax'})))
   module = network(whole, shape, 2)[1]
   classes = port.outputs(weights.read(weights.locate(config.model.weights, module.WEIGHTS)[0]), module.RENAMES)
@@ -107,8 +109,9 @@ def phases(config: ConfigDict, params: Tree, examples: int) -> list[Phase]:
   factors = np.asarray(jax.vmap(factor)(jnp.arange(total)))
   direction = spec.one(config.optimizer, optimizer, given=('decay',))
   shapes = jax.eval_shape(lambda: params)
+  own = getattr(sys.modules[spec.find(config.model.name, 'medtl.models').__module__], 'FRESH', ())
   came = jax.tree_util.tree_map_with_path(lambda keys, _: not any(
-    re.fullmatch(pattern, tree.path_of(keys)) for pattern in config.fresh), shapes)
+    re.fullmatch(pattern, tree.path_of(keys)) for pattern in (*config.fresh, *own)), shapes)
   found: list[Phase] = []
   before = None
   for index, (freeze, _) in enumerate(config.phases):
@@ -155,9 +158,10 @@ def alike(first: ConfigDict, second: ConfigDict) -> bool:
 
   From scratch the pictures are scaled by the training side's own mean, and norms may be estimated on it: another split is another net.
   """
-  scaled = [bool(made.model.weights or (made.mean and made.std)) and all(policy != 'target' for _, policy in made.norms)
-            for made in (first, second)]
-  kept = [{key: value for key, value in made.to_dict().items() if key not in FREE} for made in (first, second)]
+  estimated = any(policy == 'target' for made in (first, second) for _, policy in made.norms)       # in batches
+  scaled = [bool(made.model.weights or (made.mean and made.std)) and not estimated for made in (first, second)]
+  kept = [{key: value for key, value in made.to_dict().items() if key not in FREE or (estimated and key == 'batch')}
+          for made in (first, second)]
   for one in kept:
     one['data'] = {key: value for key, value in one['data'].items() if key != 'split' or not all(scaled)}
   return kept[0] == kept[1]
@@ -166,7 +170,7 @@ def alike(first: ConfigDict, second: ConfigDict) -> bool:
 def full(parts: Parts) -> Parts:
   """Return the same run as a full fine-tune: what a phase's cost is measured against."""
   config = changed(parts.config, (('phases', (('none', '1 steps'),)), ('rules', ())))
-  return dataclasses.replace(parts, config=config, phases=phases(config, parts.params, parts.data['train'].size))
+  return dataclasses.replace(parts, config=config, phases=phases(config, parts.params, parts.data['train'].size), choices={})
 
 
 def sentence(parts: Parts) -> str:

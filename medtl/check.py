@@ -43,6 +43,9 @@ def config(given: ConfigDict) -> None:
     spec.regex(pattern, 'config.rules')
   if any(value <= 0 for value in given.std):
     raise MedtlError(f'config.std is {tuple(given.std)}; expected numbers above 0, or () for those of the checkpoint or the data')
+  if given.l2_sp and not given.model.weights:
+    raise MedtlError(f"config.l2_sp is {given.l2_sp}, a pull back to the checkpoint, but model.weights is ''; give a checkpoint, or set "
+                     'l2_sp=0.0')
   if given.views and not given.augment:
     raise MedtlError(f"config.views is {given.views}, but nothing is augmented; set config.augment='flip' for instance, or views=0")
   spec.steps(given.every, examples=1, batch=1, total=1)
@@ -70,6 +73,14 @@ def _task(given: ConfigDict) -> None:
                      + f"choose a loss for {kind}, such as {tasks.DEFAULT[kind]!r}")
   names = metrics.monitor(np.eye(2, dtype=np.float32), np.eye(2) if kind == 'multilabel' else np.arange(2), kind)
   metrics.chosen(dict.fromkeys([*names, 'loss'], 0.0), given.monitor)
+
+
+def folds(given: ConfigDict) -> int:
+  """Return how many folds a split has; a publisher's has one, which is an error where folds are asked for."""
+  split = given.data.split.to_dict()
+  if split['by'] not in ('patient', 'image'):
+    raise MedtlError(f"--folds needs data.split.by='patient' or 'image', found {split['by']!r}: a publisher's split has one fold")
+  return split.get('folds', 5)
 
 
 def training(given: ConfigDict, dataset: Dataset) -> None:

@@ -15,6 +15,8 @@ from medtl.types import MedtlError
 COMPONENTS = ('data', 'model', 'head', 'task')       # their keys are those of the function that they name
 TAKEN = {'evaluate': ('--config.data.',), 'predict': ('--config.data.exif', '--config.data.skip_unreadable'), 'report': ()}
 SWITCHES = ('folds', 'offline')
+HEEDED = {'folds': ('train', 'ablate', 'probe'), 'sweep': ('ablate',), 'only': ('ablate',), 'layers': ('probe',), 'images': ('predict',),
+          'output': ('predict',), 'name': ('evaluate', 'report')}       # by which verbs
 
 
 def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
@@ -22,6 +24,10 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
   values = _flags()
   words = joined(argv)
   workdir, given = _option(words, 'workdir'), _option(words, 'config')
+  for word in words:
+    flag = word.removeprefix('--').partition('=')[0]
+    if verb not in HEEDED.get(flag, (verb,)):
+      raise MedtlError(f'{verb} takes no --{flag}; it belongs to {", ".join(HEEDED[flag])}')
   if verb in ('evaluate', 'report', 'predict'):
     if not workdir or given:
       raise MedtlError(f'{verb} works from a run folder: --workdir=RUN (and no --config: the run folder has its own)')

@@ -73,7 +73,7 @@ def predict(parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], An
     speed, children = step.flops(parts.lowered(index, first)) / one, 0.0
     if first and not prefix.known(parts, index):
       speed, seconds = _children(parts, first)
-      children = seconds * sum(size.values())
+      children = seconds * sum(size.values()) * (1 + prefix.choose(parts, index).views)
     looks = math.ceil(steps / parts.period) * size['val'] * _evaluation(parts, index, first) / speed
     seconds = children + one * steps + looks
     compiling, running, most = compiling + once, running + seconds, max(most, memory)

@@ -46,13 +46,17 @@ def require_space(folder: Path, needed: float, what: str,
 
 def prune(folder: Path, most: float, keep: Collection[Path] = ()) -> list[Path]:
   """Remove the files of a folder that were used longest ago until it holds at most `most` bytes; return them. `keep` stays."""
-  files = sorted((path for path in folder.glob('*') if path.is_file()), key=lambda path: path.stat().st_mtime)
-  size, gone = sum(path.stat().st_size for path in files), []
-  for path in files:
+  found = []
+  for path in folder.glob('*'):
+    with contextlib.suppress(FileNotFoundError):           # another run may prune too
+      if path.is_file() and path.suffix != '.part':        # and is still writing those
+        found.append((path.stat().st_mtime, path.stat().st_size, path))
+  size, gone = sum(bytes for _, bytes, _ in found), []
+  for _, bytes, path in sorted(found):
     if size <= most:
       break
     if path not in keep:
-      size -= path.stat().st_size
+      size -= bytes
       path.unlink(missing_ok=True)                       # a run that has it mapped keeps its pages
       gone.append(path)
   return gone

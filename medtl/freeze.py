@@ -50,7 +50,8 @@ def only(children: Sequence[str], child: int) -> list[str]:
   if not 0 <= child < len(children):
     raise MedtlError(f'only({child}): this backbone has {len(children)} children (stem and {len(children) - 1} stages), so 0 … '
                      f'{len(children) - 1}')
-  return [f'backbone/(?!{re.escape(children[child])}/).*']
+  names = [children[child], *(['norm'] if child == len(children) - 1 else [])]     # the norm after the last stage goes with it
+  return [f'backbone/(?!(?:{"|".join(map(re.escape, names))})/).*']
 
 
 def all_but_lora(children: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from medtl.report import range_test
 from medtl.types import MedtlError
 
 LOW, HIGH, STEPS = 1e-6, 1.0, 120
+LEAST = 10                       # steps before the test may be over
 MEMORY = 0.9                     # of the running mean of the loss
 WORSE = 3.0                      # times the best running mean: the test is over
 
@@ -32,6 +33,7 @@ def find(config: ConfigDict, workdir: Path, command: str = '') -> Found:
 
   Every other key is the config's own: freezing, factors by layer, batch, augmentation. Training patients alone are seen.
   """
+  runfolder.claim(workdir, config)
   config = build.changed(config, (('phases', ((config.phases[-1][0], f'{STEPS} steps'),)), ('lr', HIGH),
                                   ('schedule', f'rising({LOW / HIGH!r})')))
   parts = run.prepare(config, run.source(config, workdir, command))
@@ -65,9 +67,9 @@ def rise(loss: Callable[[], float]) -> Found:
     rates.append(float(rate))
     losses.append(value)
     means.append(mean / (1 - MEMORY ** number))
-    if means[-1] > WORSE * min(means):
+    if number > LEAST and means[-1] > WORSE * min(means):
       break
-  if len(rates) < 10:
+  if len(rates) < LEAST:
     raise MedtlError(f'the loss is not finite after {len(rates)} steps at lr {LOW:g}; look for extreme values in the images or the weights')
   return Found(steepest(rates, means), rates[int(np.argmin(means))] / 10, rates, losses, means)
 

@@ -94,7 +94,8 @@ def _call(verb: str, argv: list[str]) -> int:
     os.environ['MEDTL_OFFLINE'] = '1'
   jax.config.update('jax_compilation_cache_dir', str(fetch.cache_folder() / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-  workdir = Path(flags.workdir) if flags.workdir else Path('runs') / runfolder.name(name, config)
+  kind = {'ablate': f'-{Path(flags.sweep).stem}', 'probe': '-probe', 'lr_find': '-lr_find'}.get(verb, '')
+  workdir = Path(flags.workdir) if flags.workdir else Path('runs') / (runfolder.name(name, config) + kind)
   command = ' '.join(['python -m medtl.main', *([verb] if verb != 'train' else []), *argv])
   if verb == 'predict' and not flags.images:
     raise MedtlError('predict needs --images=FOLDER')

@@ -72,7 +72,8 @@ def adapted(net: nn.Module, variables: Tree, pictures: Iterable[Any], rules: Rul
 
   @jax.jit
   def moved(value: float, x: Any) -> Tree:
-    filled = {**variables, 'batch_stats': jax.tree.map(lambda leaf: jnp.full_like(leaf, value), old)}
+    filled = {**variables, 'batch_stats': jax.tree_util.tree_map_with_path(
+      lambda keys, leaf: jnp.full_like(leaf, value) if policy(tree.path_of(keys[:-1]), rules) == 'target' else leaf, old)}
     with apply(nothing, [*wanted, ('.*', 'source')]):
       return net.apply(filled, x, train=False, mutable=['batch_stats'])[1]['batch_stats']
 

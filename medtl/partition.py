@@ -54,9 +54,12 @@ def table(params: Tree, freeze: str, *, decay: float = 0.0, head_lr: float = 1.0
   names = children(params)
   frozen = [(pattern, FROZEN) for call in spec.functions(freeze, language, given=('children',)) for pattern in call(names)]
   for call in spec.chain(freeze):
-    if call.name == 'all_but' and not any(spec.regex(call.args[0], 'all_but').fullmatch(path) for path in tree.flatten(params)):
-      raise MedtlError(f'freeze {freeze!r}: all_but({call.args[0]!r}) matches nothing, so the whole backbone would be frozen; '
-                       "write 'depth(1.0)' if that is meant")
+    if call.name.startswith('all_but'):
+      kept, = spec.one(f'{call.name}({", ".join(map(repr, call.args))})', language, given=('children',))(names)
+      if all(spec.regex(kept, call.name).fullmatch(path) for path in tree.flatten(params) if path.startswith('backbone/')):
+        raise MedtlError(f'freeze {freeze!r}: {call.name} matches nothing that could stay live, so the whole backbone would be frozen; '
+                         "write 'depth(1.0)' if that is meant"
+                         + (', or give the updates a rank: config.model.lora=8' if call.name == 'all_but_lora' else ''))
   given: Table = [(pattern, Rule(*rest)) for pattern, *rest in rules]
   generated: Table = [('head/.*/(kernel|embedding)', Rule(head_lr, decay)), ('head/.*', Rule(head_lr, 0.0))]
   for index, name in reversed(list(enumerate(names))):
@@ -160,11 +163,18 @@ class Anchor(NamedTuple):
 def anchor(strength: float) -> optax.GradientTransformation:
   """Return a transformation that adds strength · (params − params at init): L2-SP (Li et al. 2018, arXiv 1802.01483, equation 2).
 
-  `carry` keeps the origin, and a leaf that becomes live later is then still where it began.
+  Between phases `anchored` puts the run's first weights in.
   """
   def update(updates: Tree, state: Anchor, params: Tree = None) -> tuple[Tree, Anchor]:
     return jax.tree.map(lambda g, p, o: g + strength * (p - o), updates, params, state.origin), state
   return optax.GradientTransformation(lambda params: Anchor(jax.tree.map(jnp.copy, params)), update)
+
+
+def anchored(opt: Tree, params: Tree) -> Tree:
+  """Return the optimizer state with the origins of `anchor` at these params, those of the run's begin."""
+  begun = tree.flatten(params)
+  return jax.tree_util.tree_map_with_path(
+    lambda keys, leaf: jnp.array(begun[path.partition('/origin/')[2]]) if '/origin/' in (path := tree.path_of(keys)) else leaf, opt)
 
 
 class Average(NamedTuple):

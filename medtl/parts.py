@@ -38,6 +38,7 @@ class Parts:
   class_weights: tuple[float, ...] | None
   run: Path | None = None           # the run folder that the weights came from, where they did
   programs: dict[tuple, Any] = field(default_factory=dict)      # what has been compiled: shared with parts that are alike
+  choices: dict[int, Any] = field(default_factory=dict)         # where each phase starts, see prefix.choose
 
   @property
   def classes(self) -> tuple[str, ...]:

@@ -30,6 +30,15 @@ class Choice(NamedTuple):
 
 
 def choose(parts: Parts, index: int) -> Choice:
+  """Return where a phase starts: decided once, because room on the disk changes when activations are written."""
+  if index not in parts.choices:
+    found = _choice(parts, index)
+    lost = parts.augment and parts.config.views and not found.first
+    parts.choices[index] = found._replace(why=found.why + '; views are not used, pictures are augmented anew each time' * bool(lost))
+  return parts.choices[index]
+
+
+def _choice(parts: Parts, index: int) -> Choice:
   """Return where a phase starts. It finds children computed that are frozen whole and, by `config.cache`:
 
   'auto': each example is used more than once, a byte of activations saves enough FLOPs, they fit below the bound and on the disk, and
@@ -46,9 +55,9 @@ def choose(parts: Parts, index: int) -> Choice:
   if views and augment.mixes(config.augment):
     return Choice(0, f'{config.augment} mixes examples and their labels: no view belongs to one of them')
   if config.cache in ('on', 'off'):
-    return Choice(depth if config.cache == 'on' else 0, f"cache='{config.cache}'", views)
+    return Choice(depth, "cache='on'", views) if config.cache == 'on' else Choice(0, "cache='off'")
   if config.cache == 'head':
-    return Choice(depth if probe else 0, 'the head alone learns' if probe else "cache='head' and more than the head learns", views)
+    return Choice(depth, 'the head alone learns', views) if probe else Choice(0, "cache='head' and more than the head learns")
   if parts.augment and not views:
     return Choice(0, f'pictures are augmented ({config.augment}), anew each time; config.views=4 would keep four views of each')
   if phase.steps <= parts.epoch:
@@ -67,7 +76,8 @@ def choose(parts: Parts, index: int) -> Choice:
 
 def _moving(parts: Parts, depth: int) -> str:
   """Return the path of a norm below `depth` that uses the statistics of the batch, '' where there is none."""
-  below = partition.children(parts.params)[:depth]
+  names = partition.children(parts.params)
+  below = [*names[:depth], *(['norm'] if depth == len(names) else [])]
   paths = (path.rpartition('/')[0] for path in tree.flatten(parts.extra.get('batch_stats', {})) if path.split('/')[1] in below)
   return next((path for path in paths if norms.policy(path, parts.config.norms) == 'train'), '')
 
@@ -99,8 +109,9 @@ def boundary(parts: Parts, index: int, params: Tree, extra: Tree, write: Callabl
 
 def known(parts: Parts, index: int) -> bool:
   """Return whether the activations of the children that a phase freezes, with the first weights, are kept already."""
-  depth = parts.phases[index].depth
-  return depth > 0 and _paths(parts, {'batch_stats': {}, 'params': parts.params, **parts.extra}, joined(parts.data))[depth - 1].exists()
+  depth, views = parts.phases[index].depth, parts.config.views if parts.augment else 0
+  variables, whole = {'batch_stats': {}, 'params': parts.params, **parts.extra}, joined(parts.data)
+  return depth > 0 and all(_paths(parts, variables, whole, view)[depth - 1].exists() for view in range(views + 1))
 
 
 def at(parts: Parts, params: Tree, extra: Tree, depths: Sequence[int],
@@ -120,8 +131,13 @@ def at(parts: Parts, params: Tree, extra: Tree, depths: Sequence[int],
 def vectors(parts: Parts, depths: Sequence[int], pool: str = '') -> Iterator[tuple[int, dict[str, np.ndarray]]]:
   """Yield (depth, {side: [n, c]}) of what the children below each depth make of the pictures, pooled as the config's head does.
 
-  `pool` is another way of pooling than the head's, see heads.linear.
+  `pool` is another way of pooling than the head's, see heads.linear. Norms that use the statistics of a batch are an error: there is no
+  one vector of a picture.
   """
+  for depth in depths:
+    if moving := _moving(parts, depth):
+      raise MedtlError(f"{moving} uses the batch's statistics (config.norms): what the children below {depth} make is no function of a "
+                       "picture alone; set its policy to 'source' or 'target'")
   way = pool or dict(parts.config.head).get('pool', 'auto')
   pooled = jax.jit(lambda value: heads.pooled(value, parts.net.backbone, way))
   for depth, sides, _ in at(parts, parts.params, parts.extra, depths):

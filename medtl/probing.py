@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, disk, log, metrics, prefix, probe, run, runfolder
+from medtl import build, check, data, disk, log, metrics, prefix, probe, run, runfolder
 from medtl.parts import Parts
 from medtl.report import comparison, numbers
 from medtl.types import MedtlError, Predictions
@@ -41,9 +41,12 @@ def probed(config: ConfigDict, workdir: Path, command: str = '', *, every_fold: 
   """
   if config.task.kind not in ('multiclass', 'binary'):
     raise MedtlError(f'probe knows one class an example (multiclass, binary), found task.kind={config.task.kind!r}; use the verb train')
+  runfolder.claim(workdir, config)
   begin, parts, answers = time.time(), list(_folds(config, workdir, command, every_fold)), []
+  if 'val' not in parts[0].data:
+    raise MedtlError('probe chooses on validation patients, and data.split.val is 0: set it to 1')
   for one in parts:
-    x, y = _features(one, layers), {side: np.asarray(data.table['y']) for side, data in one.data.items()}
+    x, y = _features(one, layers), {side: np.asarray(dataset.table['y']) for side, dataset in one.data.items()}
     answers.append([*_heads(one, x, y), *_exact(x, y)])
   tests = [one.data['test'] for one in parts]
   table = {name: np.concatenate([np.asarray(test.table[name]) for test in tests]) for name in tests[0].table}
@@ -62,7 +65,7 @@ def probed(config: ConfigDict, workdir: Path, command: str = '', *, every_fold: 
 
 def _folds(config: ConfigDict, workdir: Path, command: str, every_fold: bool) -> Iterator[Parts]:
   like = None
-  for number in range(config.data.split.folds) if every_fold else (None,):
+  for number in range(check.folds(config)) if every_fold else (None,):
     fold = build.changed(config, () if number is None else (('data.split.fold', number),))
     like = run.prepare(fold, run.source(fold, workdir, command), like)
     yield like
@@ -82,16 +85,17 @@ def _features(parts: Parts, layers: int) -> dict[str, np.ndarray]:
 def _heads(parts: Parts, x: dict[str, np.ndarray], y: dict[str, np.ndarray]) -> Iterator[Answer]:
   """Yield the best head for each share of the labels; the heads of a share are trained side by side."""
   rows = parts.data['train'].table['row']
+  config = parts.config.data.to_dict()
+  own = config['split'].get('labels', 1.0)
   for share in SHARES:
-    split = {**parts.config.data.split.to_dict(), 'labels': share}
-    fewer = build.parts(build.changed(parts.config, (('data.split', split),)), parts.run, parts)
-    used = np.isin(rows, fewer.data['train'].table['row']).astype(np.float32)
+    fewer = data.load(**{**config, 'split': {**config['split'], 'labels': share * own}})['train']
+    used = np.isin(rows, fewer.table['row']).astype(np.float32)
     begin = time.time()
     made = probe.train(x['train'], y['train'], SETTINGS, len(parts.classes), np.tile(used, (len(SETTINGS.lr), 1)), STEPS)
     val, test = probe.predict(made, x['val']), probe.predict(made, x['test'])
     best = int(np.argmin([metrics.log_loss(score, y['val']) for score in val]))
     chosen = ', '.join(f'{name} {float(values[best]):.3g}' for name, values in zip(SETTINGS._fields, SETTINGS, strict=True))
-    yield Answer(f'best head, {share:.0%} of the labels', test[best], chosen, time.time() - begin,
+    yield Answer(f'best head, {share * own:.0%} of the labels', test[best], chosen, time.time() - begin,
                  made.weight[0].size + made.bias[0].size)
 
 

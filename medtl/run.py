@@ -182,7 +182,7 @@ def enter(parts: Parts, state: State, progress: Progress) -> State:
   progress.phase, progress.phase_start = progress.phase + 1, int(state.step)
   progress.phase_done, progress.waiting = False, 0
   tx = parts.phases[progress.phase].parts.tx
-  return state._replace(opt=partition.carry(state.opt, jax.jit(tx.init)(state.params)))
+  return state._replace(opt=partition.anchored(partition.carry(state.opt, jax.jit(tx.init)(state.params)), parts.params))
 
 
 def _phase(run: _Run, state: State) -> State:

@@ -21,6 +21,9 @@ from medtl.types import MedtlError
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-learn', 'grain')
 
+# keys that came later, with the value that does what runs without them did
+ADDED = {'transfer': 'weights', 'truncate': 0, 'norms': (), 'l2_sp': 0.0, 'views': 0}
+
 
 def name(config_name: str, config: ConfigDict) -> str:
   """Return '<config>[-<variant>]-<8 hex of the config>'."""
@@ -40,7 +43,7 @@ def text(config: ConfigDict) -> str:
 
 def config(workdir: Path) -> ConfigDict:
   """Return the config that a run folder was made with; tuples come back as tuples."""
-  return ConfigDict(_tuples(read(workdir, 'config.json'))).lock()
+  return ConfigDict({**ADDED, **_tuples(read(workdir, 'config.json'))}).lock()
 
 
 def _tuples(value: Any) -> Any:
@@ -59,7 +62,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
   if not (path.exists() and begun):                    # a command that failed before it began leaves its folder to the next
     disk.write(path, text(config))
     return
-  old, new = (tree.flatten(json.loads(words)) for words in (path.read_text(), text(config)))
+  old, new = (tree.flatten({**json.loads(json.dumps(ADDED)), **json.loads(words)}) for words in (path.read_text(), text(config)))
   differ = [f'  {key}: {old.get(key, "(absent)")} there, {new.get(key, "(absent)")} asked for'
             for key in sorted(old.keys() | new.keys()) if old.get(key, None) != new.get(key, None)]
   if differ:
@@ -168,7 +171,7 @@ def difference(workdir: Path, other: Path) -> dict[str, Any]:
 def row(workdir: Path) -> dict[str, Any]:
   """Return one row of a study: name, metrics, what was live in the last phase, FLOPs, seconds and what they were spent on."""
   found, phase, spent = read(workdir, 'numbers.json'), read(workdir, 'plan.json')['phases'][-1], read(workdir, 'provenance.json')
-  return {'name': workdir.name, 'folds': spent.get('folds', 0), 'seconds': spent['seconds'], 'spans': spent['spans'],
+  return {'name': workdir.name, 'folds': spent.get('folds', 0), 'seconds': spent['seconds'], 'spans': spent.get('spans', {}),
           **{name: found[name] for name in ('headline', 'images', 'patients', 'metrics', 'warnings')},
           **{name: phase[name] for name in ('freeze', 'depth', 'live', 'flops')}}
 

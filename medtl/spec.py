@@ -198,3 +198,18 @@ def steps(text: str | int, examples: int, batch: int, total: int = 0) -> int:
     raise MedtlError(f'{text!r} is a share of a total that is not known here; expected steps, epochs or examples')
   scale = {'step': 1.0, 'epoch': math.ceil(examples / batch), 'example': 1 / batch, '%': total / 100}[unit]
   return max(1, math.ceil(number * scale - 1e-9))
+
+
+def scaled(text: str | int, factor: float) -> str:
+  """Return a duration times a factor; steps stay whole, and at least one.
+
+  >>> scaled('6 epochs', 0.5), scaled(7, 0.5), scaled('100 steps', 0.001), scaled('50%', 0.4)
+  ('3 epochs', '4 steps', '1 steps', '20%')
+  """
+  match = re.fullmatch(r'([\d.]+)\s*(%|[a-z]*)', str(text).strip())
+  number, unit = (float(match[1]), match[2]) if match else (0.0, '')
+  if not match or unit.rstrip('s') not in ('', '%', 'step', 'epoch', 'example'):
+    raise MedtlError(f"cannot read the duration {text!r}: expected '100 steps', '3 epochs', '5000 examples' or '5%'")
+  if unit in ('', 'step', 'steps'):
+    return f'{max(1, round(number * factor + 1e-9))} steps'
+  return f'{number * factor:.6g}{unit}' if unit == '%' else f'{number * factor:.6g} {unit}'

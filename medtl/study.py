@@ -1,6 +1,7 @@
 """Many runs as one answer: the folds of one split, pooled out of fold; the variants of one config, compared pair by pair."""
 
 import dataclasses
+import re
 import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, describe, disk, evaluate, log, metrics, run, runfolder, screen
+from medtl import build, check, describe, disk, evaluate, log, metrics, run, runfolder, screen
 from medtl.parts import Parts
 from medtl.report import comparison, efficiency, numbers, operating
 from medtl.spec import nearest
@@ -21,13 +22,11 @@ def folds(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
 
   Each fold brings its own thresholds, chosen on its own validation patients: pooled ones would have seen the labels they are tested on.
   """
-  if config.data.split.by not in ('patient', 'image'):
-    raise MedtlError(f"--folds needs data.split.by='patient' or 'image', found {config.data.split.by!r}: a publisher's split has one fold")
+  count = check.folds(config)
   runfolder.claim(workdir, config)
   if runfolder.finished(workdir):
     log.console.print(f'{workdir} is finished already; nothing was trained')
     return runfolder.read(workdir, 'numbers.json')
-  count = config.data.split.folds
   parts = [workdir / f'fold{number}' for number in range(count)]
   for number, part in enumerate(parts):
     log.console.print(f'[bold]fold {number + 1} of {count}[/bold]')
@@ -73,7 +72,7 @@ def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *,
   variants = [(name, variant) for name, variant in variants if not only or name in only or runfolder.finished(workdir / name)]
   references = [name for name, _ in variants if name in made['AGAINST']]
   prepared = forecast({name: variant for name, variant in variants if not runfolder.finished(workdir / name)},
-                      config.data.split.folds if every_fold else 1, workdir, command)
+                      check.folds(config) if every_fold else 1, workdir, command)
   for number, (name, variant) in enumerate(variants, 1):
     log.console.print(f'[bold]{name}[/bold], {number} of {len(variants)}')
     (folds if every_fold else run.train)(variant, workdir / name, command, prepared.pop(name, None))
@@ -92,10 +91,21 @@ def _same_test(made: Mapping[str, Parts], name: str) -> None:
   """Raise before anything is trained where a variant is tested on other examples than the first."""
   first = next(iter(made))
   one, other = (made[which].data['test'].table['row'] for which in (first, name))
+  kinds = [(made[which].classes, made[which].config.task.kind) for which in (first, name)]
+  if kinds[0] != kinds[1]:
+    raise MedtlError(f'{name} tells {kinds[1]} apart and {first} {kinds[0]}: variants are compared pair by pair, on the same classes')
   if not np.array_equal(one, other):
     raise MedtlError(f'{name} would be tested on {len(other)} examples of which {len(np.intersect1d(one, other))} are among the {len(one)} '
                      f'of {first}: variants are compared pair by pair, on the same test patients. In a sweep leave the split as it is, '
                      'but for data.split.labels')
+
+
+def _frozen_below(config: ConfigDict, folder: Path, row: Mapping[str, Any]) -> bool:
+  """Return whether a variant is the base config's net, data and weights with the children below a boundary frozen, and no others."""
+  own = runfolder.config(folder)
+  alike = all(own[key] == config[key] for key in ('model', 'transfer', 'norms', 'seed', 'mean', 'std', 'dtype', 'task'))
+  split = ({**made.data.to_dict()['split'], 'fold': 0} for made in (own, config))
+  return row['depth'] > 0 and alike and next(split) == next(split) and re.fullmatch(r'depth\([\d.]+\)', row['freeze']) is not None
 
 
 class Curves(NamedTuple):
@@ -121,11 +131,11 @@ def _screened(config: ConfigDict, rows: list[dict[str, Any]], workdir: Path, com
 
   Scores are means over the training sides of the study's folds; of several variants with one boundary the first counts.
   """
-  measured = {row['depth']: row for row in reversed(rows) if row['depth']}
+  measured = {row['depth']: row for row in reversed(rows) if _frozen_below(config, workdir / row['name'], row)}
   if len(measured) < 3 or not config.model.weights or config.task.kind == 'multilabel':
     return {}
   folds: list[Parts] = []
-  for number in range(config.data.split.folds) if rows[0]['folds'] else [None]:
+  for number in range(rows[0]['folds']) or [None]:
     fold = build.changed(config, () if number is None else (('data.split.fold', number),))
     folds.append(run.prepare(fold, run.source(fold, workdir / 'any', command), folds[0] if folds else None))
   scores, metric = screen.depths(folds, sorted(measured)), rows[0]['headline'][0]
@@ -175,7 +185,7 @@ def _write(rows: list[dict[str, Any]], screened: dict[str, Any], made: dict[str,
 def _experiment(path: Path) -> dict[str, Any]:
   """Return what a file of experiments/ defines: sweep(config), AXIS (what differs) and AGAINST (names to compare with)."""
   found = runpy.run_path(str(path)) if path.is_file() else {}
-  lacking = [name for name in ('sweep', 'AXIS', 'AGAINST') if name not in found]
+  lacking = [name for name in ('sweep', 'AXIS', 'AGAINST', *(['UNIT'] if 'place' in found else [])) if name not in found]
   if lacking or not found['__doc__']:
     raise MedtlError(f'{path} lacks {", ".join(lacking) or "a docstring"}; expected a file of experiments/ with a docstring, '
                      "sweep(config), which yields (name, ((key, value), …)), AXIS = 'what differs' and AGAINST = (names, …)")

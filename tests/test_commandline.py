@@ -48,11 +48,18 @@ def test_a_value_may_stand_apart_from_its_name():
   ((CONFIG, '--fold'), 'fold'),
   ((CONFIG, 'extra'), "unexpected argument 'extra'"),
   (('--config=tests/tyni.py',), r"no config 'tests/tyni.py'; did you mean 'tests/tiny.py'"),
-  ((), r'train needs --config=configs/x.py; the configs are: configs/breast_clip.py, configs/oct_efficientnet.py'),
+  ((), r'train needs --config=configs/x.py; the configs are: configs/breast_clip.py, configs/breast_resnet.py'),
 ])
 def test_what_it_does_not_know_it_explains(words, said):
   with pytest.raises(MedtlError, match=said):
     config(*words)
+
+
+@pytest.mark.parametrize('verb, word', [('train', '--only=a'), ('lr_find', '--folds'), ('describe', '--layers=2'),
+                                        ('train', '--sweep=x.py')])
+def test_a_flag_of_another_verb_is_refused(verb, word):
+  with pytest.raises(MedtlError, match=rf'{verb} takes no {word.partition("=")[0]}; it belongs to '):
+    config(CONFIG, word, verb=verb)
 
 
 def test_verbs_of_a_run_folder_take_no_config(tmp_path):

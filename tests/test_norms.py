@@ -48,7 +48,14 @@ def test_target_statistics_are_mean_and_variance_of_all_that_the_norm_sees(net, 
   np.testing.assert_allclose(stem['var'], seen.var(0), rtol=1e-4)
   for name in ('stage1', 'stage3'):
     chex.assert_trees_all_equal(found['backbone'][name], extra['batch_stats']['backbone'][name])
-  assert not np.allclose(found['backbone']['stage2']['norm1']['mean'], extra['batch_stats']['backbone']['stage2']['norm1']['mean'])
+  below = []                                                        # the stem by each batch, stage1 by the checkpoint's statistics
+  for x in pictures:
+    h = x @ np.asarray(params['backbone']['stem']['dense']['kernel']) + params['backbone']['stem']['dense']['bias']
+    own = {**extra['batch_stats']['backbone'], 'stem': {'norm1': dict(mean=h.mean(0), var=h.var(0))}}
+    below.append(net.apply({'params': params, 'batch_stats': {**extra['batch_stats'], 'backbone': own}}, x, last=2, method='features'))
+  seen = np.concatenate(below) @ np.asarray(params['backbone']['stage2']['dense']['kernel']) + params['backbone']['stage2']['dense']['bias']
+  np.testing.assert_allclose(found['backbone']['stage2']['norm1']['mean'], seen.mean(0), atol=1e-4)
+  np.testing.assert_allclose(found['backbone']['stage2']['norm1']['var'], seen.var(0), rtol=1e-3)
 
 
 @pytest.mark.parametrize(('rules', 'said'), [
@@ -67,6 +74,8 @@ def test_activations_under_batch_statistics_are_never_kept():
   config = build.changed(tiny.get_config(), (('norms', (('backbone/stem/.*', 'train'),)), ('cache', 'on')))
   found = prefix.choose(build.parts(config), 0)
   assert found.first == 0 and "uses the batch's statistics" in found.why
+  with pytest.raises(MedtlError, match=r"what the children below 5 make is no function of a picture alone"):
+    next(prefix.vectors(build.parts(config), [5]))
 
 
 def test_a_run_begins_with_the_statistics_of_its_own_training_pictures():

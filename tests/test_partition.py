@@ -70,6 +70,7 @@ def test_a_norm_after_the_last_stage_is_frozen_with_it():
   assert partition.frozen_depth(probe.live) == 2 and partition.frozen_depth(last.live) == 1
   only_norm = build(params, 'match("backbone/stem/.*|backbone/stage1/.*")')
   assert partition.frozen_depth(only_norm.live) == 1, 'a live norm needs the last stage recomputed'
+  assert build(params, 'only(1)').live['backbone']['norm']['scale'] and not build(params, 'only(0)').live['backbone']['norm']['scale']
 
 
 @pytest.mark.parametrize('text', ['depth(5)', 'depth(-1)', 'depth(1.5)', 'depht(1)', 'match("backbone/stage9/.*")', 'match(".*")'])
@@ -173,17 +174,23 @@ def test_the_average_follows_its_formula(net, variables, batch):
 
 
 def test_l2_sp_pulls_what_was_transferred_back_to_where_it_began(variables):
-  """Li et al. 2018, equation 2, by hand: −lr · (g + α (w − w₀)); the head is fresh, and w₀ outlives a phase."""
+  """Li et al. 2018, equation 2, by hand: −lr · (g + α (w − w₀)); the head is fresh, w₀ outlives a phase
+  and also one in which a leaf was frozen."""
   came = jax.tree_util.tree_map_with_path(lambda keys, _: tree.path_of(keys).startswith('backbone'), variables[0])
   keys = dict(direction=lambda decay: optax.identity(), lr=0.1, l2_sp=0.5, transferred=came)
   one = build(variables[0], 'depth(3)', **keys)
   two = build(variables[0], 'depth(2)', phase=1, before=one.labels, **keys)
   opt = one.tx.init(variables[0])
   moved = jax.tree.map(lambda leaf, live: leaf + 2.0 if live else leaf, variables[0], one.live)
-  opt = partition.carry(opt, two.tx.init(moved))
+  opt = partition.anchored(partition.carry(opt, two.tx.init(moved)), variables[0])
   updates, _ = two.tx.update(jax.tree.map(jnp.ones_like, moved), opt, moved, step=jnp.asarray(0))
   assert np.allclose(updates['backbone']['stage3']['dense']['kernel'], -0.1 * (1 + 0.5 * 2.0), atol=1e-6)
   assert np.allclose(updates['backbone']['stage2']['dense']['kernel'], -0.1) and np.allclose(updates['head']['dense']['kernel'], -0.1)
+  probe = build(variables[0], 'depth(4)', phase=2, before=two.labels, **keys)
+  again = build(variables[0], 'depth(3)', phase=3, before=probe.labels, **keys)
+  opt = partition.anchored(partition.carry(probe.tx.init(moved), again.tx.init(moved)), variables[0])
+  updates, _ = again.tx.update(jax.tree.map(jnp.ones_like, moved), opt, moved, step=jnp.asarray(0))
+  assert np.allclose(updates['backbone']['stage3']['dense']['kernel'], -0.1 * (1 + 0.5 * 2.0), atol=1e-6)
 
 
 @pytest.mark.parametrize('keys', [{}, {'clip': 1.0}, {'ema': 0.9}, {'clip': 1.0, 'accumulate': 2}])
@@ -203,7 +210,9 @@ def test_freeze_language_is_the_module():
 
 
 @pytest.mark.parametrize('text, said', [
-  ('all_but("nothing")', r"all_but\('nothing'\) matches nothing, so the whole backbone would be frozen"),
+  ('all_but("nothing")', r"all_but matches nothing that could stay live, so the whole backbone would be frozen"),
+  ('all_but_lora', r'all_but_lora matches nothing .* or give the updates a rank: config.model.lora=8'),
+  ('only(9)', r'only\(9\): this backbone has 4 children'),
   ('match("no(")', r"freeze 'no\(' is not a regex"),
 ])
 def test_patterns_that_cannot_be_meant(variables, text, said):

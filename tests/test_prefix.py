@@ -39,9 +39,9 @@ def test_a_byte_must_save_enough_work(parts, monkeypatch):
   shape = jax.eval_shape(parts.features(0, 5), {'params': parts.params, **parts.extra}, parts.example().x).shape
   assert size == 4 * np.prod(shape[1:])
   monkeypatch.setitem(prefix.BALANCE, 'cpu', 0.99 * flops / size)
-  assert prefix.choose(parts, 0).first == 5
+  assert prefix.choose(with_(parts), 0).first == 5
   monkeypatch.setitem(prefix.BALANCE, 'cpu', 1.01 * flops / size)
-  depth, why, _ = prefix.choose(parts, 0)
+  depth, why, _ = prefix.choose(with_(parts), 0)
   assert depth == 0 and 'reading costs more than computing' in why
 
 
@@ -49,13 +49,15 @@ def test_activations_that_do_not_fit_are_computed_each_time_and_it_is_said(parts
   whole = parts.cost(5)[1] * sum(side.size for side in parts.data.values())
   monkeypatch.setitem(prefix.BALANCE, 'cpu', 0.0)
   monkeypatch.setenv('MEDTL_FEATURES_GB', str(1.01 * whole / 1e9))
-  assert prefix.choose(parts, 0).first == 5
+  made = with_(parts)
+  assert prefix.choose(made, 0).first == 5
   monkeypatch.setattr(disk, 'free', lambda folder: whole - 1)
-  assert 'room for' in prefix.choose(parts, 0).why
+  assert 'room for' in prefix.choose(with_(parts), 0).why
+  assert prefix.choose(made, 0).first == 5, 'decided once'
   monkeypatch.undo()
   monkeypatch.setenv('MEDTL_FEATURES_GB', str(0.99 * whole / 1e9))
   monkeypatch.setitem(prefix.BALANCE, 'cpu', 0.0)
-  assert 'MEDTL_FEATURES_GB' in prefix.choose(parts, 0).why
+  assert 'MEDTL_FEATURES_GB' in prefix.choose(with_(parts), 0).why
 
 
 def test_what_alike_runs_share_is_what_each_would_make(parts):
@@ -80,10 +82,11 @@ def test_from_scratch_another_split_is_another_net(parts):
 
 
 def test_what_a_program_holds_tells_programs_apart(parts):
-  for changes in (dict(class_weights='balanced'), dict(clip=0.5), dict(lr=0.5), dict(batch=8), dict(ema=0.5), dict(l2_sp=0.1),
-                  dict(head_lr=3.0)):
+  for changes in (dict(class_weights='balanced'), dict(clip=0.5), dict(lr=0.5), dict(batch=8), dict(ema=0.5), dict(head_lr=3.0)):
     other = with_(parts, **changes)
     assert other.programs is parts.programs and other._kind(0) != parts._kind(0), changes
+  target = with_(parts, norms=(('.*', 'target'),))
+  assert not build.alike(target.config, build.changed(target.config, (('batch', 8),))), 'estimated in whole batches'
   for changes in (dict(optimizer='sgd'), dict(dtype='bfloat16'), dict(accumulate=2), dict(augment='flip'), dict(seed=5),
                   dict(norms=(('.*', 'source'),)), dict(truncate=3, phases=(('none', '1 epochs'),))):
     assert with_(parts, **changes).programs is not parts.programs, changes
@@ -154,5 +157,16 @@ def test_a_view_belongs_to_the_picture_and_not_to_its_batch(parts):
 def test_views_need_an_augmentation_that_leaves_examples_apart(parts):
   mixed = build.parts(build.changed(parts.config, (('augment', 'mixup(0.2)'), ('views', 2))))
   assert 'mixes examples' in prefix.choose(mixed, 0).why and prefix.choose(mixed, 0).first == 0
+  for cache, index in (('off', 0), ('head', 1)):
+    found = prefix.choose(build.parts(build.changed(parts.config, (('augment', 'flip'), ('views', 2), ('cache', cache)))), index)
+    assert (found.first, found.views) == (0, 0) and 'views are not used' in found.why
   with pytest.raises(MedtlError, match=r'config.views is 2, but nothing is augmented'):
     build.parts(build.changed(parts.config, (('views', 2),)))
+
+
+def test_a_cached_phase_runs_in_bfloat16(parts):
+  made = build.parts(build.changed(parts.config, (('dtype', 'bfloat16'), ('cache', 'on'))))
+  batch = build.on_device(next(stream.batches(prefix.boundary(made, 0, made.params, made.extra)['train'], 16, seed=0)))
+  assert batch.x.dtype == jnp.bfloat16
+  state, logs = made.program(0, 5)(made.start(), batch)
+  assert np.isfinite(logs['loss']) and int(state.step) == 1

@@ -61,6 +61,12 @@ def test_p_values_are_corrected_within_a_reference_and_the_verdict_keeps_to_them
   assert 'full, probe are not distinguishable' in comparison.verdict(rows(worse=0.03), 'auroc')       # 0.06 after correction
 
 
+def test_a_csv_whose_last_row_is_the_best_and_the_only_reference():
+  made = rows()[:2]
+  assert [row['name'] for row in csv.DictReader(comparison.csv(made).splitlines())] == ['full', 'middle']
+  assert len(list(csv.DictReader(comparison.csv(made[1:]).splitlines()))) == 1
+
+
 def test_less_is_better_where_it_is():
   made = rows()
   made[2]['metrics']['ece'] = interval(0.01, 0.0, 0.1)
@@ -108,6 +114,7 @@ def sweep(config):
 
 @pytest.mark.parametrize(('changes', 'said'), [
   ("(('data.split.seed', 7),)", r'b would be tested on \d+ examples of which \d+ are among the \d+ of a: .* on the same test patients'),
+  ("(('task.kind', 'ordinal'), ('task.loss', 'ordinal'))", r"b tells .*'ordinal'.* apart and a .*'multiclass'"),
   ("(('larning_rate', 7),)", r"no config key 'larning_rate' to change"),
 ])
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(tmp_path, changes, said):
@@ -124,6 +131,20 @@ def test_only_names_of_the_sweep_are_taken(tmp_path):
   config = runfolder.load_config(f'{ROOT}/tests/tiny.py')
   with pytest.raises(MedtlError, match=r"--only=slwo: .* has no such variant; did you mean 'slow'"):
     study.ablate(config, tmp_path / 'sweep.py', tmp_path / 'study', only=['slwo'])
+
+
+@pytest.mark.parametrize('folder', ['surgical', 'freeze_depth'])
+def test_scores_stand_beside_variants_that_freeze_below_a_boundary_alone(tmp_path, folder):
+  config = runfolder.load_config(f'{ROOT}/tests/tiny.py')
+  sweep = study._experiment(ROOT / 'experiments' / f'{folder}.py')['sweep']
+  found = []
+  for name, changes in sweep(config):
+    variant, depth = build.changed(config, changes), 2
+    runfolder.claim(tmp_path / name, variant)
+    found.append(study._frozen_below(config, tmp_path / name, {'depth': depth, 'freeze': variant.phases[-1][0]}))
+    assert not study._frozen_below(build.changed(config, (('model', {'name': 'vit.vit_ti16', 'weights': ''}),)), tmp_path / name,
+                                   {'depth': depth, 'freeze': 'depth(2)'})
+  assert sum(found) == (1 if folder == 'surgical' else len(found))
 
 
 @pytest.mark.slow

@@ -56,8 +56,8 @@ class Steps:
   def __getitem__(self, item: Any) -> Batch:
     index, mask = self.rows(self.start + int(item))
     examples = [self.dataset.fetch(int(one)) for one in index]
-    y = np.stack([example.y for example in examples])
-    return Batch._make((np.stack([example.x for example in examples], dtype=np.float32),
+    x, y = np.stack([example.x for example in examples]), np.stack([example.y for example in examples])
+    return Batch._make((x if x.dtype.name == 'bfloat16' else x.astype(np.float32, copy=False),       # activations may be kept in bfloat16
                         y.astype(np.float32 if y.dtype.kind == 'f' else np.int32), mask,
                         np.where(mask, [example.row for example in examples], -1).astype(np.int32)))
 

@@ -77,7 +77,7 @@ def difference(found: Mapping[str, Any]) -> str:
 
 def csv(rows: Sequence[Row]) -> str:
   """Return the rows as csv: every metric and every difference with interval and p."""
-  flat, measured = [], list(next(found for found in rows[-1]['differences'].values() if found) if len(rows) > 1 else ())
+  flat, measured = [], list(next((found for row in rows for found in row['differences'].values() if found), ()))
   for row in rows:
     cells = {name: row[name] for name in ('name', 'freeze', 'live', 'flops', 'seconds', 'images', 'patients')}
     cells |= {f'{name} {part}': value[part] for name, value in row['metrics'].items() for part in ('value', 'low', 'high')}
