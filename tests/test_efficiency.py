@@ -33,4 +33,7 @@ def test_a_start_equals_itself_and_a_worse_one_needs_more():
   level, low, high = (metrics.auroc(score[name], y) for name in ('good10', 'bad10', 'bad40'))
   assert found['bad', 10]['value'] == pytest.approx(10 + 30 * (level - low) / (high - low)) and found['bad', 40]['value'] == 40
   assert found['bad', 10]['low'] < found['bad', 10]['value'] < found['bad', 10]['high']
-  assert efficiency.words(found['bad', 40], ' %').startswith('good with 40 % is as good as bad with at least 40 %')
+  unsure = dict(found['bad', 40], low=20, high=40)
+  assert efficiency.words(unsure, ' %') == 'good with 40 % is as good as bad with at least 40 % (20 % to at least 40 %)'
+  better = dict(found['bad', 40], low=40, high=40)
+  assert efficiency.words(better, ' %') == 'good with 40 % is better than bad with 40 %, the most that was tried'

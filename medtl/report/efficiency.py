@@ -63,9 +63,11 @@ def reached(level: float, curve: Mapping[float, float]) -> float:
 
 
 def words(row: Mapping[str, Any], unit: str) -> str:
-  """Return 'pretrained with 10 % is as good as scratch with 72 % (40 % to at least 100 %)'."""
+  """Return 'pretrained with 10 % is as good as scratch with 72 % (40 % to at least 100 %)', or that it is better than all of it."""
   def bounded(value: float) -> str:
     ends = 'at least ' if value >= row['most'] else 'at most ' if value <= row['least'] else ''
     return f'{ends}{value:.0f}{unit}'
+  if not row['reason'] and row['low'] >= row['most']:
+    return f'{row["family"]} with {row["amount"]:g}{unit} is better than {row["other"]} with {row["most"]:g}{unit}, the most that was tried'
   beside = f' ({bounded(row["low"])} to {bounded(row["high"])})' if not row['reason'] else f'; {row["reason"]}'
   return f'{row["family"]} with {row["amount"]:g}{unit} is as good as {row["other"]} with {bounded(row["value"])}{beside}'
