@@ -45,7 +45,8 @@ def test_a_byte_must_save_enough_work(parts, monkeypatch):
   assert depth == 0 and 'reading costs more than computing' in why
 
 
-def test_activations_that_do_not_fit_are_computed_each_time_and_it_is_said(parts, monkeypatch):
+def test_activations_that_do_not_fit_are_computed_each_time_and_it_is_said(parts, monkeypatch, tmp_path):
+  monkeypatch.setenv('MEDTL_CACHE', str(tmp_path))                      # where none are kept already
   whole = parts.cost(5)[1] * sum(side.size for side in parts.data.values())
   monkeypatch.setitem(prefix.BALANCE, 'cpu', 0.0)
   monkeypatch.setenv('MEDTL_FEATURES_GB', str(1.01 * whole / 1e9))
