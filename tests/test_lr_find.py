@@ -1,5 +1,6 @@
 """The range test finds the edge of a bowl, stops where the loss runs away, and writes its plot."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -44,5 +45,7 @@ def test_the_verb_ends_in_a_page(tmp_path, capsys):
   found = json.loads((tmp_path / 'lr_find.json').read_text())
   assert found['rates'] == sorted(found['rates']) and len(found['losses']) == len(found['rates']) > 10
   page = (tmp_path / 'lr_find.html').read_text()
+  picture = base64.b64decode(page.split('svg+xml;base64,')[1].split('"')[0]).decode()
+  assert '1e-04' in picture and 'mathdefault' not in picture
   assert f'{found["steepest"]:.1e}' in page and 'src="http' not in page
   assert 'falls fastest at lr' in capsys.readouterr().out

@@ -139,6 +139,7 @@ def rates(found: Mapping[str, Any]) -> str:
     for name, colour in (('steepest', COLOURS[2]), ('tenth', COLOURS[1])):
       axes.axvline(found[name], color=colour, linewidth=1.1)
     axes.set(xscale='log', xlabel='Learning rate', ylabel='Training loss')
+    axes.xaxis.set_major_formatter(lambda rate, _: f'{rate:.0e}')      # matplotlib's own needs its mathematics, which is off here
     axes.set_ylim(top=min(max(found['losses']), 2.5 * found['means'][0]) * 1.05)
     return svg(figure)
 
