@@ -30,7 +30,8 @@ def probe(argv):
   """Print the seconds and the AUROC of both ways of probing."""
   config = build.changed(commandline.parse('train', argv)[1], (
     ('phases', (('depth(1.0)', f'{EPOCHS} epochs'),)), ('batch', BATCH), ('lr', 1e-3), ('head_lr', 1.0)))
-  epoch, theirs = usual_loop(build.parts(config))
+  parts = build.parts(config)
+  epoch, theirs = usual_loop(parts)
   with tempfile.TemporaryDirectory() as folder:
     os.environ['MEDTL_CACHE'] = folder                   # nothing is known beforehand
     begin = time.perf_counter()
@@ -38,25 +39,22 @@ def probe(argv):
     ours, spans = time.perf_counter() - begin, runfolder.read(Path(folder) / 'run', 'provenance.json')['spans']
     score = evaluate.load(Path(folder) / 'run' / 'predictions' / 'test.npz').predictions
   assert numbers['images'] == len(score.y)
-  test = build.parts(config).data['test']
+  test = parts.data['test']
   print(f'\n| a probe of {EPOCHS} epochs, batches of {BATCH}, evaluated each epoch | seconds | test AUROC |\n|---|---|---|')
   print(f'| features computed once: the whole run, from weights to page | {ours:.0f} | {metrics.auroc(score.score, score.y):.3f} |')
   print(f'| a forward pass each epoch (torch): {EPOCHS} × {epoch:.1f} s, from {TIMED} timed epochs | {EPOCHS * epoch:.0f} | '
         f'{metrics.auroc(theirs, np.asarray(test.table["y"])):.3f} |')
   print(f'\nratio {EPOCHS * epoch / ours:.1f}; ours spent ' + ', '.join(f'{name} {seconds:.1f} s' for name, seconds in spans.items())
-        + f'; {build.sentence(build.parts(config))}; {runfolder.hardware()}')
+        + f'; {build.sentence(parts)}; {runfolder.hardware()}')
 
 
-def usual_loop(parts):
-  """Return (median seconds of an epoch with a forward pass of every picture, test probabilities after EPOCHS of them).
-
-  The head's later epochs use the features of the last timed one: a frozen net gives the same ones again.
-  """
+def torch_features(weights_file):
+  """Return the function of a Batch that transformers' CLIP ViT-B/16 makes class tokens of, one for each example that counts."""
   import torch
   from transformers import CLIPVisionConfig, CLIPVisionModel
 
   from medtl.models import weights
-  arrays = weights.read(parts.config.model.weights)
+  arrays = weights.read(weights_file)
   net = CLIPVisionModel(CLIPVisionConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
                                          patch_size=16))
   bare = 'embeddings.class_embedding' in net.state_dict()             # transformers 5 names no vision_model any more
@@ -74,6 +72,16 @@ def usual_loop(parts):
     x = torch.from_numpy(np.ascontiguousarray(batch.x)).permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
     return net((x - mean) / std).pooler_output[torch.from_numpy(batch.mask)]
 
+  return features
+
+
+def usual_loop(parts):
+  """Return (median seconds of an epoch with a forward pass of every picture, test probabilities after EPOCHS of them).
+
+  The head's later epochs use the features of the last timed one: a frozen net gives the same ones again.
+  """
+  import torch
+  features = torch_features(parts.config.model.weights)
   torch.manual_seed(0)
   classes = len(parts.classes)
   head = torch.nn.Sequential(torch.nn.BatchNorm1d(768, affine=False), torch.nn.Linear(768, classes))
