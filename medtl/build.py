@@ -47,10 +47,12 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
 def _statistics(config: ConfigDict, net: models.Net, params: Tree, extra: Tree, train: Dataset) -> Tree:
   """Return the batch statistics with those of config.norms 'target' estimated on the training pictures, in whole batches."""
   norms.check(config.norms, extra.get('batch_stats', {}))
-  if not any(policy == 'target' for _, policy in config.norms):
+  paths = {path.rpartition('/')[0] for path in tree.flatten(extra.get('batch_stats', {}))}
+  wanted = {path for path in paths if norms.policy(path, config.norms) == 'target'}
+  if not wanted:
     return extra
   pictures = (batch.x for batch in once(train, config) if np.asarray(batch.mask).all())
-  return {**extra, 'batch_stats': norms.adapted(net, {'params': params, **extra}, pictures, config.norms)}
+  return {**extra, 'batch_stats': norms.estimated(norms.estimator(net, wanted), wanted, {'params': params, **extra}, pictures)}
 
 
 def network(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[models.Net, Any]:
@@ -150,7 +152,7 @@ def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDic
 
 # keys that change neither the net and its first weights nor a program but by its key: see Parts._kind
 FREE = ('phases', 'rules', 'lr', 'head_lr', 'lr_decay', 'decay', 'schedule', 'clip', 'ema', 'l2_sp', 'every', 'patience', 'class_weights',
-        'sampling', 'views', 'cache', 'monitor', 'resamples', 'threshold', 'workers', 'batch', 'hint', 'compare')
+        'sampling', 'views', 'cache', 'monitor', 'resamples', 'threshold', 'workers', 'batch', 'hint', 'compare', 'norm_batches')
 
 
 def alike(first: ConfigDict, second: ConfigDict) -> bool:

@@ -14,7 +14,7 @@ CACHES = ('auto', 'head', 'on', 'off')
 # (what a value must be, in words, and as a function)
 NUMBERS = {
   'batch': ('at least 1', lambda v: v >= 1), 'accumulate': ('at least 1', lambda v: v >= 1), 'resamples': ('at least 1', lambda v: v >= 1),
-  'views': ('0 or more', lambda v: v >= 0),
+  'views': ('0 or more', lambda v: v >= 0), 'norm_batches': ('0 (running averages) or more', lambda v: v >= 0),
   'workers': ('0 or more', lambda v: v >= 0), 'patience': ('0 (never) or more', lambda v: v >= 0), 'lr': ('above 0', lambda v: v > 0),
   'head_lr': ('above 0', lambda v: v > 0), 'lr_decay': ('above 0 and at most 1', lambda v: 0 < v <= 1),
   'decay': ('0 or more', lambda v: v >= 0),

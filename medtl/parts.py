@@ -1,7 +1,7 @@
 """The parts of a run before its first step, and the programs that they are compiled to, each once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import models, partition, spec, step, tasks
+from medtl import models, norms, partition, spec, step, tasks
 from medtl.types import Batch, Dataset, State, Task, Tree
 
 
@@ -38,6 +38,7 @@ class Parts:
   class_weights: tuple[float, ...] | None
   run: Path | None = None           # the run folder that the weights came from, where they did
   programs: dict[tuple, Any] = field(default_factory=dict)      # what has been compiled: shared with parts that are alike
+  origins: list[Path] = field(default_factory=list)             # checkpoints of runs that began with these parameters, shared likewise
   choices: dict[int, Any] = field(default_factory=dict)         # where each phase starts, see prefix.choose
 
   @property
@@ -73,6 +74,15 @@ class Parts:
   def measure(self, first: int = 0) -> Any:
     """Return the jitted measure of the task, from pictures or from what the children below `first` make of them."""
     return self._once(('measure', first), lambda: jax.jit(self.task(0, first).measure))
+
+  def settled(self, phase: int, first: int, params: Tree, extra: Tree, inputs: Iterable[Any]) -> Tree:
+    """Return `extra` with the running averages of the norms that a phase trains estimated anew on `inputs`, for an evaluation."""
+    variables = {'params': params, **extra}
+    wanted = norms.training(variables, self.phases[phase].parts.live, self.config.norms)
+    if not wanted:
+      return extra
+    moved = self._once(('norms', first, *sorted(wanted)), lambda: norms.estimator(self.net, wanted, first))
+    return {**extra, 'batch_stats': norms.estimated(moved, wanted, variables, inputs)}
 
   def features(self, first: int, last: int) -> Any:
     """Return the jitted (variables, x) → what children [first, last) make of x."""

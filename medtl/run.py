@@ -1,6 +1,7 @@
 """The recipe: config → run folder. With build.py the one corridor between the rooms."""
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +45,8 @@ def train(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
       describe.tell(parts, write, checkpoints.progress('latest').phase if checkpoints.step('latest') is not None else 0)
   try:
     with watch('save'):
-      checkpoints.begin(parts.params, parts.extra)
+      checkpoints.begin(parts.params, parts.extra, parts.origins)
+      parts.origins.append(checkpoints.folder)
     fit(parts, workdir, checkpoints, watch)
     params, extra = checkpoints.params('best')
     progress = checkpoints.progress('latest')
@@ -196,7 +198,8 @@ def _phase(run: _Run, state: State) -> State:
     program = parts.program(progress.phase, first)
   name = f'phase {progress.phase + 1}/{len(parts.phases)} {phase.freeze}'
   with log.Bar(name, phase.steps, int(state.step) - progress.phase_start) as bar, watch('train'):
-    look = functools.partial(_validate, run, until, sides['val'], parts.measure(first), bar.note)
+    views = max(1, prefix.choose(parts, progress.phase).views)
+    look = functools.partial(_validate, run, until, sides, first, views, bar.note)
 
     def note(step: int, values: dict[str, float]) -> None:
       run.writer.write_scalars(step, {f'train/{name}': value for name, value in values.items()})
@@ -207,17 +210,20 @@ def _phase(run: _Run, state: State) -> State:
       run.checkpoints.wait()
 
     batches = stream.batches(sides['train'], config.batch, seed=config.seed, start=int(state.step), workers=config.workers,
-                             sampling=config.sampling, views=max(1, prefix.choose(parts, progress.phase).views))
+                             sampling=config.sampling, views=views)
     return loop.fit(program, state, map(build.on_device, batches), until=until, log=note, on_signal=keep,
                     hooks=[loop.every(parts.period, look, until)])
 
 
-def _validate(run: _Run, until: int, dataset: Dataset, measure: Callable, show: Callable, step: int, state: State) -> bool:
+def _validate(run: _Run, until: int, sides: Mapping[str, Dataset], first: int, views: int, show: Callable, step: int, state: State) -> bool:
   """Evaluate, keep the best and the latest; return whether the phase ends here."""
   config, progress = run.parts.config, run.progress
-  params = partition.averaged(state.opt, state.params)
+  params, extra = partition.averaged(state.opt, state.params), state.extra
   with run.watch('evaluate'):
-    found = evaluate.predict(measure, params, state.extra, build.once(dataset, config))
+    if config.norm_batches:
+      train = stream.batches(sides['train'], config.batch, seed=config.seed, workers=config.workers, views=views)
+      extra = run.parts.settled(progress.phase, first, params, extra, (one.x for one in itertools.islice(train, config.norm_batches)))
+    found = evaluate.predict(run.parts.measure(first), params, extra, build.once(sides['val'], config))
   values = {**metrics.monitor(found.score, found.y, config.task.kind), 'loss': float(np.mean(found.measures['loss']))}
   run.writer.write_scalars(step, {f'val/{name}': value for name, value in values.items()})
   value = metrics.chosen(values, config.monitor)
@@ -225,7 +231,7 @@ def _validate(run: _Run, until: int, dataset: Dataset, measure: Callable, show: 
   with run.watch('save'):
     if progress.best is None or metrics.better(config.monitor, value, progress.best):
       progress.best, progress.best_step, progress.best_phase, progress.waiting = value, step, progress.phase, 0
-      run.checkpoints.save('best', state._replace(params=params, opt=()), progress)
+      run.checkpoints.save('best', state._replace(params=params, extra=extra, opt=()), progress)
     else:
       progress.waiting += 1
     progress.phase_done = step == until or 0 < config.patience <= progress.waiting

@@ -22,7 +22,7 @@ from medtl.types import MedtlError
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-learn', 'grain')
 
 # keys that came later, with the value that does what runs without them did
-ADDED = {'transfer': 'weights', 'truncate': 0, 'norms': (), 'l2_sp': 0.0, 'views': 0}
+ADDED = {'transfer': 'weights', 'truncate': 0, 'norms': (), 'l2_sp': 0.0, 'views': 0, 'norm_batches': 0}
 
 
 def name(config_name: str, config: ConfigDict) -> str:

@@ -5,7 +5,11 @@ import shutil
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from medtl import checkpoint, losses, optimizer, partition, step, tasks
 from medtl.checkpoint import Checkpoints, Progress
@@ -65,6 +69,44 @@ def test_frozen_leaves_are_written_once_and_come_back(made, batch, tmp_path):
   with pytest.raises(MedtlError, match=r'origin lacks \d+ arrays that latest/1 refers to, first .*copied in part'):
     alone.params('latest')
   alone.close()
+
+
+def test_what_a_twin_began_with_is_linked_and_what_differs_is_written(made, tmp_path):
+  _, _, start = made
+  params, extra = jax.device_get((start().params, start().extra))
+  other = jax.tree.map(lambda leaf: leaf + 1, params)
+  for name, begun, twins in (('one', params, ()), ('two', params, ('none', 'one')), ('three', other, ('one', 'two'))):
+    saved = Checkpoints(tmp_path / name)
+    saved.begin(begun, extra, [tmp_path / twin for twin in twins])
+    chex.assert_trees_all_equal(saved.params('origin'), (begun, extra))
+    saved.close()
+  folders = [tmp_path / name / 'origin' / '0' for name in ('one', 'two', 'three')]
+  files = [{path.relative_to(folder): path.stat().st_ino for path in folder.rglob('*') if path.is_file()} for folder in folders]
+  assert files[0] == files[1] and not set(files[0].values()) & set(files[2].values())
+  shutil.rmtree(tmp_path / 'one')
+  again = Checkpoints(tmp_path / 'two')
+  chex.assert_trees_all_equal(again.params('origin'), (params, extra))
+  again.close()
+
+
+ARRAYS = hnp.arrays(st.sampled_from([np.float32, np.int32, np.uint32]), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+
+
+@given(st.dictionaries(st.text('ab/', min_size=3), ARRAYS, max_size=6))
+def test_leaves_packed_together_come_asunder(leaves):
+  leaves = {**leaves, 'half': np.arange(3, dtype=jnp.bfloat16)}
+  apart, packed = checkpoint.together(leaves)
+  found = checkpoint.asunder(apart, packed)
+  assert found.keys() == leaves.keys()
+  for path, leaf in leaves.items():
+    assert found[path].dtype == leaf.dtype and found[path].shape == leaf.shape and found[path].tobytes() == leaf.tobytes()
+
+
+def test_a_large_leaf_stays_apart(monkeypatch):
+  monkeypatch.setattr(checkpoint, 'SMALL', 16)
+  large, small = np.arange(8.0), np.arange(1.0)
+  apart, packed = checkpoint.together({'a/large': large, 'a/small': small})
+  assert apart.keys() == {'a|large', 'float64'} and packed == {'float64': [('a/small', [1])]}
 
 
 def test_a_leaf_that_a_checkpoint_lacks_is_not_filled_in_from_the_origin(made, tmp_path):

@@ -1,11 +1,15 @@
 """Whose statistics a BatchNorm uses: the batch's, the checkpoint's, or those of the new pictures."""
 
+import dataclasses
+
 import chex
 import jax
 import numpy as np
 import pytest
 
-from medtl import build, losses, norms, partition, prefix, tasks, tree
+from medtl import build, losses, norms, partition, prefix, run, tasks, tree
+from medtl.checkpoint import Checkpoints
+from medtl.data import stream
 from medtl.types import MedtlError
 from tests import tiny
 
@@ -17,7 +21,9 @@ def moved(net, variables, batch, freeze, rules):
   task = tasks.supervised(net, losses.softmax, kind='multiclass', live=jax.tree.map(lambda name: name != 'frozen', live), rules=rules)
   value, (after, _) = jax.jit(task.loss)(params, extra, batch, jax.random.key(0))
   old, new = tree.flatten(extra['batch_stats']), tree.flatten(after['batch_stats'])
-  return {path.rpartition('/')[0] for path in old if not np.array_equal(old[path], new[path])}, float(value)
+  found = {path.rpartition('/')[0] for path in old if not np.array_equal(old[path], new[path])}
+  assert found == norms.training({'params': params, **extra}, jax.tree.map(lambda name: name != 'frozen', live), rules)
+  return found, float(value)
 
 
 @pytest.mark.parametrize(('freeze', 'rules', 'expected'), [
@@ -41,7 +47,8 @@ def test_a_frozen_norm_in_training_mode_normalises_by_the_batch(net, variables, 
 def test_target_statistics_are_mean_and_variance_of_all_that_the_norm_sees(net, variables, batch):
   params, extra = variables
   pictures = [np.random.RandomState(seed).randn(8, 12).astype(np.float32) + seed for seed in range(3)]
-  found = norms.adapted(net, {'params': params, **extra}, pictures, (('backbone/(stem|stage2)/.*', 'target'),))
+  wanted = {'backbone/stem/norm1', 'backbone/stage2/norm1'}
+  found = norms.estimated(norms.estimator(net, wanted), wanted, {'params': params, **extra}, pictures)
   seen = np.concatenate(pictures) @ np.asarray(params['backbone']['stem']['dense']['kernel']) + params['backbone']['stem']['dense']['bias']
   stem = found['backbone']['stem']['norm1']
   np.testing.assert_allclose(stem['mean'], seen.mean(0), atol=1e-5)
@@ -84,3 +91,44 @@ def test_a_run_begins_with_the_statistics_of_its_own_training_pictures():
   found, before = (tree.flatten(parts.extra['batch_stats']) for parts in (adapted, plain))
   assert all(not np.array_equal(found[path], before[path]) for path in found)
   assert prefix.choose(adapted, 0).first == prefix.choose(plain, 0).first
+
+
+@pytest.fixture(scope='module')
+def parts():
+  """A run whose second phase trains the last two children, begun at weights and averages of its own."""
+  made = build.parts(tiny.get_config())
+  random = np.random.RandomState(1)
+  return dataclasses.replace(made, params=jax.tree.map(lambda leaf: leaf + 0.1 * random.randn(*leaf.shape).astype(np.float32), made.params))
+
+
+def test_settled_averages_are_the_same_from_pictures_and_from_activations(parts):
+  pictures = np.stack([parts.data['train'].fetch(i).x for i in range(24)])
+  activations = np.asarray(parts.features(0, 3)({'params': parts.params, **parts.extra}, pictures))
+  direct = parts.settled(1, 0, parts.params, parts.extra, [pictures[:12], pictures[12:]])
+  cached = parts.settled(1, 3, parts.params, parts.extra, [activations[:12], activations[12:]])
+  chex.assert_trees_all_close(direct, cached, rtol=1e-4, atol=1e-5)
+  before, after = tree.flatten(parts.extra), tree.flatten(direct)
+  moved = {path.split('/')[2] for path in before if not np.array_equal(before[path], after[path])}
+  assert moved == {'stage3', 'stage4'}
+
+
+def test_a_net_evaluated_on_what_its_settled_norms_saw_is_the_net_that_trains(net, variables, batch):
+  """The law behind it (Wu & Johnson 2021): with one batch, the settled statistics are the batch's own."""
+  params, extra = variables
+  wanted = {f'backbone/{name}/norm1' for name in ('stem', 'stage1', 'stage2', 'stage3')}
+  found = {**extra, 'batch_stats': norms.estimated(norms.estimator(net, wanted), wanted, {'params': params, **extra}, [batch.x])}
+  with norms.apply(jax.tree.map(lambda _: False, params), (('.*', 'train'),)):                     # without dropout
+    trained, _ = net.apply({'params': params, **extra}, batch.x, train=False, mutable=['batch_stats'])
+  chex.assert_trees_all_close(trained, net.apply({'params': params, **found}, batch.x, train=False), atol=1e-4)
+
+
+def test_the_best_checkpoint_holds_the_settled_averages_and_the_latest_those_of_training(tmp_path):
+  config = build.changed(tiny.get_config(), (('norm_batches', 3), ('phases', (('none', '2 epochs'),)), ('every', '2 epochs')))
+  run.train(config, tmp_path / 'run')
+  saved = Checkpoints(tmp_path / 'run' / 'checkpoints')
+  (params, best), (_, latest) = saved.params('best'), saved.params('latest')
+  saved.close()
+  parts = build.parts(config)
+  train = stream.batches(parts.data['train'], config.batch, seed=config.seed)
+  chex.assert_trees_all_equal(best, parts.settled(0, 0, params, latest, [next(train).x for _ in range(3)]))
+  assert not np.array_equal(*(made['batch_stats']['backbone']['stem']['norm']['mean'] for made in (best, latest)))
