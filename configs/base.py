@@ -12,6 +12,7 @@ def get_config() -> ConfigDict:
   """Return the defaults, locked: an unknown key is an error."""
   config = ConfigDict()
   config.seed = 0                       # weights of the head, order of the examples, augmentation
+  config.seeds = 1                      # runs of each variant of a study (ablate), from seed, seed + 1, …: their mean is reported
   # What is read. name: a function of medtl/data; its own keys stand beside split and ops, and are checked against its signature.
   config.data = dict(name='phantom.load', split=dict(by='patient', folds=5, fold=0, seed=0), ops='')
   # What computes. name: a factory of medtl/models; weights: a name of its WEIGHTS, a file, 'run:<folder or config>', or '' for scratch.

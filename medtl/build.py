@@ -34,14 +34,23 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
   check.training(config, train)
   balance = class_weights(config, train)
   if like is not None and like.run == run and alike(like.config, config):
-    return dataclasses.replace(like, config=config, data=sides, phases=phases(config, like.params, train.size),
-                               class_weights=balance, choices={})
+    same = dataclasses.replace(like, config=config, data=sides, phases=phases(config, like.params, train.size), class_weights=balance,
+                               choices={})
+    return same if like.config.seed == config.seed else _reseeded(same)
   net, module = network(config, train.fetch(0).x.shape, len(train.classes))
   net, params, extra, source = origin.variables(config, net, module, train, run)
   extra = _statistics(config, net, params, extra, train)
   loss = spec.one(config.task.loss, losses, given=('outputs', 'y'))
   moves = augment.augment(config.augment, ndim=train.fetch(0).x.ndim - 1, classes=len(train.classes)) if config.augment else None
   return Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves, balance, run)
+
+
+def _reseeded(like: Parts) -> Parts:
+  """Return parts of another seed than the weights that they hold: leaves that do not come from the checkpoint are drawn anew."""
+  config, train = like.config, like.data['train']
+  net, module = network(config, train.fetch(0).x.shape, len(train.classes))
+  net, params, extra, _ = origin.variables(config, net, module, train, like.run)
+  return dataclasses.replace(like, params=params, extra=_statistics(config, net, params, extra, train))
 
 
 def _statistics(config: ConfigDict, net: models.Net, params: Tree, extra: Tree, train: Dataset) -> Tree:
@@ -152,7 +161,7 @@ def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDic
 
 # keys that change neither the net and its first weights nor a program but by its key: see Parts._kind
 FREE = ('phases', 'rules', 'lr', 'head_lr', 'lr_decay', 'decay', 'schedule', 'clip', 'ema', 'l2_sp', 'every', 'patience', 'class_weights',
-        'sampling', 'views', 'cache', 'monitor', 'resamples', 'threshold', 'workers', 'batch', 'hint', 'compare', 'norm_batches')
+        'sampling', 'views', 'cache', 'monitor', 'resamples', 'threshold', 'workers', 'batch', 'hint', 'compare', 'norm_batches', 'seed')
 
 
 def alike(first: ConfigDict, second: ConfigDict) -> bool:

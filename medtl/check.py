@@ -31,6 +31,9 @@ def config(given: ConfigDict) -> None:
   for name, (words, right) in NUMBERS.items():
     if not right(given[name]):
       raise MedtlError(f'config.{name} is {given[name]}; expected a number {words}')
+  if given.seeds != 1:
+    raise MedtlError(f'config.seeds is {given.seeds}: how many runs a study makes of each variant, for the verb ablate. A run has one, '
+                     'config.seed; leave config.seeds at 1')
   for name, known in (('cache', CACHES), ('sampling', ('', 'balanced')), ('class_weights', ('', 'balanced')),
                       ('dtype', ('float32', 'bfloat16')), ('transfer', ('weights', 'mean_var'))):
     if given[name] not in known:
@@ -73,6 +76,13 @@ def _task(given: ConfigDict) -> None:
                      + f"choose a loss for {kind}, such as {tasks.DEFAULT[kind]!r}")
   names = metrics.monitor(np.eye(2, dtype=np.float32), np.eye(2) if kind == 'multilabel' else np.arange(2), kind)
   metrics.chosen(dict.fromkeys([*names, 'loss'], 0.0), given.monitor)
+
+
+def seeds(given: ConfigDict) -> int:
+  """Return how many runs a study makes of each variant."""
+  if given.seeds < 1:
+    raise MedtlError(f'config.seeds is {given.seeds}; expected a number at least 1')
+  return given.seeds
 
 
 def folds(given: ConfigDict) -> int:

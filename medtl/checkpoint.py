@@ -52,16 +52,18 @@ class Checkpoints:
       for kind in ('origin', 'latest', 'best')}
     self.begun: dict[str, np.ndarray] | None = None      # {path: leaf} of origin, once it has been read or written
 
-  def begin(self, params: Tree, extra: Tree, twins: Sequence[Path] = ()) -> None:
-    """Write what the run begins with, where that is not there yet.
+  def begin(self, params: Tree, extra: Tree, twins: Sequence[Path] = ()) -> bool:
+    """Write what the run begins with, where that is not there yet; return whether it was written.
 
     `twins` are folders of runs that may have begun with the same: one that has is linked, and takes no room again.
     """
     leaves = {path: np.asarray(leaf) for path, leaf in tree.flatten({'params': params, 'extra': extra}).items()}
-    if self.step('origin') is None and not any(self._linked(twin, leaves) for twin in twins):
+    written = self.step('origin') is None and not any(self._linked(twin, leaves) for twin in twins)
+    if written:
       self._write('origin', 0, leaves, {})
       self.wait()
     self._origin()
+    return written
 
   def _linked(self, twin: Path, leaves: Mapping[str, np.ndarray]) -> bool:
     """Link the origin of `twin` to here, and return whether it holds these leaves bit for bit; where it does not, leave nothing."""

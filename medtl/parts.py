@@ -38,7 +38,7 @@ class Parts:
   class_weights: tuple[float, ...] | None
   run: Path | None = None           # the run folder that the weights came from, where they did
   programs: dict[tuple, Any] = field(default_factory=dict)      # what has been compiled: shared with parts that are alike
-  origins: list[Path] = field(default_factory=list)             # checkpoints of runs that began with these parameters, shared likewise
+  origins: list[Path] = field(default_factory=list)             # checkpoints that hold what such runs began with, shared likewise
   choices: dict[int, Any] = field(default_factory=dict)         # where each phase starts, see prefix.choose
 
   @property
@@ -100,7 +100,7 @@ class Parts:
       key = jax.random.fold_in(jax.random.key(self.config.seed), view)
       return jax.vmap(one)(jax.vmap(lambda row: jax.random.fold_in(key, row))(batch.row), batch)
 
-    return self._once(('view',), lambda: jax.jit(show))
+    return self._once(('view', self.config.seed), lambda: jax.jit(show))
 
   def cost(self, depth: int) -> tuple[float, int]:
     """Return (FLOPs, bytes of what they make) of an example's pass through the children below `depth`."""

@@ -56,7 +56,7 @@ def probed(config: ConfigDict, workdir: Path, command: str = '', *, every_fold: 
   best = comparison.extreme(rows, rows[0]['headline'][0])['name']
   for row in rows:
     row['differences'] = {what: None if row['name'] == other else numbers.compare(
-      found[row['name']], found[other], table, config.task.kind, resamples=config.resamples)
+      [(found[row['name']], None)], [(found[other], None)], table, config.task.kind, resamples=config.resamples)
       for what, other in ((PLAIN, PLAIN), (comparison.BEST, best))}
   comparison.correct(rows)
   _write(rows, parts, workdir, command, time.time() - begin)
@@ -112,7 +112,7 @@ def _exact(x: dict[str, np.ndarray], y: dict[str, np.ndarray]) -> Iterator[Answe
 def _row(several: Sequence[Answer], found: Predictions, table: dict[str, np.ndarray], config: ConfigDict, parts: Parts) -> dict[str, Any]:
   told = numbers.summarise({'test': found}, {'test': table}, parts.classes, config.task.kind, resamples=config.resamples)
   seconds = sum(answer.seconds for answer in several)
-  return {'name': several[0].name, 'folds': len(several), 'seconds': seconds, 'spans': {'fit': seconds}, 'freeze': 'depth(1.0)',
+  return {'name': several[0].name, 'seeds': 1, 'folds': len(several), 'seconds': seconds, 'spans': {'fit': seconds}, 'freeze': 'depth(1.0)',
           'chosen': [answer.chosen for answer in several], 'live': several[0].size, 'flops': 0.0,
           **{key: told[key] for key in ('headline', 'images', 'patients', 'metrics', 'warnings')}}
 

@@ -45,8 +45,8 @@ def train(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
       describe.tell(parts, write, checkpoints.progress('latest').phase if checkpoints.step('latest') is not None else 0)
   try:
     with watch('save'):
-      checkpoints.begin(parts.params, parts.extra, parts.origins)
-      parts.origins.append(checkpoints.folder)
+      if checkpoints.begin(parts.params, parts.extra, parts.origins):
+        parts.origins.append(checkpoints.folder)
     fit(parts, workdir, checkpoints, watch)
     params, extra = checkpoints.params('best')
     progress = checkpoints.progress('latest')

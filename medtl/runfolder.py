@@ -1,5 +1,6 @@
 """The run folder: the only interface between a run and the programs that come after it."""
 
+import collections
 import hashlib
 import importlib.metadata
 import inspect
@@ -8,7 +9,7 @@ import os
 import platform
 import runpy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from ml_collections import ConfigDict
 from medtl import disk, evaluate, log, tree
 from medtl.report import console, numbers, page
 from medtl.spec import nearest
-from medtl.types import MedtlError
+from medtl.types import MedtlError, Table
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-learn', 'grain')
 
 # keys that came later, with the value that does what runs without them did
-ADDED = {'transfer': 'weights', 'truncate': 0, 'norms': (), 'l2_sp': 0.0, 'views': 0, 'norm_batches': 0}
+ADDED = {'transfer': 'weights', 'truncate': 0, 'norms': (), 'l2_sp': 0.0, 'views': 0, 'norm_batches': 0, 'seeds': 1}
 
 
 def name(config_name: str, config: ConfigDict) -> str:
@@ -142,7 +143,7 @@ def report(workdir: Path, name: str = 'test', data: dict[str, Any] | None = None
   predictions, tables = {'test': test.predictions, 'val': val.predictions}, {'test': test.table, 'val': val.table}
   found = numbers.summarise(predictions, tables, test.classes, plan['kind'], threshold=made.threshold, resamples=made.resamples)
   others = [(other, companion(workdir, other)) for other, _ in made.compare] if name == 'test' else []
-  found['comparison'] = [{'name': other, 'metrics': read(folder, 'numbers.json')['metrics'], 'difference': difference(workdir, folder)}
+  found['comparison'] = [{'name': other, 'metrics': read(folder, 'numbers.json')['metrics'], 'difference': difference([workdir], [folder])}
                          for other, folder in others]
   facts: Any = {**_facts(workdir, made, plan, origin), 'data': data or plan['data'], 'comparison': found['comparison']}
   if name != 'test':
@@ -159,20 +160,33 @@ def companion(workdir: Path, name: str) -> Path:
   return workdir / 'compare' / name.replace(' ', '_')
 
 
-def difference(workdir: Path, other: Path) -> dict[str, Any]:
-  """Return {metric: interval} of this run − another on the same test rows, paired."""
-  made, kind = config(workdir), read(workdir, 'plan.json')['kind']
-  (val, test), (other_val, other_test) = ([evaluate.load(folder / 'predictions' / f'{side}.npz') for side in ('val', 'test')]
-                                          for folder in (workdir, other))
-  return numbers.compare(test.predictions, other_test.predictions, test.table, kind, val=(val.predictions, other_val.predictions),
-                         threshold=made.threshold, resamples=made.resamples)
+def difference(runs: Sequence[Path], others: Sequence[Path]) -> dict[str, Any]:
+  """Return {metric: interval} of a run − another on the same test rows, paired; of each there may be several, from several seeds."""
+  made, kind, (table, first), (_, second) = config(runs[0]), read(runs[0], 'plan.json')['kind'], _predicted(runs), _predicted(others)
+  return numbers.compare(first, second, table, kind, threshold=made.threshold, resamples=made.resamples)
 
 
-def row(workdir: Path) -> dict[str, Any]:
-  """Return one row of a study: name, metrics, what was live in the last phase, FLOPs, seconds and what they were spent on."""
-  found, phase, spent = read(workdir, 'numbers.json'), read(workdir, 'plan.json')['phases'][-1], read(workdir, 'provenance.json')
-  return {'name': workdir.name, 'folds': spent.get('folds', 0), 'seconds': spent['seconds'], 'spans': spent.get('spans', {}),
-          **{name: found[name] for name in ('headline', 'images', 'patients', 'metrics', 'warnings')},
+def _predicted(runs: Sequence[Path]) -> tuple[Table, list[numbers.Pair]]:
+  """Return the table of the test side, and each run's predictions of test and validation."""
+  found = [[evaluate.load(folder / 'predictions' / f'{side}.npz') for side in ('test', 'val')] for folder in runs]
+  return found[0][0].table, [(test.predictions, val.predictions) for test, val in found]
+
+
+def row(runs: Sequence[Path]) -> dict[str, Any]:
+  """Return one row of a study: name, metrics, what was live in the last phase, FLOPs, seconds and what they were spent on.
+
+  Of several runs, from several seeds, metrics are means, and seconds sums.
+  """
+  found, phase, made = read(runs[0], 'numbers.json'), read(runs[0], 'plan.json')['phases'][-1], config(runs[0])
+  spent = [read(folder, 'provenance.json') for folder in runs]
+  spans = collections.Counter[str]()
+  for one in spent:
+    spans.update(one.get('spans', {}))
+  if len(runs) > 1:
+    table, pairs = _predicted(runs)
+    found['metrics'] = numbers.several(pairs, table, found['kind'], threshold=made.threshold, resamples=made.resamples)
+  return {'name': runs[0].name, 'seeds': len(runs), 'folds': spent[0].get('folds', 0), 'seconds': sum(one['seconds'] for one in spent),
+          'spans': dict(spans), **{name: found[name] for name in ('headline', 'images', 'patients', 'metrics', 'warnings')},
           **{name: phase[name] for name in ('freeze', 'depth', 'live', 'flops')}}
 
 

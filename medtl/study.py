@@ -64,26 +64,38 @@ def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *,
   Each variant is a run folder `<workdir>/<name>`; those that are finished are only read, so that a study that was stopped goes on. With
   `only` these are trained now, and reported with those that are finished. Writes study.json, study.csv and study.html.
   """
-  made = _experiment(sweep)
+  made, seeds = _experiment(sweep), check.seeds(config)
+  config = build.changed(config, (('seeds', 1),))
   variants = [(name, build.changed(config, changes)) for name, changes in made['sweep'](config)]     # all are checked before one is trained
   for name in only:
     if name not in dict(variants):
       raise MedtlError(f'--only={name}: {sweep} has no such variant; {nearest(name, dict(variants))}')
-  variants = [(name, variant) for name, variant in variants if not only or name in only or runfolder.finished(workdir / name)]
+  runs = {name: [workdir / name, *(workdir / f'{name}-seed{number}' for number in range(1, seeds))] for name, _ in variants}
+  variants = [(name, variant) for name, variant in variants if not only or name in only or all(map(runfolder.finished, runs[name]))]
   references = [name for name, _ in variants if name in made['AGAINST']]
-  prepared = forecast({name: variant for name, variant in variants if not runfolder.finished(workdir / name)},
-                      check.folds(config) if every_fold else 1, workdir, command)
+  prepared = forecast({name: variant for name, variant in variants if not all(map(runfolder.finished, runs[name]))},
+                      seeds * (check.folds(config) if every_fold else 1), workdir, command)
   for number, (name, variant) in enumerate(variants, 1):
-    log.console.print(f'[bold]{name}[/bold], {number} of {len(variants)}')
-    (folds if every_fold else run.train)(variant, workdir / name, command, prepared.pop(name, None))
-  rows = [runfolder.row(workdir / name) for name, _ in variants]
+    like = prepared.pop(name, None)
+    for index, folder in enumerate(runs[name]):
+      log.console.print(f'[bold]{name}[/bold], {number} of {len(variants)}' + f', seed {index + 1} of {seeds}' * (seeds > 1))
+      (folds if every_fold else run.train)(build.changed(variant, (('seed', variant.seed + index),)), folder, command, like)
+  rows = [runfolder.row(runs[name]) for name, _ in variants]
   best = comparison.extreme(rows, rows[0]['headline'][0])['name']
   for row in rows:
     against = {**{name: name for name in references}, comparison.BEST: best}
-    row['differences'] = {what: runfolder.difference(workdir / row['name'], workdir / name) if name != row['name'] else None
+    row['differences'] = {what: runfolder.difference(runs[row['name']], runs[name]) if name != row['name'] else None
                           for what, name in against.items()}
   comparison.correct(rows)
-  _write(rows, _screened(config, rows, workdir, command), made, _curves(rows, made, workdir), workdir, command)
+  curves = _curves(rows, made, runs)
+  _write(rows, {}, made, curves, workdir, command)           # what was measured is safe before more is computed
+  for line in (comparison.table(rows), comparison.verdict(rows, rows[0]['headline'][0]), *curves.lines):
+    log.console.print(line)
+  if screened := _screened(config, rows, workdir, command):
+    _write(rows, screened, made, curves, workdir, command)
+    for line in comparison.screened(screened):
+      log.console.print(line)
+  log.console.print(f'{sum(row["seconds"] for row in rows):.0f} s in all ({comparison.spent(rows)}); the page: {workdir / "study.html"}')
   return rows
 
 
@@ -115,14 +127,15 @@ class Curves(NamedTuple):
   lines: list[str]
 
 
-def _curves(rows: list[dict[str, Any]], made: dict[str, Any], workdir: Path) -> Curves:
+def _curves(rows: list[dict[str, Any]], made: dict[str, Any], runs: Mapping[str, Sequence[Path]]) -> Curves:
   """Return the curves of an experiment that defines place(name) → (family, amount) and UNIT; else empty."""
   if 'place' not in made or len(families := efficiency.grouped([row['name'] for row in rows], made['place'])) < 2:
     return Curves({}, [], [])
-  saved = {row['name']: evaluate.load(workdir / row['name'] / 'predictions' / 'test.npz') for row in rows}
-  one, own = saved[rows[0]['name']], runfolder.config(workdir / rows[0]['name'])
-  found = efficiency.equivalents(families, {name: other.predictions.score for name, other in saved.items()}, one.predictions.y,
-                                 metrics.of(own.task.kind)[rows[0]['headline'][0]], numbers.patients(one.table)[0], own.resamples)
+  saved = {row['name']: [evaluate.load(folder / 'predictions' / 'test.npz') for folder in runs[row['name']]] for row in rows}
+  one, own = saved[rows[0]['name']][0], runfolder.config(runs[rows[0]['name']][0])
+  score = {name: np.stack([other.predictions.score for other in others]) for name, others in saved.items()}
+  found = efficiency.equivalents(families, score, one.predictions.y, metrics.of(own.task.kind)[rows[0]['headline'][0]],
+                                 numbers.patients(one.table)[0], own.resamples)
   return Curves(families, found, [efficiency.words(row, made['UNIT']) for row in found])
 
 
@@ -170,16 +183,11 @@ def _write(rows: list[dict[str, Any]], screened: dict[str, Any], made: dict[str,
   facts = {'title': made['__doc__'].split(':')[0].strip(), 'axis': made['AXIS'], 'command': command, 'hardware': runfolder.hardware(),
            'versions': runfolder.versions(), 'seconds': seconds,
            'warnings': list(dict.fromkeys(warning for row in rows for warning in row['warnings'])),
-           'sentence': f'{len(rows)} variants on {plan["data"]["name"]}, weights {plan["weights"]["name"] or "random"}, seed '
-                       f'{runfolder.config(workdir / rows[0]["name"]).seed}.'}
+           'sentence': f'{len(rows)} variants on {plan["data"]["name"]}, weights {plan["weights"]["name"] or "random"}, '
+                       f'{comparison.chance(rows[0]["seeds"], runfolder.config(workdir / rows[0]["name"]).seed)}.'}
   runfolder.write_json(workdir / 'study.json', {'rows': rows, 'screen': screened, 'equivalents': curves.rows})
   disk.write(workdir / 'study.csv', comparison.csv(rows))
   comparison.write(workdir / 'study.html', rows, facts, screened, curves.families, curves.lines)
-  log.console.print(comparison.table(rows))
-  log.console.print(comparison.verdict(rows, rows[0]['headline'][0]))
-  for line in (*curves.lines, *comparison.screened(screened)):
-    log.console.print(line)
-  log.console.print(f'{seconds:.0f} s in all ({comparison.spent(rows)}); the page: {workdir / "study.html"}')
 
 
 def _experiment(path: Path) -> dict[str, Any]:

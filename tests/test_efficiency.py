@@ -27,7 +27,10 @@ def test_a_start_equals_itself_and_a_worse_one_needs_more():
   y = np.arange(120) % 2
   curves = {'good': {10: 'good10', 40: 'good40'}, 'same': {10: 'good10', 40: 'good40'}, 'bad': {10: 'bad10', 40: 'bad40'}}
   score = {'good10': scores(1.5, y, 0), 'good40': scores(4.0, y, 1), 'bad10': scores(0.0, y, 2), 'bad40': scores(3.0, y, 3)}
-  found = {(row['other'], row['amount']): row for row in efficiency.equivalents(curves, score, y, metrics.auroc, None, 200)}
+  one = {name: value[None] for name, value in score.items()}
+  found = {(row['other'], row['amount']): row for row in efficiency.equivalents(curves, one, y, metrics.auroc, None, 200)}
+  twice = efficiency.equivalents(curves, {name: np.stack([value] * 2) for name, value in score.items()}, y, metrics.auroc, None, 200)
+  assert twice == list(found.values()), 'the same run twice says nothing new'
   for amount in (10, 40):
     assert (found['same', amount]['value'], found['same', amount]['low'], found['same', amount]['high']) == (amount,) * 3
   level, low, high = (metrics.auroc(score[name], y) for name in ('good10', 'bad10', 'bad40'))

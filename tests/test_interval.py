@@ -164,3 +164,21 @@ def test_no_threshold_without_both_sides():
   score, y = case(n=30, k=3)
   cut = operating.thresholds(Predictions(np.arange(30), np.where(y == 2, 0, y), score), 'youden', 'multiclass')
   assert np.isnan(cut).tolist() == [False, False, True]
+
+
+def test_the_mean_of_runs_from_several_seeds_has_their_chance_in_its_interval():
+  y = np.arange(200) % 2
+  random = np.random.RandomState(0)
+  value = lambda score, y: score[:, 0].mean()   # noqa: E731
+  def width(offsets):
+    runs = np.stack([np.tile(random.randn(200, 1) * 0.01 + offset, 2) for offset in offsets])
+    found = intervals(runs, y, dict(value=value), resamples=2000)['value']
+    return found.high - found.low
+  offsets = np.array([-1.0, 0.0, 1.0, 2.0])
+  expected = 2 * 1.96 * offsets.std() / 2                # the spread of a mean of four, drawn from these four
+  assert width(offsets) == pytest.approx(expected, rel=0.1) and width(offsets * 0) < 0.01
+  same = np.stack([y * 0.5 + random.rand(200)] * 2, 1)
+  assert intervals(np.stack([same] * 3), y, dict(value=value)) == intervals(same, y, dict(value=value))
+  shifted = difference(np.stack([same + 1 + offset for offset in offsets]), np.stack([same + offset for offset in offsets]), y,
+                       dict(value=value), resamples=200)['value']
+  assert shifted.low == pytest.approx(1) and shifted.high == pytest.approx(1), 'paired by seed'

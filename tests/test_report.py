@@ -137,11 +137,31 @@ def test_two_runs_are_compared_in_pairs(kind):
   predictions, tables = both(kind)
   first, val = predictions['test'], predictions['val']
   worse = Predictions(first.row, first.y, np.roll(first.score, 1, 1))
-  found = numbers.compare(first, worse, tables['test'], kind, val=(val, val), **QUICK)
+  found = numbers.compare([(first, val)], [(worse, val)], tables['test'], kind, **QUICK)
   assert set(found) == set(summary(kind)['metrics']) and found['auroc']['low'] > 0
-  assert numbers.compare(first, worse, tables['test'], kind, **QUICK)['sensitivity']['value'] is None
+  assert numbers.compare([(first, None)], [(worse, None)], tables['test'], kind, **QUICK)['sensitivity']['value'] is None
   with pytest.raises(MedtlError, match='different rows'):
-    numbers.compare(first, Predictions(first.row + 1, first.y, first.score), tables['test'], kind)
+    numbers.compare([(first, None)], [(Predictions(first.row + 1, first.y, first.score), None)], tables['test'], kind)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_one_seed_is_the_run_itself_and_several_are_their_mean_with_chance_in_the_interval(kind):
+  predictions, tables = both(kind)
+  test, val = predictions['test'], predictions['val']
+  noise = [Predictions(test.row, test.y, probabilities(kind, test.score, seed)) for seed in range(4)]
+  assert numbers.several([(test, val)], tables['test'], kind, **QUICK) == summary(kind)['metrics']
+  found = numbers.several([(run, val) for run in noise], tables['test'], kind, **QUICK)
+  for name, metric in metrics.of(kind).items():
+    assert found[name]['value'] == pytest.approx(np.mean([metric(run.score, run.y) for run in noise]))
+  gap = numbers.compare([(run, val) for run in noise], [(test, val)] * 4, tables['test'], kind, **QUICK)
+  for name in metrics.of(kind):
+    assert gap[name]['value'] == pytest.approx(found[name]['value'] - summary(kind)['metrics'][name]['value'])
+
+
+def probabilities(kind, score, seed):
+  """Return other probabilities of the same kind."""
+  moved = score * np.random.RandomState(seed).uniform(0.2, 1, score.shape)
+  return moved if kind == 'multilabel' else moved / moved.sum(1, keepdims=True)
 
 
 HOSTILE = '<script>alert("x")</script>&$a_$'

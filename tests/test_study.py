@@ -43,8 +43,8 @@ def rows(worse=0.001):
   made = []
   for name, value, p in (('full', 0.80, 0.4), ('middle', 0.82, None), ('probe', 0.60, worse)):
     best = None if name == 'middle' else {'auroc': interval(value - 0.82, value - 0.9, value - 0.75, p)}
-    made.append(dict(name=name, headline=['auroc', 'accuracy'], images=8, patients=4, freeze='none', live=1000, flops=1e9, seconds=2.0,
-                     spans={'train': 1.5, 'save': 0.5},
+    made.append(dict(name=name, headline=['auroc', 'accuracy'], seeds=1, images=8, patients=4, freeze='none', live=1000, flops=1e9,
+                     seconds=2.0, spans={'train': 1.5, 'save': 0.5},
                      metrics=dict(auroc=interval(value, 0.5, 0.9), accuracy=interval(0.5, 0.4, 0.6), ece=interval(0.1, 0.0, 0.2)),
                      differences={'best observed': best}))
   comparison.correct(made)
@@ -162,6 +162,14 @@ def test_an_ablation_over_folds_ends_in_one_table_and_repeats_nothing(tmp_path, 
   capsys.readouterr()
   assert main.main(words) == 0
   assert capsys.readouterr().out.count('is finished already; nothing was trained') == 2
+  assert main.main([*words, '--config.seeds=2']) == 0                    # the first seed's runs are there already
+  said = capsys.readouterr().out
+  assert said.count('is finished already; nothing was trained') == 2 and 'means over 2 seeds' in said
+  both = json.loads((tmp_path / 'study' / 'study.json').read_text())['rows']
+  one, other = (evaluate.load(tmp_path / 'study' / name / 'predictions' / 'test.npz').predictions for name in ('slow', 'slow-seed1'))
+  assert not np.array_equal(one.score, other.score) and np.array_equal(one.y, other.y)
+  assert both[0]['metrics']['auroc']['value'] == pytest.approx((metrics.auroc(one.score, one.y) + metrics.auroc(other.score, other.y)) / 2)
+  assert both[0]['seconds'] > rows[0]['seconds'] and 'from seeds 0 to 1' in (tmp_path / 'study' / 'study.html').read_text()
 
 
 @pytest.mark.slow

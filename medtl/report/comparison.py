@@ -65,7 +65,8 @@ def table(rows: Sequence[Row]) -> str:
     cells.append([row['name'], *(console.words(row['metrics'][name]) for name in (first, *SHOWN)), *beside,
                   f'{row["live"]:,}', f'{row["flops"] / 1e9:.2f}', f'{row["seconds"]:.0f}'])
   wide = [max(len(line[i]) for line in cells) + 2 for i in range(len(cells[0]))]
-  return '\n'.join([f'{console.over(rows[0])}; in brackets 95% intervals, p corrected after Holm',
+  over = console.over(rows[0]) + (f', means over {rows[0]["seeds"]} seeds' if rows[0]['seeds'] > 1 else '')
+  return '\n'.join([f'{over}; in brackets 95% intervals, p corrected after Holm',
                     *(''.join(f'{cell:<{width}}' for cell, width in zip(line, wide, strict=True)).rstrip() for line in cells)])
 
 
@@ -88,6 +89,15 @@ def csv(rows: Sequence[Row]) -> str:
   word = lambda cell: f'"{cell}"' if isinstance(cell, str) else '' if cell is None else str(cell)       # noqa: E731
   lines = [','.join(map(word, cells.values())) for cells in flat]
   return '\n'.join([','.join(f'"{name}"' for name in flat[0]), *lines]) + '\n'
+
+
+def chance(seeds: int, first: int) -> str:
+  """Return which seeds a study's variants were run from.
+
+  >>> chance(1, 0), chance(3, 5)
+  ('seed 0', 'means over 3 runs of each, from seeds 5 to 7')
+  """
+  return f'seed {first}' if seeds == 1 else f'means over {seeds} runs of each, from seeds {first} to {first + seeds - 1}'
 
 
 def spent(rows: Sequence[Row]) -> str:

@@ -23,18 +23,19 @@ def equivalents(curves: Curves, score: Mapping[str, np.ndarray], y: np.ndarray, 
                 resamples: int = 1000) -> list[dict[str, Any]]:
   """Return for each amount of the first family what amount of each other family reaches its metric, with an interval by patient.
 
-  `score` [n, k] of each variant on the same rows. An amount is read off between those tried, on the running maximum of the other
-  family's curve; beyond its ends it is the end, and `least` or `most` says so of value, low and high.
+  `score` [s, n, k] of each variant's s runs on the same rows. An amount is read off between those tried, on the running maximum of the
+  other family's curve; beyond its ends it is the end, and `least` or `most` says so of value, low and high.
   """
   first, *others = curves
 
-  def statistic(rows: np.ndarray) -> dict[str, np.ndarray]:
-    value = {name: metric(score[name][rows], y[rows]) for family in curves.values() for name in family.values()}
+  def statistic(rows: np.ndarray, runs: np.ndarray) -> dict[str, np.ndarray]:
+    value = {name: np.mean([metric(score[name][run][rows], y[rows]) for run in runs])
+             for family in curves.values() for name in family.values()}
     return {f'{other} {amount:g}': np.asarray(reached(value[name], {x: value[there] for x, there in curves[other].items()}))
             for other in others for amount, name in curves[first].items()}
 
-  k = next(iter(score.values())).shape[1]
-  found = interval.of(statistic, interval.presence(y, k), patient, resamples)
+  count, _, k = next(iter(score.values())).shape
+  found = interval.of(statistic, interval.presence(y, k), patient, resamples, runs=count)
   rows = []
   for other in others:
     least, most = min(curves[other]), max(curves[other])

@@ -1,7 +1,9 @@
 """95 % intervals: a percentile bootstrap over patients, because pictures of one patient are not independent.
 
-Over images only where no patient is known; the interval says which. Resamples that lack a class are drawn again, and their
-share is reported. Where a class has fewer than two patients there is no interval, and the reason stands in its place.
+Over images only where no patient is known; the interval says which. Of several runs that differ in their seed the runs are drawn anew
+beside the patients: what chance in training does to the mean is in the interval (Bouthillier et al. 2021, arXiv 2103.03098). Resamples that
+lack a class are drawn again, and their share is reported. Where a class has fewer than two patients there is no interval, and the
+reason stands in its place.
 """
 
 import itertools
@@ -19,6 +21,9 @@ PATIENCE = 20        # resamples drawn for each one kept, before the bootstrap g
 UNDEFINED = 'not defined: a class has no example, here or where its threshold was to be chosen'
 
 
+Statistic = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]      # (rows, runs) of a resample -> {name: number, or one a class}
+
+
 class Interval(NamedTuple):
   """A number and how sure it is; low and high are nan where `reason` says why."""
   value: float
@@ -33,10 +38,15 @@ class Interval(NamedTuple):
 
 def intervals(score: np.ndarray, y: np.ndarray, metrics: Mapping[str, Metric], patient: np.ndarray | None = None,
               resamples: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
-  """Return {name: Interval}; a metric that gives one number for each class [k] becomes 'name/0' … 'name/k-1'."""
-  def statistic(rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: metric(score[rows], y[rows]) for name, metric in metrics.items()}
-  return _bootstrap(statistic, presence(y, score.shape[1]), patient, resamples, seed, level)
+  """Return {name: Interval}; a metric that gives one number for each class [k] becomes 'name/0' … 'name/k-1'.
+
+  `score` [n, k], or [s, n, k] of s runs of one model from several seeds: then the mean of their metrics, by patient and by run.
+  """
+  many = score.reshape(-1, *score.shape[-2:])
+
+  def statistic(rows: np.ndarray, runs: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: np.mean([metric(many[run][rows], y[rows]) for run in runs], 0) for name, metric in metrics.items()}
+  return _bootstrap(statistic, presence(y, score.shape[-1]), patient, resamples, seed, level, runs=len(many))
 
 
 def difference(first: np.ndarray, second: np.ndarray, y: np.ndarray, metrics: Mapping[str, Metric],
@@ -44,21 +54,25 @@ def difference(first: np.ndarray, second: np.ndarray, y: np.ndarray, metrics: Ma
                level: float = 0.95) -> dict[str, Interval]:
   """Return {name: Interval} of metric(first) − metric(second): two models' scores of the same rows, same resamples.
 
+  Scores [n, k], or [s, n, k] of s runs of each, paired by seed.
   `p` inverts the interval: twice the smaller share of resamples on either side of 0, each counted with one more (Davison and
   Hinkley 1997, equation 4.11), so that it is never 0.
   """
   if first.shape != second.shape:
     raise MedtlError(f'scores of shapes {first.shape} and {second.shape} are not of the same rows and classes; '
                      'compare two models on the same predictions')
-  def statistic(rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: metric(first[rows], y[rows]) - metric(second[rows], y[rows]) for name, metric in metrics.items()}
-  return _bootstrap(statistic, presence(y, first.shape[1]), patient, resamples, seed, level, tested=True)
+  one, other = (score.reshape(-1, *score.shape[-2:]) for score in (first, second))
+
+  def statistic(rows: np.ndarray, runs: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: np.mean([metric(one[run][rows], y[rows]) - metric(other[run][rows], y[rows]) for run in runs], 0)
+            for name, metric in metrics.items()}
+  return _bootstrap(statistic, presence(y, first.shape[-1]), patient, resamples, seed, level, tested=True, runs=len(one))
 
 
-def of(statistic: Callable[[np.ndarray], dict[str, np.ndarray]], has: np.ndarray, patient: np.ndarray | None = None,
-       resamples: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
-  """Return {name: Interval} of any statistic(rows) → {name: number}; `has` is `presence` of the labels that each resample must hold."""
-  return _bootstrap(statistic, has, patient, resamples, seed, level)
+def of(statistic: Statistic, has: np.ndarray, patient: np.ndarray | None = None, resamples: int = 1000, seed: int = 0,
+       level: float = 0.95, runs: int = 1) -> dict[str, Interval]:
+  """Return {name: Interval} of any statistic(rows, runs); `has` is `presence` of the labels that each resample must hold."""
+  return _bootstrap(statistic, has, patient, resamples, seed, level, runs=runs)
 
 
 def presence(y: np.ndarray, k: int) -> np.ndarray:
@@ -66,9 +80,9 @@ def presence(y: np.ndarray, k: int) -> np.ndarray:
   return np.concatenate([y > 0.5, y <= 0.5], 1) if y.ndim == 2 else y[:, None] == np.arange(k)
 
 
-def _bootstrap(statistic: Callable[[np.ndarray], dict[str, np.ndarray]], has: np.ndarray, patient: np.ndarray | None,
-               resamples: int, seed: int, level: float, tested: bool = False) -> dict[str, Interval]:
-  found = statistic(np.arange(len(has)))
+def _bootstrap(statistic: Statistic, has: np.ndarray, patient: np.ndarray | None, resamples: int, seed: int, level: float,
+               tested: bool = False, runs: int = 1) -> dict[str, Interval]:
+  found = statistic(np.arange(len(has)), np.arange(runs))
   names = [name if np.ndim(value) == 0 else f'{name}/{i}' for name, value in found.items() for i in range(np.size(value))]
   unit = 'image' if patient is None else 'patient'
   codes = np.arange(len(has)) if patient is None else np.unique(patient, return_inverse=True)[1]
@@ -77,8 +91,9 @@ def _bootstrap(statistic: Callable[[np.ndarray], dict[str, np.ndarray]], has: np
   reason, redrawn = _too_few(units, unit), 0.0
   draws: list[np.ndarray] = []
   if not reason:
+    which = np.random.default_rng([seed, runs])
     for tried, rows in itertools.islice(_resamples(codes, units, seed, resamples * PATIENCE), resamples):
-      draws.append(_row(statistic(rows)))
+      draws.append(_row(statistic(rows, which.integers(0, runs, runs))))
       redrawn = 1 - len(draws) / tried
     if len(draws) < resamples:
       redrawn = 1 - len(draws) / (resamples * PATIENCE)

@@ -49,21 +49,40 @@ def summarise(predictions: Mapping[str, Predictions], tables: Mapping[str, Table
           'warnings': warnings}
 
 
-def compare(first: Predictions, second: Predictions, table: Table, kind: str, *,
-            val: tuple[Predictions | None, Predictions | None] = (None, None), threshold: str = 'youden',
-            resamples: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, Any]:
+Pair = tuple[Predictions, Predictions | None]        # a run's test predictions, and those of validation that choose its thresholds
+
+
+def several(runs: Sequence[Pair], table: Table, kind: str, *, threshold: str = 'youden', resamples: int = 1000, seed: int = 0,
+            level: float = 0.95) -> dict[str, Any]:
+  """Return {name: interval} of the mean over runs of one model from several seeds, tested on the same rows."""
+  _same_rows([test for test, _ in runs])
+  draw: dict[str, Any] = dict(patient=patients(table)[0], resamples=resamples, seed=seed, level=level)
+  score, margin, y, columns = _stacked(runs, threshold, kind)
+  return plain(intervals(score, y, metrics.of(kind), **draw) | intervals(margin, columns, AT_THRESHOLD, **draw))
+
+
+def compare(first: Sequence[Pair], second: Sequence[Pair], table: Table, kind: str, *, threshold: str = 'youden', resamples: int = 1000,
+            seed: int = 0, level: float = 0.95) -> dict[str, Any]:
   """Return {name: interval} of first − second on the same test rows, paired; an interval without 0 tells the two apart.
 
-  `val` are the two runs' validation predictions, on which each chooses its own thresholds; without, no sensitivity and
-  specificity.
+  Each is one run, or as many of one model from several seeds. Without validation predictions there is no sensitivity and specificity.
   """
-  if not np.array_equal(first.row, second.row):
-    raise MedtlError('the two runs predicted different rows; a paired comparison needs the same test data and split')
+  _same_rows([test for test, _ in (*first, *second)])
   draw: dict[str, Any] = dict(patient=patients(table)[0], resamples=resamples, seed=seed, level=level)
-  one, other = (operating.columns(test, kind)[0] - cuts(test, chosen, threshold, kind)
-                for test, chosen in zip((first, second), val, strict=True))
-  return plain(difference(first.score, second.score, first.y, metrics.of(kind), **draw)
-               | difference(one, other, operating.columns(first, kind)[1], AT_THRESHOLD, **draw))
+  (one, above, y, columns), (other, below, _, _) = (_stacked(runs, threshold, kind) for runs in (first, second))
+  return plain(difference(one, other, y, metrics.of(kind), **draw) | difference(above, below, columns, AT_THRESHOLD, **draw))
+
+
+def _same_rows(tests: Sequence[Predictions]) -> None:
+  if not all(np.array_equal(test.row, tests[0].row) for test in tests):
+    raise MedtlError('the two runs predicted different rows; a paired comparison needs the same test data and split')
+
+
+def _stacked(runs: Sequence[Pair], threshold: str, kind: str) -> tuple[np.ndarray, ...]:
+  """Return (scores [s, n, k], what they are above their thresholds [s, n, c], labels for each of the two)."""
+  margin = np.stack([operating.columns(test, kind)[0] - cuts(test, val, threshold, kind) for test, val in runs])
+  test = runs[0][0]
+  return np.stack([one.score for one, _ in runs]), margin, test.y, operating.columns(test, kind)[1]
 
 
 def patients(table: Table) -> tuple[np.ndarray | None, list[str]]:
