@@ -16,7 +16,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from medtl import spec, tree
 from medtl.types import MedtlError, Tree
@@ -79,44 +79,46 @@ def training(variables: Tree, live: Tree, rules: Rules) -> set[str]:
           if _moves(path, not any(leaf.startswith(f'{path}/') for leaf in leaves), alive, rules) is not False}
 
 
-Estimator = Callable[[float, Tree, Any], Tree]
+Estimator = Callable[[Tree, Any], dict[str, Any]]
 
 
 def estimator(net: nn.Module, wanted: Collection[str], first: int = 0) -> Estimator:
-  """Return the jitted (old, variables, x) → batch_stats after x has been seen, by the norms on the paths `wanted`, which held `old`.
+  """Return the jitted (variables, x) → {path: mean or variance} of what the norms on the paths `wanted` see of x.
 
   They normalise x by itself, the others by what they hold. With first > 0, x is what the children below `first` make of pictures.
   """
   rules = [*((re.escape(path), 'train') for path in sorted(wanted)), ('.*', 'source')]
 
   @jax.jit
-  def moved(old: float, variables: Tree, x: Any) -> Tree:
-    filled = {**variables, 'batch_stats': jax.tree_util.tree_map_with_path(
-      lambda keys, leaf: jnp.full_like(leaf, old) if tree.path_of(keys[:-1]) in wanted else leaf, variables['batch_stats'])}
-    with apply(jax.tree.map(lambda _: False, variables['params']), rules):
-      return net.apply(filled, x, train=False, first=first, mutable=['batch_stats'])[1]['batch_stats']
+  def seen(variables: Tree, x: Any) -> dict[str, Any]:
+    momentum: dict[str, float] = {}
 
-  return moved
+    def note(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+      if isinstance(context.module, nn.BatchNorm):
+        momentum['/'.join(context.module.path)] = context.module.momentum
+      return call(*args, **kwargs)
+
+    empty = {**variables, 'batch_stats': jax.tree_util.tree_map_with_path(
+      lambda keys, leaf: leaf * (tree.path_of(keys[:-1]) not in wanted), variables['batch_stats'])}
+    with nn.intercept_methods(note), apply(jax.tree.map(lambda _: False, variables['params']), rules):
+      moved = tree.flatten(net.apply(empty, x, train=False, first=first, mutable=['batch_stats'])[1]['batch_stats'])
+    where = {path: path.rpartition('/')[0] for path in moved}
+    return {path: leaf / (1 - momentum[where[path]]) for path, leaf in moved.items() if where[path] in wanted}     # m · 0 + (1 − m) · x
+
+  return seen
 
 
-def estimated(moved: Estimator, wanted: Collection[str], variables: Tree, inputs: Iterable[Any]) -> Tree:
-  """Return the collection batch_stats with the norms on the paths `wanted` at the mean and variance of what they see.
+def estimated(seen: Estimator, wanted: Collection[str], variables: Tree, inputs: Iterable[Any]) -> Tree:
+  """Return the collection batch_stats with the norms on the paths `wanted` at the mean and variance of all that they see.
 
-  `inputs` are arrays [b, *s, c] of one shape, each whole. Flax keeps m · old + (1 − m) · batch, with an m that each norm knows for
-  itself: from old = 0 and old = 1 follow m and the batch's own values. The variance is that within batches plus that of their means.
+  `inputs` are arrays [b, *s, c] of one shape, each whole. The variance is that within batches plus that of their means.
   """
-  seen, momentum = [], None
-  for x in inputs:
-    zero = moved(0.0, variables, x)
-    momentum = jax.tree.map(jnp.subtract, moved(1.0, variables, x), zero) if momentum is None else momentum
-    seen.append(jax.device_get(jax.tree.map(lambda leaf, m: leaf / jnp.maximum(1 - m, 1e-6), zero, momentum)))
-  flat, found = [tree.flatten(one) for one in seen], {}
+  each, found = [jax.device_get(seen(variables, x)) for x in inputs], {}
   for path, leaf in tree.flatten(variables['batch_stats']).items():
     where, _, name = path.rpartition('/')
     if where not in wanted:
       found[path] = leaf
       continue
-    mean = sum(one[f'{where}/mean'] for one in flat) / len(flat)
-    spread = sum((one[f'{where}/mean'] - mean) ** 2 for one in flat) / len(flat)
-    found[path] = mean if name == 'mean' else sum(one[path] for one in flat) / len(flat) + spread
+    means = np.stack([one[f'{where}/mean'] for one in each])
+    found[path] = means.mean(0) if name == 'mean' else np.mean([one[path] for one in each], 0) + means.var(0)
   return tree.unflatten(found)

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import scipy
 
+from medtl import metrics
 from medtl.types import MedtlError
 
 
@@ -122,10 +124,21 @@ def svm(x: np.ndarray, y: np.ndarray, c: float = 1.0, balanced: bool = False) ->
   return LinearSVC(C=c, max_iter=20000, class_weight='balanced' if balanced else None).fit(x, y)
 
 
-def score(model: Any, x: np.ndarray) -> np.ndarray:
-  """Return [n, k] of one of these models: probabilities where it has them, else a softmax of its decision function."""
+def score(model: Any, x: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+  """Return [n, k] of one of these models: probabilities where it has them, else a softmax of its decision function / temperature."""
   if hasattr(model, 'predict_proba'):
     return model.predict_proba(x)
   found = model.decision_function(x)
   found = np.stack([-found, found], 1) if found.ndim == 1 else found
-  return np.asarray(jax.nn.softmax(found))
+  return scipy.special.softmax(found / temperature, 1)
+
+
+def temperature(model: Any, x: np.ndarray, y: np.ndarray) -> float:
+  """Return what a model's decision function is divided by to have the least log-loss on (x, y) (Guo et al. 2017, section 4.2).
+
+  1 for one that has probabilities. A margin's own scale is that of its penalty, not of a chance: it would choose the penalty.
+  """
+  if hasattr(model, 'predict_proba'):
+    return 1.0
+  cost = lambda power: float(metrics.log_loss(score(model, x, 10.0 ** power), y))   # noqa: E731
+  return float(10.0 ** scipy.optimize.minimize_scalar(cost, bounds=(-4, 4), method='bounded').x)

@@ -104,8 +104,10 @@ def _exact(x: dict[str, np.ndarray], y: dict[str, np.ndarray]) -> Iterator[Answe
   for name, (fit, values) in EXACT.items():
     begin = time.time()
     models = [fit(x['train'], y['train'], value) for value in values]
-    best = int(np.argmin([metrics.log_loss(probe.score(model, x['val']), y['val']) for model in models]))
-    yield Answer(name, probe.score(models[best], x['test']), f'{values[best]:.3g}', time.time() - begin,
+    heat = [probe.temperature(model, x['val'], y['val']) for model in models]
+    losses = [metrics.log_loss(probe.score(model, x['val'], t), y['val']) for model, t in zip(models, heat, strict=True)]
+    best = int(np.argmin(losses))
+    yield Answer(name, probe.score(models[best], x['test'], heat[best]), f'{values[best]:.3g}', time.time() - begin,
                  (x['train'].shape[1] + 1) * len(np.unique(y['train'])))
 
 

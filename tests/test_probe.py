@@ -6,7 +6,7 @@ import pytest
 from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
 
-from medtl import probe
+from medtl import metrics, probe
 from medtl.types import MedtlError
 
 
@@ -64,6 +64,20 @@ def test_exact_models_score_every_class(wine, model):
   assert found.shape == (89, 3) and np.allclose(found.sum(1), 1) and (found.argmax(1) == y[1::2]).mean() > 0.9
   two = probe.score(model(x[::2], (y[::2] > 0).astype(int)), x[1::2])
   assert two.shape == (89, 2) and ((two[:, 1] > 0.5) == (y[1::2] > 0)).mean() > 0.9
+
+
+@pytest.mark.parametrize('classes', [2, 4])
+def test_a_temperature_takes_back_the_scale_of_a_decision_function(classes):
+  random = np.random.RandomState(0)
+  logits = random.randn(20000, classes) * 2
+  y = (logits + random.gumbel(size=logits.shape)).argmax(1)                # drawn from softmax(logits)
+
+  class Margins:
+    def decision_function(self, x):
+      return 5 * x if classes > 2 else 5 * (x[:, 1] - x[:, 0]) / 2
+  found = probe.temperature(Margins(), logits, y)
+  assert found == pytest.approx(5, rel=0.05)
+  assert metrics.ece(probe.score(Margins(), logits, found), y) < 0.02 < metrics.ece(probe.score(Margins(), logits), y)
 
 
 def test_shapes_that_do_not_fit_are_named(wine):
