@@ -216,4 +216,4 @@ def once(dataset: Dataset, config: ConfigDict) -> Iterator[Batch]:
 
 def on_device(batch: Batch) -> Batch:
   """Return the batch as arrays of the device."""
-  return jax.tree.map(jnp.asarray, batch)
+  return jax.device_put(batch)
