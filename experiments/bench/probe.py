@@ -1,32 +1,24 @@
-"""How fast, in one run on one machine; tables in markdown. Absolute times say something about this machine alone, ratios a little more.
+"""A linear probe of many epochs from features computed once, against the usual loop.
 
-python -m experiments.bench probe --config=configs/oct_vit.py:kermany --config.data.root=FOLDER --config.model.weights=FILE
-    A linear probe of 100 epochs from features computed once, against the usual loop (PyTorch and transformers, the same checkpoint, a
-    forward pass of every picture in every epoch, extrapolated from timed epochs). Needs requirements/bench.txt and a CLIP ViT-B/16.
-python -m experiments.bench ablation --workdir=STUDY
-    What a finished study spent on training against its steps times the median step, timed alone on what each variant trains on.
+That is PyTorch and transformers, the same checkpoint, a forward pass of every picture in every epoch, extrapolated from timed epochs.
 """
 
-import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from medtl import build, commandline, evaluate, metrics, prefix, run, runfolder
+from medtl import build, commandline, evaluate, metrics, run, runfolder
 from medtl.data import stream
-from medtl.main import quiet_cpu
 from medtl.types import MedtlError
 
 EPOCHS, TIMED, BATCH = 100, 2, 32
 
 
-def probe(argv):
+def main(argv):
   """Print the seconds and the AUROC of both ways of probing."""
   config = build.changed(commandline.parse('train', argv)[1], (
     ('phases', (('depth(1.0)', f'{EPOCHS} epochs'),)), ('batch', BATCH), ('lr', 1e-3), ('head_lr', 1.0)))
@@ -113,49 +105,3 @@ def usual_loop(parts):
   with torch.no_grad():
     test = torch.cat([torch.softmax(head(features(batch)), 1) for batch in stream.once(parts.data['test'], BATCH)]).numpy()
   return statistics.median(seconds), test
-
-
-def ablation(argv):
-  """Print for each variant of a study the seconds that training took and those that its steps need."""
-  workdir = Path(next(word.partition('=')[2] for word in argv if word.startswith('--workdir=')))
-  rows, like = json.loads((workdir / 'study.json').read_text())['rows'], None
-  print('| variant | steps | median step alone | steps × median | training | ratio | compiling, evaluating, saving, the rest |')
-  print('|' + '---|' * 7)
-  total = [0.0, 0.0]
-  for row in rows:
-    folder = workdir / row['name']
-    runs = sorted(folder.glob('fold*/')) or [folder]
-    steps = sum(phase['steps'] for one in runs for phase in runfolder.read(one, 'plan.json')['phases'])
-    like = parts = build.parts(runfolder.config(runs[0]), like=like)
-    median, spans = alone(parts), row['spans']
-    rest = sum(spans.values()) - spans['train']
-    print(f'| {row["name"]} | {steps} | {median * 1e3:.1f} ms | {steps * median:.1f} s | {spans["train"]:.1f} s | '
-          f'{spans["train"] / (steps * median):.2f} | {rest:.1f} s |')
-    total = [total[0] + steps * median, total[1] + spans['train']]
-  print(f'\ntraining {total[1]:.0f} s, steps × median {total[0]:.0f} s: ratio {total[1] / total[0]:.2f}; {runfolder.hardware()}')
-
-
-def alone(parts, repeats=9):
-  """Return the median seconds of a step of the last phase on batches of what it trains on."""
-  index = len(parts.phases) - 1
-  sides, first = prefix.boundary(parts, index, parts.params, parts.extra), prefix.first(parts, index)
-  batch = build.on_device(next(stream.batches(sides['train'], parts.config.batch, seed=0)))
-  program, state, seconds = parts.program(index, first), parts.start(index), []
-  for _ in range(repeats + 1):
-    begin = time.perf_counter()
-    state, _ = jax.block_until_ready(program(state, batch))
-    seconds.append(time.perf_counter() - begin)
-  return statistics.median(seconds[1:])
-
-
-def main(argv):
-  """Run one of the benchmarks."""
-  known = {'probe': probe, 'ablation': ablation}
-  if not argv or argv[0] not in known:
-    raise SystemExit(__doc__)
-  quiet_cpu()
-  known[argv[0]](argv[1:])
-
-
-if __name__ == '__main__':
-  main(sys.argv[1:])

@@ -1,0 +1,44 @@
+"""What a finished study spent on training against its steps times the median step, timed alone on what each variant trains on."""
+
+import json
+import statistics
+import time
+from pathlib import Path
+
+import jax
+
+from medtl import build, prefix, runfolder
+from medtl.data import stream
+
+
+def main(argv):
+  """Print for each variant of a study the seconds that training took and those that its steps need."""
+  workdir = Path(next(word.partition('=')[2] for word in argv if word.startswith('--workdir=')))
+  rows, like = json.loads((workdir / 'study.json').read_text())['rows'], None
+  print('| variant | steps | median step alone | steps × median | training | ratio | compiling, evaluating, saving, the rest |')
+  print('|' + '---|' * 7)
+  total = [0.0, 0.0]
+  for row in rows:
+    folder = workdir / row['name']
+    runs = sorted(folder.glob('fold*/')) or [folder]
+    steps = sum(phase['steps'] for one in runs for phase in runfolder.read(one, 'plan.json')['phases'])
+    like = parts = build.parts(runfolder.config(runs[0]), like=like)
+    median, spans = alone(parts), row['spans']
+    rest = sum(spans.values()) - spans['train']
+    print(f'| {row["name"]} | {steps} | {median * 1e3:.1f} ms | {steps * median:.1f} s | {spans["train"]:.1f} s | '
+          f'{spans["train"] / (steps * median):.2f} | {rest:.1f} s |')
+    total = [total[0] + steps * median, total[1] + spans['train']]
+  print(f'\ntraining {total[1]:.0f} s, steps × median {total[0]:.0f} s: ratio {total[1] / total[0]:.2f}; {runfolder.hardware()}')
+
+
+def alone(parts, repeats=9):
+  """Return the median seconds of a step of the last phase on batches of what it trains on."""
+  index = len(parts.phases) - 1
+  sides, first = prefix.boundary(parts, index, parts.params, parts.extra), prefix.first(parts, index)
+  batch = build.on_device(next(stream.batches(sides['train'], parts.config.batch, seed=0)))
+  program, state, seconds = parts.program(index, first), parts.start(index), []
+  for _ in range(repeats + 1):
+    begin = time.perf_counter()
+    state, _ = jax.block_until_ready(program(state, batch))
+    seconds.append(time.perf_counter() - begin)
+  return statistics.median(seconds[1:])

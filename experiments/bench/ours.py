@@ -1,0 +1,43 @@
+"""medtl's side: the very programs that a run uses."""
+
+import time
+
+import jax
+
+from configs import base
+from experiments.bench import cases
+from medtl import build, prefix
+from medtl.data import stream
+
+
+def prepare(case):
+  """Return (a function that does the work once and waits for it, facts) of a case."""
+  frozen, cached = cases.WORKS[case.work]
+  config = build.changed(base.get_config(), (
+    ('data', dict(name='folder.load', root=case.folder, channels=3, ops='', split=dict(by='image', folds=5, fold=0, seed=0))),
+    ('model', dict(name=cases.MODELS[case.model][0], weights='')), ('mean', (0.5,)), ('std', (0.5,)), ('batch', case.batch),
+    ('phases', ((f'depth({float(frozen)})' if frozen else 'none', '100 epochs'),)), ('dtype', case.dtype),
+    ('cache', 'auto' if cached else 'off')))
+  parts = build.parts(config)
+  first = prefix.first(parts, 0)
+  sides = prefix.boundary(parts, 0, parts.params, parts.extra)
+  batch = build.on_device(next(stream.batches(sides['train'], case.batch, seed=0)))
+  begin = time.perf_counter()
+  facts = {'frozen': parts.phases[0].depth, 'from': first, 'why': prefix.choose(parts, 0).why}
+  if case.work == 'forward':
+    params, extra = jax.tree.map(jax.numpy.asarray, (parts.params, parts.extra))
+    program = jax.jit(parts.task(0).measure).lower(params, extra, batch).compile()
+    work = lambda: jax.block_until_ready(program(params, extra, batch))   # noqa: E731
+  else:
+    program, state = parts.program(0, first), parts.start()
+
+    def work():
+      nonlocal state
+      state, _ = jax.block_until_ready(program(state, batch))
+  return work, {**facts, 'compile': time.perf_counter() - begin, 'device': jax.devices()[0].device_kind,
+                'version': f'jax {jax.__version__}'}
+
+
+def peak():
+  """Return the accelerator's peak memory in bytes, None on a CPU."""
+  return (jax.devices()[0].memory_stats() or {}).get('peak_bytes_in_use')

@@ -1,0 +1,32 @@
+"""One side of a comparison in a process of its own: `worker SIDE CASE FROZEN`; a line on standard input asks for one measurement."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from experiments.bench.cases import Case
+
+
+def main(side, case, frozen):
+  """Say when ready, then the seconds of the work at each line; last the peak memory."""
+  if side == 'ours':
+    from medtl.main import quiet_cpu
+    quiet_cpu()
+    from experiments.bench import ours as how
+    work, facts = how.prepare(case)
+  else:
+    from experiments.bench import theirs as how
+    work, facts = how.prepare(case, frozen)
+  work()
+  print(json.dumps(facts), flush=True)
+  for _ in sys.stdin:
+    begin = time.perf_counter()
+    work()
+    print(json.dumps(time.perf_counter() - begin), flush=True)
+  most = next(line.split()[1] for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM'))
+  print(json.dumps(how.peak() or 1024 * int(most)), flush=True)
+
+
+if __name__ == '__main__':
+  main(sys.argv[1], Case(*json.loads(sys.argv[2])), int(sys.argv[3]))
