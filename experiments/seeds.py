@@ -2,7 +2,9 @@
 
 python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER --sweep=experiments/seeds.py --folds
 
-Intervals over patients do not hold this chance: a difference between two variants that is no larger than that between two seeds is none.
+Here each seed is a variant of its own; `--config.seeds=5` makes five runs of every variant of another study instead, and puts their chance
+into its intervals. Intervals over patients alone do not hold it: a difference between two variants that is no larger than that between
+two seeds is none.
 """
 
 AXIS = 'seed'

@@ -30,8 +30,8 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
     sides = like.data
   else:
     sides = data.load(**config.data.to_dict())
+  check.training(config, sides)
   train = sides['train']
-  check.training(config, train)
   balance = class_weights(config, train)
   if like is not None and like.run == run and alike(like.config, config):
     same = dataclasses.replace(like, config=config, data=sides, phases=phases(config, like.params, train.size), class_weights=balance,
@@ -115,7 +115,7 @@ def phases(config: ConfigDict, params: Tree, examples: int) -> list[Phase]:
   """Return the phases with their partitions; optimizer groups that stay the same keep their name, and so their state."""
   steps = [spec.steps(duration, examples, config.batch) for _, duration in config.phases]
   total = sum(steps)
-  count = lambda duration: spec.steps(duration, examples, config.batch, total)   # noqa: E731
+  count = lambda duration: spec.steps(duration, examples, config.batch, total, least=0)   # noqa: E731
   factor = spec.one(config.schedule, schedule, given=('total', 'steps'))(total, count)
   factors = np.asarray(jax.vmap(factor)(jnp.arange(total)))
   direction = spec.one(config.optimizer, optimizer, given=('decay',))
@@ -161,7 +161,7 @@ def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDic
 
 # keys that change neither the net and its first weights nor a program but by its key: see Parts._kind
 FREE = ('phases', 'rules', 'lr', 'head_lr', 'lr_decay', 'decay', 'schedule', 'clip', 'ema', 'l2_sp', 'every', 'patience', 'class_weights',
-        'sampling', 'views', 'cache', 'monitor', 'resamples', 'threshold', 'workers', 'batch', 'hint', 'compare', 'norm_batches', 'seed')
+        'sampling', 'views', 'cache', 'monitor', 'resamples', 'threshold', 'workers', 'batch', 'hint', 'compare', 'norm_images', 'seed')
 
 
 def alike(first: ConfigDict, second: ConfigDict) -> bool:

@@ -1,6 +1,7 @@
 """What a config and its data must promise before anything is computed: a mistake found after an hour of training costs an hour."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ CACHES = ('auto', 'head', 'on', 'off')
 # (what a value must be, in words, and as a function)
 NUMBERS = {
   'batch': ('at least 1', lambda v: v >= 1), 'accumulate': ('at least 1', lambda v: v >= 1), 'resamples': ('at least 1', lambda v: v >= 1),
-  'views': ('0 or more', lambda v: v >= 0), 'norm_batches': ('0 (running averages) or more', lambda v: v >= 0),
+  'seed': ('0 or more', lambda v: v >= 0), 'views': ('0 or more', lambda v: v >= 0),
+  'norm_images': ('0 (running averages) or more', lambda v: v >= 0),
   'workers': ('0 or more', lambda v: v >= 0), 'patience': ('0 (never) or more', lambda v: v >= 0), 'lr': ('above 0', lambda v: v > 0),
   'head_lr': ('above 0', lambda v: v > 0), 'lr_decay': ('above 0 and at most 1', lambda v: 0 < v <= 1),
   'decay': ('0 or more', lambda v: v >= 0),
@@ -90,11 +92,18 @@ def folds(given: ConfigDict) -> int:
   split = given.data.split.to_dict()
   if split['by'] not in ('patient', 'image'):
     raise MedtlError(f"--folds needs data.split.by='patient' or 'image', found {split['by']!r}: a publisher's split has one fold")
+  if split.get('val', 1) != 1:
+    raise MedtlError('--folds pools the validation sides, on which each example must stand once: data.split.val is '
+                     f'{split["val"]}, set it to 1')
   return split.get('folds', 5)
 
 
-def training(given: ConfigDict, dataset: Dataset) -> None:
-  """Raise a MedtlError where the labels of the training side are not of the task's kind, or it is smaller than a batch."""
+def training(given: ConfigDict, sides: Mapping[str, Dataset]) -> None:
+  """Raise a MedtlError where a side is missing, the training side's labels are not of the task's kind, or it is smaller than a batch."""
+  if lacking := [side for side in ('train', 'val', 'test') if side not in sides]:
+    raise MedtlError(f"the split has no {' and no '.join(lacking)}: a run trains, chooses on validation and tests; "
+                     "set data.split.by='patient' and data.split.val=1")
+  dataset = sides['train']
   if given.batch > dataset.size:
     raise MedtlError(f'config.batch is {given.batch}, but the training side has {dataset.size} examples; expected at most as many')
   many, kind = np.ndim(dataset.table['y']) == 2, given.task.kind

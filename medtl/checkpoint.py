@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Progress:
   best_step: int = -1
   best_phase: int = 0
   waiting: int = 0                  # evaluations of this phase since the best
+  spans: dict[str, float] = field(default_factory=dict)       # seconds until now, by what they were spent on
 
 
 class Checkpoints:
@@ -53,26 +54,29 @@ class Checkpoints:
     self.begun: dict[str, np.ndarray] | None = None      # {path: leaf} of origin, once it has been read or written
 
   def begin(self, params: Tree, extra: Tree, twins: Sequence[Path] = ()) -> bool:
-    """Write what the run begins with, where that is not there yet; return whether it was written.
+    """Write what the run begins with, where that is not there yet; return whether others may link it: it is not a link itself.
 
     `twins` are folders of runs that may have begun with the same: one that has is linked, and takes no room again.
     """
     leaves = {path: np.asarray(leaf) for path, leaf in tree.flatten({'params': params, 'extra': extra}).items()}
-    written = self.step('origin') is None and not any(self._linked(twin, leaves) for twin in twins)
-    if written:
+    if self.step('origin') is None:
+      if any(self._linked(twin, leaves) for twin in twins):
+        return False
       self._write('origin', 0, leaves, {})
       self.wait()
     self._origin()
-    return written
+    return True
 
   def _linked(self, twin: Path, leaves: Mapping[str, np.ndarray]) -> bool:
     """Link the origin of `twin` to here, and return whether it holds these leaves bit for bit; where it does not, leave nothing."""
-    own, manager = self.folder / 'origin' / '0', self.managers['origin']
+    own, aside, manager = self.folder / 'origin' / '0', self.folder / 'origin.linking', self.managers['origin']
+    shutil.rmtree(aside, ignore_errors=True)
     try:
-      shutil.copytree(twin / 'origin' / '0', own, copy_function=os.link)
+      shutil.copytree(twin / 'origin' / '0', aside, copy_function=os.link)
+      aside.rename(own)                                  # whole or not at all
       manager.reload()
       found = self._stored('origin')
-      same = found.keys() == leaves.keys() and all(np.array_equal(found[path], leaves[path]) for path in leaves)
+      same = found.keys() == leaves.keys() and all(identical(found[path], leaves[path]) for path in leaves)
     except (OSError, MedtlError):                        # another file system, or one without links
       same = False
     if not same:
@@ -86,7 +90,7 @@ class Checkpoints:
     if step in manager.all_steps():
       return
     leaves, begun = tree.flatten(raw(state)), self._origin()
-    kept = [path for path in leaves if path in begun and np.array_equal(leaves[path], begun[path])]
+    kept = [path for path in leaves if path in begun and identical(leaves[path], begun[path])]
     self._write(kind, step, {path: leaf for path, leaf in leaves.items() if path not in kept}, {**asdict(progress), 'as_begun': kept})
 
   def _write(self, kind: str, step: int, leaves: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -118,7 +122,7 @@ class Checkpoints:
   def progress(self, kind: str) -> Progress:
     """Return what was saved beside the state."""
     facts = self._facts(kind)
-    return Progress(**{field.name: facts[field.name] for field in fields(Progress)})
+    return Progress(**{name: facts[name] for name in (one.name for one in fields(Progress)) if name in facts})
 
   def _facts(self, kind: str) -> dict[str, Any]:
     return self.managers[kind].restore(self.step(kind), args=self.ocp.args.Composite(progress=self.ocp.args.JsonRestore()))['progress']
@@ -179,6 +183,12 @@ class Checkpoints:
     self.wait()
     for manager in self.managers.values():
       manager.close()
+
+
+def identical(one: Any, other: Any) -> bool:
+  """Return whether two arrays are the same bit for bit; 0.0 and −0.0 are not."""
+  one, other = np.asarray(one), np.asarray(other)
+  return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
 def together(leaves: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[tuple[str, list[int]]]]]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from rich.table import Table
 
-from medtl import build, partition, prefix, step, tree
+from medtl import build, norms, partition, prefix, step, tree
 from medtl.parts import Parts
 
 
@@ -74,7 +74,9 @@ def predict(parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], An
     if first and not prefix.known(parts, index):
       speed, seconds = _children(parts, first)
       children = seconds * sum(size.values()) * (1 + prefix.choose(parts, index).views)
-    looks = math.ceil(steps / parts.period) * (size['val'] + parts.config.norm_batches) * _evaluation(parts, index, first) / speed
+    moving = norms.training(parts.extra, parts.phases[index].parts.live, parts.config.norms)
+    seen = size['val'] + (min(parts.config.norm_images / parts.config.batch, size['train']) if moving else 0)
+    looks = math.ceil(steps / parts.period) * seen * _evaluation(parts, index, first) / speed
     seconds = children + one * steps + looks
     compiling, running, most = compiling + once, running + seconds, max(most, memory)
     write(f'  phase {index + 1}: {one:.3f} s a step' + (f' from cached activations ({children:.0f} s once)' if first else '')

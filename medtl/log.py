@@ -74,6 +74,16 @@ class Watch:
       self._mark()
       self.open.pop()
 
+  def now(self) -> dict[str, float]:
+    """Return the seconds until now."""
+    self._mark()
+    return dict(self.spans)
+
+  def resume(self, spans: Mapping[str, float]) -> None:
+    """Add what an earlier process spent on the same run."""
+    for name, seconds in spans.items():
+      self.spans[name] = self.spans.get(name, 0.0) + seconds
+
   def _mark(self) -> None:
     now = time.perf_counter()
     if self.open:

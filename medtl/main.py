@@ -86,7 +86,7 @@ def _call(verb: str, argv: list[str]) -> int:
   import jax
   from absl import logging
 
-  from medtl import check, fetch, lr_find, probing, run, runfolder, study
+  from medtl import check, fetch, inference, lr_find, probing, run, runfolder, study
   from medtl.log import console
   from medtl.types import MedtlError
   logging.set_verbosity(logging.ERROR)               # orbax tells of every save
@@ -108,9 +108,9 @@ def _call(verb: str, argv: list[str]) -> int:
     'probe': lambda: probing.probed(config, workdir, command, every_fold=flags.folds, layers=flags.layers),
     'lr_find': lambda: lr_find.find(config, workdir, command),
     'describe': lambda: run.explain(config, workdir),
-    'evaluate': lambda: run.evaluate_again(config, workdir, check.name(flags.name)),
+    'evaluate': lambda: inference.evaluate_again(config, workdir, check.name(flags.name)),
     'report': lambda: runfolder.report(workdir, check.name(flags.name)),
-    'predict': lambda: run.predict(config, workdir, Path(flags.images), Path(flags.output or workdir / 'predictions.csv')),
+    'predict': lambda: inference.predict(config, workdir, Path(flags.images), Path(flags.output or workdir / 'predictions.csv')),
   }
   numbers = call[verb]()
   if verb in ('train', 'evaluate', 'report'):

@@ -6,7 +6,7 @@
 Without a rule: 'train' where a leaf of the norm is live, else 'source'.
 
 The running averages of a norm that trains lag behind its weights: after t steps with momentum m, m^t of them is what they began with.
-config.norm_batches estimates them anew for each evaluation (Wu & Johnson 2021, arXiv 2105.07576, section 3, "PreciseBN").
+config.norm_images estimates them anew for each evaluation (Wu & Johnson 2021, arXiv 2105.07576, section 3, "PreciseBN").
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from medtl import spec, tree
@@ -99,7 +100,7 @@ def estimator(net: nn.Module, wanted: Collection[str], first: int = 0) -> Estima
       return call(*args, **kwargs)
 
     empty = {**variables, 'batch_stats': jax.tree_util.tree_map_with_path(
-      lambda keys, leaf: leaf * (tree.path_of(keys[:-1]) not in wanted), variables['batch_stats'])}
+      lambda keys, leaf: jnp.zeros_like(leaf) if tree.path_of(keys[:-1]) in wanted else leaf, variables['batch_stats'])}
     with nn.intercept_methods(note), apply(jax.tree.map(lambda _: False, variables['params']), rules):
       moved = tree.flatten(net.apply(empty, x, train=False, first=first, mutable=['batch_stats'])[1]['batch_stats'])
     where = {path: path.rpartition('/')[0] for path in moved}

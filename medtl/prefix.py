@@ -20,6 +20,7 @@ from medtl.types import Dataset, MedtlError, Tree
 # accelerators: 1e14 against 5e9, computed.
 BALANCE = {'cpu': 30.0}
 OTHERWISE = 20e3
+PLAIN = 'train as it is'                        # the training side without augmentation, beside its views
 
 
 class Choice(NamedTuple):
@@ -78,7 +79,8 @@ def _moving(parts: Parts, depth: int) -> str:
   """Return the path of a norm below `depth` that uses the statistics of the batch, '' where there is none."""
   names = partition.children(parts.params)
   below = [*names[:depth], *(['norm'] if depth == len(names) else [])]
-  paths = (path.rpartition('/')[0] for path in tree.flatten(parts.extra.get('batch_stats', {})) if path.split('/')[1] in below)
+  paths = (path.rpartition('/')[0] for path in tree.flatten(parts.extra.get('batch_stats', {}))
+           if path.startswith('backbone/') and path.split('/')[1] in below)
   return next((path for path in paths if norms.policy(path, parts.config.norms) == 'train'), '')
 
 
@@ -99,7 +101,9 @@ def boundary(parts: Parts, index: int, params: Tree, extra: Tree, write: Callabl
   found = list(at(parts, params, extra, depths))
   seen = [list(at(parts, params, extra, depths, view)) for view in range(1, views + 1)]
   computed = sum(not known for made in (found, *seen) for _, _, known in made)
-  sides = {**found[-1][1], **({'train': features.several([made[-1][1]['train'] for made in seen])} if views else {})}
+  sides = found[-1][1]
+  if views:
+    sides = {**sides, PLAIN: sides['train'], 'train': features.several([made[-1][1]['train'] for made in seen])}
   how = f'computed once in {time.time() - begin:.0f} s' if computed else 'in the cache: nothing was computed'
   write(f'phase {index + 1}: activations of the {depth} frozen children are {how} ({why})'
         + (f'; in training {views} augmented views of each picture, in turn' if views else

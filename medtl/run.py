@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, check, data, describe, disk, evaluate, log, loop, metrics, partition, prefix, runfolder
+from medtl import build, check, describe, evaluate, log, loop, metrics, partition, prefix, runfolder
 from medtl.checkpoint import Checkpoints, Progress
 from medtl.data import stream
 from medtl.parts import Parts
@@ -26,6 +27,7 @@ def train(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
   `like` holds the parts of another run, whose data, weights and programs are taken where they are the same; its cost is known then, and
   not told again.
   """
+  check.config(config)
   runfolder.claim(workdir, config)
   if runfolder.finished(workdir):
     write(f'{workdir} is finished already; nothing was trained')
@@ -67,7 +69,7 @@ def prepare(config: ConfigDict, origin: Path | None, like: Parts | None = None) 
     raise Missing(f'{error}\n  instead   {config.hint}' if config.hint else str(error)) from None
 
 
-def source(config: ConfigDict, workdir: Path, command: str) -> Path | None:
+def source(config: ConfigDict, workdir: Path, command: str, may_train: bool = True) -> Path | None:
   """Return the run folder that the weights come from ('run:<folder>' or 'run:<config>', trained first where it is not finished).
 
   It stands beside this run's; that of a whole study, further up, serves all of its runs.
@@ -82,6 +84,9 @@ def source(config: ConfigDict, workdir: Path, command: str) -> Path | None:
   wanted = runfolder.name(name, other)
   folder = next((place / wanted for place in workdir.parents if runfolder.finished(place / wanted)), workdir.parent / wanted)
   if not runfolder.finished(folder):
+    if not may_train:
+      raise MedtlError(f'the weights come from a run that is not finished; train it first: python -m medtl.main --config={name} '
+                       f'--workdir={folder}')
     write(f'[bold]{name}[/bold]: the run that the weights come from')
     train(other, folder, command)
   return folder
@@ -97,56 +102,10 @@ def predictions(measure: Callable, params: Tree, extra: Tree, sides: Mapping[str
       evaluate.save(workdir / 'predictions' / f'{name}.npz', found, dataset, shown)
 
 
-def trained(config: ConfigDict, workdir: Path) -> tuple[Callable, Tree, Tree, dict[str, Any]]:
-  """Return (jitted measure, params, extra, plan) of a finished run, from its folder alone."""
-  plan = runfolder.read(workdir, 'plan.json')
-  runfolder.read(workdir, 'numbers.json')
-  checkpoints = Checkpoints(workdir / 'checkpoints')
-  params, extra = checkpoints.params('best')
-  checkpoints.close()
-  return jax.jit(build.finished(config, plan)[1].measure), params, extra, plan
-
-
-def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
-  """Predict the run's own data again, or with changed `config.data.…` all of another set, as `name`: external validation."""
-  own = runfolder.config(workdir)
-  measure, params, extra, plan = trained(config, workdir)
-  if own.data.to_dict() == config.data.to_dict():
-    if name != 'test':
-      raise MedtlError(f"--name={name} is for other data, and data are the run's own; give --config.data.root=OTHER, or leave it out")
-    predictions(measure, params, extra, data.load(**config.data.to_dict()), config, workdir)
-    return runfolder.report(workdir)
-  if name in ('val', 'test', 'train'):
-    raise MedtlError(f"other data needs a name of its own (--name=hospital_b): predictions/{name}.npz are the run's own")
-  other = data.load(**{**config.data.to_dict(), 'split': {'by': 'none'}})['test']
-  if other.classes != tuple(plan['classes']):
-    raise MedtlError(f'the run knows the classes {", ".join(plan["classes"])}; the other data has {", ".join(other.classes)}. '
-                     'Set data.classes, or rename the folders')
-  check.shape(other.fetch(0).x.shape, plan['shape'])
-  predictions(measure, params, extra, {name: other}, config, workdir)
-  return runfolder.report(workdir, name, dict(other.facts))
-
-
-def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Path:
-  """Write a csv with the class probabilities of every picture below `images`; return its path."""
-  measure, params, extra, plan = trained(config, workdir)
-  kept = {key: config.data[key] for key in ('exif', 'skip_unreadable') if key in config.data}
-  pictures = data.load('folder.load', root=str(images), label='', channels=plan['shape'][-1], ops=config.data.ops,
-                       split={'by': 'none'}, **kept)['test']
-  check.shape(pictures.fetch(0).x.shape, plan['shape'])
-  found = evaluate.predict(measure, params, extra, build.once(pictures, config))
-  head = ','.join(['file', 'predicted', *plan['classes']])
-  lines = [','.join([f'"{file}"', plan['classes'][int(row.argmax())], *(f'{p:.6f}' for p in row)])
-           for file, row in zip(pictures.table['file'], found.score, strict=True)]
-  disk.write(output, '\n'.join([head, *lines]) + '\n')
-  skipped = pictures.facts['unreadable']
-  write(f'{pictures.size} pictures: {output}' + (f'; {len(skipped)} could not be read: {", ".join(skipped)}' if skipped else ''))
-  return output
-
-
 def explain(config: ConfigDict, workdir: Path) -> None:
   """Print what would move, what it costs and how long it takes; train nothing."""
-  parts = prepare(config, source(config, workdir, ''))
+  check.config(config)
+  parts = prepare(config, source(config, workdir, '', may_train=False))
   write(build.sentence(parts))
   describe.tell(parts, write)
 
@@ -168,6 +127,7 @@ def fit(parts: Parts, workdir: Path, checkpoints: Checkpoints, watch: log.Watch)
   if resumed:
     state = checkpoints.restore('latest', jax.eval_shape(lambda: state))
     write(f'continuing at step {int(state.step)}, in phase {progress.phase + 1} of {len(parts.phases)}')
+    watch.resume(progress.spans)
   run = _Run(parts, progress, checkpoints, log.Writer(workdir, int(state.step)), watch)
   try:
     while not (progress.phase_done and progress.phase == len(parts.phases) - 1):
@@ -199,13 +159,14 @@ def _phase(run: _Run, state: State) -> State:
   name = f'phase {progress.phase + 1}/{len(parts.phases)} {phase.freeze}'
   with log.Bar(name, phase.steps, int(state.step) - progress.phase_start) as bar, watch('train'):
     views = max(1, prefix.choose(parts, progress.phase).views)
-    look = functools.partial(_validate, run, until, sides, first, views, bar.note)
+    look = functools.partial(_validate, run, until, sides, first, bar.note)
 
     def note(step: int, values: dict[str, float]) -> None:
       run.writer.write_scalars(step, {f'train/{name}': value for name, value in values.items()})
       bar.at(step - progress.phase_start)
 
     def keep(step: int, state: State) -> None:
+      progress.spans = watch.now()
       run.checkpoints.save('latest', state, progress)
       run.checkpoints.wait()
 
@@ -215,20 +176,23 @@ def _phase(run: _Run, state: State) -> State:
                     hooks=[loop.every(parts.period, look, until)])
 
 
-def _validate(run: _Run, until: int, sides: Mapping[str, Dataset], first: int, views: int, show: Callable, step: int, state: State) -> bool:
+def _validate(run: _Run, until: int, sides: Mapping[str, Dataset], first: int, show: Callable, step: int, state: State) -> bool:
   """Evaluate, keep the best and the latest; return whether the phase ends here."""
   config, progress = run.parts.config, run.progress
   params, extra = partition.averaged(state.opt, state.params), state.extra
   with run.watch('evaluate'):
-    if config.norm_batches:
-      train = stream.batches(sides['train'], config.batch, seed=config.seed, workers=config.workers, views=views)
-      extra = run.parts.settled(progress.phase, first, params, extra, (one.x for one in itertools.islice(train, config.norm_batches)))
+    if config.norm_images:
+      train = sides.get(prefix.PLAIN, sides['train'])
+      shuffled = stream.batches(train, config.batch, seed=config.seed, workers=config.workers)
+      count = math.ceil(min(config.norm_images, train.size) / config.batch)
+      extra = run.parts.settled(progress.phase, first, params, extra, (one.x for one in itertools.islice(shuffled, count)))
     found = evaluate.predict(run.parts.measure(first), params, extra, build.once(sides['val'], config))
   values = {**metrics.monitor(found.score, found.y, config.task.kind), 'loss': float(np.mean(found.measures['loss']))}
   run.writer.write_scalars(step, {f'val/{name}': value for name, value in values.items()})
   value = metrics.chosen(values, config.monitor)
   show(f'val/{config.monitor} {value:.3f}')
   with run.watch('save'):
+    progress.spans = run.watch.now()
     if progress.best is None or metrics.better(config.monitor, value, progress.best):
       progress.best, progress.best_step, progress.best_phase, progress.waiting = value, step, progress.phase, 0
       run.checkpoints.save('best', state._replace(params=params, extra=extra, opt=()), progress)

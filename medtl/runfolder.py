@@ -23,7 +23,7 @@ from medtl.types import MedtlError, Table
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-learn', 'grain')
 
 # keys that came later, with the value that does what runs without them did
-ADDED = {'transfer': 'weights', 'truncate': 0, 'norms': (), 'l2_sp': 0.0, 'views': 0, 'norm_batches': 0, 'seeds': 1}
+ADDED = {'transfer': 'weights', 'truncate': 0, 'norms': (), 'l2_sp': 0.0, 'views': 0, 'norm_images': 0, 'seeds': 1}
 
 
 def name(config_name: str, config: ConfigDict) -> str:
@@ -53,13 +53,17 @@ def _tuples(value: Any) -> Any:
   return tuple(_tuples(inner) for inner in value) if isinstance(value, list) else value
 
 
-def claim(workdir: Path, config: ConfigDict) -> None:
-  """Make the folder this config's, or check that it is; another config's folder is an error that says what differs."""
+def claim(workdir: Path, config: ConfigDict, folds: bool = False) -> None:
+  """Make the folder this config's, or check that it is; another config's folder is an error that says what differs.
+
+  `folds`: of the run of every fold, which is no continuation of a run of one.
+  """
   path = workdir / 'config.json'
   if workdir.is_file() or (workdir.is_dir() and not path.exists() and any(workdir.iterdir())):
     raise MedtlError(f'{workdir} is no run folder and not empty; choose another --workdir, or leave it out')
   workdir.mkdir(parents=True, exist_ok=True)
-  begun = (workdir / 'plan.json').exists() or any(workdir.glob('fold*/'))
+  several = any(workdir.glob('fold*/'))
+  begun = several or (workdir / 'plan.json').exists()
   if not (path.exists() and begun):                    # a command that failed before it began leaves its folder to the next
     disk.write(path, text(config))
     return
@@ -69,6 +73,9 @@ def claim(workdir: Path, config: ConfigDict) -> None:
   if differ:
     raise MedtlError(f'{workdir} is the run folder of another config:\n' + '\n'.join(differ[:12])
                      + '\nchoose another --workdir, or leave it out')
+  if several != folds:
+    raise MedtlError(f'{workdir} holds {"every fold" if several else "one split"} of this config, and '
+                     f'{"every fold (--folds)" if folds else "one split"} is asked for; choose another --workdir')
 
 
 def finished(workdir: Path) -> bool:
@@ -135,7 +142,7 @@ def page_name(name: str) -> str:
   return 'report.html' if name == 'test' else f'report-{name}.html'
 
 
-def report(workdir: Path, name: str = 'test', data: dict[str, Any] | None = None) -> dict[str, Any]:
+def report(workdir: Path, name: str = 'test') -> dict[str, Any]:
   """Return the numbers of predictions/<name>.npz, and write them and the page, from the run folder alone."""
   made = config(workdir)
   plan, origin = read(workdir, 'plan.json'), read(workdir, 'provenance.json')
@@ -145,7 +152,9 @@ def report(workdir: Path, name: str = 'test', data: dict[str, Any] | None = None
   others = [(other, companion(workdir, other)) for other, _ in made.compare] if name == 'test' else []
   found['comparison'] = [{'name': other, 'metrics': read(folder, 'numbers.json')['metrics'], 'difference': difference([workdir], [folder])}
                          for other, folder in others]
-  facts: Any = {**_facts(workdir, made, plan, origin), 'data': data or plan['data'], 'comparison': found['comparison']}
+  outside = workdir / 'predictions' / f'{name}.json'
+  data = plan['data'] if name == 'test' else read(outside.parent, outside.name)
+  facts: Any = {**_facts(workdir, made, plan, origin, data), 'data': data, 'comparison': found['comparison']}
   if name != 'test':
     facts['splits'] = {name: {'size': len(test.predictions.row), 'patients': found['patients'], 'hash': '', 'classes': {}}}
   page.write(workdir / page_name(name), facts, found, predictions, tables,
@@ -190,8 +199,8 @@ def row(runs: Sequence[Path]) -> dict[str, Any]:
           **{name: phase[name] for name in ('freeze', 'depth', 'live', 'flops')}}
 
 
-def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:
-  """Return what the page tells beside the numbers."""
+def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[str, Any], tested: dict[str, Any]) -> dict[str, Any]:
+  """Return what the page tells beside the numbers; `tested` are the facts of the data that these are of."""
   data, weights = plan['data'], plan['weights']
   begin = f'{weights["name"]} weights' if weights['name'] else 'random initialisation'
   size = plan['splits']['train']
@@ -204,9 +213,9 @@ def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[s
               'too good.'] if data.get('leak') else []
   if data.get('split_ignored'):
     warnings.append("The source's own train, val and test were mixed and dealt anew; data.split.by='publisher' keeps them.")
-  if data.get('unreadable'):
-    named = ', '.join(map(str, data['unreadable'][:8]))
-    warnings.append(f'{len(data["unreadable"])} pictures could not be read and were left out: {named}.')
+  if tested.get('unreadable'):
+    named = ', '.join(map(str, tested['unreadable'][:8]))
+    warnings.append(f'{len(tested["unreadable"])} pictures could not be read and were left out: {named}.')
   return {'title': workdir.name, 'sentence': sentence, 'command': origin['command'], 'config': made.to_dict(), 'monitor': made.monitor,
           'best_step': origin.get('best_step'),
           'splits': {f'fold {i + 1} {side}': facts for i, sides in enumerate(plan['folds']) for side, facts in sides.items()}

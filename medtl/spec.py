@@ -182,22 +182,24 @@ def component(config: Mapping[str, Any], package: str, what: str,
   return function, kwargs
 
 
-def steps(text: str | int, examples: int, batch: int, total: int = 0) -> int:
-  """Return a duration in steps; an epoch is ceil(examples / batch) steps.
+def steps(text: str | int, examples: int, batch: int, total: int = 0, least: int = 1) -> int:
+  """Return a duration in steps, at least `least`; an epoch is ceil(examples / batch) steps.
 
   >>> steps('2 epochs', examples=100, batch=32), steps('64 examples', 100, 32), steps('5%', 100, 32, total=200), steps(7, 100, 32)
   (8, 2, 10, 7)
   """
   if isinstance(text, int) or str(text).isdigit():
+    if int(text) < least:
+      raise MedtlError(f'a duration of {text} steps; expected at least {least}')
     return int(text)
-  match = re.fullmatch(r'([\d.]+)\s*(%|steps?|epochs?|examples?)', str(text).strip())
+  match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*(%|steps?|epochs?|examples?)', str(text).strip())
   if not match:
     raise MedtlError(f"cannot read the duration {text!r}: expected '100 steps', '3 epochs', '5000 examples' or '5%'")
   number, unit = float(match[1]), match[2].rstrip('s')
   if unit == '%' and not total:
     raise MedtlError(f'{text!r} is a share of a total that is not known here; expected steps, epochs or examples')
   scale = {'step': 1.0, 'epoch': math.ceil(examples / batch), 'example': 1 / batch, '%': total / 100}[unit]
-  return max(1, math.ceil(number * scale - 1e-9))
+  return max(1, math.ceil(number * scale - 1e-9)) if number else steps(0, examples, batch, total, least)
 
 
 def scaled(text: str | int, factor: float) -> str:
@@ -206,7 +208,7 @@ def scaled(text: str | int, factor: float) -> str:
   >>> scaled('6 epochs', 0.5), scaled(7, 0.5), scaled('100 steps', 0.001), scaled('50%', 0.4)
   ('3 epochs', '4 steps', '1 steps', '20%')
   """
-  match = re.fullmatch(r'([\d.]+)\s*(%|[a-z]*)', str(text).strip())
+  match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*(%|[a-z]*)', str(text).strip())
   number, unit = (float(match[1]), match[2]) if match else (0.0, '')
   if not match or unit.rstrip('s') not in ('', '%', 'step', 'epoch', 'example'):
     raise MedtlError(f"cannot read the duration {text!r}: expected '100 steps', '3 epochs', '5000 examples' or '5%'")

@@ -22,12 +22,13 @@ def folds(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
 
   Each fold brings its own thresholds, chosen on its own validation patients: pooled ones would have seen the labels they are tested on.
   """
+  check.config(config)
   count = check.folds(config)
-  runfolder.claim(workdir, config)
+  runfolder.claim(workdir, config, folds=True)
   if runfolder.finished(workdir):
     log.console.print(f'{workdir} is finished already; nothing was trained')
     return runfolder.read(workdir, 'numbers.json')
-  parts = [workdir / f'fold{number}' for number in range(count)]
+  parts = _parts(workdir, count)
   for number, part in enumerate(parts):
     log.console.print(f'[bold]fold {number + 1} of {count}[/bold]')
     fold = build.changed(config, (('data.split.fold', number),))
@@ -47,12 +48,19 @@ def folds(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
   return runfolder.report(workdir)
 
 
+def _parts(workdir: Path, count: int) -> list[Path]:
+  """Return the run folders of the folds."""
+  return [workdir / f'fold{number}' for number in range(count)]
+
+
 def _saved(part: Path, side: str, config: ConfigDict) -> evaluate.Saved:
   found = evaluate.load(part / 'predictions' / f'{side}.npz')
   if side == 'test':
-    val = evaluate.load(part / 'predictions' / 'val.npz').predictions
-    cut = operating.thresholds(val, config.threshold, config.task.kind)
-    measures = {**found.predictions.measures, 'threshold': np.tile(cut, (len(found.predictions.row), 1))}
+    saved = evaluate.load(part / 'predictions' / 'val.npz')
+    measures = dict(found.predictions.measures)
+    for name, val in numbers.sides(saved.predictions, saved.table).items():
+      cut = operating.thresholds(val, config.threshold, config.task.kind)
+      measures[name] = np.tile(cut, (len(found.predictions.row), 1))
     return found._replace(predictions=dataclasses.replace(found.predictions, measures=measures))
   return found
 
@@ -66,20 +74,11 @@ def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *,
   """
   made, seeds = _experiment(sweep), check.seeds(config)
   config = build.changed(config, (('seeds', 1),))
-  variants = [(name, build.changed(config, changes)) for name, changes in made['sweep'](config)]     # all are checked before one is trained
-  for name in only:
-    if name not in dict(variants):
-      raise MedtlError(f'--only={name}: {sweep} has no such variant; {nearest(name, dict(variants))}')
+  variants = _variants(config, sweep, made, seeds, only)
   runs = {name: [workdir / name, *(workdir / f'{name}-seed{number}' for number in range(1, seeds))] for name, _ in variants}
   variants = [(name, variant) for name, variant in variants if not only or name in only or all(map(runfolder.finished, runs[name]))]
   references = [name for name, _ in variants if name in made['AGAINST']]
-  prepared = forecast({name: variant for name, variant in variants if not all(map(runfolder.finished, runs[name]))},
-                      seeds * (check.folds(config) if every_fold else 1), workdir, command)
-  for number, (name, variant) in enumerate(variants, 1):
-    like = prepared.pop(name, None)
-    for index, folder in enumerate(runs[name]):
-      log.console.print(f'[bold]{name}[/bold], {number} of {len(variants)}' + f', seed {index + 1} of {seeds}' * (seeds > 1))
-      (folds if every_fold else run.train)(build.changed(variant, (('seed', variant.seed + index),)), folder, command, like)
+  _train(variants, runs, check.folds(config) if every_fold else 0, workdir, command)
   rows = [runfolder.row(runs[name]) for name, _ in variants]
   best = comparison.extreme(rows, rows[0]['headline'][0])['name']
   for row in rows:
@@ -91,12 +90,41 @@ def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *,
   _write(rows, {}, made, curves, workdir, command)           # what was measured is safe before more is computed
   for line in (comparison.table(rows), comparison.verdict(rows, rows[0]['headline'][0]), *curves.lines):
     log.console.print(line)
-  if screened := _screened(config, rows, workdir, command):
-    _write(rows, screened, made, curves, workdir, command)
-    for line in comparison.screened(screened):
-      log.console.print(line)
+  try:
+    if screened := _screened(config, rows, workdir, command):
+      _write(rows, screened, made, curves, workdir, command)
+      for line in comparison.screened(screened):
+        log.console.print(line)
+  except MedtlError as error:
+    log.console.print(f'no scores beside the study: {error}')
   log.console.print(f'{sum(row["seconds"] for row in rows):.0f} s in all ({comparison.spent(rows)}); the page: {workdir / "study.html"}')
   return rows
+
+
+def _variants(config: ConfigDict, sweep: Path, made: Mapping[str, Any], seeds: int, only: Sequence[str]) -> list[tuple[str, ConfigDict]]:
+  """Return (name, config) of each variant: all are checked before one is trained."""
+  variants = [(name, build.changed(config, changes)) for name, changes in made['sweep'](config)]
+  if seeds > 1 and any(variant.seed != config.seed for _, variant in variants):
+    raise MedtlError(f'config.seeds is {seeds}, but {sweep} tells its variants apart by their seed; set config.seeds=1')
+  for name in only:
+    if name not in dict(variants):
+      raise MedtlError(f'--only={name}: {sweep} has no such variant; {nearest(name, dict(variants))}')
+  return variants
+
+
+def _train(variants: Sequence[tuple[str, ConfigDict]], runs: Mapping[str, Sequence[Path]], count: int, workdir: Path, command: str) -> None:
+  """Train every run of every variant that is not finished, in `count` folds (0: one split), after telling what that will cost."""
+  left = {name: [part for folder in runs[name] for part in (_parts(folder, count) if count else [folder]) if not runfolder.finished(part)]
+          for name, _ in variants}
+  prepared = forecast({name: (variant, len(left[name])) for name, variant in variants if left[name]}, workdir, command)
+  for number, (name, variant) in enumerate(variants, 1):
+    like = prepared.pop(name, None)
+    for index, folder in enumerate(runs[name]):
+      of_seeds = f', seed {index + 1} of {len(runs[name])}' if len(runs[name]) > 1 else ''
+      log.console.print(f'[bold]{name}[/bold], {number} of {len(variants)}{of_seeds}')
+      seeded = build.changed(variant, (('seed', variant.seed + index),))
+      like = like and run.prepare(seeded, run.source(seeded, folder, command), like)
+      (folds if count else run.train)(seeded, folder, command, like)
 
 
 def _same_test(made: Mapping[str, Parts], name: str) -> None:
@@ -157,13 +185,13 @@ def _screened(config: ConfigDict, rows: list[dict[str, Any]], workdir: Path, com
           'agreement': screen.agreement(scores, values), 'classifier': screen.classifier(folds)}
 
 
-def forecast(variants: Mapping[str, ConfigDict], count: int, workdir: Path, command: str) -> dict[str, Parts]:
-  """Return the parts of each variant, and print how long `count` runs of each will take and how much memory.
+def forecast(variants: Mapping[str, tuple[ConfigDict, int]], workdir: Path, command: str) -> dict[str, Parts]:
+  """Return the parts of each variant, and print how long its runs, so many of each, will take and how much memory.
 
   What is compiled here, the runs find compiled; variants that are alike share data, weights and programs.
   """
   total, most, made = 0.0, 0, dict[str, Parts]()
-  for name, variant in variants.items():
+  for name, (variant, count) in variants.items():
     like = next((parts for parts in made.values() if build.alike(parts.config, variant)), None)
     made[name] = parts = run.prepare(variant, run.source(variant, workdir / 'any', command), like)
     _same_test(made, name)
@@ -172,19 +200,21 @@ def forecast(variants: Mapping[str, ConfigDict], count: int, workdir: Path, comm
     log.console.print(f'  {name}: {seconds:.0f} s, {cost.memory / 1e6:.0f} MB')
     total, most = total + seconds, max(most, cost.memory)
   if made:
-    log.console.print(f'predicted: {len(made)} variants, {count} runs each, {total:.0f} s, at most {most / 1e6:.0f} MB; reading, writing '
-                      'and reports apart')
+    log.console.print(f'predicted: {sum(count for _, count in variants.values())} runs of {len(made)} variants, {total:.0f} s, at most '
+                      f'{most / 1e6:.0f} MB; reading, writing and reports apart')
   return made
 
 
 def _write(rows: list[dict[str, Any]], screened: dict[str, Any], made: dict[str, Any], curves: Curves, workdir: Path, command: str) -> None:
-  plan = runfolder.read(workdir / rows[0]['name'], 'plan.json')
+  plans = [runfolder.read(workdir / row['name'], 'plan.json') for row in rows]
+  begins = dict.fromkeys(plan['weights']['name'] or 'random' for plan in plans)
+  seeds = sorted({runfolder.config(workdir / row['name']).seed for row in rows})
   seconds = sum(row['seconds'] for row in rows)
   facts = {'title': made['__doc__'].split(':')[0].strip(), 'axis': made['AXIS'], 'command': command, 'hardware': runfolder.hardware(),
            'versions': runfolder.versions(), 'seconds': seconds,
            'warnings': list(dict.fromkeys(warning for row in rows for warning in row['warnings'])),
-           'sentence': f'{len(rows)} variants on {plan["data"]["name"]}, weights {plan["weights"]["name"] or "random"}, '
-                       f'{comparison.chance(rows[0]["seeds"], runfolder.config(workdir / rows[0]["name"]).seed)}.'}
+           'sentence': f'{len(rows)} variants on {plans[0]["data"]["name"]}, weights {", ".join(begins)}, '
+                       f'{comparison.chance(rows[0]["seeds"], seeds)}.'}
   runfolder.write_json(workdir / 'study.json', {'rows': rows, 'screen': screened, 'equivalents': curves.rows})
   disk.write(workdir / 'study.csv', comparison.csv(rows))
   comparison.write(workdir / 'study.html', rows, facts, screened, curves.families, curves.lines)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medtl import check, commandline, runfolder
+from medtl import build, check, commandline, runfolder
 from medtl.types import Dataset, MedtlError
 
 
@@ -53,13 +53,40 @@ def test_every_config_of_the_project_passes(request, monkeypatch):
 def test_labels_of_another_kind(request, kind, loss, y, said):
   made = tiny(request.config.rootpath, f'--config.task.kind={kind}', f'--config.task.loss={loss}')
   with pytest.raises(MedtlError, match=said):
-    check.training(made, Dataset(lambda i: None, 40, ('a', 'b', 'c'), {'row': np.arange(40), 'y': y}))
+    check.training(made, sides(Dataset(lambda i: None, 40, ('a', 'b', 'c'), {'row': np.arange(40), 'y': y})))
 
 
 def test_a_batch_larger_than_the_training_side(request):
   made = tiny(request.config.rootpath)
   with pytest.raises(MedtlError, match=r'config.batch is 16, but the training side has 15 examples'):
-    check.training(made, Dataset(lambda i: None, 15, ('a', 'b'), {'row': np.arange(15), 'y': np.zeros(15, int)}))
+    check.training(made, sides(Dataset(lambda i: None, 15, ('a', 'b'), {'row': np.arange(15), 'y': np.zeros(15, int)})))
+
+
+@pytest.mark.parametrize(('split', 'said'), [({'by': 'none'}, 'the split has no train and no val'), ({'val': 0}, 'the split has no val:')])
+def test_a_run_needs_three_sides(request, split, said):
+  made = tiny(request.config.rootpath)
+  given = build.changed(made, (('data.split', {**made.data.split.to_dict(), **split} if 'by' not in split else split),))
+  with pytest.raises(MedtlError, match=said):
+    build.parts(given)
+
+
+def test_folds_need_one_validation_fold(request):
+  with pytest.raises(MedtlError, match=r'each example must stand once: data.split.val is 2, set it to 1'):
+    check.folds(tiny(request.config.rootpath, '--config.data.split.val=2'))
+
+
+@pytest.mark.parametrize(('word', 'said'), [
+  ("--config.phases=(('depth(1.0)', 0), ('none', '1 epochs'))", 'a duration of 0 steps; expected at least 1'),
+  ('--config.every=0', 'a duration of 0 steps'), ('--config.every=1.2.3 epochs', "cannot read the duration '1.2.3 epochs'"),
+  ('--config.seed=-1', 'config.seed is -1; expected a number 0 or more'), ('--config.seeds=3', 'config.seeds is 3: how many runs a study'),
+])
+def test_durations_and_seeds_are_checked_before_anything(request, word, said):
+  with pytest.raises(MedtlError, match=said):
+    build.parts(tiny(request.config.rootpath, word))
+
+
+def sides(train):
+  return {'train': train, 'val': train, 'test': train}
 
 
 def test_pictures_of_another_shape():

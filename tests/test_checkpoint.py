@@ -89,6 +89,36 @@ def test_what_a_twin_began_with_is_linked_and_what_differs_is_written(made, tmp_
   again.close()
 
 
+def test_a_run_killed_while_it_links_goes_on(made, tmp_path, monkeypatch):
+  _, _, start = made
+  params, extra = jax.device_get((start().params, start().extra))
+  first = Checkpoints(tmp_path / 'one')
+  first.begin(params, extra)
+  first.close()
+
+  def half(source, target, **_):
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+      if path.is_file():
+        shutil.copy(path, target / path.name)
+    raise KeyboardInterrupt
+  killed = Checkpoints(tmp_path / 'two')
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(shutil, 'copytree', half)
+    killed.begin(params, extra, [tmp_path / 'one'])
+  killed.close()
+  again = Checkpoints(tmp_path / 'two')
+  assert again.step('origin') is None
+  again.begin(params, extra, [tmp_path / 'one'])
+  chex.assert_trees_all_equal(again.params('origin'), (params, extra))
+  again.close()
+
+
+def test_minus_zero_is_not_zero_and_a_nan_is_itself():
+  assert not checkpoint.identical(np.zeros(2), -np.zeros(2)) and checkpoint.identical(np.full(2, np.nan), np.full(2, np.nan))
+  assert not checkpoint.identical(np.zeros(2, np.float32), np.zeros(2)) and not checkpoint.identical(np.zeros(2), np.zeros((2, 1)))
+
+
 ARRAYS = hnp.arrays(st.sampled_from([np.float32, np.int32, np.uint32]), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
 
 

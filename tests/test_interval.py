@@ -6,6 +6,7 @@ import chex
 import numpy as np
 import pytest
 import sklearn.metrics as reference
+from scipy import stats
 
 from medtl import metrics
 from medtl.report import curves, operating, threshold
@@ -166,6 +167,24 @@ def test_no_threshold_without_both_sides():
   assert np.isnan(cut).tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize('runs', [2, 3, 5])
+def test_intervals_over_seeds_cover_the_truth_as_often_as_they_say(runs):
+  random, y = np.random.RandomState(runs), np.arange(20) % 2
+  value = lambda score, y: score[:, 0].mean()   # noqa: E731
+  hits = 0
+  for trial in range(200):
+    scores = np.stack([np.full((20, 2), offset) for offset in random.randn(runs)])
+    found = intervals(scores, y, dict(value=value), resamples=400, seed=trial)['value']
+    hits += found.low <= 0 <= found.high
+  assert 0.90 <= hits / 200 <= 0.99
+
+
+def test_a_difference_that_is_not_defined_has_no_p():
+  y, score = np.arange(20) % 2, np.random.RandomState(0).rand(20, 2)
+  found = difference(score, score[::-1], y, dict(none=lambda s, y: np.nan, auroc=metrics.auroc), resamples=50)
+  assert found['none'].p is None and found['auroc'].p is not None
+
+
 def test_the_mean_of_runs_from_several_seeds_has_their_chance_in_its_interval():
   y = np.arange(200) % 2
   random = np.random.RandomState(0)
@@ -175,7 +194,7 @@ def test_the_mean_of_runs_from_several_seeds_has_their_chance_in_its_interval():
     found = intervals(runs, y, dict(value=value), resamples=2000)['value']
     return found.high - found.low
   offsets = np.array([-1.0, 0.0, 1.0, 2.0])
-  expected = 2 * 1.96 * offsets.std() / 2                # the spread of a mean of four, drawn from these four
+  expected = 2 * stats.t.ppf(0.975, 3) * offsets.std(ddof=1) / 2                # Student's interval of the mean of four
   assert width(offsets) == pytest.approx(expected, rel=0.1) and width(offsets * 0) < 0.01
   same = np.stack([y * 0.5 + random.rand(200)] * 2, 1)
   assert intervals(np.stack([same] * 3), y, dict(value=value)) == intervals(same, y, dict(value=value))

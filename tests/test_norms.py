@@ -123,7 +123,7 @@ def test_a_net_evaluated_on_what_its_settled_norms_saw_is_the_net_that_trains(ne
 
 
 def test_the_best_checkpoint_holds_the_settled_averages_and_the_latest_those_of_training(tmp_path):
-  config = build.changed(tiny.get_config(), (('norm_batches', 3), ('phases', (('none', '2 epochs'),)), ('every', '2 epochs')))
+  config = build.changed(tiny.get_config(), (('norm_images', 48), ('phases', (('none', '2 epochs'),)), ('every', '2 epochs')))
   run.train(config, tmp_path / 'run')
   saved = Checkpoints(tmp_path / 'run' / 'checkpoints')
   (params, best), (_, latest) = saved.params('best'), saved.params('latest')

@@ -76,6 +76,13 @@ def test_what_alike_runs_share_is_what_each_would_make(parts):
   assert not np.array_equal(first.params['head']['dense']['kernel'], states[0].params['head']['dense']['kernel'])
 
 
+def test_a_norm_of_the_head_does_not_keep_the_backbone_from_being_computed_once(parts):
+  headed = with_(parts, head=dict(name='linear', norm=True), norms=(('head/.*', 'train'),), phases=(('depth(1.0)', '3 epochs'),),
+                 cache='on')
+  assert prefix.choose(headed, 0).first == headed.phases[0].depth == 5
+  next(prefix.vectors(headed, [5]))
+
+
 def test_from_scratch_another_split_is_another_net(parts):
   """The pictures are scaled by the training side's own mean."""
   other = with_(parts, data__split=dict(by='patient', folds=4, fold=2, seed=0))

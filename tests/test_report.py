@@ -83,7 +83,19 @@ def test_each_fold_may_bring_its_own_thresholds():
   assert summary('multiclass', {'test': own}, tables)['metrics'] == expected['metrics']
   none = summary('multiclass', {'test': test}, tables)
   assert none['metrics']['sensitivity']['value'] is None and none['metrics']['auroc'] == expected['metrics']['auroc']
-  assert any('threshold' in warning for warning in none['warnings']) and none['val'] == {}
+  assert not any('threshold' in warning for warning in none['warnings']) and none['val'] == {}
+
+
+def test_each_fold_s_thresholds_by_patient_are_not_those_of_the_pooled_validation_side():
+  predictions, tables = both('multiclass')
+  test = predictions['test']
+  cut = np.tile([0.2, 0.3, 0.4], (60, 1))
+  own = Predictions(test.row, test.y, test.score, {'threshold': np.tile([0.9, 0.9, 0.9], (60, 1)), 'patient_threshold': cut})
+  pooled = numbers.pool_by_patient(own, tables['test'])
+  assert np.allclose(numbers.cuts(pooled, None, 'youden', 'multiclass'), cut[:len(pooled.row)])
+  with_val, without = (summary('multiclass', {**sides, 'test': own}, tables)['by_patient'] for sides in (predictions, {}))
+  assert with_val['sensitivity'] == without['sensitivity'] and without['sensitivity']['value'] is not None
+  assert set(numbers.sides(predictions['val'], tables['val'])) == {'threshold', 'patient_threshold'}
 
 
 def test_scores_are_pooled_by_patient():

@@ -74,7 +74,7 @@ def test_durations_that_cannot_be_read(text):
 
 
 def test_schedules():
-  steps = functools.partial(spec.steps, examples=100, batch=10, total=100)
+  steps = functools.partial(spec.steps, examples=100, batch=10, total=100, least=0)
   cosine = spec.one("cosine(warmup='10%')", schedule, given=('total', 'steps'))(100, steps)
   assert [round(float(cosine(step)), 4) for step in (0, 4, 9, 10, 55, 100)] == [0.1, 0.5, 1.0, 1.0, 0.5, 0.0]
   falling = spec.one("step(at=('50%', '75%'))", schedule, given=('total', 'steps'))(100, steps)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medtl import build, evaluate, main, metrics, runfolder, study
+from medtl import build, evaluate, inference, main, metrics, run, runfolder, study
 from medtl.report import comparison
 from medtl.report import interval as interval_module
 from medtl.types import MedtlError
@@ -124,6 +124,29 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(tmp_path,
   with pytest.raises(MedtlError, match=said):
     study.ablate(config, tmp_path / 'sweep.py', tmp_path / 'study')
   assert not list((tmp_path).rglob('checkpoints'))
+
+
+def test_every_fold_and_one_split_are_not_each_other_s_continuation(tmp_path):
+  config = runfolder.load_config(f'{ROOT}/tests/tiny.py')
+  for folder, made in (('one', 'plan.json'), ('every', 'fold0/plan.json')):
+    runfolder.claim(tmp_path / folder, config)
+    (tmp_path / folder / made).parent.mkdir(exist_ok=True)
+    (tmp_path / folder / made).write_text('{}')
+  with pytest.raises(MedtlError, match=r'one holds one split of this config, and every fold \(--folds\) is asked for; choose another'):
+    study.folds(config, tmp_path / 'one')
+  with pytest.raises(MedtlError, match=r'every holds every fold of this config, and one split is asked for'):
+    run.train(config, tmp_path / 'every')
+  (tmp_path / 'every' / 'plan.json').write_text('{"folds": [1, 2]}')
+  (tmp_path / 'every' / 'numbers.json').write_text('{}')
+  with pytest.raises(MedtlError, match=r'holds 2 nets, one for each fold; name one of them: --workdir=.*every/fold0'):
+    inference.trained(config, tmp_path / 'every')
+  assert not (tmp_path / 'every' / 'checkpoints').exists()
+
+
+def test_seeds_as_variants_are_not_run_from_several_seeds(tmp_path):
+  config = build.changed(runfolder.load_config(f'{ROOT}/tests/tiny.py'), (('seeds', 2),))
+  with pytest.raises(MedtlError, match=r'seeds is 2, but .*seeds.py tells its variants apart by their seed'):
+    study.ablate(config, ROOT / 'experiments' / 'seeds.py', tmp_path)
 
 
 def test_only_names_of_the_sweep_are_taken(tmp_path):

@@ -18,5 +18,5 @@ def get_config(variant=''):
       config.every = '5 steps'
       config.patience = 6
       config.ema = 0.9
-      config.norm_batches = 2
+      config.norm_images = 32
   return config

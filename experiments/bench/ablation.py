@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from medtl import build, prefix, runfolder
+from medtl import build, prefix, run, runfolder
 from medtl.data import stream
 
 
@@ -19,10 +19,11 @@ def main(argv):
   print('|' + '---|' * 7)
   total = [0.0, 0.0]
   for row in rows:
-    folder = workdir / row['name']
-    runs = sorted(folder.glob('fold*/')) or [folder]
+    folders = [workdir / row['name'], *(workdir / f'{row["name"]}-seed{number}' for number in range(1, row['seeds']))]
+    runs = [one for folder in folders for one in sorted(folder.glob('fold*/')) or [folder]]
     steps = sum(phase['steps'] for one in runs for phase in runfolder.read(one, 'plan.json')['phases'])
-    like = parts = build.parts(runfolder.config(runs[0]), like=like)
+    config = runfolder.config(runs[0])
+    like = parts = build.parts(config, run.source(config, runs[0], '', may_train=False), like)
     median, spans = alone(parts), row['spans']
     rest = sum(spans.values()) - spans['train']
     print(f'| {row["name"]} | {steps} | {median * 1e3:.1f} ms | {steps * median:.1f} s | {spans["train"]:.1f} s | '

@@ -91,13 +91,15 @@ def csv(rows: Sequence[Row]) -> str:
   return '\n'.join([','.join(f'"{name}"' for name in flat[0]), *lines]) + '\n'
 
 
-def chance(seeds: int, first: int) -> str:
-  """Return which seeds a study's variants were run from.
+def chance(runs: int, first: Sequence[int]) -> str:
+  """Return from which seeds a study's variants were run; `first` are those of each variant's first run.
 
-  >>> chance(1, 0), chance(3, 5)
-  ('seed 0', 'means over 3 runs of each, from seeds 5 to 7')
+  >>> chance(1, [0]), chance(1, [0, 1]), chance(3, [5])
+  ('seed 0', 'seeds 0, 1', 'means over 3 runs of each, from seeds 5 to 7')
   """
-  return f'seed {first}' if seeds == 1 else f'means over {seeds} runs of each, from seeds {first} to {first + seeds - 1}'
+  if runs > 1:
+    return f'means over {runs} runs of each, from seeds {first[0]} to {first[0] + runs - 1}'
+  return f'seed{"s" * (len(first) > 1)} {", ".join(map(str, first))}'
 
 
 def spent(rows: Sequence[Row]) -> str:

@@ -41,8 +41,9 @@ def equivalents(curves: Curves, score: Mapping[str, np.ndarray], y: np.ndarray, 
     least, most = min(curves[other]), max(curves[other])
     for amount in curves[first]:
       told = found[f'{other} {amount:g}']
+      low, high = (min(max(bound, least), most) for bound in (told.low, told.high))      # seeds may carry a bound beyond what was tried
       rows.append({'family': first, 'amount': amount, 'other': other, 'least': least, 'most': most, 'value': told.value,
-                   'low': told.low, 'high': told.high, 'reason': told.reason})
+                   'low': low, 'high': high, 'reason': told.reason})
   return rows
 
 

@@ -1,9 +1,9 @@
 """95 % intervals: a percentile bootstrap over patients, because pictures of one patient are not independent.
 
-Over images only where no patient is known; the interval says which. Of several runs that differ in their seed the runs are drawn anew
-beside the patients: what chance in training does to the mean is in the interval (Bouthillier et al. 2021, arXiv 2103.03098). Resamples that
-lack a class are drawn again, and their share is reported. Where a class has fewer than two patients there is no interval, and the
-reason stands in its place.
+Over images only where no patient is known; the interval says which. Of several runs that differ in their seed alone, what chance in
+training does to their mean is added to each resample: the standard error over the s runs times a draw of Student's t with s − 1 degrees
+of freedom (Student 1908); drawing s runs anew out of s would be too narrow. Resamples that lack a class are drawn again, and their share
+is reported. Where a class has fewer than two patients there is no interval, and the reason stands in its place.
 """
 
 import itertools
@@ -91,9 +91,11 @@ def _bootstrap(statistic: Statistic, has: np.ndarray, patient: np.ndarray | None
   reason, redrawn = _too_few(units, unit), 0.0
   draws: list[np.ndarray] = []
   if not reason:
-    which = np.random.default_rng([seed, runs])
+    each = np.stack([_row(statistic(np.arange(len(has)), np.array([run]))) for run in range(runs)])
+    error = each.std(0, ddof=1) / math.sqrt(runs) if runs > 1 else np.zeros(each.shape[1])
+    chance = np.random.default_rng([seed, runs]).standard_t(max(1, runs - 1), resamples)
     for tried, rows in itertools.islice(_resamples(codes, units, seed, resamples * PATIENCE), resamples):
-      draws.append(_row(statistic(rows, which.integers(0, runs, runs))))
+      draws.append(_row(statistic(rows, np.arange(runs))) + chance[len(draws)] * error)
       redrawn = 1 - len(draws) / tried
     if len(draws) < resamples:
       redrawn = 1 - len(draws) / (resamples * PATIENCE)
@@ -101,6 +103,7 @@ def _bootstrap(statistic: Statistic, has: np.ndarray, patient: np.ndarray | None
   point = _row(found)
   low, high = np.full((2, len(point)), np.nan) if reason else np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
   p = _two_sided(np.array(draws)).tolist() if tested and not reason else [None] * len(point)
+  p = [None if math.isnan(value) else one for value, one in zip(point, p, strict=True)]
   return {name: Interval(float(v), float(a), float(b), unit, len(units), redrawn, UNDEFINED if math.isnan(v) else reason, q)
           for name, v, a, b, q in zip(names, point, low, high, p, strict=True)}
 

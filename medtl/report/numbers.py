@@ -20,6 +20,7 @@ AT_THRESHOLD: dict[str, metrics.Metric] = dict(sensitivity=metrics.sensitivity, 
 EACH: dict[str, metrics.Metric] = dict(auroc=metrics.class_auroc, auprc=metrics.class_auprc)
 EACH_AT_THRESHOLD: dict[str, metrics.Metric] = dict(sensitivity=metrics.class_sensitivity,
                                                    specificity=metrics.class_specificity)
+PER_IMAGE, BY_PATIENT = 'threshold', 'patient_threshold'       # measures of out-of-fold predictions: each fold's own thresholds
 FEW = 10                       # patients of a class below which a report warns that its interval is rough
 
 
@@ -37,7 +38,8 @@ def summarise(predictions: Mapping[str, Predictions], tables: Mapping[str, Table
   draw: dict[str, Any] = dict(patient=patient, resamples=resamples, seed=seed, level=level)
   cut = cuts(test, val, threshold, kind)
   found = _all(test, cut, kind, draw)
-  warnings += _doubts(test, patient, classes, found)
+  warnings += _doubts(test, patient, classes, found if val or PER_IMAGE in test.measures else
+                      {name: item for name, item in found.items() if name not in AT_THRESHOLD})
   pooled, note = _by_patient(predictions, tables, kind, threshold, dict(draw, patient=None))
   return {'kind': kind, 'classes': list(classes), 'images': len(test.y), 'level': level, 'resamples': resamples,
           'patients': None if patient is None else len(np.unique(patient)),
@@ -110,7 +112,16 @@ def pool_by_patient(predictions: Predictions, table: Table) -> Predictions:
     raise MedtlError(f'{mixed.sum()} of {len(first)} patients have images of several labels: no one answer a patient')
   score = np.zeros((len(first), predictions.score.shape[1]))
   np.add.at(score, codes, predictions.score)
-  return Predictions(predictions.row[first], y[first], score / count[:, None])
+  cut = predictions.measures.get(BY_PATIENT)
+  return Predictions(predictions.row[first], y[first], score / count[:, None], {} if cut is None else {PER_IMAGE: np.asarray(cut)[first]})
+
+
+def sides(predictions: Predictions, table: Table) -> dict[str, Predictions]:
+  """Return the validation predictions on which each kind of threshold is chosen: {measure of the test predictions: predictions}."""
+  try:
+    return {PER_IMAGE: predictions, BY_PATIENT: pool_by_patient(predictions, table)}
+  except MedtlError:                                    # patients are not known, or have several labels: no numbers by patient
+    return {PER_IMAGE: predictions}
 
 
 def worst(predictions: Predictions, kind: str, count: int = 12) -> list[dict[str, Any]]:
@@ -143,8 +154,8 @@ def _number(value: Any) -> Any:
 
 def cuts(test: Predictions, val: Predictions | None, rule: str, kind: str) -> np.ndarray:
   """Return the thresholds [k] of a test set, or [n, k] where each of its rows brings its own; nan where there is none."""
-  if 'threshold' in test.measures:
-    return np.asarray(test.measures['threshold'])
+  if PER_IMAGE in test.measures:
+    return np.asarray(test.measures[PER_IMAGE])
   if val is None:
     return np.full(operating.columns(test, kind)[0].shape[1], np.nan)
   return operating.thresholds(val, rule, kind)
