@@ -12,6 +12,21 @@ def test_amounts_are_read_off_the_running_maximum(level, amount):
   assert efficiency.reached(level, {10: 0.6, 20: 0.7, 30: 0.65, 40: 0.8}) == pytest.approx(amount)
 
 
+def test_a_plateau_is_reached_where_it_begins():
+  assert efficiency.reached(0.8, {10: 0.6, 20: 0.8, 30: 0.8}) == pytest.approx(20)
+
+
+def test_several_seeds_are_read_off_their_mean_curve():
+  y = np.arange(120) % 2
+  curves = {'a': {10: 'a10'}, 'b': {10: 'b10', 40: 'b40'}}
+  score = {name: np.stack([scores(quality, y, seed + number) for number in range(2)])
+           for name, quality, seed in (('a10', 1.5, 0), ('b10', 0.0, 4), ('b40', 3.0, 8))}
+  mean = {name: np.mean([metrics.auroc(one, y) for one in runs]) for name, runs in score.items()}
+  found, = efficiency.equivalents(curves, score, y, metrics.auroc, None, 50)
+  assert found['value'] == pytest.approx(efficiency.reached(mean['a10'], {10: mean['b10'], 40: mean['b40']}))
+  assert 10 <= found['low'] <= found['high'] <= 40
+
+
 def test_variants_are_grouped_into_curves():
   place = lambda name: (name[0], float(name[1:]))   # noqa: E731
   assert efficiency.grouped(['a10', 'a20', 'b10'], place) == {'a': {10.0: 'a10', 20.0: 'a20'}, 'b': {10.0: 'b10'}}

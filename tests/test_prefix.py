@@ -83,6 +83,15 @@ def test_a_norm_of_the_head_does_not_keep_the_backbone_from_being_computed_once(
   next(prefix.vectors(headed, [5]))
 
 
+def test_another_seed_shows_other_views(parts):
+  changes = (('mean', (0.5,)), ('std', (0.5,)), ('augment', 'noise(0.1)'), ('views', 2), ('cache', 'on'))
+  seen = build.parts(build.changed(parts.config, changes))
+  other = with_(seen, seed=3)
+  assert other.programs is seen.programs
+  batch = build.on_device(next(stream.once(seen.data['train'], 8)))
+  assert not np.array_equal(seen.view(batch, 1).x, other.view(batch, 1).x) and np.array_equal(seen.view(batch, 1).x, seen.view(batch, 1).x)
+
+
 def test_from_scratch_another_split_is_another_net(parts):
   """The pictures are scaled by the training side's own mean."""
   other = with_(parts, data__split=dict(by='patient', folds=4, fold=2, seed=0))

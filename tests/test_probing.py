@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
-from medtl import build, main, metrics, prefix, probing
+from medtl import build, main, metrics, prefix, probe, probing
 from medtl.types import MedtlError
 from tests import tiny
 
@@ -37,6 +38,27 @@ def test_the_exact_answer_is_scikit_learns_with_validation_s_choice(parts):
   models = [LogisticRegression(C=c, max_iter=5000).fit(x['train'], y['train']) for c in probing.STRENGTHS]
   best = int(np.argmin([metrics.log_loss(model.predict_proba(x['val']), y['val']) for model in models]))
   assert found.chosen == f'{probing.STRENGTHS[best]:.3g}' and np.allclose(found.score, models[best].predict_proba(x['test']))
+
+
+def test_a_machine_s_margins_are_divided_by_what_validation_says(parts):
+  x, y = probing._features(parts, 1), {side: np.asarray(data.table['y']) for side, data in parts.data.items()}
+  found = next(answer for answer in probing._exact(x, y) if answer.name == 'ridge')
+  models = [probe.ridge(x['train'], y['train'], alpha) for alpha in probing.EXACT['ridge'][1]]
+  heat = [probe.temperature(model, x['val'], y['val']) for model in models]
+  best = int(np.argmin([metrics.log_loss(probe.score(model, x['val'], t), y['val']) for model, t in zip(models, heat, strict=True)]))
+  assert np.allclose(found.score, softmax(models[best].decision_function(x['test']) / heat[best], 1)) and abs(heat[best] - 1) > 0.05
+
+
+def test_the_best_head_is_validation_s(parts, monkeypatch):
+  x, y = probing._features(parts, 1), {side: np.asarray(data.table['y']) for side, data in parts.data.items()}
+  score = np.full((len(probing.SETTINGS.lr), len(y['val']), 4), 0.25)
+  score[5] = np.eye(4)[y['val']]                                   # setting 5 alone is right on validation
+  marks = np.arange(len(score))[:, None, None] * np.ones((1, len(y['test']), 4))
+  monkeypatch.setattr(probe, 'predict', lambda made, given: score if given is x['val'] else marks)
+  monkeypatch.setattr(probe, 'train', lambda *_: probe.Heads(np.zeros((1, 2, 4)), np.zeros((1, 4))))
+  for answer in probing._heads(parts, x, y):
+    assert (answer.score == 5).all()
+    assert answer.chosen.startswith(f'lr {probing.SETTINGS.lr[5]:.3g}') and f'seed {probing.SETTINGS.seed[5]}' in answer.chosen
 
 
 def test_several_labels_are_sent_elsewhere(tmp_path):
