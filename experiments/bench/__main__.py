@@ -2,6 +2,10 @@
 
 python -m experiments.bench --against=torch [--models=resnet50,…] [--works=forward,…] [--dtypes=float32,bfloat16] [--repeats=7]
     Steps of ours and of PyTorch's, in processes of their own, in turn. Needs requirements/bench.txt.
+python -m experiments.bench --startup
+    Process start to the first step, with and without compiled programs kept; what imports cost.
+python -m experiments.bench --input [--models=vit_s16,resnet50]
+    Pictures a second that the host reads, against what a step eats.
 python -m experiments.bench probe --config=configs/oct_vit.py:kermany --config.data.root=FOLDER --config.model.weights=FILE
     A linear probe of 100 epochs from features computed once, against the usual loop. Needs requirements/bench.txt and a CLIP ViT-B/16.
 python -m experiments.bench ablation --workdir=STUDY
@@ -13,7 +17,7 @@ import sys
 
 from medtl.main import quiet_cpu
 
-KNOWN = {'--against': 'against', 'probe': 'probe', 'ablation': 'ablation'}
+KNOWN = {'--against': 'against', '--startup': 'startup', '--input': 'input', 'probe': 'probe', 'ablation': 'ablation'}
 
 
 def main(argv):
@@ -22,7 +26,7 @@ def main(argv):
   if word not in KNOWN:
     raise SystemExit(__doc__)
   quiet_cpu()
-  importlib.import_module(f'experiments.bench.{KNOWN[word]}').main(argv[1:] if word == argv[0] else argv)
+  importlib.import_module(f'experiments.bench.{KNOWN[word]}').main(argv if '=' in argv[0] else argv[1:])
 
 
 if __name__ == '__main__':

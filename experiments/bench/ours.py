@@ -10,15 +10,26 @@ from medtl import build, prefix
 from medtl.data import stream
 
 
-def prepare(case):
-  """Return (a function that does the work once and waits for it, facts) of a case."""
+def made(case):
+  """Return the parts of a run that does a case's work on the case's pictures, from random weights."""
   frozen, cached = cases.WORKS[case.work]
-  config = build.changed(base.get_config(), (
-    ('data', dict(name='folder.load', root=case.folder, channels=3, ops='', split=dict(by='image', folds=5, fold=0, seed=0))),
+  ops = f'resize({case.size}, {case.size})'
+  return build.parts(build.changed(base.get_config(), (
+    ('data', dict(name='folder.load', root=case.folder, channels=3, ops=ops, split=dict(by='image', folds=5, fold=0, seed=0))),
     ('model', dict(name=cases.MODELS[case.model][0], weights='')), ('mean', (0.5,)), ('std', (0.5,)), ('batch', case.batch),
     ('phases', ((f'depth({float(frozen)})' if frozen else 'none', '100 epochs'),)), ('dtype', case.dtype),
-    ('cache', 'auto' if cached else 'off')))
-  parts = build.parts(config)
+    ('cache', 'auto' if cached else 'off'))))
+
+
+def full(case):
+  """Return (compiled update, first state) of a case."""
+  parts = made(case)
+  return parts.program(0), parts.start()
+
+
+def prepare(case):
+  """Return (a function that does the work once and waits for it, facts) of a case."""
+  parts = made(case)
   first = prefix.first(parts, 0)
   sides = prefix.boundary(parts, 0, parts.params, parts.extra)
   batch = build.on_device(next(stream.batches(sides['train'], case.batch, seed=0)))

@@ -1,0 +1,83 @@
+"""Pictures a second that the host reads, decodes and resizes, by format and number of threads, against what a step eats."""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from experiments.bench import ours
+from experiments.bench.cases import CLASSES, MODELS, Case
+from medtl import build, data, runfolder
+from medtl.data import stream
+
+COUNT, SOURCE, SIZE, BATCH = 256, 512, 224, 16       # pictures of SOURCE pixels a side become SIZE
+
+
+def written(folder, form):
+  """Return the folder of COUNT smooth pictures in a format."""
+  random = np.random.RandomState(0)
+  for number in range(COUNT):
+    path = Path(folder) / form / f'class{number % CLASSES}' / str(number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    small = random.randint(0, 255, (SOURCE // 16, SOURCE // 16), np.uint8)
+    picture = np.asarray(Image.fromarray(small).resize((SOURCE, SOURCE), Image.Resampling.BICUBIC))
+    if form == 'jpg':
+      Image.fromarray(np.stack([picture] * 3, -1)).save(path.with_suffix('.jpg'), quality=90)
+    else:
+      Image.fromarray(picture.astype(np.uint16) * 257).save(path.with_suffix('.png'))
+  return Path(folder) / form
+
+
+def speed(dataset, workers):
+  """Return pictures a second, in batches, each read anew."""
+  list(stream.once(dataset.subset(np.arange(BATCH)), BATCH, workers=workers))
+  begin = time.perf_counter()
+  count = sum(int(batch.mask.sum()) for batch in stream.once(dataset, BATCH, workers=workers))
+  return count / (time.perf_counter() - begin)
+
+
+def ahead(dataset, case, steps=12):
+  """Return (pictures a second of training, the share of steps whose next batch was on the device before they ended)."""
+  program, state = ours.full(case)
+  batches = map(build.on_device, stream.batches(dataset, case.batch, seed=0))
+  batch, early, begin = next(batches), 0, 0.0
+  for number in range(steps + 1):
+    state, logs = program(state, batch)
+    batch = jax.block_until_ready(next(batches))
+    early += number > 0 and not logs['loss'].is_ready()
+    jax.block_until_ready(logs)
+    begin = begin or time.perf_counter()              # the first step is not timed
+  return steps * case.batch / (time.perf_counter() - begin), early / steps
+
+
+def main(argv):
+  """Print the table, then how training with these pictures goes."""
+  parser = argparse.ArgumentParser(prog='python -m experiments.bench --input')
+  parser.add_argument('--models', default='vit_s16,resnet50', help=', '.join(MODELS))
+  flags = parser.parse_args(argv)
+  threads = (1, 2, 4)
+  with tempfile.TemporaryDirectory() as folder:
+    os.environ['MEDTL_CACHE'] = f'{folder}/cache'
+    heads = (f'{SOURCE} px → {SIZE} px, pictures a second', *(f'{count} threads' for count in threads))
+    print(f'| {" | ".join(heads)} |\n' + '|---' * len(heads) + '|')
+    sets = {form: loaded(written(folder, form), keep_gb=0.0) for form in ('jpg', 'png')}
+    sets['kept decoded (npy, memory-mapped)'] = loaded(Path(folder) / 'jpg', keep_gb=8.0)
+    for name, dataset in sets.items():
+      cells = [f'{speed(dataset, count):.0f}' for count in threads]
+      print(f'| {"PNG, 16 bit" if name == "png" else name} | {" | ".join(cells)} |', flush=True)
+    print('\n| training, float32 | pictures a second | of its steps had the next batch on the device before they ended |\n|---|---|---|')
+    for model in flags.models.split(','):
+      eaten, early = ahead(sets['jpg'], Case(model, 'float32', 'full', MODELS[model][1], SIZE, f'{folder}/jpg'))
+      print(f'| {model}, reading jpg | {eaten:.1f} | {early:.0%} |', flush=True)
+  print(f'\n{runfolder.hardware()}; DICOM is not measured: medtl does not read it yet')
+
+
+def loaded(folder, keep_gb):
+  """Return the pictures of a folder, resized as they are read."""
+  ops = f'resize({SIZE}, {SIZE})'
+  return data.load('folder.load', root=str(folder), channels=3, ops=ops, split={'by': 'none'}, keep_gb=keep_gb)['test']
