@@ -8,15 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from medtl.types import Batch, Logs, MedtlError, State
+from medtl.types import Batch, Logs, MedtlError, State, Terminated
 
 Step = Callable[[State, Batch], tuple[State, Logs]]
 Hook = Callable[[int, State], bool]          # (steps done, state) -> stop this phase?
 Log = Callable[[int, dict[str, float]], Any]
-
-
-class Terminated(Exception):
-  """SIGTERM or SIGINT arrived; the state is safe."""
 
 
 def fit(step: Step, state: State, batches: Iterator[Batch], *, until: int, log: Log, hooks: Sequence[Hook],

@@ -43,8 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     print(__doc__)
     return 0
   quiet_cpu()
-  from medtl.loop import Terminated
-  from medtl.types import MedtlError
+  from medtl.types import MedtlError, Terminated
   try:
     if verb not in VERBS:
       from medtl.spec import nearest

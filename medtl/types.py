@@ -1,19 +1,27 @@
 """The values that cross rooms. Two currencies: Batch and State on the device, Predictions and table on the host."""
 
+from __future__ import annotations  # of jax nothing but names: verbs that compute nothing do without it
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 
+if TYPE_CHECKING:
+  import jax
+
 Tree = Any                                 # a pytree of arrays
-Logs = dict[str, jax.Array]
+Logs = dict[str, Any]                     # {name: array of one number}
 Table = Mapping[str, np.ndarray]           # column name -> [n]
 
 
 class MedtlError(Exception):
   """A mistake in input or configuration: main.py prints the message without a traceback."""
+
+
+class Terminated(Exception):
+  """SIGTERM or SIGINT arrived; the state is safe."""
 
 
 class Missing(MedtlError):
@@ -41,7 +49,7 @@ class Dataset:
   table: Table
   facts: Mapping[str, Any] = field(default_factory=dict)   # name, licence, citation, hash … for the report
 
-  def subset(self, index: np.ndarray) -> 'Dataset':
+  def subset(self, index: np.ndarray) -> Dataset:
     """Return the examples at `index`, in that order; rows keep their numbers."""
     index = np.asarray(index)
     return Dataset(lambda i: self.fetch(int(index[i])), len(index), self.classes,

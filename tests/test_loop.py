@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medtl import loop
-from medtl.types import MedtlError, State
+from medtl.types import MedtlError, State, Terminated
 
 
 def state(step=0):
@@ -63,7 +63,7 @@ def test_a_signal_ends_the_step_after_its_hooks_and_keeps_the_state(number):
     if int(now.step) == 3:
       os.kill(os.getpid(), number)
     return count()(now, batch)
-  with pytest.raises(loop.Terminated, match='step 4'):
+  with pytest.raises(Terminated, match='step 4'):
     fit(9, step=send, hooks=[loop.every(4, lambda n, state: calls.append(n), 9)],
         on_signal=lambda n, state: kept.append((n, int(state.step))))
   assert kept == [(4, 4)] and calls == [4]

@@ -226,3 +226,12 @@ def test_weights_of_another_run_are_its_best_checkpoint_and_a_study_keeps_one_so
   assert run.source(target, tmp_path / 'study' / 'a', '') == tmp_path / 'study' / name == trained[0]
   shutil.copytree(done, tmp_path / 'study' / name)
   assert run.source(target, tmp_path / 'study' / 'a' / 'fold0', '') == tmp_path / 'study' / name and len(trained) == 1
+
+
+@pytest.mark.parametrize(('verb', 'without'), [('--help', 'numpy|jax|flax'), ('cache', 'jax|flax|optax|orbax|sklearn|matplotlib'),
+                                               ('describe', 'orbax|sklearn|matplotlib|tensorboardX')])
+def test_a_verb_imports_what_it_needs(verb, without, tmp_path):
+  words = [f'--config={ROOT}/tests/tiny.py'] if verb == 'describe' else []
+  code = f'import sys; from medtl import main; sys.exit(main.main({[verb, *words]!r}) or sys.stderr.write(" ".join(sys.modules)) * 0)'
+  said = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True).stderr
+  assert not {name for name in said.split() if re.fullmatch(without, name)}
