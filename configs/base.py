@@ -53,6 +53,9 @@ def get_config() -> ConfigDict:
   config.patience = 0                   # evaluations without improvement that end a phase; 0 = never
   config.resamples = 1000               # of the bootstrap
   config.threshold = 'youden'           # chosen on validation: youden | at_sensitivity(0.95), medtl/report/threshold.py
+  # Where it runs: -1 = what the other axis leaves of all devices. fsdp > 1 cuts parameters and optimizer state over so many devices.
+  config.mesh = dict(data=-1, fsdp=1)
+  config.shards = (('.*', 'largest'),)  # (regex on a parameter's path, 'largest' axis cut | 'copy'), medtl/mesh.py
   config.workers = 2                    # threads that read
   config.hint = ''                      # what to do where data or weights cannot be fetched
   config.compare = ()                   # (name, ((key, value), …)): runs beside this one that its report compares it with

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import check, data, losses, models, norms, optimizer, origin, partition, schedule, spec, tasks, tree
+from medtl import check, data, losses, mesh, models, norms, optimizer, origin, partition, schedule, spec, tasks, tree
 from medtl.data import augment, split, stream
 from medtl.models import port, weights
 from medtl.parts import Parts, Phase
@@ -30,7 +30,8 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
     sides = like.data
   else:
     sides = data.load(**config.data.to_dict())
-  check.training(config, sides)
+  mesh.check(config.shards)
+  check.training(config, sides, mesh.make(**config.mesh).size)
   train = sides['train']
   balance = class_weights(config, train)
   if like is not None and like.run == run and alike(like.config, config):
@@ -211,9 +212,11 @@ def counts(dataset: Dataset) -> dict[str, int]:
 
 def once(dataset: Dataset, config: ConfigDict) -> Iterator[Batch]:
   """Return batches on the device that hold every example once."""
-  return map(on_device, stream.once(dataset, min(config.batch, dataset.size), workers=config.workers))
+  count = mesh.whole(min(config.batch, dataset.size), mesh.make(**config.mesh))
+  return on_device(stream.once(dataset, count, workers=config.workers), config)
 
 
-def on_device(batch: Batch) -> Batch:
-  """Return the batch as arrays of the device."""
-  return jax.device_put(batch)
+def on_device(batches: Iterable[Batch], config: ConfigDict) -> Iterator[Batch]:
+  """Return batches of numpy arrays as arrays of the devices, each cut over all of them."""
+  place = mesh.rows(mesh.make(**config.mesh))
+  return (jax.device_put(batch, place) for batch in batches)

@@ -98,12 +98,14 @@ def folds(given: ConfigDict) -> int:
   return split.get('folds', 5)
 
 
-def training(given: ConfigDict, sides: Mapping[str, Dataset]) -> None:
+def training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int = 1) -> None:
   """Raise a MedtlError where a side is missing, the training side's labels are not of the task's kind, or it is smaller than a batch."""
   if lacking := [side for side in ('train', 'val', 'test') if side not in sides]:
     raise MedtlError(f"the split has no {' and no '.join(lacking)}: a run trains, chooses on validation and tests; "
                      "set data.split.by='patient' and data.split.val=1")
   dataset = sides['train']
+  if given.batch % devices:
+    raise MedtlError(f'config.batch is {given.batch}, and there are {devices} devices to cut it over; expected a multiple of {devices}')
   if given.batch > dataset.size:
     raise MedtlError(f'config.batch is {given.batch}, but the training side has {dataset.size} examples; expected at most as many')
   many, kind = np.ndim(dataset.table['y']) == 2, given.task.kind

@@ -40,8 +40,8 @@ def find(config: ConfigDict, workdir: Path, command: str = '') -> Found:
   log.console.print(build.sentence(parts))
   sides, first = prefix.boundary(parts, 0, parts.params, parts.extra, log.console.print), prefix.first(parts, 0)
   program, state = parts.program(0, first), parts.start()
-  batches = map(build.on_device, stream.batches(sides['train'], config.batch, seed=config.seed, workers=config.workers,
-                                                sampling=config.sampling, views=max(1, prefix.choose(parts, 0).views)))
+  batches = build.on_device(stream.batches(sides['train'], config.batch, seed=config.seed, workers=config.workers,
+                                           sampling=config.sampling, views=max(1, prefix.choose(parts, 0).views)), config)
 
   def loss() -> float:
     nonlocal state

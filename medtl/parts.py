@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from medtl import models, norms, partition, spec, step, tasks
+from medtl import mesh, models, norms, partition, spec, step, tasks
 from medtl.types import Batch, Dataset, State, Task, Tree
 
 
@@ -50,8 +51,20 @@ class Parts:
     return tasks.supervised(self.net, self.loss, kind=self.config.task.kind, live=self.phases[phase].parts.live, first=first,
                             class_weights=self.class_weights, rules=self.config.norms)
 
+  @property
+  def mesh(self) -> Mesh:
+    """Return the devices."""
+    return mesh.make(**self.config.mesh)
+
+  def placed(self, state: Any) -> Any:
+    """Return parameters, or a whole state, where they lie on the devices."""
+    return jax.device_put(state, mesh.placed(state, self.mesh, self.config.shards))
+
   def start(self, phase: int = 0) -> State:
     """Return the state at step 0 with the optimizer state of a phase; every leaf a buffer of its own."""
+    return self.placed(self._begin(phase))
+
+  def _begin(self, phase: int) -> State:
     params, extra = jax.tree.map(jnp.array, (self.params, self.extra))
     opt = jax.jit(self.phases[phase].parts.tx.init)(params)
     return State(jnp.zeros((), jnp.int32), params, extra, opt, jax.random.key(self.config.seed))
@@ -59,7 +72,8 @@ class Parts:
   def step(self, phase: int, first: int = 0) -> Any:
     """Return the jitted update of a phase."""
     parts = self.phases[phase].parts
-    return step.compiled(task=self.task(phase, first), tx=parts.tx, live=parts.live, accumulate=self.config.accumulate,
+    places = mesh.placed(jax.eval_shape(lambda: self._begin(phase)), self.mesh, self.config.shards)
+    return step.compiled(places, task=self.task(phase, first), tx=parts.tx, live=parts.live, accumulate=self.config.accumulate,
                          augment=None if first else self.augment)
 
   def program(self, phase: int, first: int = 0) -> Any:
@@ -69,11 +83,15 @@ class Parts:
   def lowered(self, phase: int, first: int = 0) -> Any:
     """Return the update of a phase as XLA is given it."""
     return self._once(('lowered', first, *self._kind(phase)),
-                      lambda: self.step(phase, first).lower(jax.eval_shape(lambda: self.start(phase)), self.example(first)))
+                      lambda: self.step(phase, first).lower(self._shapes(phase), self.example(first)))
+
+  def _shapes(self, phase: int) -> State:
+    state = jax.eval_shape(lambda: self._begin(phase))
+    return mesh.shapes(state, mesh.placed(state, self.mesh, self.config.shards))
 
   def measure(self, first: int = 0) -> Any:
     """Return the jitted measure of the task, from pictures or from what the children below `first` make of them."""
-    return self._once(('measure', first), lambda: jax.jit(self.task(0, first).measure))
+    return self._once(('measure', first), lambda: jax.jit(self.task(0, first).measure, out_shardings=mesh.copied(self.mesh)))
 
   def settled(self, phase: int, first: int, params: Tree, extra: Tree, inputs: Iterable[Any]) -> Tree:
     """Return `extra` with the running averages of the norms that a phase trains estimated anew on `inputs`, for an evaluation."""
@@ -126,8 +144,9 @@ class Parts:
     if first:
       shape = jax.eval_shape(self.features(0, first), {'params': self.params, **self.extra}, x)
       x = jnp.zeros(shape.shape, shape.dtype)
-    return Batch(x, jnp.zeros((count, *y.shape), jnp.float32 if y.dtype.kind == 'f' else jnp.int32), jnp.ones(count, bool),
+    made = Batch(x, jnp.zeros((count, *y.shape), jnp.float32 if y.dtype.kind == 'f' else jnp.int32), jnp.ones(count, bool),
                  jnp.arange(count, dtype=jnp.int32))
+    return jax.device_put(made, mesh.rows(self.mesh))
 
   @property
   def epoch(self) -> int:

@@ -56,6 +56,7 @@ def train(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
     checkpoints.close()
   with watch('evaluate'):
     sides = prefix.boundary(parts, progress.best_phase, params, extra)
+    params, extra = parts.placed((params, extra))
     predictions(parts.measure(prefix.first(parts, progress.best_phase)), params, extra, parts.data, config, workdir, sides)
   runfolder.provenance(workdir, command, watch.spans, {'best_step': progress.best_step, 'best': progress.best})
   return runfolder.report(workdir)
@@ -125,7 +126,7 @@ def fit(parts: Parts, workdir: Path, checkpoints: Checkpoints, watch: log.Watch)
   progress = checkpoints.progress('latest') if resumed else Progress()
   state = parts.start(progress.phase)
   if resumed:
-    state = checkpoints.restore('latest', jax.eval_shape(lambda: state))
+    state = parts.placed(checkpoints.restore('latest', jax.eval_shape(lambda: state)))
     write(f'continuing at step {int(state.step)}, in phase {progress.phase + 1} of {len(parts.phases)}')
     watch.resume(progress.spans)
   run = _Run(parts, progress, checkpoints, log.Writer(workdir, int(state.step)), watch)
@@ -144,7 +145,8 @@ def enter(parts: Parts, state: State, progress: Progress) -> State:
   progress.phase, progress.phase_start = progress.phase + 1, int(state.step)
   progress.phase_done, progress.waiting = False, 0
   tx = parts.phases[progress.phase].parts.tx
-  return state._replace(opt=partition.anchored(partition.carry(state.opt, jax.jit(tx.init)(state.params)), parts.params))
+  opt = partition.anchored(partition.carry(state.opt, jax.jit(tx.init)(state.params)), parts.params)
+  return parts.placed(state._replace(opt=opt))
 
 
 def _phase(run: _Run, state: State) -> State:
@@ -172,7 +174,7 @@ def _phase(run: _Run, state: State) -> State:
 
     batches = stream.batches(sides['train'], config.batch, seed=config.seed, start=int(state.step), workers=config.workers,
                              sampling=config.sampling, views=views)
-    return loop.fit(program, state, map(build.on_device, batches), until=until, log=note, on_signal=keep,
+    return loop.fit(program, state, build.on_device(batches, config), until=until, log=note, on_signal=keep,
                     hooks=[loop.every(parts.period, look, until)])
 
 
@@ -183,7 +185,7 @@ def _validate(run: _Run, until: int, sides: Mapping[str, Dataset], first: int, s
   with run.watch('evaluate'):
     if config.norm_images:
       train = sides.get(prefix.PLAIN, sides['train'])
-      shuffled = stream.batches(train, config.batch, seed=config.seed, workers=config.workers)
+      shuffled = build.on_device(stream.batches(train, config.batch, seed=config.seed, workers=config.workers), config)
       count = math.ceil(min(config.norm_images, train.size) / config.batch)
       extra = run.parts.settled(progress.phase, first, params, extra, (one.x for one in itertools.islice(shuffled, count)))
     found = evaluate.predict(run.parts.measure(first), params, extra, build.once(sides['val'], config))

@@ -22,8 +22,11 @@ from medtl.types import MedtlError, Table
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-learn', 'grain')
 
+WHERE = ('mesh', 'shards', 'workers')      # keys that say where a run computes, not what: it may go on elsewhere
+
 # keys that came later, with the value that does what runs without them did
-ADDED = {'transfer': 'weights', 'truncate': 0, 'norms': (), 'l2_sp': 0.0, 'views': 0, 'norm_images': 0, 'seeds': 1}
+ADDED = {'transfer': 'weights', 'truncate': 0, 'norms': (), 'l2_sp': 0.0, 'views': 0, 'norm_images': 0, 'seeds': 1,
+         'mesh': {'data': -1, 'fsdp': 1}, 'shards': (('.*', 'largest'),)}
 
 
 def name(config_name: str, config: ConfigDict) -> str:
@@ -33,8 +36,9 @@ def name(config_name: str, config: ConfigDict) -> str:
 
 
 def digest(config: ConfigDict) -> str:
-  """Return 8 hex digits that stand for every key of the config."""
-  return hashlib.sha256(text(config).encode()).hexdigest()[:8]
+  """Return 8 hex digits that stand for every key of the config but where it runs."""
+  told = {key: value for key, value in config.to_dict().items() if key not in WHERE}
+  return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def text(config: ConfigDict) -> str:
@@ -69,7 +73,7 @@ def claim(workdir: Path, config: ConfigDict, folds: bool = False) -> None:
     return
   old, new = (tree.flatten({**json.loads(json.dumps(ADDED)), **json.loads(words)}) for words in (path.read_text(), text(config)))
   differ = [f'  {key}: {old.get(key, "(absent)")} there, {new.get(key, "(absent)")} asked for'
-            for key in sorted(old.keys() | new.keys()) if old.get(key, None) != new.get(key, None)]
+            for key in sorted(old.keys() | new.keys()) if old.get(key, None) != new.get(key, None) and key.partition('/')[0] not in WHERE]
   if differ:
     raise MedtlError(f'{workdir} is the run folder of another config:\n' + '\n'.join(differ[:12])
                      + '\nchoose another --workdir, or leave it out')

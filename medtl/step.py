@@ -67,11 +67,11 @@ def join(moving: list[Any], tree: Tree, live: Tree) -> Tree:
   return jax.tree.map(lambda leaf, alive: next(values) if alive else leaf, tree, live)
 
 
-def compiled(**parts: Any) -> Callable[[State, Batch], Pair]:
-  """Return `update` with its parts bound, jitted, the state's buffers donated."""
+def compiled(places: Tree = None, **parts: Any) -> Callable[[State, Batch], Pair]:
+  """Return `update` with its parts bound, jitted, the state's buffers donated; `places` are where the state's leaves stay."""
   def step(state: State, batch: Batch) -> Pair:
     return update(state, batch, **parts)
-  return jax.jit(step, donate_argnums=0)
+  return jax.jit(step, donate_argnums=0, out_shardings=None if places is None else (places, None))
 
 
 def flops(lowered: Any) -> float:

@@ -59,6 +59,10 @@ def test_activations_that_do_not_fit_are_computed_each_time_and_it_is_said(parts
   monkeypatch.setenv('MEDTL_FEATURES_GB', str(0.99 * whole / 1e9))
   monkeypatch.setitem(prefix.BALANCE, 'cpu', 0.0)
   assert 'MEDTL_FEATURES_GB' in prefix.choose(with_(parts), 0).why
+  viewed = build.parts(build.changed(parts.config, (('augment', 'flip'), ('views', 3))))
+  for share, first in ((4.01, 5), (3.99, 0)):                          # three views, and the pictures as they are
+    monkeypatch.setenv('MEDTL_FEATURES_GB', str(share * whole / 1e9))
+    assert prefix.choose(with_(viewed), 0).first == first
 
 
 def test_what_alike_runs_share_is_what_each_would_make(parts):
@@ -88,7 +92,7 @@ def test_another_seed_shows_other_views(parts):
   seen = build.parts(build.changed(parts.config, changes))
   other = with_(seen, seed=3)
   assert other.programs is seen.programs
-  batch = build.on_device(next(stream.once(seen.data['train'], 8)))
+  batch = next(stream.once(seen.data['train'], 8))
   assert not np.array_equal(seen.view(batch, 1).x, other.view(batch, 1).x) and np.array_equal(seen.view(batch, 1).x, seen.view(batch, 1).x)
 
 
@@ -156,7 +160,7 @@ def test_views_cached_and_computed_in_the_step_agree_over_ten_steps(parts):
   for number in range(10):
     view = 1 + number // made.epoch % 3
     seen.add(view)
-    small, large = build.on_device(next(kept)), build.on_device(next(plain))
+    small, large = (next(build.on_device([next(batches)], made.config)) for batches in (kept, plain))
     assert small.row.tolist() == large.row.tolist()
     large = made.view(large, view)
     logits = [made.task(0, first).measure(state.params, state.extra, batch)['score']
@@ -187,7 +191,7 @@ def test_views_need_an_augmentation_that_leaves_examples_apart(parts):
 
 def test_a_cached_phase_runs_in_bfloat16(parts):
   made = build.parts(build.changed(parts.config, (('dtype', 'bfloat16'), ('cache', 'on'))))
-  batch = build.on_device(next(stream.batches(prefix.boundary(made, 0, made.params, made.extra)['train'], 16, seed=0)))
+  batch = next(build.on_device(stream.batches(prefix.boundary(made, 0, made.params, made.extra)['train'], 16, seed=0), made.config))
   assert batch.x.dtype == jnp.bfloat16
   state, logs = made.program(0, 5)(made.start(), batch)
   assert np.isfinite(logs['loss']) and int(state.step) == 1

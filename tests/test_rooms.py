@@ -10,8 +10,8 @@ FILES = sorted((ROOT / 'medtl').rglob('*.py'))
 EVERYTHING = [path for folder in ('medtl', 'configs', 'experiments', 'tests') for path in sorted((ROOT / folder).rglob('*.py'))]
 RANKS = {
   0: ('types', 'spec', 'tree', 'disk', 'fetch', 'transfer'),
-  1: ('data', 'models', 'transferability', 'losses', 'metrics', 'partition', 'norms', 'freeze', 'optimizer', 'schedule', 'checkpoint',
-      'log'),
+  1: ('data', 'models', 'transferability', 'losses', 'metrics', 'partition', 'norms', 'mesh', 'freeze', 'optimizer', 'schedule',
+      'checkpoint', 'log'),
   2: ('features', 'probe', 'tasks', 'step', 'loop', 'evaluate', 'report'),
   3: ('check', 'build', 'origin', 'prefix', 'describe', 'runfolder', 'run', 'parts', 'inference'),
   4: ('study', 'screen', 'probing', 'lr_find'),

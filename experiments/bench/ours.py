@@ -22,9 +22,9 @@ def made(case):
 
 
 def full(case):
-  """Return (compiled update, first state) of a case."""
+  """Return (config, compiled update, first state) of a case."""
   parts = made(case)
-  return parts.program(0), parts.start()
+  return parts.config, parts.program(0), parts.start()
 
 
 def prepare(case):
@@ -32,7 +32,7 @@ def prepare(case):
   parts = made(case)
   first = prefix.first(parts, 0)
   sides = prefix.boundary(parts, 0, parts.params, parts.extra)
-  batch = build.on_device(next(stream.batches(sides['train'], case.batch, seed=0)))
+  batch = next(build.on_device(stream.batches(sides['train'], case.batch, seed=0), parts.config))
   begin = time.perf_counter()
   facts = {'frozen': parts.phases[0].depth, 'from': first, 'why': prefix.choose(parts, 0).why}
   if case.work == 'forward':

@@ -1,0 +1,79 @@
+"""Many devices as one: a mesh of data × fsdp, what lies where on it, and batches put there. JAX's own engine does the rest.
+
+A batch is cut over all devices. With fsdp > 1 parameters, statistics and optimizer state are cut as well (Rajbhandari et al. 2020, ZeRO;
+Zhao et al. 2023, FSDP), by one table of (regex on the parameter's path, how); the compiler gathers a leaf where it is used.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from medtl import spec, tree
+from medtl.types import MedtlError, Tree
+
+AXES = ('data', 'fsdp')
+WAYS = ('largest', 'copy')
+LEAST = 2 ** 12                     # numbers below which a leaf is copied: cutting it would save nothing
+Rules = Sequence[tuple[str, str]]
+
+
+@functools.cache
+def make(data: int = -1, fsdp: int = 1) -> Mesh:
+  """Return the mesh of all devices; -1 is what the other axis leaves over."""
+  count = jax.device_count()
+  sizes = [count // max(1, fsdp) if data == -1 else data, count // max(1, data) if fsdp == -1 else fsdp]
+  if min(sizes) < 1 or sizes[0] * sizes[1] != count:
+    raise MedtlError(f'config.mesh is data={data}, fsdp={fsdp}, and there are {count} devices; expected a product of {count}, '
+                     'for instance data=-1, fsdp=1')
+  return Mesh(np.array(jax.devices()).reshape(sizes), AXES)
+
+
+def check(rules: Rules) -> None:
+  """Raise a MedtlError for a way of lying on the mesh that there is not."""
+  for pattern, way in rules:
+    spec.regex(pattern, 'config.shards')
+    if way not in WAYS:
+      raise MedtlError(f'config.shards: unknown way {way!r}; {spec.nearest(way, WAYS)}')
+
+
+def rows(mesh: Mesh) -> NamedSharding:
+  """Return where a batch lies: its examples are cut over all devices."""
+  return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def copied(mesh: Mesh) -> NamedSharding:
+  """Return where a value lies that every device holds whole."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def placed(state: Tree, mesh: Mesh, rules: Rules) -> Tree:
+  """Return where each leaf of parameters or of a whole state lies; leaves are arrays or shapes.
+
+  A leaf of the optimizer's goes with the parameter whose path ends its own. 'largest' cuts the largest axis that fsdp divides.
+  """
+  def where(keys: Sequence[Any], leaf: Any) -> NamedSharding:
+    path = tree.path_of(keys)
+    name = next((path[path.index(begin):] for begin in ('backbone/', 'head/') if begin in path), path)
+    way = next((way for pattern, way in rules if spec.regex(pattern, 'config.shards').fullmatch(name)), 'copy')
+    size = mesh.shape['fsdp']
+    axes = [axis for axis, length in enumerate(leaf.shape) if length % size == 0]
+    if way == 'copy' or size == 1 or not axes or np.prod(leaf.shape) < LEAST:
+      return copied(mesh)
+    largest = max(axes, key=lambda axis: leaf.shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*(['fsdp' if axis == largest else None for axis in range(len(leaf.shape))])))
+
+  return jax.tree_util.tree_map_with_path(where, state)
+
+
+def shapes(state: Tree, places: Tree) -> Tree:
+  """Return shapes and dtypes with their places, as a program is lowered for them."""
+  return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, places)
+
+
+def whole(batch: int, mesh: Mesh) -> int:
+  """Return the smallest multiple of the devices that holds so many examples: a batch is padded to it, and the padding masked."""
+  return -(-batch // mesh.size) * mesh.size
