@@ -188,18 +188,17 @@ def steps(text: str | int, examples: int, batch: int, total: int = 0, least: int
   >>> steps('2 epochs', examples=100, batch=32), steps('64 examples', 100, 32), steps('5%', 100, 32, total=200), steps(7, 100, 32)
   (8, 2, 10, 7)
   """
-  if isinstance(text, int) or str(text).isdigit():
-    if int(text) < least:
-      raise MedtlError(f'a duration of {text} steps; expected at least {least}')
-    return int(text)
-  match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*(%|steps?|epochs?|examples?)', str(text).strip())
-  if not match:
+  match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*(%|steps?|epochs?|examples?|)', str(text).strip())
+  if not match or (not match[2] and not match[1].isdigit()):
     raise MedtlError(f"cannot read the duration {text!r}: expected '100 steps', '3 epochs', '5000 examples' or '5%'")
-  number, unit = float(match[1]), match[2].rstrip('s')
+  number, unit = float(match[1]), match[2].rstrip('s') or 'step'
   if unit == '%' and not total:
     raise MedtlError(f'{text!r} is a share of a total that is not known here; expected steps, epochs or examples')
   scale = {'step': 1.0, 'epoch': math.ceil(examples / batch), 'example': 1 / batch, '%': total / 100}[unit]
-  return max(1, math.ceil(number * scale - 1e-9)) if number else steps(0, examples, batch, total, least)
+  count = math.ceil(number * scale - 1e-9)
+  if count < least:
+    raise MedtlError(f'a duration of {text!r}; expected at least {least} step')
+  return count
 
 
 def scaled(text: str | int, factor: float) -> str:

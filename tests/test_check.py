@@ -76,8 +76,8 @@ def test_folds_need_one_validation_fold(request):
 
 
 @pytest.mark.parametrize(('word', 'said'), [
-  ("--config.phases=(('depth(1.0)', 0), ('none', '1 epochs'))", 'a duration of 0 steps; expected at least 1'),
-  ('--config.every=0', 'a duration of 0 steps'), ('--config.every=1.2.3 epochs', "cannot read the duration '1.2.3 epochs'"),
+  ("--config.phases=(('depth(1.0)', 0), ('none', '1 epochs'))", 'a duration of 0; expected at least 1 step'),
+  ('--config.every=0', "a duration of '0'"), ('--config.every=1.2.3 epochs', "cannot read the duration '1.2.3 epochs'"),
   ('--config.seed=-1', 'config.seed is -1; expected a number 0 or more'), ('--config.seeds=3', 'config.seeds is 3: how many runs a study'),
 ])
 def test_durations_and_seeds_are_checked_before_anything(request, word, said):
