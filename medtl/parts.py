@@ -72,7 +72,7 @@ class Parts:
   def step(self, phase: int, first: int = 0) -> Any:
     """Return the jitted update of a phase."""
     parts = self.phases[phase].parts
-    places = mesh.placed(jax.eval_shape(lambda: self._begin(phase)), self.mesh, self.config.shards)
+    places = jax.tree.map(lambda leaf: leaf.sharding, self._shapes(phase))
     return step.compiled(places, task=self.task(phase, first), tx=parts.tx, live=parts.live, accumulate=self.config.accumulate,
                          augment=None if first else self.augment)
 
