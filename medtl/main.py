@@ -16,23 +16,15 @@ verbs
 import errno
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from medtl import cpu
+
 VERBS = ('train', 'ablate', 'probe', 'lr_find', 'describe', 'evaluate', 'report', 'predict', 'cache')
-
-
-def quiet_cpu() -> None:
-  """Choose the CPU where no NVIDIA driver and no TPU is, before jax is imported: the CUDA build prints a traceback otherwise."""
-  if 'JAX_PLATFORMS' in os.environ or any(Path('/dev').glob('accel*')):
-    return
-  smi = shutil.which('nvidia-smi')
-  if not smi or subprocess.run([smi, '-L'], capture_output=True).returncode:
-    os.environ['JAX_PLATFORMS'] = 'cpu'
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
   if {'-h', '--help', '--helpshort'} & set(argv) or verb == 'help':
     print(__doc__)
     return 0
-  quiet_cpu()
+  cpu.prepare()
   from medtl.types import MedtlError, Terminated
   try:
     if verb not in VERBS:
@@ -91,6 +83,7 @@ def _call(verb: str, argv: list[str]) -> int:
   logging.set_verbosity(logging.ERROR)               # orbax tells of every save
   if flags.offline:
     os.environ['MEDTL_OFFLINE'] = '1'
+  cpu.settle()
   jax.config.update('jax_compilation_cache_dir', str(fetch.cache_folder() / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   kind = {'ablate': f'-{Path(flags.sweep).stem}', 'probe': '-probe', 'lr_find': '-lr_find'}.get(verb, '')

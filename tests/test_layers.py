@@ -6,20 +6,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl.models import layers
+from medtl.models import convolution, efficientnet, layers
+from medtl.models.layer_norm import LayerNorm
+from medtl.models.product import biased, product
 
 
 def numbers(*shape, seed=0):
   return jnp.asarray(np.random.RandomState(seed).randn(*shape), jnp.float32)
 
 
-def same(f, g, *arguments):
-  """Assert equal values, and equal gradients of a weighted sum, to 1e-5."""
+def same(f, g, *arguments, tolerance=1e-5):
+  """Assert equal values, and equal gradients of a weighted sum."""
   weight = numbers(*jax.eval_shape(f, *arguments).shape, seed=1)
   both = [jax.jit(lambda *a, h=h: (h(*a), jax.grad(lambda *b: jnp.sum(weight * h(*b)), argnums=tuple(range(len(a))))(*a)))(*arguments)
           for h in (f, g)]
   for a, b in zip(*map(jax.tree.leaves, both), strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()))
+    np.testing.assert_allclose(np.float32(a), np.float32(b), rtol=0, atol=tolerance * float(jnp.abs(b).max()))
 
 
 @pytest.mark.parametrize('kernel, stride', [((1, 1), 1), ((1, 1), 2), ((3, 3), 1), ((3, 3), 2), ((7, 7), 2), ((3,), 2), ((1, 1, 1), 2),
@@ -32,6 +34,42 @@ def test_conv_is_linens(kernel, stride):
   params['bias'] = numbers(5)
   assert jax.tree.structure(ours.init(jax.random.key(0), x)['params']) == jax.tree.structure(params)
   same(lambda p, x: ours.apply({'params': p}, x), lambda p, x: theirs.apply({'params': p}, x), params, x)
+
+
+@pytest.mark.parametrize('taps, stride, sides, channels, padding', [
+  ((3, 3), 2, (9, 8), 40, 'SAME'), ((3, 3), 2, (8, 9), 40, [(1, 1), (1, 1)]), ((2,), 3, (11,), 200, [(0, 1)]), ((5,), 3, (11,), 90, 'VALID'),
+  ((1, 1), 2, (7, 8), 300, [(1, 0), (0, 1)]), ((3, 2, 3), 2, (5, 6, 7), 30, [(1, 1), (0, 1), (2, 0)]), ((7, 7), 2, (12, 9), 3, 'SAME')])
+def test_gradients_by_phases_and_by_windows_are_those_of_xla(taps, stride, sides, channels, padding):
+  """Kernels of many and of few channels, pads that differ, phases that see no tap, sides that the stride does not divide."""
+  x, kernel = numbers(2, *sides, channels), numbers(*taps, channels, 5)
+  axes = 'DHW'[-len(taps):]
+  same(lambda x, k: convolution.convolve(x, k, stride, padding),
+       lambda x, k: jax.lax.conv_general_dilated(x, k, (stride,) * len(taps), padding, dimension_numbers=(f'N{axes}C', f'{axes}IO', f'N{axes}C')),
+       x, kernel)
+
+
+@pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-5), ('bfloat16', 2e-2)])
+@pytest.mark.parametrize('way', ['pieces', 'whole'])
+@pytest.mark.parametrize('rows', [(3, 7), (4, 1200), (1, 1)])
+def test_product_and_bias_have_the_gradients_of_a_matrix_product(dtype, tolerance, way, rows):
+  x, kernel, bias = (leaf.astype(dtype) for leaf in (numbers(*rows, 6), numbers(6, 5, seed=2), numbers(5, seed=3)))
+  same(lambda x, k, b: biased(product(way, x, k), b), lambda x, k, b: x.astype('float32') @ k.astype('float32') + b, x, kernel, bias,
+       tolerance=tolerance)
+
+
+@pytest.mark.parametrize('far', [0.0, 90.0])
+def test_layer_norm_is_linens(far):
+  x = numbers(4, 9, 48) * 2 + far
+  params = {'scale': numbers(48, seed=2), 'bias': numbers(48, seed=3)}
+  ours, theirs = LayerNorm(1e-5), nn.LayerNorm(1e-5, use_fast_variance=False)
+  assert jax.tree.structure(ours.init(jax.random.key(0), x)['params']) == jax.tree.structure(params)
+  same(lambda p, x: ours.apply({'params': p}, x), lambda p, x: theirs.apply({'params': p}, x), params, x, tolerance=2e-5)
+
+
+def test_relu6_has_no_gradient_at_its_ends():
+  x = jnp.asarray([-1.0, 0.0, 3.0, 6.0, 7.0])
+  np.testing.assert_array_equal(efficientnet.relu6(x), [0, 0, 3, 6, 6])
+  np.testing.assert_array_equal(jax.grad(lambda x: efficientnet.relu6(x).sum())(x), [0, 0, 1, 0, 0])
 
 
 @pytest.mark.parametrize('shape', [(9,), (8, 7), (6, 5, 8)])

@@ -15,7 +15,7 @@ python -m experiments.bench ablation --workdir=STUDY
 import importlib
 import sys
 
-from medtl.main import quiet_cpu
+from medtl import cpu
 
 KNOWN = {'--against': 'against', '--startup': 'startup', '--input': 'input', 'probe': 'probe', 'ablation': 'ablation'}
 
@@ -25,7 +25,7 @@ def main(argv):
   word = argv[0].partition('=')[0] if argv else ''
   if word not in KNOWN:
     raise SystemExit(__doc__)
-  quiet_cpu()
+  cpu.prepare()
   importlib.import_module(f'experiments.bench.{KNOWN[word]}').main(argv if '=' in argv[0] else argv[1:])
 
 

@@ -6,7 +6,7 @@ import jax
 
 from configs import base
 from experiments.bench import cases
-from medtl import build, prefix
+from medtl import build, cpu, prefix
 from medtl.data import stream
 
 
@@ -29,6 +29,7 @@ def full(case):
 
 def prepare(case):
   """Return (a function that does the work once and waits for it, facts) of a case."""
+  cpu.settle()
   parts = made(case)
   first = prefix.first(parts, 0)
   sides = prefix.boundary(parts, 0, parts.params, parts.extra)

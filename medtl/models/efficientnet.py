@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from medtl.models import Backbone, child_name
+from medtl.models.convolution import convolve
 from medtl.models.depthwise import depthwise
-from medtl.models.layers import INIT, convolve
+from medtl.models.layers import INIT
 from medtl.models.port import Dialect
 from medtl.types import Weights
 
@@ -135,8 +137,16 @@ def norm(dtype: Any, name: str) -> nn.BatchNorm:
   return nn.BatchNorm(momentum=0.99, epsilon=1e-3, dtype=dtype, name=name)
 
 
+@jax.custom_jvp
 def relu6(x: Any) -> Any:
+  """Return x between 0 and 6; the gradient at both ends is 0, as in PyTorch, where that of `clip` is shared out by divisions."""
   return jnp.clip(x, 0, 6)
+
+
+@relu6.defjvp
+def _relu6_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+  (x,), (tangent,) = primals, tangents
+  return relu6(x), jnp.where((x > 0) & (x < 6), tangent, jnp.zeros_like(tangent))
 
 
 def scaled(channels: int, width: float) -> int:

@@ -1,15 +1,13 @@
-"""Convolution, pooling and norm for any number of spatial axes, each lowered the way that is fast on a CPU too.
-
-Channels last; kernels are [*k, c / groups, d] as `nn.Conv`'s, so that a lowering never shows in a checkpoint.
-"""
+"""Convolution, pooling and norm for any number of spatial axes, channels last."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from medtl.models.convolution import convolve
 
 INIT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')       # He et al. 2015, as ResNets are initialised
 
@@ -33,20 +31,6 @@ class Conv(nn.Module):
       kernel = standardise(kernel)
     y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, [(k // 2, k // 2) for k in self.kernel])
     return y + self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype) if self.bias else y
-
-
-def convolve(x: Any, kernel: Any, stride: int, padding: Sequence[tuple[int, int]] | str, groups: int = 1) -> Any:
-  """Return x [b, *s, c] convolved with kernel [*k, c / groups, d]; 1×1 as a matrix product, which XLA's CPU backend has a good one of."""
-  axes = 'DHW'[-(x.ndim - 2):]
-  if math.prod(kernel.shape[:-2]) == 1 and groups == 1 and not any(map(any, [] if isinstance(padding, str) else padding)):
-    return every(x, stride) @ kernel.reshape(kernel.shape[-2:])
-  return jax.lax.conv_general_dilated(x, kernel, (stride,) * len(axes), padding, feature_group_count=groups,
-                                      dimension_numbers=(f'N{axes}C', f'{axes}IO', f'N{axes}C'))
-
-
-def every(x: Any, stride: int) -> Any:
-  """Return every stride-th point along each spatial axis."""
-  return x if stride == 1 else x[(slice(None), *[slice(None, None, stride)] * (x.ndim - 2))]
 
 
 def standardise(kernel: Any, epsilon: float = 1e-10) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from medtl.models import Backbone, child_name
+from medtl.models.layer_norm import LayerNorm
 from medtl.models.vit_checkpoints import ADAPT, RENAMES, WEIGHTS  # noqa: F401
-from medtl.models.vit_layers import LAYERS, Block, Stem, Update, norm
+from medtl.models.vit_layers import LAYERS, Block, Stem, Update
 from medtl.types import MedtlError
 
 FRESH = ('.*/lora_[ab]',)                 # no checkpoint has them
@@ -79,7 +80,7 @@ class ViT(Backbone):
                   self.epsilon, self.dropout, self.dtype, name='stem')(value, train)
     value = Block(self.heads, self.ratio, self.layer_scale, self.activation, self.epsilon, self.dropout,
                   self.drop_path * (index - 1) / max(1, self.depth - 1), self.update, self.dtype, name=child_name(index))(value, train)
-    return norm(self.epsilon, self.dtype, 'norm')(value) if index == self.depth else value
+    return LayerNorm(self.epsilon, self.dtype, name='norm')(value) if index == self.depth else value
 
   def maps(self, value: Any) -> Any:
     return value[:, self.class_token + self.registers:].reshape(value.shape[0], *self.grid, self.width)

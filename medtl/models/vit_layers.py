@@ -7,8 +7,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from einops import rearrange
 
+from medtl.models.layer_norm import LayerNorm
 from medtl.models.layers import Conv
 from medtl.models.layers import norm as batch_norm
+from medtl.models.product import biased, product
 from medtl.types import MedtlError
 
 LAYERS = ('query', 'key', 'value', 'out', 'up', 'down')
@@ -25,19 +27,24 @@ class Update(NamedTuple):
   scale: float
 
 
-class Dense(nn.Dense):
-  """A layer with a low-rank update: x W + b + scale · (x A) B. A is drawn, B begins at zero (Hu et al. 2022, section 4.1)."""
+class Dense(nn.Module):
+  """A layer x W + b with a low-rank update: + scale · (x A) B. A is drawn, B begins at zero (Hu et al. 2022, section 4.1)."""
+  features: int
+  dtype: Any
   rank: int = 0
   scale: float = 1.0
 
   @nn.compact
   def __call__(self, x: Any) -> Any:
-    y = super().__call__(x)
+    kernel = self.param('kernel', nn.initializers.xavier_uniform(), (x.shape[-1], self.features))
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    x = x.astype(self.dtype)
+    y = biased(product('whole', x, kernel.astype(self.dtype)), bias.astype(self.dtype))
     if not self.rank:
       return y
     a = self.param('lora_a', nn.initializers.he_uniform(), (x.shape[-1], self.rank))
     b = self.param('lora_b', nn.initializers.zeros, (self.rank, self.features))
-    return y + x.astype(y.dtype) @ a.astype(y.dtype) @ b.astype(y.dtype) * jnp.asarray(self.scale, y.dtype)
+    return y + x @ a.astype(self.dtype) @ b.astype(self.dtype) * jnp.asarray(self.scale, self.dtype)
 
 
 class Stem(nn.Module):
@@ -75,7 +82,7 @@ class Stem(nn.Module):
       before += [self.param('registers', place, (self.registers, self.width))]
     before = [jnp.broadcast_to(tokens.astype(self.dtype), (x.shape[0], *tokens.shape)) for tokens in before]
     x = nn.Dropout(self.dropout)(jnp.concatenate([*before, x], axis=1), deterministic=not train)
-    return norm(self.epsilon, self.dtype, 'norm')(x) if self.pre_norm else x
+    return LayerNorm(self.epsilon, self.dtype, name='norm')(x) if self.pre_norm else x
 
 
 class PatchEmbedding(nn.Module):
@@ -91,7 +98,7 @@ class PatchEmbedding(nn.Module):
     axes = range(len(self.patches))
     cut, grid, inside = (' '.join(word.format(i=i) for i in axes) for word in ('(g{i} p{i})', 'g{i}', 'p{i}'))
     x = rearrange(x.astype(self.dtype), f'b {cut} c -> b {grid} ({inside} c)', **{f'p{i}': self.patches[i] for i in axes})
-    x = x @ kernel.reshape(-1, self.width).astype(self.dtype)
+    x = product('whole', x, kernel.reshape(-1, self.width).astype(self.dtype))
     return x + self.param('bias', nn.initializers.zeros, (self.width,)).astype(self.dtype) if self.bias else x
 
 
@@ -112,7 +119,7 @@ class Block(nn.Module):
     branches = (Attention(self.heads, self.dropout, self.update, self.dtype, name='attention'),
                 Mlp(self.ratio, self.activation, self.dropout, self.update, self.dtype, name='mlp'))
     for index, branch in enumerate(branches, 1):
-      y = branch(norm(self.epsilon, self.dtype, f'norm{index}')(x), train)
+      y = branch(LayerNorm(self.epsilon, self.dtype, name=f'norm{index}')(x), train)
       if self.layer_scale:
         y = y * self.param(f'scale{index}', nn.initializers.constant(1e-5), (x.shape[-1],)).astype(y.dtype)
       x = x + nn.Dropout(self.drop_path, broadcast_dims=(1, 2))(y, deterministic=not train)
@@ -156,10 +163,4 @@ class Mlp(nn.Module):
 
 def dense(width: int, update: Update, dtype: Any, name: str) -> Dense:
   """Return a layer on the last axis."""
-  return Dense(width, dtype=dtype, kernel_init=nn.initializers.xavier_uniform(), name=name, scale=update.scale,
-               rank=update.rank if name in update.targets else 0)
-
-
-def norm(epsilon: float, dtype: Any, name: str) -> nn.LayerNorm:
-  """Return a layer norm; the two-pass variance, since tokens of CLIP and DINO lie far from zero."""
-  return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=False, name=name)
+  return Dense(width, dtype, update.rank if name in update.targets else 0, update.scale, name=name)

@@ -1,0 +1,82 @@
+"""x @ kernel and its gradients, in the lowering that is fast where it runs; accelerators take what XLA has."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+LARGE, SMALL = 4096, 512          # rows of a piece that stays in the second cache, and in the first
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def product(way: str, x: Any, kernel: Any) -> Any:
+  """Return x [..., c] @ kernel [c, d], in their dtype; `way` is how a CPU sums the kernel's gradient: 'pieces' or 'whole'."""
+  return _narrow(x, kernel)
+
+
+def _backward(way: str, saved: tuple[Any, Any], gradient: Any) -> tuple[Any, Any]:
+  x, kernel = saved
+  rows = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+  fast = _turned if x.dtype == jnp.bfloat16 else in_pieces if way == 'pieces' else at_once
+  summed = jax.lax.platform_dependent(*rows, cpu=fast, default=at_once)
+  return _narrow(gradient, kernel.T), summed.astype(kernel.dtype)
+
+
+product.defvjp(lambda way, x, kernel: (product(way, x, kernel), (x, kernel)), _backward)
+
+
+def _narrow(x: Any, kernel: Any) -> Any:
+  """Return x @ kernel in their dtype. XLA's CPU backend uses bfloat16 units only where the result is asked for in float32."""
+  return jax.lax.platform_dependent(x, kernel, default=jnp.matmul, cpu=lambda x, kernel: jnp.matmul(
+    x, kernel, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32)).astype(x.dtype))
+
+
+def at_once(x: Any, gradient: Any) -> Any:
+  """Return xᵀ @ gradient of [r, c] and [r, d], in float32 at least."""
+  return jnp.einsum('ri,ro->io', x, gradient, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _cut(most: int, *leaves: Any) -> list[Any]:
+  """Return [r, c] as [p, r / p, c], pieces of no more than `most` rows, at least two, or one where the rows do not divide."""
+  rows = len(leaves[0])
+  least = max(2, -(-rows // most))
+  pieces = next((count for count in range(least, 2 * least + 64) if rows % count == 0), 1)
+  return [leaf.reshape(pieces, rows // pieces, -1) for leaf in leaves]
+
+
+def in_pieces(x: Any, gradient: Any) -> Any:
+  """Return xᵀ @ gradient piece by piece of the rows.
+
+  XLA's CPU backend transposes an operand first: a piece stays in the cache. And what makes the gradient is computed once, before the
+  loop; left to itself XLA makes it a second time inside the transposition, with strides that miss the cache.
+  """
+  begin = jnp.zeros((x.shape[-1], gradient.shape[-1]), jnp.promote_types(x.dtype, jnp.float32))
+  return jax.lax.scan(lambda total, piece: (total + at_once(*piece), None), begin, _cut(LARGE, x, gradient))[0]
+
+
+def _turned(x: Any, gradient: Any) -> Any:
+  """Return xᵀ @ gradient with x transposed by a loop: left to itself XLA folds the transposition into a product without bfloat16 units."""
+  x, gradient = _cut(SMALL, x, gradient)
+  turned = jax.lax.map(jnp.transpose, x)
+  return jnp.einsum('pir,pro->io', turned, gradient, preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def biased(x: Any, bias: Any) -> Any:
+  """Return x [..., d] + bias [d]."""
+  return x + bias
+
+
+biased.defvjp(lambda x, bias: (x + bias, bias), lambda bias, gradient: (gradient, sums(gradient).astype(bias.dtype)))
+
+
+def sums(x: Any) -> Any:
+  """Return the sums over all axes but the last, in float32 at least.
+
+  A CPU takes them as a product with ones: XLA sums what was bfloat16 in a tree of windows, four times as long.
+  """
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  x = x.reshape(-1, x.shape[-1])
+  return jax.lax.platform_dependent(x, default=lambda x: x.sum(0, dtype=wide), cpu=lambda x: jnp.matmul(
+    jnp.ones(len(x), x.dtype), x, preferred_element_type=wide))
