@@ -44,6 +44,7 @@ def get_config() -> ConfigDict:
   config.clip = 1.0                     # bound on the norm of the live gradients; 0.0 = off
   config.ema = 0.0                      # decay of an average of the live leaves, used for evaluation; 0.0 = off
   config.batch = 32                     # examples a step
+  config.remat = ()                     # regexes on children ('stage.*'): computed anew in the backward pass, to save memory (not on CPUs)
   config.accumulate = 1                 # parts that a batch is cut into, to save memory
   config.dtype = 'float32'              # of the computation: float32 | bfloat16; parameters are float32
   config.cache = 'auto'                 # frozen children computed once: auto (where it pays) | head (its phases) | on | off

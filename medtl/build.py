@@ -74,7 +74,12 @@ def network(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[mod
   factory, kwargs = spec.component(kwargs, 'medtl.models', 'model', given=tuple(wanted))
   head, options = spec.component(config.head.to_dict(), 'medtl.models.heads', 'head', given=('classes',))
   count = tasks.outputs(config.task.kind, classes)
-  return models.Net(factory(**kwargs, **wanted), head(count, **options), keep=config.truncate), sys.modules[factory.__module__]
+  made = models.Net(factory(**kwargs, **wanted), head(count, **options), keep=config.truncate)
+  for pattern in config.remat:
+    if not any(spec.regex(pattern, 'config.remat').fullmatch(name) for name in made.children):
+      raise MedtlError(f'config.remat: {pattern!r} matches no child; there are: {", ".join(made.children)}')
+  again = tuple(name for name in made.children if any(re.fullmatch(pattern, name) for pattern in config.remat))
+  return made.clone(again=again), sys.modules[factory.__module__]
 
 
 def source_net(config: ConfigDict, shape: Sequence[int]) -> tuple[models.Net, Tree] | None:

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl import losses, optimizer, partition, step, tasks
+from medtl import build, losses, optimizer, partition, step, tasks, tree
+from medtl.data import stream
 from medtl.models import Net
 from medtl.types import Batch, MedtlError, State
+from tests import tiny
 from tests.conftest import Toy, ToyHead
 
 
@@ -113,3 +115,26 @@ def test_measure_counts_each_row_by_itself(plain, batch):
   chex.assert_shape(whole['score'], (8, 3))
   half = task.measure(params, {}, jax.tree.map(lambda leaf: leaf[:4], batch))
   chex.assert_trees_all_close(jax.tree.map(lambda leaf: leaf[:4], whole), half, atol=1e-6)
+
+
+@pytest.mark.parametrize('model', [dict(name='resnet.resnet18', width=8, weights=''),
+                                   dict(name='vit.vit_ti16', width=32, depth=4, heads=2, weights='')])
+def test_what_is_computed_again_gives_the_same_step_and_is_not_held(model):
+  """`config.remat`: what the backward pass is handed from the forward one, in bytes, and the step's numbers."""
+  changes = (('model', model), ('optimizer', 'sgd'), ('phases', (('none', '2 epochs'),)))
+  plain = build.parts(build.changed(tiny.get_config(), changes))
+  again = build.parts(build.changed(plain.config, (('remat', ('stage.*',)),)))
+  assert again.net.again == again.net.children[1:]
+  batch = next(build.on_device(stream.batches(plain.data['train'], 16, seed=0), plain.config))
+  (first, logs), (second, others) = (parts.program(0)(parts.start(), batch) for parts in (plain, again))
+  np.testing.assert_allclose(others['loss'], logs['loss'], rtol=1e-6)
+  for path, leaf in tree.flatten((first.params, first.extra)).items():
+    np.testing.assert_allclose(tree.flatten((second.params, second.extra))[path], leaf, rtol=1e-4, atol=1e-5, err_msg=path)
+
+  def held(parts):
+    loss = lambda params: parts.task(0).loss(params, parts.extra, batch, jax.random.key(0))[0]   # noqa: E731
+    kept = jax.eval_shape(lambda params: jax.vjp(loss, params)[1], parts.params)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)) - 4 * tree.size(parts.params)
+  assert held(again) < 0.6 * held(plain)
+  with pytest.raises(MedtlError, match=r"config.remat: 'stage99' matches no child; there are: stem, stage1"):
+    build.parts(build.changed(plain.config, (('remat', ('stage99',)),)))

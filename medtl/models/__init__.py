@@ -1,5 +1,6 @@
 """Every backbone obeys one contract: children stem, stage1 … stageN[, norm], callable on any slice of them."""
 
+import functools
 from collections.abc import Collection
 from typing import Any
 
@@ -35,15 +36,25 @@ class Backbone(nn.Module):
     return None
 
   @nn.compact
-  def __call__(self, x: Any, *, train: Train, first: int = 0, last: int | None = None) -> Any:
-    """Run children [first, last): from a picture [b, *s, c] when first is 0, else from what [0, first) returned."""
+  def __call__(self, x: Any, *, train: Train, first: int = 0, last: int | None = None, again: Collection[str] = ()) -> Any:
+    """Run children [first, last): from a picture [b, *s, c] when first is 0, else from what [0, first) returned.
+
+    What the children named in `again` make inside is not kept for the backward pass, but computed again there (Chen et al. 2016,
+    arXiv 1604.06174).
+    """
     count = self.stages + 1
     last = count if last is None else last
     if not 0 <= first <= last <= count:
       raise ValueError(f'no slice [{first}, {last}) of {count} children (stem and {self.stages} stages)')
     for index in range(first, last):
-      x = self.child(index, x, train if isinstance(train, bool) else child_name(index) in train)
+      name = child_name(index)
+      run = functools.partial(_child, index=index, train=train if isinstance(train, bool) else name in train)
+      x = (nn.remat(run) if name in again else run)(self, x)
     return x
+
+
+def _child(backbone: Backbone, value: Any, index: int, train: bool) -> Any:
+  return backbone.child(index, value, train)
 
 
 def child_name(index: int) -> str:
@@ -62,6 +73,7 @@ class Net(nn.Module):
   mean: tuple[float, ...] = (0.0,)
   std: tuple[float, ...] = (1.0,)
   keep: int = 0
+  again: tuple[str, ...] = ()        # children that are computed again in the backward pass
 
   @property
   def children(self) -> tuple[str, ...]:
@@ -81,4 +93,4 @@ class Net(nn.Module):
     """Return what children [first, last) of the backbone make of x."""
     if first == 0:
       x = (x - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)
-    return self.backbone(x, train=train, first=first, last=len(self.children) if last is None else last)
+    return self.backbone(x, train=train, first=first, last=len(self.children) if last is None else last, again=self.again)
