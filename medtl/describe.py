@@ -18,14 +18,14 @@ def rows(parts: Parts) -> list[dict[str, Any]]:
   FLOPs are XLA's count of the program as lowered, before its optimisation: enough to compare phases, at the price of tracing only.
   """
   everything = [index for index, phase in enumerate(parts.phases) if all(jax.tree.leaves(phase.parts.live))]
-  flops_full = step.flops(parts.lowered(everything[0]) if everything else build.full(parts).lowered(0))
+  flops_full = parts.flops(everything[0]) if everything else build.full(parts).flops(0)
   found = []
   for index, phase in enumerate(parts.phases):
     state = jax.eval_shape(lambda index=index: parts.start(index))
     live = tree.size(step.pick(state.params, phase.parts.live))
     found.append({'freeze': phase.freeze, 'steps': phase.steps, 'depth': phase.depth, 'live': live,
                   'frozen': tree.size(state.params) - live, 'optimizer_bytes': tree.nbytes(state.opt),
-                  'flops': step.flops(parts.lowered(index)), 'flops_full': flops_full,
+                  'flops': parts.flops(index), 'flops_full': flops_full,
                   'rules': partition.summary(phase.parts, state.params)})
   return found
 
@@ -70,7 +70,7 @@ def predict(parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], An
   for index in range(begin, len(parts.phases)):
     first, steps = prefix.first(parts, index), parts.phases[index].steps
     once, one, memory = _step(parts, index, first)
-    speed, children = step.flops(parts.lowered(index, first)) / one, 0.0
+    speed, children = parts.flops(index, first) / one, 0.0
     if first and not prefix.known(parts, index):
       speed, seconds = _children(parts, first)
       children = seconds * sum(size.values()) * (1 + prefix.choose(parts, index).views)

@@ -85,6 +85,10 @@ class Parts:
     return self._once(('lowered', first, *self._kind(phase)),
                       lambda: self.step(phase, first).lower(self._shapes(phase), self.example(first)))
 
+  def flops(self, phase: int, first: int = 0) -> float:
+    """Return the floating-point operations of a phase's update."""
+    return self._once(('flops', first, *self._kind(phase)), lambda: step.flops(self.lowered(phase, first)))
+
   def _shapes(self, phase: int) -> State:
     state = jax.eval_shape(lambda: self._begin(phase))
     return mesh.shapes(state, mesh.placed(state, self.mesh, self.config.shards))
