@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
   config.schedule = "cosine(warmup='5%')"   # medtl/schedule.py, over the whole run
   config.clip = 1.0                     # bound on the norm of the live gradients; 0.0 = off
   config.ema = 0.0                      # decay of an average of the live leaves, used for evaluation; 0.0 = off
-  config.batch = 32                     # examples a step
+  config.batch = 32                     # examples a step; 'auto' = the most that fit (medtl/memory.py)
   config.remat = ()                     # regexes on children ('stage.*'): computed anew in the backward pass, to save memory (not on CPUs)
   config.accumulate = 1                 # parts that a batch is cut into, to save memory
   config.dtype = 'float32'              # of the computation: float32 | bfloat16; parameters are float32

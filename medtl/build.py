@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import check, data, losses, mesh, models, norms, optimizer, origin, partition, schedule, spec, tasks, tree
+from medtl import check, data, hosts, losses, mesh, models, norms, optimizer, origin, partition, schedule, spec, tasks, tree
 from medtl.data import augment, split, stream
 from medtl.models import port, weights
 from medtl.parts import Parts, Phase
@@ -29,7 +29,8 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
   if like is not None and like.config.data == config.data:
     sides = like.data
   else:
-    sides = data.load(**config.data.to_dict())
+    with hosts.in_turn('data'):
+      sides = data.load(**config.data.to_dict())
   mesh.check(config.shards)
   check.training(config, sides, mesh.make(**config.mesh).size)
   train = sides['train']
@@ -61,7 +62,7 @@ def _statistics(config: ConfigDict, net: models.Net, params: Tree, extra: Tree, 
   wanted = {path for path in paths if norms.policy(path, config.norms) == 'target'}
   if not wanted:
     return extra
-  pictures = (batch.x for batch in once(train, config) if np.asarray(batch.mask).all())
+  pictures = (batch.x for batch in once(train, config) if hosts.values(batch.mask).all())
   return {**extra, 'batch_stats': norms.estimated(norms.estimator(net, wanted), wanted, {'params': params, **extra}, pictures)}
 
 
@@ -167,7 +168,8 @@ def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDic
 
 # keys that change neither the net and its first weights nor a program but by its key: see Parts._kind
 FREE = ('phases', 'rules', 'lr', 'head_lr', 'lr_decay', 'decay', 'schedule', 'clip', 'ema', 'l2_sp', 'every', 'patience', 'class_weights',
-        'sampling', 'views', 'cache', 'monitor', 'resamples', 'threshold', 'workers', 'batch', 'hint', 'compare', 'norm_images', 'seed')
+        'sampling', 'views', 'cache', 'monitor', 'resamples', 'threshold', 'workers', 'batch', 'accumulate', 'hint', 'compare',
+        'norm_images', 'seed')
 
 
 def alike(first: ConfigDict, second: ConfigDict) -> bool:
@@ -218,10 +220,15 @@ def counts(dataset: Dataset) -> dict[str, int]:
 def once(dataset: Dataset, config: ConfigDict) -> Iterator[Batch]:
   """Return batches on the device that hold every example once."""
   count = mesh.whole(min(config.batch, dataset.size), mesh.make(**config.mesh))
-  return on_device(stream.once(dataset, count, workers=config.workers), config)
+  return _on_device(stream.once(dataset, count, workers=config.workers, share=hosts.share()), config)
 
 
-def on_device(batches: Iterable[Batch], config: ConfigDict) -> Iterator[Batch]:
-  """Return batches of numpy arrays as arrays of the devices, each cut over all of them."""
-  place = mesh.rows(mesh.make(**config.mesh))
-  return (jax.device_put(batch, place) for batch in batches)
+def endless(dataset: Dataset, config: ConfigDict, start: int = 0, sampling: str = '', views: int = 1) -> Iterator[Batch]:
+  """Return the batches of steps start, start + 1, … on the device, see stream.batches."""
+  return _on_device(stream.batches(dataset, config.batch, seed=config.seed, start=start, workers=config.workers, sampling=sampling,
+                                   views=views, share=hosts.share()), config)
+
+
+def _on_device(batches: Iterable[Batch], config: ConfigDict) -> Iterator[Batch]:
+  over = mesh.make(**config.mesh)
+  return (mesh.batch(batch, over) for batch in batches)

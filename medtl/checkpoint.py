@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medtl import tree
+from medtl import hosts, tree
 from medtl.disk import require_space
 from medtl.types import MedtlError, State, Tree
 
@@ -47,8 +47,9 @@ class Checkpoints:
     import orbax.checkpoint as ocp
     self.ocp = ocp
     self.folder = folder.absolute()
-    options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, enable_async_checkpointing=True)
-    self.managers = {kind: ocp.CheckpointManager(self.folder / kind, options=options, item_handlers={
+    self.managers = {kind: ocp.CheckpointManager(self.folder / kind, options=ocp.CheckpointManagerOptions(
+      max_to_keep=1, create=True, enable_async_checkpointing=True,
+      multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=kind)), item_handlers={
       'state': ocp.PyTreeCheckpointHandler(use_compression=False), 'progress': ocp.JsonCheckpointHandler()})
       for kind in ('origin', 'latest', 'best')}
     self.begun: dict[str, np.ndarray] | None = None      # {path: leaf} of origin, once it has been read or written
@@ -60,7 +61,7 @@ class Checkpoints:
     """
     leaves = {path: np.asarray(leaf) for path, leaf in tree.flatten({'params': params, 'extra': extra}).items()}
     if self.step('origin') is None:
-      if any(self._linked(twin, leaves) for twin in twins):
+      if hosts.share()[1] == 1 and any(self._linked(twin, leaves) for twin in twins):     # several write it together
         return False
       self._write('origin', 0, leaves, {})
       self.wait()
@@ -90,12 +91,16 @@ class Checkpoints:
     if step in manager.all_steps():
       return
     leaves, begun = tree.flatten(raw(state)), self._origin()
-    kept = [path for path in leaves if path in begun and identical(leaves[path], begun[path])]
+    known = [path for path in leaves if path in begun]
+    same = hosts.everywhere([identical(leaves[path], begun[path]) for path in known])
+    kept = [path for path, still in zip(known, same, strict=True) if still]
     self._write(kind, step, {path: leaf for path, leaf in leaves.items() if path not in kept}, {**asdict(progress), 'as_begun': kept})
 
   def _write(self, kind: str, step: int, leaves: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     require_space(self.folder, tree.nbytes(leaves), f'the checkpoint {kind} of step {step}', AGAIN)     # orbax takes hundreds of lines
     apart, packed = together(leaves)
+    if hosts.share()[1] > 1:                             # orbax counts the meetings of all its writers as one series
+      self.wait()
     with self._room(kind, step):
       self.managers[kind].save(step, args=self.ocp.args.Composite(state=self.ocp.args.PyTreeSave(apart),
                                                                   progress=self.ocp.args.JsonSave({**facts, 'packed': packed})))
@@ -186,7 +191,9 @@ class Checkpoints:
 
 
 def identical(one: Any, other: Any) -> bool:
-  """Return whether two arrays are the same bit for bit; 0.0 and −0.0 are not."""
+  """Return whether two arrays are the same bit for bit; 0.0 and −0.0 are not. Of one over several processes: the parts that are here."""
+  if isinstance(one, jax.Array) and not (one.is_fully_addressable or one.is_fully_replicated):
+    return all(identical(part.data, other[part.index]) for part in one.addressable_shards)
   one, other = np.asarray(one), np.asarray(other)
   return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 

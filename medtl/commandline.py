@@ -43,6 +43,8 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
     raise MedtlError(f'{verb} needs --config=configs/x.py; the configs are: '
                      + ', '.join(sorted(str(path) for path in Path('configs').glob('[!_]*.py') if path.stem != 'base')))
   config, words = components(config, [word for word in words if not word.startswith('--config=')], other=verb == 'evaluate')
+  if '--config.batch=auto' in words:                   # a word where numbers stand: ml_collections would refuse it
+    config, words = _automatic(config), [word for word in words if word != '--config.batch=auto']
   rest = _read(values, config, words)
   if rest:
     raise MedtlError(f'unexpected argument {rest[0]!r}; options are written --name=value')
@@ -53,6 +55,7 @@ def _flags() -> Any:
   values = flags.FlagValues()
   flags.DEFINE_string('workdir', '', 'run folder', flag_values=values)
   flags.DEFINE_bool('folds', False, 'train every fold and pool the out-of-fold predictions', flag_values=values)
+  flags.DEFINE_string('hosts', '', 'several processes as one run', flag_values=values)
   flags.DEFINE_bool('offline', False, 'never ask the network', flag_values=values)
   flags.DEFINE_string('sweep', '', 'file of experiments/ with a sweep(config)', flag_values=values)
   flags.DEFINE_list('only', [], 'names of the variants to train now', flag_values=values)
@@ -109,6 +112,14 @@ def components(config: ConfigDict, words: Sequence[str], other: bool = False) ->
     else:
       node[last] = _literal(value)
   return new.lock(), left
+
+
+def _automatic(config: ConfigDict) -> ConfigDict:
+  """Return the config with batch='auto'."""
+  new = ConfigDict(config.to_dict())
+  with new.ignore_type():
+    new.batch = 'auto'
+  return new.lock()
 
 
 def _no_key(path: str) -> Any:

@@ -1,5 +1,6 @@
 """What a process settles around the import of jax: whether it computes on the CPU, and that it keeps the memory that it has had."""
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -29,6 +30,19 @@ def keep_memory() -> None:
   if mallopt is not None:
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, -1)
+
+
+def memory() -> int:
+  """Return the bytes that this process can have: what the host has left beside what it holds already, within its container's limit."""
+  page, most = os.sysconf('SC_PAGE_SIZE'), [os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')]
+  with contextlib.suppress(OSError, StopIteration):
+    lines = Path('/proc/meminfo').read_text().splitlines()
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith('MemAvailable'))
+    most.append(free + int(Path('/proc/self/statm').read_text().split()[1]) * page)
+  for name in ('memory.max', 'memory/memory.limit_in_bytes'):        # of cgroups 2 and 1
+    with contextlib.suppress(OSError, ValueError):
+      most.append(int((Path('/sys/fs/cgroup') / name).read_text()))
+  return min(most)
 
 
 def settle() -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from rich.table import Table
 
-from medtl import build, norms, partition, prefix, step, tree
+from medtl import build, memory, norms, partition, prefix, step, tree
 from medtl.parts import Parts
 
 
@@ -21,7 +21,7 @@ def rows(parts: Parts) -> list[dict[str, Any]]:
   flops_full = parts.flops(everything[0]) if everything else build.full(parts).flops(0)
   found = []
   for index, phase in enumerate(parts.phases):
-    state = jax.eval_shape(lambda index=index: parts.start(index))
+    state = parts.shapes(index)
     live = tree.size(step.pick(state.params, phase.parts.live))
     found.append({'freeze': phase.freeze, 'steps': phase.steps, 'depth': phase.depth, 'live': live,
                   'frozen': tree.size(state.params) - live, 'optimizer_bytes': tree.nbytes(state.opt),
@@ -69,7 +69,7 @@ def predict(parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], An
   size = {side: dataset.size / parts.config.batch for side, dataset in parts.data.items()}
   for index in range(begin, len(parts.phases)):
     first, steps = prefix.first(parts, index), parts.phases[index].steps
-    once, one, memory = _step(parts, index, first)
+    once, one, held = _step(parts, index, first)
     speed, children = parts.flops(index, first) / one, 0.0
     if first and not prefix.known(parts, index):
       speed, seconds = _children(parts, first)
@@ -78,9 +78,9 @@ def predict(parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], An
     seen = size['val'] + (min(parts.config.norm_images / parts.config.batch, size['train']) if moving else 0)
     looks = math.ceil(steps / parts.period) * seen * _evaluation(parts, index, first) / speed
     seconds = children + one * steps + looks
-    compiling, running, most = compiling + once, running + seconds, max(most, memory)
+    compiling, running, most = compiling + once, running + seconds, max(most, held)
     write(f'  phase {index + 1}: {one:.3f} s a step' + (f' from cached activations ({children:.0f} s once)' if first else '')
-          + f', {memory / 1e6:.0f} MB, {seconds:.0f} s')
+          + f', {held / 1e6:.0f} MB, {seconds:.0f} s')
   return Cost(compiling, running, most)
 
 
@@ -89,15 +89,14 @@ def _step(parts: Parts, index: int, first: int) -> tuple[float, float, int]:
   batch, begin = parts.example(first), time.perf_counter()
   program = parts.program(index, first)
   once = time.perf_counter() - begin
-  state, _ = program(parts.start(index), batch)
-  jax.block_until_ready(state)
-  seconds = []
-  for _ in range(2):
-    begin = time.perf_counter()
-    state, _ = jax.block_until_ready(program(state, batch))
-    seconds.append(time.perf_counter() - begin)
-  memory = program.memory_analysis()
-  return once, min(seconds), memory.argument_size_in_bytes + memory.temp_size_in_bytes
+  with memory.enough(parts, index, first):
+    state, _ = jax.block_until_ready(program(parts.start(index), batch))
+    seconds = []
+    for _ in range(2):
+      begin = time.perf_counter()
+      state, _ = jax.block_until_ready(program(state, batch))
+      seconds.append(time.perf_counter() - begin)
+  return once, min(seconds), parts.memory(index, first)
 
 
 def _children(parts: Parts, first: int) -> tuple[float, float]:
@@ -112,5 +111,5 @@ def _children(parts: Parts, first: int) -> tuple[float, float]:
 
 def _evaluation(parts: Parts, index: int, first: int) -> float:
   """Return the FLOPs of an evaluation's batch in a phase that starts at child `first`."""
-  state = jax.eval_shape(lambda: parts.start(index))
+  state = parts.shapes(index)
   return step.flops(parts.measure(first).lower(state.params, state.extra, parts.example(first)))

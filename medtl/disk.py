@@ -7,27 +7,35 @@ import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from medtl import hosts
 from medtl.types import MedtlError
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, own: bool = False) -> Iterator[Path]:
   """Give a path beside `path` to write to, and rename it when all went well: a reader sees the old file or the new one, never half of it.
 
-  Several may write the same file at the same time, on several machines too; each has a name of its own.
+  Several may write the same file at the same time, on several machines too; each has a name of its own. Of the processes of one run all
+  come here, the file is the first one's, and the others go on when it is there; unless each has its `own`.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   aside = path.with_name(f'{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part')
   try:
     yield aside
-    aside.replace(path)
+    if own or hosts.first():
+      aside.replace(path)
   finally:
     aside.unlink(missing_ok=True)
+  if not own:
+    hosts.wait(path.name)
+    if not path.exists():
+      raise MedtlError(f'{path} was written by the first process and is not seen here: a run of several hosts needs a run folder on a '
+                       'file system that they share; give all of them such a --workdir')
 
 
-def write(path: Path, words: str) -> None:
+def write(path: Path, words: str, own: bool = False) -> None:
   """Write a text file whole."""
-  with whole(path) as aside:
+  with whole(path, own) as aside:
     aside.write_text(words, encoding='utf-8')
 
 

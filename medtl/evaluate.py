@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from medtl import hosts
 from medtl.disk import whole
 from medtl.types import Batch, Dataset, MedtlError, Predictions, Table, Tree
 
@@ -33,8 +34,7 @@ def predict(measure: Measure, params: Tree, extra: Tree, batches: Iterable[Batch
 
 
 def _real(batch: Batch, measures: dict[str, jax.Array]) -> dict[str, np.ndarray]:
-  mask = np.asarray(batch.mask)
-  values = {**jax.device_get(measures), 'row': np.asarray(batch.row), 'y': np.asarray(batch.y)}
+  mask, values = hosts.values((batch.mask, {**measures, 'row': batch.row, 'y': batch.y}))
   return {name: value[mask] for name, value in values.items()}
 
 

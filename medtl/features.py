@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medtl import tree
+from medtl import hosts, tree
 from medtl.disk import require_space, whole
 from medtl.log import console
 from medtl.types import Batch, Dataset, Example, MedtlError, Tree
@@ -75,9 +75,10 @@ def compute(apply: Callable[[Batch], jax.Array], size: int, batches: Iterable[Ba
   numpy's format has no bfloat16: such values are written bit for bit as uint16.
   """
   done, values = 0, None
-  with _writable(path), whole(path) as aside:
+  with _writable(path), whole(path, own=True) as aside:
     for batch in batches:
-      value = np.asarray(apply(batch))[np.asarray(batch.mask)]
+      value, mask = hosts.values((apply(batch), batch.mask))
+      value = value[mask]
       value = value.view(BFLOAT16) if value.dtype == jnp.bfloat16 else value
       if values is None:
         require_space(path.parent, size * value[0].nbytes, 'the cached activations',

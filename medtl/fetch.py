@@ -155,7 +155,7 @@ def _settle(wanted: Wanted, path: Path) -> None:
   if known and known['sha256'] != found.sha256:
     raise MedtlError(f'{wanted.url} is not the file that was first downloaded: sha256 {found.sha256}, recorded '
                      f'{known["sha256"]}; if the new one is right, delete {_record_file(wanted.path)}')
-  disk.write(_record_file(wanted.path), json.dumps({'url': wanted.url, **found._asdict(), 'stamp': _stamp(path)}, indent=1))
+  disk.write(_record_file(wanted.path), json.dumps({'url': wanted.url, **found._asdict(), 'stamp': _stamp(path)}, indent=1), own=True)
   os.replace(path, wanted.path)
 
 

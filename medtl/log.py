@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,20 +11,21 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from medtl import disk
+from medtl import disk, hosts
 
 console = Console(stderr=False, highlight=False, soft_wrap=True)
 
 
 class Writer:
-  """Writes scalars to `folder/metrics.jsonl` and TensorBoard; starts again at the restored step."""
+  """Writes scalars to `folder/metrics.jsonl` and TensorBoard; starts again at the restored step. Of several processes the first writes."""
 
   def __init__(self, folder: Path, step: int = 0):
     from tensorboardX import SummaryWriter
     self.path = folder / 'metrics.jsonl'
-    rewind(self.path, step)
-    self.lines = self.path.open('a')
-    self.board = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1)
+    if hosts.first():
+      rewind(self.path, step)
+    self.lines = (self.path if hosts.first() else Path(os.devnull)).open('a')
+    self.board = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1, write_to_disk=hosts.first())
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Write one record; values become floats."""
@@ -48,7 +50,7 @@ def rewind(path: Path, step: int) -> None:
   if not path.exists():
     return
   kept = [line for line in path.read_text().splitlines(keepends=True) if line.endswith('\n') and json.loads(line)['step'] <= step]
-  disk.write(path, ''.join(kept))
+  disk.write(path, ''.join(kept), own=True)
 
 
 def records(path: Path) -> list[dict[str, float]]:

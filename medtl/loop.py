@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from medtl import hosts
 from medtl.types import Batch, Logs, MedtlError, State, Terminated
 
 Step = Callable[[State, Batch], tuple[State, Logs]]
@@ -20,23 +21,23 @@ def fit(step: Step, state: State, batches: Iterator[Batch], *, until: int, log: 
   """Return the state at step `until`, or earlier where a hook says stop.
 
   A step's logs are read while the next one runs. A hook sees a state whose losses have all been found finite. SIGTERM and SIGINT end
-  the current step, call `on_signal` with a finite state, and raise Terminated.
+  the current step, call `on_signal` with a finite state, and raise Terminated; of several processes SIGTERM to one stops all, at one step.
   """
   now = int(state.step)
   pending: tuple[int, Logs] | None = None
-  with _signals() as arrived:
+  with _signals() as stopping:
     while now < until:
       batch = next(batches)
       state, logs = step(state, batch)
       _read(pending, log)
       now += 1
       pending = (now, logs)
-      due = [hook for hook in hooks if getattr(hook, 'due', lambda _: True)(now)]
-      if due or arrived.is_set() or now == until:
+      due, ending = [hook for hook in hooks if getattr(hook, 'due', lambda _: True)(now)], stopping(now)
+      if due or ending or now == until:
         _read(pending, log)
         pending = None
       stop = any([hook(now, state) for hook in due])     # a list: every hook that is due runs
-      if arrived.is_set():
+      if ending:
         on_signal(now, state)
         raise Terminated(f'stopped by a signal at step {now}')
       if stop:
@@ -70,15 +71,17 @@ class every:
 
 
 class _signals:
-  """While open, SIGTERM and SIGINT set an event instead of ending the process; a second one ends it."""
+  """While open, SIGTERM and SIGINT are noted instead of ending the process; a second one ends it. Gives step -> stop after it?"""
 
-  def __enter__(self) -> threading.Event:
+  def __enter__(self) -> Callable[[int], bool]:
     self.arrived = threading.Event()
-    self.old = {}
+    self.old: dict[int, Any] = {}
+    if hosts.share()[1] > 1:                             # JAX notes SIGTERM, and agrees with the others on the step
+      return hosts.stopping
     if threading.current_thread() is threading.main_thread():
       for number in (signal.SIGTERM, signal.SIGINT):
         self.old[number] = signal.signal(number, self.receive)
-    return self.arrived
+    return lambda step: self.arrived.is_set()
 
   def receive(self, number: int, frame: Any) -> None:
     if self.arrived.is_set():

@@ -9,7 +9,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from medtl import build, disk, log, prefix, run, runfolder
-from medtl.data import stream
 from medtl.report import range_test
 from medtl.types import MedtlError
 
@@ -40,8 +39,7 @@ def find(config: ConfigDict, workdir: Path, command: str = '') -> Found:
   log.console.print(build.sentence(parts))
   sides, first = prefix.boundary(parts, 0, parts.params, parts.extra, log.console.print), prefix.first(parts, 0)
   program, state = parts.program(0, first), parts.start()
-  batches = build.on_device(stream.batches(sides['train'], config.batch, seed=config.seed, workers=config.workers,
-                                           sampling=config.sampling, views=max(1, prefix.choose(parts, 0).views)), config)
+  batches = build.endless(sides['train'], config, sampling=config.sampling, views=max(1, prefix.choose(parts, 0).views))
 
   def loss() -> float:
     nonlocal state

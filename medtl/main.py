@@ -11,6 +11,8 @@ verbs
   report     --workdir=RUN: write report.html again from the run folder alone
   predict    --workdir=RUN --images=FOLDER [--output=FILE.csv]: class probabilities of unlabelled pictures
   cache      [--clear]: what the cache folder holds; remove the activations and decoded pictures in it, not what was downloaded
+
+  --hosts=auto|ADDRESS:PORT,COUNT,INDEX   with every verb that computes: one of several processes that are one run (docs/scale.md)
 """
 
 import errno
@@ -22,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medtl import cpu
+from medtl import cpu, hosts
 
 VERBS = ('train', 'ablate', 'probe', 'lr_find', 'describe', 'evaluate', 'report', 'predict', 'cache')
 
@@ -35,6 +37,11 @@ def main(argv: list[str] | None = None) -> int:
     print(__doc__)
     return 0
   cpu.prepare()
+  return hosts.leave(_guarded(verb, argv))
+
+
+def _guarded(verb: str, argv: list[str]) -> int:
+  """Run a verb, and say in words what went wrong."""
   from medtl.types import MedtlError, Terminated
   try:
     if verb not in VERBS:
@@ -52,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
   except Terminated as error:
     print(f'{error}; the state is saved: the same command continues', file=sys.stderr)
     return 143
+  except Exception as error:
+    hosts.lost(error)
+    raise
 
 
 def _cache(argv: list[str]) -> int:
@@ -84,6 +94,9 @@ def _call(verb: str, argv: list[str]) -> int:
   if flags.offline:
     os.environ['MEDTL_OFFLINE'] = '1'
   cpu.settle()
+  if flags.hosts:
+    hosts.join(flags.hosts)
+    console.quiet = not hosts.first()
   jax.config.update('jax_compilation_cache_dir', str(fetch.cache_folder() / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   kind = {'ablate': f'-{Path(flags.sweep).stem}', 'probe': '-probe', 'lr_find': '-lr_find'}.get(verb, '')
@@ -93,7 +106,7 @@ def _call(verb: str, argv: list[str]) -> int:
     raise MedtlError('predict needs --images=FOLDER')
   if verb == 'ablate' and not flags.sweep:
     raise MedtlError('ablate needs --sweep=experiments/x.py')
-  begin = time.time()
+  config, begin = run.sized(config, workdir, command), time.time()
   call: dict[str, Callable[[], Any]] = {
     'train': lambda: (study.folds if flags.folds else run.train)(config, workdir, command),
     'ablate': lambda: study.ablate(config, Path(flags.sweep), workdir, command, every_fold=flags.folds, only=flags.only),

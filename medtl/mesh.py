@@ -23,13 +23,14 @@ Rules = Sequence[tuple[str, str]]
 
 @functools.cache
 def make(data: int = -1, fsdp: int = 1) -> Mesh:
-  """Return the mesh of all devices; -1 is what the other axis leaves over."""
+  """Return the mesh of all devices, those of a process beside each other; -1 is what the other axis leaves over."""
   count = jax.device_count()
   sizes = [count // max(1, fsdp) if data == -1 else data, count // max(1, data) if fsdp == -1 else fsdp]
   if min(sizes) < 1 or sizes[0] * sizes[1] != count:
     raise MedtlError(f'config.mesh is data={data}, fsdp={fsdp}, and there are {count} devices; expected a product of {count}, '
                      'for instance data=-1, fsdp=1')
-  return Mesh(np.array(jax.devices()).reshape(sizes), AXES)
+  devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+  return Mesh(np.array(devices).reshape(sizes), AXES)
 
 
 def check(rules: Rules) -> None:
@@ -67,6 +68,29 @@ def placed(state: Tree, mesh: Mesh, rules: Rules) -> Tree:
     return NamedSharding(mesh, PartitionSpec(*(['fsdp' if axis == largest else None for axis in range(len(leaf.shape))])))
 
   return jax.tree_util.tree_map_with_path(where, state)
+
+
+def put(tree: Tree, places: Tree) -> Tree:
+  """Return values, the same in every process, as arrays that lie at `places`."""
+  return jax.device_put(tree, places) if jax.process_count() == 1 else jax.tree.map(_put, tree, places)
+
+
+def _put(leaf: Any, place: NamedSharding) -> jax.Array:
+  """Return one leaf as an array over several processes, each of which gives its own devices their part: nothing is sent."""
+  if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+    return jax.device_put(leaf, place)
+  if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), place), impl=jax.random.key_impl(leaf))
+  value = np.asarray(leaf)
+  return jax.make_array_from_callback(value.shape, place, lambda index: np.asarray(value[index]))
+
+
+def batch(share: Tree, mesh: Mesh) -> Tree:
+  """Return a batch cut over the devices, of which `share` holds the rows of this process."""
+  place = rows(mesh)
+  if jax.process_count() == 1:
+    return jax.device_put(share, place)
+  return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(place, np.asarray(leaf)), share)
 
 
 def shapes(state: Tree, places: Tree) -> Tree:

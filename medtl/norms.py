@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medtl import spec, tree
+from medtl import hosts, spec, tree
 from medtl.types import MedtlError, Tree
 
 POLICIES = ('train', 'source', 'target')
@@ -114,7 +114,7 @@ def estimated(seen: Estimator, wanted: Collection[str], variables: Tree, inputs:
 
   `inputs` are arrays [b, *s, c] of one shape, each whole. The variance is that within batches plus that of their means.
   """
-  each, found = [jax.device_get(seen(variables, x)) for x in inputs], {}
+  each, found = [hosts.values(seen(variables, x)) for x in inputs], {}
   for path, leaf in tree.flatten(variables['batch_stats']).items():
     where, _, name = path.rpartition('/')
     if where not in wanted:

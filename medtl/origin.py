@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import models, runfolder, spec, tree
+from medtl import hosts, models, runfolder, spec, tree
 from medtl.checkpoint import Checkpoints
 from medtl.fetch import digests
 from medtl.models import port, weights
@@ -56,7 +56,8 @@ def from_publisher(begun: Tree, config: ConfigDict, module: Any, without: Sequen
 
   `without` are regexes of paths that theirs may have and ours has not.
   """
-  path, known = weights.locate(config.model.weights, module.WEIGHTS)
+  with hosts.in_turn('weights'):
+    path, known = weights.locate(config.model.weights, module.WEIGHTS)
   mean, std = (tuple(config[name]) or (getattr(known, name) if known else ()) for name in ('mean', 'std'))
   arrays = weights.read(path)
   ported, said = port.port(arrays, begun, module.RENAMES, fresh=(*config.fresh, *fresh), adapt=getattr(module, 'ADAPT', None),

@@ -58,7 +58,7 @@ class Parts:
 
   def placed(self, state: Any) -> Any:
     """Return parameters, or a whole state, where they lie on the devices."""
-    return jax.device_put(state, mesh.placed(state, self.mesh, self.config.shards))
+    return mesh.put(state, mesh.placed(state, self.mesh, self.config.shards))
 
   def start(self, phase: int = 0) -> State:
     """Return the state at step 0 with the optimizer state of a phase; every leaf a buffer of its own."""
@@ -72,7 +72,7 @@ class Parts:
   def step(self, phase: int, first: int = 0) -> Any:
     """Return the jitted update of a phase."""
     parts = self.phases[phase].parts
-    places = jax.tree.map(lambda leaf: leaf.sharding, self._shapes(phase))
+    places = jax.tree.map(lambda leaf: leaf.sharding, self.shapes(phase))
     return step.compiled(places, task=self.task(phase, first), tx=parts.tx, live=parts.live, accumulate=self.config.accumulate,
                          augment=None if first else self.augment)
 
@@ -83,13 +83,19 @@ class Parts:
   def lowered(self, phase: int, first: int = 0) -> Any:
     """Return the update of a phase as XLA is given it."""
     return self._once(('lowered', first, *self._kind(phase)),
-                      lambda: self.step(phase, first).lower(self._shapes(phase), self.example(first)))
+                      lambda: self.step(phase, first).lower(self.shapes(phase), self.example(first)))
 
   def flops(self, phase: int, first: int = 0) -> float:
     """Return the floating-point operations of a phase's update."""
     return self._once(('flops', first, *self._kind(phase)), lambda: step.flops(self.lowered(phase, first)))
 
-  def _shapes(self, phase: int) -> State:
+  def memory(self, phase: int, first: int = 0) -> int:
+    """Return the bytes of a device that a phase's compiled update needs, its state and batch included."""
+    found = self.program(phase, first).memory_analysis()
+    return int(found.argument_size_in_bytes + found.temp_size_in_bytes)
+
+  def shapes(self, phase: int) -> State:
+    """Return shapes, dtypes and places of the state of a phase."""
     state = jax.eval_shape(lambda: self._begin(phase))
     return mesh.shapes(state, mesh.placed(state, self.mesh, self.config.shards))
 
@@ -134,7 +140,7 @@ class Parts:
 
   def _kind(self, phase: int) -> tuple:
     """Return all that tells apart the updates of parts that are alike."""
-    return *self.phases[phase].parts.key, self.class_weights, self.config.batch
+    return *self.phases[phase].parts.key, self.class_weights, self.config.batch, self.config.accumulate
 
   def _once(self, key: tuple, make: Callable[[], Any]) -> Any:
     if key not in self.programs:
@@ -150,7 +156,7 @@ class Parts:
       x = jnp.zeros(shape.shape, shape.dtype)
     made = Batch(x, jnp.zeros((count, *y.shape), jnp.float32 if y.dtype.kind == 'f' else jnp.int32), jnp.ones(count, bool),
                  jnp.arange(count, dtype=jnp.int32))
-    return jax.device_put(made, mesh.rows(self.mesh))
+    return mesh.put(made, jax.tree.map(lambda _: mesh.rows(self.mesh), made))
 
   @property
   def epoch(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from medtl import build, disk, features, norms, partition, tree
+from medtl import build, disk, features, hosts, norms, partition, tree
 from medtl.data import augment
 from medtl.fetch import cache_folder
 from medtl.models import heads
@@ -34,6 +34,8 @@ def choose(parts: Parts, index: int) -> Choice:
   """Return where a phase starts: decided once, because room on the disk changes when activations are written."""
   if index not in parts.choices:
     found = _choice(parts, index)
+    depth, views = hosts.agreed([found.first, found.views])
+    found = found._replace(first=depth, views=views)
     lost = parts.augment and parts.config.views and not found.first
     parts.choices[index] = found._replace(why=found.why + '; views are not used, pictures are augmented anew each time' * bool(lost))
   return parts.choices[index]
@@ -115,7 +117,8 @@ def known(parts: Parts, index: int) -> bool:
   """Return whether the activations of the children that a phase freezes, with the first weights, are kept already."""
   depth, views = parts.phases[index].depth, parts.config.views if parts.augment else 0
   variables, whole = {'batch_stats': {}, 'params': parts.params, **parts.extra}, joined(parts.data)
-  return depth > 0 and all(_paths(parts, variables, whole, view)[depth - 1].exists() for view in range(views + 1))
+  there = depth > 0 and all(_paths(parts, variables, whole, view)[depth - 1].exists() for view in range(views + 1))
+  return hosts.everywhere([there])[0]
 
 
 def at(parts: Parts, params: Tree, extra: Tree, depths: Sequence[int],
@@ -145,8 +148,8 @@ def vectors(parts: Parts, depths: Sequence[int], pool: str = '') -> Iterator[tup
   way = pool or dict(parts.config.head).get('pool', 'auto')
   pooled = jax.jit(lambda value: heads.pooled(value, parts.net.backbone, way))
   for depth, sides, _ in at(parts, parts.params, parts.extra, depths):
-    yield depth, {side: np.concatenate([np.asarray(pooled(batch.x))[np.asarray(batch.mask)] for batch in build.once(dataset, parts.config)])
-                  for side, dataset in sides.items()}
+    made = {side: (hosts.values((pooled(batch.x), batch.mask)) for batch in build.once(data, parts.config)) for side, data in sides.items()}
+    yield depth, {side: np.concatenate([value[mask] for value, mask in batches]) for side, batches in made.items()}
 
 
 def bound() -> float:
@@ -177,10 +180,15 @@ def _paths(parts: Parts, variables: Tree, whole: Dataset, view: int = 0) -> list
   return [cache_folder() / 'features' / f'{features.fingerprint(digests[:last], whole, **facts)}.npy' for last in range(1, len(names) + 1)]
 
 
+def _kept(whole: Dataset, path: Path) -> Dataset | None:
+  """Return the activations in `path`, where every process has them."""
+  found = features.kept(whole, path)
+  return found if hosts.everywhere([found is not None])[0] else None
+
+
 def _cached(parts: Parts, variables: Tree, whole: Dataset, paths: Sequence[Path], last: int, view: int) -> tuple[Dataset, bool]:
   """Return the activations of children [0, last), begun at the deepest that are kept, and whether they were there already."""
-  start, below = next(((depth, found) for depth in range(last, 0, -1) if (found := features.kept(whole, paths[depth - 1])) is not None),
-                      (0, whole))
+  start, below = next(((depth, found) for depth in range(last, 0, -1) if (found := _kept(whole, paths[depth - 1])) is not None), (0, whole))
   if start == last:
     return below, True
   run = parts.features(start, last)
@@ -188,6 +196,6 @@ def _cached(parts: Parts, variables: Tree, whole: Dataset, paths: Sequence[Path]
   apply = lambda batch: run(variables, show(batch, view).x)   # noqa: E731
   disk.prune(paths[last - 1].parent, bound(), keep=paths)
   features.compute(apply, whole.size, build.once(below, parts.config), paths[last - 1])
-  found = features.kept(whole, paths[last - 1])
+  found = _kept(whole, paths[last - 1])
   assert found is not None, f'{paths[last - 1]} was written and is gone'
   return found, False

@@ -11,9 +11,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, check, describe, evaluate, log, loop, metrics, partition, prefix, runfolder
+from medtl import build, check, describe, evaluate, log, loop, memory, mesh, metrics, partition, prefix, runfolder
 from medtl.checkpoint import Checkpoints, Progress
-from medtl.data import stream
 from medtl.parts import Parts
 from medtl.report import numbers
 from medtl.types import Dataset, MedtlError, Missing, State, Tree
@@ -60,6 +59,20 @@ def train(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
     predictions(parts.measure(prefix.first(parts, progress.best_phase)), params, extra, parts.data, config, workdir, sides)
   runfolder.provenance(workdir, command, watch.spans, {'best_step': progress.best_step, 'best': progress.best})
   return runfolder.report(workdir)
+
+
+def sized(config: ConfigDict, workdir: Path, command: str = '') -> ConfigDict:
+  """Return the config with the batch that fits for 'auto'; a run that has begun keeps the one that it found."""
+  if config.batch != 'auto':
+    return config
+  made = ConfigDict(config.to_dict())
+  with made.ignore_type():
+    made.batch = math.lcm(mesh.make(**config.mesh).size, config.accumulate)
+    if (workdir / 'config.json').exists():
+      made.batch = runfolder.config(workdir).batch
+    else:
+      made.batch = memory.largest(prepare(made, source(made, workdir, command)), write)
+  return made.lock()
 
 
 def prepare(config: ConfigDict, origin: Path | None, like: Parts | None = None) -> Parts:
@@ -172,10 +185,9 @@ def _phase(run: _Run, state: State) -> State:
       run.checkpoints.save('latest', state, progress)
       run.checkpoints.wait()
 
-    batches = stream.batches(sides['train'], config.batch, seed=config.seed, start=int(state.step), workers=config.workers,
-                             sampling=config.sampling, views=views)
-    return loop.fit(program, state, build.on_device(batches, config), until=until, log=note, on_signal=keep,
-                    hooks=[loop.every(parts.period, look, until)])
+    batches = build.endless(sides['train'], config, int(state.step), config.sampling, views)
+    with memory.enough(parts, progress.phase, first):
+      return loop.fit(program, state, batches, until=until, log=note, on_signal=keep, hooks=[loop.every(parts.period, look, until)])
 
 
 def _validate(run: _Run, until: int, sides: Mapping[str, Dataset], first: int, show: Callable, step: int, state: State) -> bool:
@@ -185,7 +197,7 @@ def _validate(run: _Run, until: int, sides: Mapping[str, Dataset], first: int, s
   with run.watch('evaluate'):
     if config.norm_images:
       train = sides.get(prefix.PLAIN, sides['train'])
-      shuffled = build.on_device(stream.batches(train, config.batch, seed=config.seed, workers=config.workers), config)
+      shuffled = build.endless(train, config)
       count = math.ceil(min(config.norm_images, train.size) / config.batch)
       extra = run.parts.settled(progress.phase, first, params, extra, (one.x for one in itertools.islice(shuffled, count)))
     found = evaluate.predict(run.parts.measure(first), params, extra, build.once(sides['val'], config))

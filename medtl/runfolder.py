@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from medtl import disk, evaluate, log, tree
+from medtl import disk, evaluate, hosts, log, tree
 from medtl.report import console, numbers, page
 from medtl.spec import nearest
 from medtl.types import MedtlError, Table
@@ -65,10 +65,10 @@ def claim(workdir: Path, config: ConfigDict, folds: bool = False) -> None:
   path = workdir / 'config.json'
   if workdir.is_file() or (workdir.is_dir() and not path.exists() and any(workdir.iterdir())):
     raise MedtlError(f'{workdir} is no run folder and not empty; choose another --workdir, or leave it out')
-  workdir.mkdir(parents=True, exist_ok=True)
   several = any(workdir.glob('fold*/'))
-  begun = several or (workdir / 'plan.json').exists()
-  if not (path.exists() and begun):                    # a command that failed before it began leaves its folder to the next
+  begun = path.exists() and (several or (workdir / 'plan.json').exists())
+  hosts.wait('claim')                                  # all have looked before the first writes
+  if not begun:                                        # a command that failed before it began leaves its folder to the next
     disk.write(path, text(config))
     return
   old, new = (tree.flatten({**json.loads(json.dumps(ADDED)), **json.loads(words)}) for words in (path.read_text(), text(config)))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medtl import build, prefix, transferability
+from medtl import build, hosts, prefix, transferability
 from medtl.parts import Parts
 from medtl.types import MedtlError
 
@@ -45,7 +45,8 @@ def classifier(folds: Sequence[Parts]) -> dict[str, float]:
   several = []
   for parts in folds:
     train = parts.data['train']
-    p = np.concatenate([np.asarray(apply(batch.x))[np.asarray(batch.mask)] for batch in build.once(train, parts.config)])
+    made = (hosts.values((apply(batch.x), batch.mask)) for batch in build.once(train, parts.config))
+    p = np.concatenate([value[mask] for value, mask in made])
     y = np.asarray(train.table['y'])
     several.append({'LEEP': transferability.leep(p, y), 'NCE': transferability.nce(p, y)})
   return {name: float(np.mean([one[name] for one in several])) for name in several[0]}

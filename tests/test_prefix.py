@@ -152,15 +152,15 @@ def test_views_cached_and_computed_in_the_step_agree_over_ten_steps(parts):
   assert made.data['train'].size % 10 == 0, 'no padding: a padded row has no number to draw a view from'
   assert prefix.choose(made, 0) == (3, "cache='on'", 3)
   train = prefix.boundary(made, 0, made.params, made.extra)['train']
-  plain = stream.batches(made.data['train'], config.batch, seed=0)
-  kept = stream.batches(train, config.batch, seed=0, views=3)
+  plain = build.endless(made.data['train'], made.config)
+  kept = build.endless(train, made.config, views=3)
   cached, whole = made.start(), made.start()
   uncached = step.compiled(task=made.task(0), tx=made.phases[0].parts.tx, live=made.phases[0].parts.live)
   seen = set()
   for number in range(10):
     view = 1 + number // made.epoch % 3
     seen.add(view)
-    small, large = (next(build.on_device([next(batches)], made.config)) for batches in (kept, plain))
+    small, large = next(kept), next(plain)
     assert small.row.tolist() == large.row.tolist()
     large = made.view(large, view)
     logits = [made.task(0, first).measure(state.params, state.extra, batch)['score']
@@ -191,7 +191,7 @@ def test_views_need_an_augmentation_that_leaves_examples_apart(parts):
 
 def test_a_cached_phase_runs_in_bfloat16(parts):
   made = build.parts(build.changed(parts.config, (('dtype', 'bfloat16'), ('cache', 'on'))))
-  batch = next(build.on_device(stream.batches(prefix.boundary(made, 0, made.params, made.extra)['train'], 16, seed=0), made.config))
+  batch = next(build.endless(prefix.boundary(made, 0, made.params, made.extra)['train'], made.config))
   assert batch.x.dtype == jnp.bfloat16
   state, logs = made.program(0, 5)(made.start(), batch)
   assert np.isfinite(logs['loss']) and int(state.step) == 1

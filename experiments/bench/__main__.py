@@ -6,6 +6,8 @@ python -m experiments.bench --startup
     Process start to the first step, with and without compiled programs kept; what imports cost.
 python -m experiments.bench --input [--models=vit_s16,resnet50]
     Pictures a second that the host reads, against what a step eats.
+python -m experiments.bench --scale
+    What a step sends and holds on many devices: computed for ViT-B … ViT-g, and read off the programs of eight simulated devices.
 python -m experiments.bench probe --config=configs/oct_vit.py:kermany --config.data.root=FOLDER --config.model.weights=FILE
     A linear probe of 100 epochs from features computed once, against the usual loop. Needs requirements/bench.txt and a CLIP ViT-B/16.
 python -m experiments.bench ablation --workdir=STUDY
@@ -17,7 +19,7 @@ import sys
 
 from medtl import cpu
 
-KNOWN = {'--against': 'against', '--startup': 'startup', '--input': 'input', 'probe': 'probe', 'ablation': 'ablation'}
+KNOWN = {'--against': 'against', '--startup': 'startup', '--input': 'input', '--scale': 'scale', 'probe': 'probe', 'ablation': 'ablation'}
 
 
 def main(argv):

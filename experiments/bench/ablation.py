@@ -8,7 +8,6 @@ from pathlib import Path
 import jax
 
 from medtl import build, prefix, run, runfolder
-from medtl.data import stream
 
 
 def main(argv):
@@ -36,7 +35,7 @@ def alone(parts, repeats=9):
   """Return the median seconds of a step of the last phase on batches of what it trains on."""
   index = len(parts.phases) - 1
   sides, first = prefix.boundary(parts, index, parts.params, parts.extra), prefix.first(parts, index)
-  batch = next(build.on_device(stream.batches(sides['train'], parts.config.batch, seed=0), parts.config))
+  batch = next(build.endless(sides['train'], parts.config))
   program, state, seconds = parts.program(index, first), parts.start(index), []
   for _ in range(repeats + 1):
     begin = time.perf_counter()

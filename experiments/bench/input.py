@@ -44,7 +44,7 @@ def speed(dataset, workers):
 def ahead(dataset, case, steps=12):
   """Return (pictures a second of training, the share of steps whose next batch was on the device before they ended)."""
   config, program, state = ours.full(case)
-  batches = build.on_device(stream.batches(dataset, case.batch, seed=0), config)
+  batches = build.endless(dataset, config)
   batch, early, begin = next(batches), 0, 0.0
   for number in range(steps + 1):
     state, logs = program(state, batch)

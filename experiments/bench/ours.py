@@ -7,7 +7,6 @@ import jax
 from configs import base
 from experiments.bench import cases
 from medtl import build, cpu, prefix
-from medtl.data import stream
 
 
 def made(case):
@@ -33,7 +32,7 @@ def prepare(case):
   parts = made(case)
   first = prefix.first(parts, 0)
   sides = prefix.boundary(parts, 0, parts.params, parts.extra)
-  batch = next(build.on_device(stream.batches(sides['train'], case.batch, seed=0), parts.config))
+  batch = next(build.endless(sides['train'], parts.config))
   begin = time.perf_counter()
   facts = {'frozen': parts.phases[0].depth, 'from': first, 'why': prefix.choose(parts, 0).why}
   if case.work == 'forward':

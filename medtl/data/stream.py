@@ -14,13 +14,14 @@ Rows = tuple[np.ndarray, np.ndarray]       # which examples a step takes [b], an
 
 
 def batches(dataset: Dataset, batch: int, *, seed: int, start: int = 0, workers: int = 2,
-            sampling: str = '', views: int = 1) -> Iterator[Batch]:
+            sampling: str = '', views: int = 1, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
   """Return an endless iterator over the batches of steps start, start + 1, …; step t depends on (seed, t) alone.
 
   An epoch is ceil(size / batch) steps over a fresh permutation, each example once. The last step of an epoch is filled up
   with other pictures of that epoch, masked, so that batch statistics see pictures rather than zeros. `sampling='balanced'`:
   every example is drawn anew, first a class, then one of that class. `workers` threads read ahead; 0: nothing does.
   `views` > 1: dataset.fetch(i + v · size) is view v of example i; one epoch shows the first view of all, the next one the second …
+  `share` (i, n): of each batch, the i-th of n equal parts alone is read, and returned; n divides the batch.
   """
   if not 1 <= batch <= dataset.size:
     raise MedtlError(f'a batch of {batch} from {dataset.size} examples; expected 1 <= batch <= {dataset.size}')
@@ -30,16 +31,28 @@ def batches(dataset: Dataset, batch: int, *, seed: int, start: int = 0, workers:
     rows = _shuffled(dataset.size, batch, seed, views)
   else:
     raise MedtlError(f"sampling={sampling!r}; expected '' (each example once an epoch) or 'balanced' (classes alike)")
-  return _read(Steps(dataset, rows, start, 2**31 - 1), workers)
+  return _read(Steps(dataset, _part(rows, share), start, 2**31 - 1), workers)
 
 
-def once(dataset: Dataset, batch: int, *, workers: int = 2) -> Iterator[Batch]:
-  """Return every example once, in order; the last batch is filled up with pictures of its own, masked."""
+def once(dataset: Dataset, batch: int, *, workers: int = 2, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+  """Return every example once, in order; the last batch is filled up with pictures of its own, masked. `share`: see `batches`."""
   def rows(step: int) -> Rows:
     index = np.arange(step * batch, min((step + 1) * batch, dataset.size))
     return np.resize(index, batch), np.arange(batch) < len(index)
 
-  return _read(Steps(dataset, rows, 0, math.ceil(dataset.size / batch)), workers)
+  return _read(Steps(dataset, _part(rows, share), 0, math.ceil(dataset.size / batch)), workers)
+
+
+def _part(rows: Callable[[int], Rows], share: tuple[int, int]) -> Callable[[int], Rows]:
+  index, count = share
+
+  def part(step: int) -> Rows:
+    which, real = rows(step)
+    size = len(which) // count
+    assert size * count == len(which), f'{count} parts of a batch of {len(which)}'
+    return which[index * size:(index + 1) * size], real[index * size:(index + 1) * size]
+
+  return part
 
 
 @dataclass(frozen=True)

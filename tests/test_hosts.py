@@ -1,0 +1,124 @@
+"""Two processes on loopback are one run: the numbers of one process, one writer, and an end for both where one is lost."""
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from medtl import hosts
+from medtl.data import stream
+from medtl.types import MedtlError
+from tests.test_mesh import PHASES, ROOT, WORDS, leaves
+from tests.test_stream import numbered
+
+SLOW = ['--config.lr=1e-5', '--config.augment=noise(0.01)']     # augmented: nothing is cached; slow: sums in another order stay close
+
+
+def pair(folder, *words, steps=4):
+  """Start main twice, as two processes of one run."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{free.getsockname()[1]}'
+  return [subprocess.Popen([sys.executable, '-m', 'medtl.main', f'--hosts={address},2,{index}', *WORDS, PHASES.format(steps),
+                            f'--workdir={folder}', *words], cwd=ROOT, env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for index in range(2)]
+
+
+def ended(processes, within=240):
+  """Return (exit status, what it said) of each."""
+  said = [process.communicate(timeout=within)[0] for process in processes]
+  return [(process.returncode, words) for process, words in zip(processes, said, strict=True)]
+
+
+def begun(folder, processes, lines=12):
+  """Wait until a run has written so many records."""
+  log = folder / 'metrics.jsonl'
+  while not (log.exists() and len(log.read_text().splitlines()) > lines):
+    assert all(process.poll() is None for process in processes), ended(processes)
+    time.sleep(0.05)
+
+
+def test_alone_a_process_is_the_first_of_one_and_agrees_with_itself():
+  assert hosts.share() == (0, 1) and hosts.first()
+  assert hosts.everywhere([True, False]) == [True, False] and hosts.agreed([3, 0]) == [3, 0]
+  assert hosts.values({'x': np.ones(2)})['x'].tolist() == [1, 1] and hosts.leave(143) == 143
+
+
+@pytest.mark.parametrize('words', ['here', '10.0.0.1:8476', '10.0.0.1:8476,2', '10.0.0.1:8476,2,2', '10.0.0.1,2,0', '10.0.0.1:8476,two,0'])
+def test_words_that_say_no_place_are_refused(words):
+  with pytest.raises(MedtlError, match=r'expected .auto., or ADDRESS:PORT,COUNT,INDEX with 0 <= INDEX < COUNT'):
+    hosts.join(words)
+
+
+@pytest.mark.parametrize('read', [lambda data, share: stream.once(data, 8, workers=0, share=share),
+                                  lambda data, share: (next(one) for one in [stream.batches(data, 8, seed=3, workers=0, share=share)] * 5)])
+def test_the_shares_of_a_batch_are_the_batch(read):
+  fetched, plain = [], numbered(21)
+  data = dataclasses.replace(plain, fetch=lambda index: fetched.append(index) or plain.fetch(index))
+  whole = list(read(data, (0, 1)))
+  for index in range(4):
+    fetched.clear()
+    for batch, part in zip(whole, read(data, (index, 4)), strict=True):
+      np.testing.assert_array_equal(part.x, batch.x[2 * index:2 * index + 2])
+      np.testing.assert_array_equal(part.row, batch.row[2 * index:2 * index + 2])
+      np.testing.assert_array_equal(part.mask, batch.mask[2 * index:2 * index + 2])
+    assert len(fetched) == 2 * len(whole), 'no other row is read'
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_model_of_one(tmp_path):
+  """Cached and not, copied and cut: parameters, metrics and predictions are those of one process; padded rows count for nothing."""
+  alone = subprocess.run([sys.executable, '-m', 'medtl.main', *WORDS, PHASES.format(4), f'--workdir={tmp_path / "one"}'], cwd=ROOT,
+                         capture_output=True, text=True)
+  assert alone.returncode == 0, alone.stderr
+  expected = leaves(tmp_path / 'one')
+  numbers = json.loads((tmp_path / 'one' / 'numbers.json').read_text())
+  rows = np.load(tmp_path / 'one' / 'predictions' / 'test.npz')['row']
+  assert len(rows) % 16, 'the last batch is padded'
+  for name, words in {'copied': [], 'cut': ['--config.mesh.fsdp=2', '--config.cache=off']}.items():
+    (first, said), (second, quiet) = ended(pair(tmp_path / name, *words))
+    assert first == second == 0, said + quiet
+    assert 'AUROC' in said and 'AUROC' not in quiet
+    found = leaves(tmp_path / name)
+    for path, leaf in expected.items():
+      np.testing.assert_allclose(found[path], leaf, rtol=1e-4, atol=1e-5, err_msg=f'{name}: {path}')
+    np.testing.assert_array_equal(np.load(tmp_path / name / 'predictions' / 'test.npz')['row'], rows)
+    again = json.loads((tmp_path / name / 'numbers.json').read_text())
+    assert again['images'] == numbers['images']
+    assert again['metrics']['auroc']['value'] == pytest.approx(numbers['metrics']['auroc']['value'], abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
+def test_where_one_is_killed_the_other_ends_and_both_started_again_go_on(tmp_path, victim):
+  processes = pair(tmp_path, *SLOW, steps=200)
+  begun(tmp_path, processes)
+  processes[victim].send_signal(signal.SIGKILL)
+  begin = time.time()
+  status, said = ended([processes[1 - victim]], within=60)[0]
+  assert time.time() - begin < 60 and status not in (0, None)
+  assert 'has lost another' in said or 'another task died' in said, said
+  (first, said), (second, quiet) = ended(pair(tmp_path, *SLOW, steps=200))
+  assert first == second == 0, said + quiet
+  assert 'continuing at step' in said
+  steps = [json.loads(line)['step'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines() if 'train/loss' in line]
+  assert steps == list(range(1, 205))
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_stops_both_at_one_step_and_one_process_goes_on(tmp_path):
+  processes = pair(tmp_path, *SLOW, '--config.mesh.fsdp=2', steps=200)
+  begun(tmp_path, processes)
+  processes[1].send_signal(signal.SIGTERM)
+  said = ended(processes)
+  assert [status for status, _ in said] == [143, 143], said
+  alone = subprocess.run([sys.executable, '-m', 'medtl.main', *WORDS, *SLOW, PHASES.format(200), f'--workdir={tmp_path}'], cwd=ROOT,
+                         capture_output=True, text=True)
+  assert alone.returncode == 0 and 'continuing at step' in alone.stdout, alone.stdout + alone.stderr
