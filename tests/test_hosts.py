@@ -18,17 +18,24 @@ from medtl.types import MedtlError
 from tests.test_mesh import PHASES, ROOT, WORDS, leaves
 from tests.test_stream import numbered
 
-SLOW = ['--config.lr=1e-5', '--config.augment=noise(0.01)']     # augmented: nothing is cached; slow: sums in another order stay close
+SLOW = ['--config.lr=1e-5', '--config.augment=noise(0.01)', '--config.every=10 steps']     # augmented: nothing is cached
 
 
-def pair(folder, *words, steps=4):
-  """Start main twice, as two processes of one run."""
+def pair(folder, *words, steps=4, slurm=False):
+  """Start main twice, as two processes of one run, told who they are or finding it in what Slurm tells its tasks."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{free.getsockname()[1]}'
-  return [subprocess.Popen([sys.executable, '-m', 'medtl.main', f'--hosts={address},2,{index}', *WORDS, PHASES.format(steps),
-                            f'--workdir={folder}', *words], cwd=ROOT, env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for index in range(2)]
+
+  def start(index):
+    told = {'SLURM_JOB_ID': str(os.getpid()), 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_NODES': '1',
+            'SLURM_PROCID': str(index), 'SLURM_LOCALID': str(index)} if slurm else {}
+    place = 'auto' if slurm else f'{address},2,{index}'
+    return subprocess.Popen([sys.executable, '-m', 'medtl.main', f'--hosts={place}', *WORDS, PHASES.format(steps), f'--workdir={folder}',
+                             *words], cwd=ROOT, env={**os.environ, 'JAX_PLATFORMS': 'cpu', **told}, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True)
+
+  return [start(index) for index in range(2)]
 
 
 def ended(processes, within=240):
@@ -98,27 +105,27 @@ def test_two_processes_train_the_model_of_one(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('victim', [0, 1])
 def test_where_one_is_killed_the_other_ends_and_both_started_again_go_on(tmp_path, victim):
-  processes = pair(tmp_path, *SLOW, steps=200)
+  processes = pair(tmp_path, *SLOW, steps=96)
   begun(tmp_path, processes)
   processes[victim].send_signal(signal.SIGKILL)
   begin = time.time()
   status, said = ended([processes[1 - victim]], within=60)[0]
   assert time.time() - begin < 60 and status not in (0, None)
   assert 'has lost another' in said or 'another task died' in said, said
-  (first, said), (second, quiet) = ended(pair(tmp_path, *SLOW, steps=200))
+  (first, said), (second, quiet) = ended(pair(tmp_path, *SLOW, steps=96))
   assert first == second == 0, said + quiet
   assert 'continuing at step' in said
   steps = [json.loads(line)['step'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines() if 'train/loss' in line]
-  assert steps == list(range(1, 205))
+  assert steps == list(range(1, 101))
 
 
 @pytest.mark.slow
 def test_a_signal_to_one_stops_both_at_one_step_and_one_process_goes_on(tmp_path):
-  processes = pair(tmp_path, *SLOW, '--config.mesh.fsdp=2', steps=200)
+  processes = pair(tmp_path, *SLOW, '--config.mesh.fsdp=2', steps=96, slurm=True)
   begun(tmp_path, processes)
   processes[1].send_signal(signal.SIGTERM)
   said = ended(processes)
   assert [status for status, _ in said] == [143, 143], said
-  alone = subprocess.run([sys.executable, '-m', 'medtl.main', *WORDS, *SLOW, PHASES.format(200), f'--workdir={tmp_path}'], cwd=ROOT,
+  alone = subprocess.run([sys.executable, '-m', 'medtl.main', *WORDS, *SLOW, PHASES.format(96), f'--workdir={tmp_path}'], cwd=ROOT,
                          capture_output=True, text=True)
   assert alone.returncode == 0 and 'continuing at step' in alone.stdout, alone.stdout + alone.stderr
