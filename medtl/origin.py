@@ -1,7 +1,7 @@
 """Where a run's first parameters come from: a publisher's checkpoint, another run, or chance."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset
               run: Path | None) -> tuple[models.Net, Tree, Tree, dict[str, Any]]:
   """Return (the net, now normalising its input, params, extra, facts of where they came from)."""
   example = jnp.zeros((1, *dataset.fetch(0).x.shape))
-  begun = jax.device_get(jax.jit(lambda key: net.init(key, example, train=False))(jax.random.key(config.seed)))
+  init = lambda key: tree.flatten(net.init(key, example, train=False))   # noqa: E731
+  begun = tree.unflatten(jax.eval_shape(init, jax.random.key(0)))
   paths = [port.bare(path) for path in tree.flatten(begun)]
   own = [pattern for pattern in getattr(module, 'FRESH', ()) if any(re.fullmatch(pattern, path) for path in paths)]
   for pattern in config.fresh:
@@ -37,12 +38,20 @@ def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset
   if config.transfer == 'mean_var':
     arrived = mean_var(arrived, config.seed)
     facts['adapted'] = '; '.join(filter(None, [facts.get('adapted', ''), 'only the mean and variance of each leaf were kept']))
-  merged = tree.unflatten({**tree.flatten(begun), **tree.flatten(arrived)})
+  there = tree.flatten(arrived)
+  merged = tree.unflatten({**_drawn(init, config.seed, [path for path in tree.flatten(begun) if path not in there]), **there})
   mean, std = tuple(facts.pop('mean')), tuple(facts.pop('std'))
   if {len(mean), len(std)} - {1, example.shape[-1]}:
     raise MedtlError(f'mean {mean} and std {std} for pictures of {example.shape[-1]} channels; expected one number, or one per channel')
   net = net.clone(mean=mean, std=std)
   return net, merged.pop('params'), merged, facts
+
+
+def _drawn(init: Callable[[jax.Array], dict[str, Any]], seed: int, paths: Sequence[str]) -> dict[str, np.ndarray]:
+  """Return {path: leaf} of those leaves alone, as numpy; XLA makes none of the others, and spends little time on what runs once."""
+  lowered = jax.jit(lambda key: {path: leaf for path, leaf in init(key).items() if path in paths}).lower(jax.random.key(seed))
+  options: dict[str, str | bool] = {'xla_backend_optimization_level': '1'}
+  return jax.device_get(lowered.compile(options)(jax.random.key(seed)))
 
 
 def left_out(net: models.Net) -> tuple[str, ...]:

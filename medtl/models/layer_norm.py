@@ -27,7 +27,7 @@ class LayerNorm(nn.Module):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def layer_norm(epsilon: float, x: Any, scale: Any, bias: Any) -> Any:
+def _layer_norm(epsilon: float, x: Any, scale: Any, bias: Any) -> Any:
   """Return (x − mean) / √(variance + epsilon) · scale + bias over the last axis of x [..., d], in float32 at least."""
   unit, _ = _standardised(epsilon, x)
   return unit * scale + bias
@@ -49,4 +49,5 @@ def _backward(epsilon: float, saved: tuple[Any, Any, Any], gradient: Any) -> tup
   return back.astype(x.dtype), sums(gradient * unit).astype(scale.dtype), sums(gradient).astype(bias.dtype)
 
 
-layer_norm.defvjp(lambda epsilon, x, scale, bias: (layer_norm(epsilon, x, scale, bias), (x, scale, bias)), _backward)
+_layer_norm.defvjp(lambda epsilon, x, scale, bias: (_layer_norm(epsilon, x, scale, bias), (x, scale, bias)), _backward)
+layer_norm = jax.jit(_layer_norm, static_argnums=0)      # traced once for each shape

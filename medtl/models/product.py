@@ -10,7 +10,7 @@ LARGE, SMALL = 4096, 512          # rows of a piece that stays in the second cac
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def product(way: str, x: Any, kernel: Any) -> Any:
+def _product(way: str, x: Any, kernel: Any) -> Any:
   """Return x [..., c] @ kernel [c, d], in their dtype; `way` is how a CPU sums the kernel's gradient: 'pieces' or 'whole'."""
   return _narrow(x, kernel)
 
@@ -23,7 +23,8 @@ def _backward(way: str, saved: tuple[Any, Any], gradient: Any) -> tuple[Any, Any
   return _narrow(gradient, kernel.T), summed.astype(kernel.dtype)
 
 
-product.defvjp(lambda way, x, kernel: (product(way, x, kernel), (x, kernel)), _backward)
+_product.defvjp(lambda way, x, kernel: (_product(way, x, kernel), (x, kernel)), _backward)
+product = jax.jit(_product, static_argnums=0)     # traced once for each shape: a ViT-B has seventy of them
 
 
 def _narrow(x: Any, kernel: Any) -> Any:
@@ -63,12 +64,13 @@ def _turned(x: Any, gradient: Any) -> Any:
 
 
 @jax.custom_vjp
-def biased(x: Any, bias: Any) -> Any:
+def _biased(x: Any, bias: Any) -> Any:
   """Return x [..., d] + bias [d]."""
   return x + bias
 
 
-biased.defvjp(lambda x, bias: (x + bias, bias), lambda bias, gradient: (gradient, sums(gradient).astype(bias.dtype)))
+_biased.defvjp(lambda x, bias: (x + bias, bias), lambda bias, gradient: (gradient, sums(gradient).astype(bias.dtype)))
+biased = jax.jit(_biased)
 
 
 def sums(x: Any) -> Any:
