@@ -124,7 +124,7 @@ def phases(config: ConfigDict, params: Tree, examples: int) -> list[Phase]:
   total = sum(steps)
   count = lambda duration: spec.steps(duration, examples, config.batch, total, least=0)   # noqa: E731
   factor = spec.one(config.schedule, schedule, given=('total', 'steps'))(total, count)
-  factors = np.asarray(jax.vmap(factor)(jnp.arange(total)))
+  factors = np.asarray(jax.jit(jax.vmap(factor))(np.arange(total)))
   direction = spec.one(config.optimizer, optimizer, given=('decay',))
   shapes = jax.eval_shape(lambda: params)
   own = getattr(sys.modules[spec.find(config.model.name, 'medtl.models').__module__], 'FRESH', ())
