@@ -38,12 +38,10 @@ def at_once(x: Any, gradient: Any) -> Any:
   return jnp.einsum('ri,ro->io', x, gradient, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _cut(most: int, *leaves: Any) -> list[Any]:
-  """Return [r, c] as [p, r / p, c], pieces of no more than `most` rows, at least two, or one where the rows do not divide."""
-  rows = len(leaves[0])
+def _pieces(rows: int, most: int) -> int:
+  """Return in how many pieces of no more than `most` rows, at least two, so many rows are cut; one where they do not divide."""
   least = max(2, -(-rows // most))
-  pieces = next((count for count in range(least, 2 * least + 64) if rows % count == 0), 1)
-  return [leaf.reshape(pieces, rows // pieces, -1) for leaf in leaves]
+  return next((count for count in range(least, 2 * least + 64) if rows % count == 0), 1)
 
 
 def in_pieces(x: Any, gradient: Any) -> Any:
@@ -52,13 +50,16 @@ def in_pieces(x: Any, gradient: Any) -> Any:
   XLA's CPU backend transposes an operand first: a piece stays in the cache. And what makes the gradient is computed once, before the
   loop; left to itself XLA makes it a second time inside the transposition, with strides that miss the cache.
   """
+  rows = len(x) // _pieces(len(x), LARGE)
   begin = jnp.zeros((x.shape[-1], gradient.shape[-1]), jnp.promote_types(x.dtype, jnp.float32))
-  return jax.lax.scan(lambda total, piece: (total + at_once(*piece), None), begin, _cut(LARGE, x, gradient))[0]
+  cut = lambda leaf, index: jax.lax.dynamic_slice_in_dim(leaf, index * rows, rows)   # noqa: E731
+  return jax.lax.fori_loop(0, len(x) // rows, lambda index, total: total + at_once(cut(x, index), cut(gradient, index)), begin)
 
 
 def _turned(x: Any, gradient: Any) -> Any:
   """Return xᵀ @ gradient with x transposed by a loop: left to itself XLA folds the transposition into a product without bfloat16 units."""
-  x, gradient = _cut(SMALL, x, gradient)
+  pieces = _pieces(len(x), SMALL)
+  x, gradient = (leaf.reshape(pieces, len(x) // pieces, -1) for leaf in (x, gradient))
   turned = jax.lax.map(jnp.transpose, x)
   return jnp.einsum('pir,pro->io', turned, gradient, preferred_element_type=jnp.float32)
 
