@@ -1,5 +1,6 @@
 """Each lowering equals Linen's own function in value and gradient."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 from medtl.models import convolution, efficientnet, layers
+from medtl.models.activation import relu
+from medtl.models.batch_norm import BatchNorm
 from medtl.models.layer_norm import LayerNorm
 from medtl.models.product import biased, product
 
@@ -94,7 +97,7 @@ def test_batch_norm_is_linens_and_keeps_its_statistics_when_it_is_told_to(train)
 
   x = numbers(4, 5, 3) + 2
   variables = Both().init(jax.random.key(0), x)
-  (a, b), changed = Both().apply(variables, x, mutable=['batch_stats'])
+  (a, b), changed = jax.jit(lambda variables, x: Both().apply(variables, x, mutable=['batch_stats']))(variables, x)
   np.testing.assert_array_equal(a, b)
   moved = [float(jnp.abs(p - q).max()) for p, q in
            zip(*(jax.tree.leaves(v['batch_stats']['a']) for v in (changed, variables)), strict=True)]
@@ -111,3 +114,32 @@ def test_group_norm_of_each_example_has_mean_zero_and_variance_one():
   y = Group().apply(Group().init(jax.random.key(0), x), x).reshape(2, 9, 32, 2)
   np.testing.assert_allclose(y.mean((1, 3)), 0, atol=1e-4)
   np.testing.assert_allclose(y.var((1, 3)), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_batch_norm_is_linens(dtype):
+  """Values, statistics and gradients, of maps whose mean lies far from zero; with running averages too."""
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(3, 2, (4, 6, 5, 8)), dtype)
+  ours, theirs = (kind(momentum=0.9, epsilon=1e-5, dtype=jnp.dtype(dtype)) for kind in (BatchNorm, nn.BatchNorm))
+  variables = ours.init(jax.random.key(0), x, use_running_average=False)
+  chex.assert_trees_all_equal_shapes_and_dtypes(variables, theirs.init(jax.random.key(0), x, use_running_average=False))
+  variables['params'] = {'scale': jnp.asarray(rng.normal(1, 0.3, 8), jnp.float32), 'bias': jnp.asarray(rng.normal(size=8), jnp.float32)}
+  weight = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
+
+  def loss(params, x, norm):
+    y, changed = norm.apply({**variables, 'params': params}, x, use_running_average=False, mutable=['batch_stats'])
+    return jnp.sum(weight * relu(y).astype(jnp.float32)), (y, changed)
+
+  found, expected = (jax.value_and_grad(loss, (0, 1), has_aux=True)(variables['params'], x, norm) for norm in (ours, theirs))
+  near = dict(rtol=1e-4, atol=1e-4) if dtype == 'float32' else dict(rtol=0.02, atol=0.05)
+  chex.assert_trees_all_equal_dtypes(found, expected)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a, np.float32), np.asarray(b, np.float32), **near), found, expected)
+  averaged = [norm.apply(variables, x, use_running_average=True) for norm in (ours, theirs)]
+  np.testing.assert_array_equal(*averaged)
+
+
+def test_relu_has_no_gradient_at_zero():
+  x = jnp.array([-1.0, 0.0, 2.0])
+  np.testing.assert_array_equal(relu(x), [0, 0, 2])
+  np.testing.assert_array_equal(jax.grad(lambda x: relu(x).sum())(x), [0, 0, 1])

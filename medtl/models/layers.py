@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from medtl.models.batch_norm import BatchNorm
 from medtl.models.convolution import convolve
 
 INIT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')       # He et al. 2015, as ResNets are initialised
@@ -60,5 +61,5 @@ def max_pool(x: Any, window: int = 3, stride: int = 2, fill: float = -jnp.inf) -
 def norm(x: Any, train: bool, name: str, kind: str = 'batch', epsilon: float = 1e-5, dtype: Any = jnp.float32) -> Any:
   """Return x normalised by a child `name` of the module that calls: 'batch', or 'group' with 32 groups (Wu & He 2018)."""
   if kind == 'batch':
-    return nn.BatchNorm(momentum=0.9, epsilon=epsilon, dtype=dtype, name=name)(x, use_running_average=not train)
+    return BatchNorm(momentum=0.9, epsilon=epsilon, dtype=dtype, name=name)(x, use_running_average=not train)
   return nn.GroupNorm(math.gcd(32, x.shape[-1]), epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)(x)

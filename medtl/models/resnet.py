@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from medtl import spec
 from medtl.models import Backbone, child_name
+from medtl.models.activation import relu
 from medtl.models.layers import Conv, max_pool, norm
 from medtl.models.resnet_checkpoints import RENAMES, WEIGHTS  # noqa: F401
 from medtl.types import MedtlError
@@ -55,7 +56,7 @@ class ResNet(Backbone):
     value = Stage(self.block, self.depths[index - 1], self.width * 2 ** (index - 1), 1 if index == 1 else 2, self.style,
                   name=child_name(index))(value, train)
     if self.block is PreActivation and index == self.stages:
-      return nn.relu(self.style.normed(value, train, 'norm'))
+      return relu(self.style.normed(value, train, 'norm'))
     return value
 
 
@@ -70,7 +71,7 @@ class Stem(nn.Module):
     x = self.style.conv(x, self.width, 7, 2, 'conv')
     if not self.normed:
       return max_pool(x, fill=0.0)       # BiT pads with zeros, which matters where nothing has cut off the negative numbers
-    return max_pool(nn.relu(self.style.normed(x, train, 'norm')))
+    return max_pool(relu(self.style.normed(x, train, 'norm')))
 
 
 class Stage(nn.Module):
@@ -98,10 +99,10 @@ class Basic(nn.Module):
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
     y = self.style.conv(x, self.features, 3, self.stride, 'conv1')
-    y = nn.relu(self.style.normed(y, train, 'norm1'))
+    y = relu(self.style.normed(y, train, 'norm1'))
     y = self.style.conv(y, self.features, 3, 1, 'conv2')
     y = self.style.normed(y, train, 'norm2')
-    return nn.relu(y + shortcut(x, y, self.stride, train, self.style))
+    return relu(y + shortcut(x, y, self.stride, train, self.style))
 
 
 class Bottleneck(nn.Module):
@@ -115,12 +116,12 @@ class Bottleneck(nn.Module):
   def __call__(self, x: Any, train: bool) -> Any:
     first, second = (self.stride, 1) if self.style.version == 'v1' else (1, self.stride)
     y = self.style.conv(x, self.features, 1, first, 'conv1')
-    y = nn.relu(self.style.normed(y, train, 'norm1'))
+    y = relu(self.style.normed(y, train, 'norm1'))
     y = self.style.conv(y, self.features, 3, second, 'conv2')
-    y = nn.relu(self.style.normed(y, train, 'norm2'))
+    y = relu(self.style.normed(y, train, 'norm2'))
     y = self.style.conv(y, 4 * self.features, 1, 1, 'conv3')
     y = self.style.normed(y, train, 'norm3')
-    return nn.relu(y + shortcut(x, y, self.stride, train, self.style))
+    return relu(y + shortcut(x, y, self.stride, train, self.style))
 
 
 class PreActivation(nn.Module):
@@ -132,12 +133,12 @@ class PreActivation(nn.Module):
 
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
-    y = nn.relu(self.style.normed(x, train, 'norm1'))
+    y = relu(self.style.normed(x, train, 'norm1'))
     if self.stride != 1 or x.shape[-1] != 4 * self.features:
       x = self.style.conv(y, 4 * self.features, 1, self.stride, 'shortcut_conv')
     y = self.style.conv(y, self.features, 1, 1, 'conv1')
-    y = self.style.conv(nn.relu(self.style.normed(y, train, 'norm2')), self.features, 3, self.stride, 'conv2')
-    return x + self.style.conv(nn.relu(self.style.normed(y, train, 'norm3')), 4 * self.features, 1, 1, 'conv3')
+    y = self.style.conv(relu(self.style.normed(y, train, 'norm2')), self.features, 3, self.stride, 'conv2')
+    return x + self.style.conv(relu(self.style.normed(y, train, 'norm3')), 4 * self.features, 1, 1, 'conv3')
 
 
 def shortcut(x: Any, y: Any, stride: int, train: bool, style: Style) -> Any:

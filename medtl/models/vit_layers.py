@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from medtl.models.activation import relu
 from medtl.models.layer_norm import LayerNorm
 from medtl.models.layers import Conv
 from medtl.models.layers import norm as batch_norm
@@ -69,7 +70,7 @@ class Stem(nn.Module):
                        'resize the pictures or set config.model.size')
     for number, channels in enumerate(self.early, 1):
       x = Conv(channels, (3,) * len(self.size), 2, dtype=self.dtype, name=f'conv{number}')(x)
-      x = nn.relu(batch_norm(x, train, f'conv_norm{number}', dtype=self.dtype))
+      x = relu(batch_norm(x, train, f'conv_norm{number}', dtype=self.dtype))
     place = nn.initializers.normal(0.02)
     left = tuple(patch // 2 ** len(self.early) for patch in self.patches)
     x = PatchEmbedding(left, self.width, not self.pre_norm, self.dtype, name='embedding')(x)
