@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medtl import cpu, hosts
+from medtl import cpu
 
 VERBS = ('train', 'ablate', 'probe', 'lr_find', 'describe', 'evaluate', 'report', 'predict', 'cache')
 
@@ -37,11 +37,13 @@ def main(argv: list[str] | None = None) -> int:
     print(__doc__)
     return 0
   cpu.prepare()
+  from medtl import hosts
   return hosts.leave(_guarded(verb, argv))
 
 
 def _guarded(verb: str, argv: list[str]) -> int:
   """Run a verb, and say in words what went wrong."""
+  from medtl import hosts
   from medtl.types import MedtlError, Terminated
   try:
     if verb not in VERBS:
@@ -87,7 +89,7 @@ def _call(verb: str, argv: list[str]) -> int:
   import jax
   from absl import logging
 
-  from medtl import check, fetch, inference, lr_find, probing, run, runfolder, study
+  from medtl import check, fetch, hosts, inference, lr_find, probing, run, runfolder, study
   from medtl.log import console
   from medtl.types import MedtlError
   logging.set_verbosity(logging.ERROR)               # orbax tells of every save

@@ -103,7 +103,8 @@ def test_from_scratch_another_split_is_another_net(parts):
 
 
 def test_what_a_program_holds_tells_programs_apart(parts):
-  for changes in (dict(class_weights='balanced'), dict(clip=0.5), dict(lr=0.5), dict(batch=8), dict(ema=0.5), dict(head_lr=3.0)):
+  for changes in (dict(class_weights='balanced'), dict(clip=0.5), dict(lr=0.5), dict(batch=8), dict(ema=0.5), dict(head_lr=3.0),
+                  dict(accumulate=2)):
     other = with_(parts, **changes)
     assert other.programs is parts.programs and other._kind(0) != parts._kind(0), changes
   target = with_(parts, norms=(('.*', 'target'),))
@@ -112,7 +113,7 @@ def test_what_a_program_holds_tells_programs_apart(parts):
   chex.assert_trees_all_equal((reseeded.params, reseeded.extra), (fresh.params, fresh.extra))
   assert reseeded.programs is target.programs
   assert not build.alike(target.config, build.changed(target.config, (('batch', 8),))), 'estimated in whole batches'
-  for changes in (dict(optimizer='sgd'), dict(dtype='bfloat16'), dict(accumulate=2), dict(augment='flip'),
+  for changes in (dict(optimizer='sgd'), dict(dtype='bfloat16'), dict(augment='flip'),
                   dict(norms=(('.*', 'source'),)), dict(truncate=3, phases=(('none', '1 epochs'),))):
     assert with_(parts, **changes).programs is not parts.programs, changes
 

@@ -2,6 +2,8 @@
 
 python -m experiments.bench --against=torch [--models=resnet50,…] [--works=forward,…] [--dtypes=float32,bfloat16] [--repeats=7]
     Steps of ours and of PyTorch's, in processes of their own, in turn. Needs requirements/bench.txt.
+python -m experiments.bench --gpu
+    All that is open on a GPU in one run: batches swept, FLOP utilisation, reading, attention. Needs requirements/bench.txt.
 python -m experiments.bench --startup
     Process start to the first step, with and without compiled programs kept; what imports cost.
 python -m experiments.bench --input [--models=vit_s16,resnet50]
@@ -19,7 +21,8 @@ import sys
 
 from medtl import cpu
 
-KNOWN = {'--against': 'against', '--startup': 'startup', '--input': 'input', '--scale': 'scale', 'probe': 'probe', 'ablation': 'ablation'}
+KNOWN = {'--against': 'against', '--gpu': 'gpu', '--startup': 'startup', '--input': 'input', '--scale': 'scale',
+         'probe': 'probe', 'ablation': 'ablation'}
 
 
 def main(argv):

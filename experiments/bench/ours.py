@@ -34,7 +34,7 @@ def prepare(case):
   sides = prefix.boundary(parts, 0, parts.params, parts.extra)
   batch = next(build.endless(sides['train'], parts.config))
   begin = time.perf_counter()
-  facts = {'frozen': parts.phases[0].depth, 'from': first, 'why': prefix.choose(parts, 0).why}
+  facts = {'frozen': parts.phases[0].depth, 'from': first, 'why': prefix.choose(parts, 0).why, 'flops': parts.flops(0)}
   if case.work == 'forward':
     params, extra = jax.tree.map(jax.numpy.asarray, (parts.params, parts.extra))
     program = jax.jit(parts.task(0).measure).lower(params, extra, batch).compile()

@@ -18,7 +18,7 @@ class BatchNorm(nn.BatchNorm):
   def __call__(self, x: Any, use_running_average: bool | None = None, *, mask: Any = None) -> Any:
     average = nn.merge_param('use_running_average', self.use_running_average, use_running_average)
     if average or mask is not None or not (self.use_scale and self.use_bias):
-      return super().__call__(x, average, mask=mask)
+      return super().__call__(x, use_running_average=average, mask=mask)
     width = x.shape[-1:]
     means = self.variable('batch_stats', 'mean', jnp.zeros, width)
     variances = self.variable('batch_stats', 'var', jnp.ones, width)
