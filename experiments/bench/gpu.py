@@ -28,7 +28,7 @@ REPEATS = 7
 def swept(folder, accelerated):
   """Print images a second of a full step in bfloat16 by batch, the ratio to PyTorch's, and what share of the device's FLOP/s is used."""
   known = importlib.util.find_spec('torch') is not None
-  heads = ('net', 'batch', 'ours, images/s', 'torch.compile, images/s', 'ratio', 'model FLOP utilisation', 'peak memory, GB')
+  heads = ('net', 'batch', 'ours, images/s', 'torch, images/s', 'ratio', 'model FLOP utilisation', 'peak memory, GB')
   print(f'| {" | ".join(heads)} |\n' + '|---' * len(heads) + '|')
   for model in MODELS:
     for batch in (32, 64, 128, 256, 512) if accelerated else (4, 8):
@@ -84,7 +84,8 @@ def main(argv):
     swept(folder, accelerated)
     fed(folder, accelerated)
     attention(accelerated)
-  print(f'\n{time.strftime("%Y-%m-%d")}; {runfolder.hardware()}; jax {jax.__version__}; medians of {REPEATS}, in turn')
+  print(f'\n{time.strftime("%Y-%m-%d")}; {runfolder.hardware()}; jax {jax.__version__}; medians of {REPEATS}, in turn; torch: '
+        'torch.compile with autocast on a GPU, eager on a CPU')
   if not accelerated:
     print('NOT MEASURED, for want of a GPU: speed against torch.compile at 224 px, model FLOP utilisation, reading against a GPU\'s step, '
           'flash attention. The figures above come from pictures of 32 px on a CPU: they show that this program runs, and nothing else.')
