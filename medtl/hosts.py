@@ -15,7 +15,7 @@ import numpy as np
 from medtl.types import MedtlError, Tree
 
 HEARTBEAT = 30                      # seconds without a sign of life after which JAX ends the processes that are left
-AGAIN = 'start the same command in all of them again: the run continues from its last checkpoint'
+AGAIN = 'the same command, started in all of them again, goes on from the last checkpoint'
 _place = [0, 1]                     # of this process, and how many there are
 
 

@@ -99,6 +99,7 @@ def _call(verb: str, argv: list[str]) -> int:
   if flags.hosts:
     hosts.join(flags.hosts)
     console.quiet = not hosts.first()
+    console.print(f'{hosts.share()[1]} processes are one run; where one is lost the others stop, and {hosts.AGAIN}')
   jax.config.update('jax_compilation_cache_dir', str(fetch.cache_folder() / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   kind = {'ablate': f'-{Path(flags.sweep).stem}', 'probe': '-probe', 'lr_find': '-lr_find'}.get(verb, '')
