@@ -81,27 +81,35 @@ def _cache(argv: list[str]) -> int:
   return 0
 
 
+def _settle(place: str) -> None:
+  """Make JAX ready: where compiled programs are kept, and which of several processes this is."""
+  import jax
+
+  from medtl import fetch, hosts
+  from medtl.log import console
+  cpu.settle()
+  if place:
+    hosts.join(place)
+    console.quiet = not hosts.first()
+    console.print(f'{hosts.share()[1]} processes are one run; where one is lost the others stop, and {hosts.AGAIN}')
+  jax.config.update('jax_compilation_cache_dir', str(fetch.cache_folder() / 'compiled'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
 def _call(verb: str, argv: list[str]) -> int:
   if verb == 'cache':
     return _cache(argv)
   from medtl import commandline
   flags, config, name = commandline.parse(verb, argv)
-  import jax
   from absl import logging
 
-  from medtl import check, fetch, hosts, inference, lr_find, probing, run, runfolder, study
+  from medtl import check, inference, lr_find, probing, run, runfolder, study
   from medtl.log import console
   from medtl.types import MedtlError
   logging.set_verbosity(logging.ERROR)               # orbax tells of every save
   if flags.offline:
     os.environ['MEDTL_OFFLINE'] = '1'
-  cpu.settle()
-  if flags.hosts:
-    hosts.join(flags.hosts)
-    console.quiet = not hosts.first()
-    console.print(f'{hosts.share()[1]} processes are one run; where one is lost the others stop, and {hosts.AGAIN}')
-  jax.config.update('jax_compilation_cache_dir', str(fetch.cache_folder() / 'compiled'))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  _settle(flags.hosts)
   kind = {'ablate': f'-{Path(flags.sweep).stem}', 'probe': '-probe', 'lr_find': '-lr_find'}.get(verb, '')
   workdir = Path(flags.workdir) if flags.workdir else Path('runs') / (runfolder.name(name, config) + kind)
   command = ' '.join(['python -m medtl.main', *([verb] if verb != 'train' else []), *argv])
