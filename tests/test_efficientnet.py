@@ -70,19 +70,21 @@ def test_every_lite_has_the_reference_s_arrays(reference, lite):
   assert all(name.endswith('num_batches_tracked') for name in report.ignored)
 
 
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-4), ('bfloat16', 3e-2)])
 @pytest.mark.parametrize(('size', 'kernel', 'stride'), [((8,), 5, 2), ((7, 6), 3, 2), ((5, 8), 5, 1), ((5, 4, 6), 3, 2)])
-def test_shifted_products_are_the_grouped_convolution(size, kernel, stride):
+def test_shifted_products_are_the_grouped_convolution(size, kernel, stride, dtype, tolerance):
   random = np.random.RandomState(0)
-  x, w = random.randn(2, *size, 4).astype('f4'), random.randn(*[kernel] * len(size), 1, 4).astype('f4')
+  x, w = (jnp.asarray(random.randn(*shape), dtype) for shape in ((2, *size, 4), (*[kernel] * len(size), 1, 4)))
 
-  def value_and_gradients(function):
+  def value_and_gradients(function, x, w):
     def loss(x, w):
-      y = function(stride, x, w)
+      y = function(stride, x, w).astype('f4')
       return jnp.sum(jnp.sin(y)), y
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(x, w)
+    return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(x, w)
 
-  found, expected = value_and_gradients(depthwise.shifted), value_and_gradients(depthwise.grouped)
-  chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+  found, expected = value_and_gradients(depthwise.shifted, x, w), value_and_gradients(depthwise.grouped, *(a.astype('f4') for a in (x, w)))
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(np.float32(a), b, rtol=0, atol=tolerance * float(jnp.abs(b).max()))
 
 
 def test_each_platform_gets_its_own_lowering():

@@ -39,22 +39,27 @@ def test_conv_is_linens(kernel, stride):
   same(lambda p, x: ours.apply({'params': p}, x), lambda p, x: theirs.apply({'params': p}, x), params, x)
 
 
+DTYPES = pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-5), ('bfloat16', 2e-2)])     # what may differ, of the largest
+
+
+@DTYPES
 @pytest.mark.parametrize('taps, stride, sides, channels, padding', [
+  ((3, 3), 1, (9, 8), 40, 'SAME'), ((2, 2), 2, (8, 8), 70, [(1, 1), (0, 0)]), ((3, 3), 1, (70, 3), 3, 'VALID'),
   ((3, 3), 2, (9, 8), 40, 'SAME'), ((3, 3), 2, (8, 9), 40, [(1, 1), (1, 1)]), ((2,), 3, (11,), 200, [(0, 1)]),
   ((5,), 3, (11,), 90, 'VALID'),
   ((1, 1), 2, (7, 8), 300, [(1, 0), (0, 1)]), ((3, 2, 3), 2, (5, 6, 7), 30, [(1, 1), (0, 1), (2, 0)]), ((7, 7), 2, (12, 9), 3, 'SAME')])
-def test_gradients_by_phases_and_by_windows_are_those_of_xla(taps, stride, sides, channels, padding):
+def test_convolutions_and_their_gradients_are_those_of_xla_in_float32(taps, stride, sides, channels, padding, dtype, tolerance):
   """Kernels of many and of few channels, pads that differ, phases that see no tap, sides that the stride does not divide."""
-  x, kernel = numbers(2, *sides, channels), numbers(*taps, channels, 5)
+  x, kernel = (leaf.astype(dtype) for leaf in (numbers(2, *sides, channels), numbers(*taps, channels, 5)))
   axes = 'DHW'[-len(taps):]
   same(lambda x, k: convolution.convolve(x, k, stride, padding),
-       lambda x, k: jax.lax.conv_general_dilated(x, k, (stride,) * len(taps), padding,
-                                                 dimension_numbers=(f'N{axes}C', f'{axes}IO', f'N{axes}C')), x, kernel)
+       lambda x, k: jax.lax.conv_general_dilated(x.astype('float32'), k.astype('float32'), (stride,) * len(taps), padding,
+                                                 dimension_numbers=(f'N{axes}C', f'{axes}IO', f'N{axes}C')), x, kernel, tolerance=tolerance)
 
 
-@pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-5), ('bfloat16', 2e-2)])
+@DTYPES
 @pytest.mark.parametrize('way', ['pieces', 'whole'])
-@pytest.mark.parametrize('rows', [(3, 7), (4, 1200), (1, 1)])
+@pytest.mark.parametrize('rows', [(3, 7), (4, 1200), (1, 1), (1, 197)])
 def test_product_and_bias_have_the_gradients_of_a_matrix_product(dtype, tolerance, way, rows):
   x, kernel, bias = (leaf.astype(dtype) for leaf in (numbers(*rows, 6), numbers(6, 5, seed=2), numbers(5, seed=3)))
   same(lambda x, k, b: biased(product(way, x, k), b), lambda x, k, b: x.astype('float32') @ k.astype('float32') + b, x, kernel, bias,
@@ -76,10 +81,13 @@ def test_relu6_has_no_gradient_at_its_ends():
   np.testing.assert_array_equal(jax.grad(lambda x: efficientnet.relu6(x).sum())(x), [0, 0, 1, 0, 0])
 
 
+@DTYPES
 @pytest.mark.parametrize('shape', [(9,), (8, 7), (6, 5, 8)])
-def test_max_pool_is_linens(shape):
-  n = len(shape)
-  same(layers.max_pool, lambda x: nn.max_pool(x, (3,) * n, (2,) * n, [(1, 1)] * n), numbers(2, *shape, 3))
+def test_max_pool_is_linens(shape, dtype, tolerance):
+  n, size = len(shape), 2 * 3 * np.prod(shape)
+  bits = np.random.RandomState(0).permutation(np.arange(size, dtype='u2')) + np.uint16(0x3C00)    # no two numbers equal, in bfloat16 too
+  x = jnp.asarray(bits.view(jnp.bfloat16).reshape(2, *shape, 3), dtype)
+  same(layers.max_pool, lambda x: nn.max_pool(x, (3,) * n, (2,) * n, [(1, 1)] * n), x, tolerance=tolerance)
 
 
 def test_max_pool_with_zeros_around():

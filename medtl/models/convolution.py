@@ -1,7 +1,8 @@
 """Convolutions in the lowering that is fast where they run; kernels are [*k, c / groups, d] as `nn.Conv`'s, whatever the lowering.
 
 Accelerators take what XLA has. Where XLA's CPU backend is slow the same sums are written otherwise: 1×1 as a matrix product, the gradient
-of a strided convolution's input by phases, of a stem's kernel as products of windows. docs/benchmarks.md says what each gave.
+of a strided convolution's input by phases, of a stem's kernel as products of windows, all of bfloat16 as products of windows: XLA
+has bfloat16 units for products alone. docs/benchmarks.md says what each gave.
 """
 
 import itertools
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from medtl.models.product import at_once, product
+from medtl.models.product import LARGE, at_once, moved, product
 
 Padding = tuple[tuple[int, int], ...]
 FEW = 256                         # numbers in a window below which a kernel's gradient is taken from windows: stems
@@ -26,8 +27,8 @@ def convolve(x: Any, kernel: Any, stride: int, padding: Sequence[tuple[int, int]
   pads = tuple((int(before), int(after)) for before, after in pads)
   if groups == 1 and math.prod(taps) == 1 and not any(map(any, pads)):
     return product('pieces', every(x, stride), kernel.reshape(kernel.shape[-2:]))
-  if groups == 1 and (stride > 1 or math.prod(kernel.shape[:-1]) < FEW):
-    return strided(stride, pads, x, kernel)
+  if groups == 1 and (stride > 1 or math.prod(kernel.shape[:-1]) < FEW or x.dtype == jnp.bfloat16):
+    return own(stride, pads, x, kernel)
   return plain(stride, pads, x, kernel, groups)
 
 
@@ -45,19 +46,21 @@ def every(x: Any, stride: int) -> Any:
 
 def windows(stride: int, padding: Padding, x: Any, taps: tuple[int, ...]) -> list[Any]:
   """Return what of the padded x [b, *s, c] each tap of a kernel is multiplied with, all of the result's shape."""
-  x = jnp.pad(x, [(0, 0), *padding, (0, 0)])
+  x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(before, after, 0) for before, after in ((0, 0), *padding, (0, 0))])   # negative: cut
   cuts = [[slice(tap, tap + (side - k) // stride * stride + 1, stride) for tap in range(k)]
           for side, k in zip(x.shape[1:-1], taps, strict=True)]
   return [x[(slice(None), *cut)] for cut in itertools.product(*cuts)]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def strided(stride: int, padding: Padding, x: Any, kernel: Any) -> Any:
-  """Return a convolution that strides, or whose kernel sees few channels: both have gradients of their own on a CPU."""
-  return plain(stride, padding, x, kernel)
+def own(stride: int, padding: Padding, x: Any, kernel: Any) -> Any:
+  """Return a convolution that strides, whose kernel sees few channels, or in bfloat16: on a CPU they have gradients of their own."""
+  if x.dtype != jnp.bfloat16:
+    return plain(stride, padding, x, kernel)
+  return jax.lax.platform_dependent(x, kernel, cpu=partial(_by_products, stride, padding), default=partial(plain, stride, padding))
 
 
-def _strided_backward(stride: int, padding: Padding, saved: tuple[Any, Any], gradient: Any) -> tuple[Any, Any]:
+def _own_backward(stride: int, padding: Padding, saved: tuple[Any, Any], gradient: Any) -> tuple[Any, Any]:
   x, kernel = saved
 
   def back(kernel: Any, gradient: Any) -> Any:
@@ -66,13 +69,14 @@ def _strided_backward(stride: int, padding: Padding, saved: tuple[Any, Any], gra
   def summed(x: Any, gradient: Any) -> Any:
     return jax.linear_transpose(lambda kernel: plain(stride, padding, x, kernel), kernel)(gradient)[0]
 
-  by_phases = partial(_by_phases, stride, padding, x.shape) if stride > 1 else back
-  by_windows = partial(_by_windows, stride, padding, kernel) if math.prod(kernel.shape[:-1]) < FEW else summed
+  narrow, few = x.dtype == jnp.bfloat16, math.prod(kernel.shape[:-1]) < FEW
+  by_phases = partial(_by_phases, stride, padding, x.shape) if stride > 1 or narrow else back
+  by_windows = partial(_by_turned if narrow else _by_windows, stride, padding, kernel) if few or narrow else summed
   return (jax.lax.platform_dependent(kernel, gradient, cpu=by_phases, default=back),
           jax.lax.platform_dependent(x, gradient, cpu=by_windows, default=summed))
 
 
-strided.defvjp(lambda stride, padding, x, kernel: (strided(stride, padding, x, kernel), (x, kernel)), _strided_backward)
+own.defvjp(lambda stride, padding, x, kernel: (own(stride, padding, x, kernel), (x, kernel)), _own_backward)
 
 
 def _by_phases(stride: int, padding: Padding, shape: tuple[int, ...], kernel: Any, gradient: Any) -> Any:
@@ -110,3 +114,40 @@ def _by_windows(stride: int, padding: Padding, kernel: Any, x: Any, gradient: An
 
   begin = jnp.zeros((math.prod(taps) * channels, outputs), jnp.promote_types(x.dtype, jnp.float32))
   return jax.lax.scan(add, begin, (x, gradient))[0].reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _some(x: Any, rows: int) -> Any:
+  """Return x [b, …] as [pieces, some, …]: as many examples in a piece, of so many rows each, as stay in the second cache."""
+  some = max(count for count in range(1, len(x) + 1) if len(x) % count == 0 and (count * rows <= LARGE or count == 1))
+  return x.reshape(-1, some, *x.shape[1:])
+
+
+def _by_products(stride: int, padding: Padding, x: Any, kernel: Any) -> Any:
+  """Return the convolution of bfloat16 x [b, *s, c]: what the taps see, side by side, as one product for each few examples."""
+  *taps, _, outputs = kernel.shape
+  shape = jax.eval_shape(partial(plain, stride, padding), x, kernel).shape
+
+  def multiply(x: Any) -> Any:
+    seen = moved(lambda x: jnp.concatenate(windows(stride, padding, x, tuple(taps)), -1), x)
+    y = jnp.matmul(seen, kernel.reshape(-1, outputs), preferred_element_type=jnp.float32)
+    return jax.lax.bitcast_convert_type(y.astype(x.dtype), jnp.uint16)         # as `product.moved`: a loop collects integers
+
+  return jax.lax.bitcast_convert_type(jax.lax.map(multiply, _some(x, math.prod(shape[1:-1]))), x.dtype).reshape(shape)
+
+
+def _by_turned(stride: int, padding: Padding, kernel: Any, x: Any, gradient: Any) -> Any:
+  """Return the gradient of a bfloat16 kernel [*k, c, d]: as `_by_windows`, with channels first, which is what bfloat16 units ask for."""
+  *taps, _, outputs = kernel.shape
+
+  def see(x: Any) -> Any:
+    turned = jnp.moveaxis(x, -1, 0)
+    seen = windows(stride, padding, turned.reshape(-1, *x.shape[1:-1], 1), tuple(taps))
+    return jnp.concatenate([window.reshape(x.shape[-1], -1) for window in seen])
+
+  def add(total: Any, examples: tuple[Any, Any]) -> tuple[Any, None]:
+    x, gradient = examples
+    return total + jnp.matmul(moved(see, x), gradient.reshape(-1, outputs), preferred_element_type=jnp.float32), None
+
+  rows = math.prod(gradient.shape[1:-1])
+  begin = jnp.zeros((math.prod(kernel.shape[:-1]), outputs), jnp.float32)
+  return jax.lax.scan(add, begin, (_some(x, rows), _some(gradient, rows)))[0].reshape(kernel.shape).astype(kernel.dtype)

@@ -29,8 +29,8 @@ def grouped(stride: int, x: Any, kernel: Any) -> Any:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def shifted(stride: int, x: Any, kernel: Any) -> Any:
-  """Return the convolution as a sum of shifted products."""
-  return _products(stride, kernel)(x)
+  """Return the convolution as a sum of shifted products, taken in float32 at least."""
+  return _products(stride, kernel)(_wide(x)).astype(x.dtype)
 
 
 def _forward(stride: int, x: Any, kernel: Any) -> tuple[Any, tuple[Any, Any]]:
@@ -44,7 +44,7 @@ def _backward(stride: int, saved: tuple[Any, Any], gradient: Any) -> tuple[Any, 
   each of the k² products over all axes but the last in one go, which takes its CPU backend eight times as long.
   """
   x, kernel = saved
-  wide = jnp.promote_types(gradient.dtype, jnp.float32)
+  wide = _wide(gradient).dtype
 
   def add(totals: list[Any], example: tuple[Any, Any]) -> tuple[list[Any], None]:
     x, gradient = example
@@ -55,16 +55,20 @@ def _backward(stride: int, saved: tuple[Any, Any], gradient: Any) -> tuple[Any, 
   maps, _ = jax.lax.scan(add, maps, (x, gradient))
   ones = jnp.ones(math.prod(gradient.shape[1:-1]), wide)
   summed = jnp.stack([ones @ total.reshape(len(ones), -1) for total in maps])
-  back, = jax.linear_transpose(_products(stride, kernel), x)(gradient)
-  return back, summed.reshape(kernel.shape).astype(kernel.dtype)
+  back, = jax.linear_transpose(_products(stride, kernel), _wide(x))(_wide(gradient))
+  return back.astype(x.dtype), summed.reshape(kernel.shape).astype(kernel.dtype)
 
 
 shifted.defvjp(_forward, _backward)
 
 
+def _wide(x: Any) -> Any:
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _products(stride: int, kernel: Any) -> Callable[[Any], Any]:
   """Return the function of x that is linear in it."""
-  taps = kernel.reshape(-1, kernel.shape[-1])
+  taps = _wide(kernel).reshape(-1, kernel.shape[-1])
   return lambda x: sum(window * tap for window, tap in zip(_windows(stride, x, kernel.shape[:-2]), taps, strict=True))
 
 

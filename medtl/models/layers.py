@@ -1,6 +1,7 @@
 """Convolution, pooling and norm for any number of spatial axes, channels last."""
 
 import math
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -45,8 +46,14 @@ def max_pool(x: Any, window: int = 3, stride: int = 2, fill: float = -jnp.inf) -
   """Return the maximum over windows, padded by window // 2 of `fill` on each side.
 
   One axis after the other, each as the maximum of `window` strided slices: XLA's CPU backend takes five times as long for the
-  gradient of `reduce_window`. Where several numbers are the largest, the gradient is shared among them.
+  gradient of `reduce_window`. Where several numbers are the largest, the gradient is shared among them. A CPU does it in float32.
   """
+  pooled = partial(_max_pool, window, stride, fill)
+  return jax.lax.platform_dependent(
+    x, cpu=lambda x: pooled(x.astype(jnp.promote_types(x.dtype, jnp.float32))).astype(x.dtype), default=pooled)
+
+
+def _max_pool(window: int, stride: int, fill: float, x: Any) -> Any:
   half = window // 2
   for axis in range(1, x.ndim - 1):
     x = jnp.pad(x, [(half, half) if i == axis else (0, 0) for i in range(x.ndim)], constant_values=fill)

@@ -1,12 +1,13 @@
 """x @ kernel and its gradients, in the lowering that is fast where it runs; accelerators take what XLA has."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-LARGE, SMALL = 4096, 512          # rows of a piece that stays in the second cache, and in the first
+LARGE, SMALL = 4096, 64           # rows of a piece that stays in the second cache, and in the first
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -57,11 +58,31 @@ def in_pieces(x: Any, gradient: Any) -> Any:
 
 
 def _turned(x: Any, gradient: Any) -> Any:
-  """Return xᵀ @ gradient with x transposed by a loop: left to itself XLA folds the transposition into a product without bfloat16 units."""
+  """Return xᵀ @ gradient of bfloat16 with x transposed by a loop: left to itself XLA folds it into a product without bfloat16 units.
+
+  Where the rows cannot be cut evenly zeros are added: one piece would be no loop, and such a product XLA refuses.
+  """
   pieces = _pieces(len(x), SMALL)
-  x, gradient = (leaf.reshape(pieces, len(x) // pieces, -1) for leaf in (x, gradient))
-  turned = jax.lax.map(jnp.transpose, x)
-  return jnp.einsum('pir,pro->io', turned, gradient, preferred_element_type=jnp.float32)
+  if pieces == 1:
+    pieces = max(2, -(-len(x) // SMALL))
+    x, gradient = (jnp.pad(leaf, [(0, -len(leaf) % pieces), (0, 0)]) for leaf in (x, gradient))
+  rows = len(x) // pieces
+
+  def turn(x: Any) -> Any:
+    def put(index: Any, made: Any) -> Any:
+      turned = jax.lax.dynamic_slice_in_dim(x, index * rows, rows).T
+      return jax.lax.dynamic_update_slice_in_dim(made, turned, index * rows, 1)
+    return jax.lax.fori_loop(0, pieces, put, jnp.zeros(x.shape[::-1], x.dtype))
+
+  return jnp.matmul(moved(turn, x), gradient, preferred_element_type=jnp.float32)
+
+
+def moved(move: Callable[[Any], Any], x: Any) -> Any:
+  """Return move(x) of bfloat16, where move only copies numbers, done on their bits.
+
+  XLA's CPU backend converts bfloat16 to copy it, and what a loop collects as a whole in each turn.
+  """
+  return jax.lax.bitcast_convert_type(move(jax.lax.bitcast_convert_type(x, jnp.uint16)), jnp.bfloat16)
 
 
 @jax.custom_vjp
