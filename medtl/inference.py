@@ -50,8 +50,9 @@ def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, An
 def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Path:
   """Write a csv with the class probabilities of every picture below `images`; return its path."""
   measure, params, extra, plan = trained(config, workdir)
-  kept = {key: config.data[key] for key in ('exif', 'skip_unreadable') if key in config.data}
-  pictures = data.load('folder.load', root=str(images), label='', channels=plan['shape'][-1], ops=config.data.ops,
+  kept = {key: config.data[key] for key in ('exif', 'values', 'skip_unreadable') if key in config.data}
+  source = 'dicom.load' if config.data.name.partition('.')[0] == 'dicom' else 'folder.load'
+  pictures = data.load(source, root=str(images), label='', channels=plan['shape'][-1], ops=config.data.ops,
                        split={'by': 'none'}, **kept)['test']
   check.shape(pictures.fetch(0).x.shape, plan['shape'])
   found = evaluate.predict(measure, params, extra, build.once(pictures, config))

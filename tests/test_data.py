@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from medtl import data
-from medtl.data import decoded, folder, stream
+from medtl.data import decoded, folder, listing, stream
 from medtl.types import Dataset, Example, MedtlError
 
 
@@ -173,7 +173,7 @@ def test_masks_spacings_and_volumes_survive_being_kept():
 
 
 def test_labels_outside_the_classes_and_absent_classes_stop(clinic, monkeypatch):
-  monkeypatch.setattr(folder, '_labels', lambda raw, *_: (('A', 'B'), np.arange(len(raw)) % 3))
+  monkeypatch.setattr(listing, '_labels', lambda raw, *_: (('A', 'B'), np.arange(len(raw)) % 3))
   with pytest.raises(MedtlError, match=r'13 labels outside the classes, first 2 of A/A-10-0.png; expected 0 … 1 \(A, B\)'):
     load(clinic)
   monkeypatch.undo()

@@ -6,7 +6,7 @@ python -m experiments.bench --gpu
     All that is open on a GPU in one run: batches swept, FLOP utilisation, reading, attention. Needs requirements/bench.txt.
 python -m experiments.bench --startup
     Process start to the first step, with and without compiled programs kept; what imports cost.
-python -m experiments.bench --input [--models=vit_s16,resnet50]
+python -m experiments.bench --input [--models=vit_s16,resnet50] [--npz=BREASTMNIST]
     Pictures a second that the host reads, against what a step eats.
 python -m experiments.bench --scale
     What a step sends and holds on many devices: computed for ViT-B … ViT-g, and read off the programs of eight simulated devices.

@@ -15,7 +15,9 @@ from experiments.bench.cases import CLASSES, MODELS, Case
 from medtl import build, data, runfolder
 from medtl.data import stream
 
+FORMS = {'jpg': 'JPEG', 'png': 'PNG, 16 bit', 'dcm': 'DICOM, 12 bit', 'rle': 'DICOM, 12 bit, RLE'}
 COUNT, SOURCE, SIZE, BATCH = 256, 512, 224, 16       # pictures of SOURCE pixels a side become SIZE
+OPS = f'resize({SIZE}, {SIZE})'
 
 
 def written(folder, form):
@@ -28,9 +30,25 @@ def written(folder, form):
     picture = np.asarray(Image.fromarray(small).resize((SOURCE, SOURCE), Image.Resampling.BICUBIC))
     if form == 'jpg':
       Image.fromarray(np.stack([picture] * 3, -1)).save(path.with_suffix('.jpg'), quality=90)
-    else:
+    elif form == 'png':
       Image.fromarray(picture.astype(np.uint16) * 257).save(path.with_suffix('.png'))
+    else:
+      slice_of(picture.astype(np.uint16) * 16, number, form).save_as(path.with_suffix('.dcm'), enforce_file_format=True)
   return Path(folder) / form
+
+
+def slice_of(picture, number, form):
+  """Return a DICOM file of 12-bit numbers, as they are or compressed."""
+  from pydicom import Dataset
+  from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
+  made = Dataset()
+  made.SOPClassUID, made.SOPInstanceUID, made.PatientID, made.Modality = CTImageStorage, generate_uid(), f'P{number}', 'CT'
+  made.set_pixel_data(picture, 'MONOCHROME2', 12)
+  made.ensure_file_meta()
+  made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+  if form == 'rle':
+    made.compress(RLELossless)
+  return made
 
 
 def speed(dataset, workers):
@@ -65,25 +83,29 @@ def main(argv):
   """Print the table, then how training with these pictures goes."""
   parser = argparse.ArgumentParser(prog='python -m experiments.bench --input')
   parser.add_argument('--models', default='vit_s16,resnet50', help=', '.join(MODELS))
+  parser.add_argument('--npz', default='', help='the publisher\'s breastmnist.npz, or its folder; else npz is not measured')
   flags = parser.parse_args(argv)
   threads = (1, 2, 4)
   with tempfile.TemporaryDirectory() as folder:
     os.environ['MEDTL_CACHE'] = f'{folder}/cache'
     heads = (f'{SOURCE} px → {SIZE} px, pictures a second', *(f'{count} threads' for count in threads))
     print(f'| {" | ".join(heads)} |\n' + '|---' * len(heads) + '|')
-    sets = {form: loaded(written(folder, form), keep_gb=0.0) for form in ('jpg', 'png')}
-    sets['kept decoded (npy, memory-mapped)'] = loaded(Path(folder) / 'jpg', keep_gb=8.0)
+    sets = {name: loaded(written(folder, form), keep_gb=0.0) for form, name in FORMS.items()}
+    if flags.npz:
+      whole = data.load('medmnist', flag='breastmnist', root=flags.npz, ops=OPS, split={'by': 'none'}, keep_gb=0.0)['test']
+      sets['npz, 28 px (BreastMNIST)'] = whole.subset(np.arange(COUNT))
+    sets['kept decoded, memory-mapped'] = loaded(Path(folder) / 'jpg', keep_gb=8.0)
     for name, dataset in sets.items():
       cells = [f'{speed(dataset, count):.0f}' for count in threads]
-      print(f'| {"PNG, 16 bit" if name == "png" else name} | {" | ".join(cells)} |', flush=True)
+      print(f'| {name} | {" | ".join(cells)} |', flush=True)
     print('\n| training, float32 | pictures a second | of its steps had the next batch on the device before they ended |\n|---|---|---|')
     for model in flags.models.split(','):
-      eaten, early = ahead(sets['jpg'], Case(model, 'float32', 'full', MODELS[model][1], SIZE, f'{folder}/jpg'))
+      eaten, early = ahead(sets[FORMS['jpg']], Case(model, 'float32', 'full', MODELS[model][1], SIZE, f'{folder}/jpg'))
       print(f'| {model}, reading jpg | {eaten:.1f} | {early:.0%} |', flush=True)
-  print(f'\n{runfolder.hardware()}; DICOM is not measured: medtl does not read it yet')
+  print(f'\n{runfolder.hardware()}' + ('' if flags.npz else '; npz was not measured: --npz=BREASTMNIST'))
 
 
 def loaded(folder, keep_gb):
   """Return the pictures of a folder, resized as they are read."""
-  ops = f'resize({SIZE}, {SIZE})'
-  return data.load('folder.load', root=str(folder), channels=3, ops=ops, split={'by': 'none'}, keep_gb=keep_gb)['test']
+  source = dict(name='dicom', values='display') if folder.name in ('dcm', 'rle') else dict(name='folder')
+  return data.load(**source, root=str(folder), channels=3, ops=OPS, split={'by': 'none'}, keep_gb=keep_gb)['test']

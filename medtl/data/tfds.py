@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from medtl.data.folder import SIDES, read
+from medtl.data.folder import read
+from medtl.data.listing import SIDES
 from medtl.spec import nearest
 from medtl.types import Dataset, Example, MedtlError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from medtl.data.folder import OCT2017
+from medtl.data.listing import OCT2017
 from medtl.types import MedtlError
 
 CLASSES = ('CNV', 'DME', 'DRUSEN', 'NORMAL')
