@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from medtl.models import convolution, efficientnet, layers
-from medtl.models.activation import relu
+from medtl.models.activation import gelu, relu
 from medtl.models.batch_norm import BatchNorm
 from medtl.models.layer_norm import LayerNorm
 from medtl.models.product import biased, product
+from medtl.models.vit_layers import attend
 
 
 def numbers(*shape, seed=0):
@@ -64,6 +65,23 @@ def test_product_and_bias_have_the_gradients_of_a_matrix_product(dtype, toleranc
   x, kernel, bias = (leaf.astype(dtype) for leaf in (numbers(*rows, 6), numbers(6, 5, seed=2), numbers(5, seed=3)))
   same(lambda x, k, b: biased(product(way, x, k), b), lambda x, k, b: x.astype('float32') @ k.astype('float32') + b, x, kernel, bias,
        tolerance=tolerance)
+
+
+@DTYPES
+def test_gelu_is_linens_without_the_tanh(dtype, tolerance):
+  x = jnp.concatenate([jnp.linspace(-12, 12, 500), numbers(100)]).astype(dtype)
+  same(gelu, lambda x: nn.gelu(x.astype('float32'), approximate=False), x, tolerance=tolerance / 4)
+  assert gelu(x).dtype == x.dtype and abs(float(gelu(jnp.float32(1.0))) - 0.8413447) < 1e-6                    # Φ(1), from tables
+
+
+@DTYPES
+@pytest.mark.parametrize('loud', [1, 30])
+def test_attention_is_linens(dtype, tolerance, loud):
+  """With logits up to hundreds too; heads before tokens."""
+  query, key, value = ((numbers(2, 3, 7, 8, seed=seed) * scale).astype(dtype) for seed, scale in ((0, loud), (2, 1), (3, 1)))
+  turned = lambda x: jnp.swapaxes(x.astype('float32'), 1, 2)                                                  # noqa: E731
+  same(attend, lambda q, k, v: turned(nn.dot_product_attention(*map(turned, (q, k, v)))), query, key, value,
+       tolerance=tolerance * (1 if dtype == 'float32' else 2))
 
 
 @pytest.mark.parametrize('far', [0.0, 90.0])

@@ -39,9 +39,9 @@ def at_once(x: Any, gradient: Any) -> Any:
   return jnp.einsum('ri,ro->io', x, gradient, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _pieces(rows: int, most: int) -> int:
-  """Return in how many pieces of no more than `most` rows, at least two, so many rows are cut; one where they do not divide."""
-  least = max(2, -(-rows // most))
+def _pieces(rows: int) -> int:
+  """Return in how many pieces of no more than LARGE rows, at least two, so many rows are cut; one where they do not divide."""
+  least = max(2, -(-rows // LARGE))
   return next((count for count in range(least, 2 * least + 64) if rows % count == 0), 1)
 
 
@@ -51,7 +51,7 @@ def in_pieces(x: Any, gradient: Any) -> Any:
   XLA's CPU backend transposes an operand first: a piece stays in the cache. And what makes the gradient is computed once, before the
   loop; left to itself XLA makes it a second time inside the transposition, with strides that miss the cache.
   """
-  rows = len(x) // _pieces(len(x), LARGE)
+  rows = len(x) // _pieces(len(x))
   begin = jnp.zeros((x.shape[-1], gradient.shape[-1]), jnp.promote_types(x.dtype, jnp.float32))
   cut = lambda leaf, index: jax.lax.dynamic_slice_in_dim(leaf, index * rows, rows)   # noqa: E731
   return jax.lax.fori_loop(0, len(x) // rows, lambda index, total: total + at_once(cut(x, index), cut(gradient, index)), begin)
@@ -60,18 +60,15 @@ def in_pieces(x: Any, gradient: Any) -> Any:
 def _turned(x: Any, gradient: Any) -> Any:
   """Return xᵀ @ gradient of bfloat16 with x transposed by a loop: left to itself XLA folds it into a product without bfloat16 units.
 
-  Where the rows cannot be cut evenly zeros are added: one piece would be no loop, and such a product XLA refuses.
+  The last of the pieces may begin within the one before it. There are two at least: one is no loop, and that product XLA refuses.
   """
-  pieces = _pieces(len(x), SMALL)
-  if pieces == 1:
-    pieces = max(2, -(-len(x) // SMALL))
-    x, gradient = (jnp.pad(leaf, [(0, -len(leaf) % pieces), (0, 0)]) for leaf in (x, gradient))
-  rows = len(x) // pieces
+  rows = min(SMALL, len(x))
+  pieces = max(2, -(-len(x) // rows))
 
   def turn(x: Any) -> Any:
     def put(index: Any, made: Any) -> Any:
-      turned = jax.lax.dynamic_slice_in_dim(x, index * rows, rows).T
-      return jax.lax.dynamic_update_slice_in_dim(made, turned, index * rows, 1)
+      begin = jnp.minimum(index * rows, len(x) - rows)
+      return jax.lax.dynamic_update_slice_in_dim(made, jax.lax.dynamic_slice_in_dim(x, begin, rows).T, begin, 1)
     return jax.lax.fori_loop(0, pieces, put, jnp.zeros(x.shape[::-1], x.dtype))
 
   return jnp.matmul(moved(turn, x), gradient, preferred_element_type=jnp.float32)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from medtl.models.activation import relu
+from medtl.models.activation import gelu, relu
 from medtl.models.layer_norm import LayerNorm
 from medtl.models.layers import Conv
 from medtl.models.layers import norm as batch_norm
@@ -17,7 +17,7 @@ from medtl.types import MedtlError
 
 LAYERS = ('query', 'key', 'value', 'out', 'up', 'down')
 ACTIVATIONS: dict[str, Callable] = {
-  'gelu': jax.jit(lambda x: nn.gelu(x, approximate=False)),
+  'gelu': gelu,
   'quick_gelu': jax.jit(lambda x: x * nn.sigmoid(1.702 * x)),            # OpenAI's CLIP
 }
 
@@ -147,10 +147,15 @@ class Attention(nn.Module):
 
 @jax.jit
 def attend(query: Any, key: Any, value: Any) -> Any:
-  """Return softmax(query keyᵀ / √d) value of [b, h, t, d] in their dtype; traced once for each shape."""
-  logits = jnp.einsum('bhqd,bhkd->bhqk', query * query.shape[-1] ** -0.5, key,
-                      preferred_element_type=jnp.promote_types(query.dtype, jnp.float32))
-  return nn.softmax(logits).astype(query.dtype) @ value
+  """Return softmax(query keyᵀ / √d) value of [b, h, t, d] in their dtype; traced once for each shape.
+
+  The softmax's division comes after the product with value: d numbers a token instead of t (Dao et al. 2022, arXiv 2205.14135, 3.1).
+  """
+  wide = jnp.promote_types(query.dtype, jnp.float32)
+  logits = jnp.einsum('bhqd,bhkd->bhqk', query * query.shape[-1] ** -0.5, key, preferred_element_type=wide)
+  weight = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+  summed = jnp.matmul(weight.astype(query.dtype), value, preferred_element_type=wide)
+  return (summed / weight.sum(-1, keepdims=True)).astype(query.dtype)
 
 
 class Mlp(nn.Module):
