@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medtl.models import convolution, efficientnet, layers
-from medtl.models.activation import gelu, relu
+from medtl.models.activation import gelu, joined, relu
 from medtl.models.batch_norm import BatchNorm
 from medtl.models.layer_norm import LayerNorm
 from medtl.models.product import biased, product
@@ -65,6 +65,12 @@ def test_product_and_bias_have_the_gradients_of_a_matrix_product(dtype, toleranc
   x, kernel, bias = (leaf.astype(dtype) for leaf in (numbers(*rows, 6), numbers(6, 5, seed=2), numbers(5, seed=3)))
   same(lambda x, k, b: biased(product(way, x, k), b), lambda x, k, b: x.astype('float32') @ k.astype('float32') + b, x, kernel, bias,
        tolerance=tolerance)
+
+
+@pytest.mark.parametrize('sign', [-1, 1])
+def test_the_end_of_a_residual_block_is_the_relu_of_a_sum_in_either_branch(sign):
+  x, shortcut = numbers(2, 3, 4), sign * jnp.abs(numbers(2, 3, 4, seed=2))
+  same(joined, lambda x, shortcut: nn.relu(x + shortcut), x, shortcut)
 
 
 @DTYPES

@@ -23,6 +23,32 @@ relu = jax.jit(_relu)                      # traced once for each shape
 
 
 @jax.custom_vjp
+def _joined(x: Any, shortcut: Any) -> Any:
+  """Return max(x + shortcut, 0), the end of a residual block, which the next block reads twice.
+
+  XLA's CPU backend would compute it anew for each reader, and within it the ends of all blocks before. It does not look through a
+  conditional; both branches return the same.
+  """
+  branches = (lambda x, shortcut: jnp.maximum(x + shortcut, 0), lambda x, shortcut: relu(shortcut + x))
+  return jax.lax.platform_dependent(x, shortcut, default=branches[0], cpu=lambda x, shortcut: jax.lax.cond(
+    shortcut.reshape(-1)[0] >= 0, *branches, x, shortcut))
+
+
+def _joined_forward(x: Any, shortcut: Any) -> tuple[Any, Any]:
+  y = _joined(x, shortcut)
+  return y, y
+
+
+def _joined_backward(y: Any, gradient: Any) -> tuple[Any, Any]:
+  gradient = jnp.where(y > 0, gradient, 0)
+  return gradient, gradient
+
+
+_joined.defvjp(_joined_forward, _joined_backward)
+joined = jax.jit(_joined)
+
+
+@jax.custom_vjp
 def _gelu(x: Any) -> Any:
   """Return x Φ(x), Φ the normal distribution's (Hendrycks & Gimpel 2016, arXiv 1606.08415), computed in float32 at least."""
   y = _wide(x)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from medtl import spec
 from medtl.models import Backbone, child_name
-from medtl.models.activation import relu
+from medtl.models.activation import joined, relu
 from medtl.models.layers import Conv, max_pool, norm
 from medtl.models.resnet_checkpoints import RENAMES, WEIGHTS  # noqa: F401
 from medtl.types import MedtlError
@@ -102,7 +102,7 @@ class Basic(nn.Module):
     y = relu(self.style.normed(y, train, 'norm1'))
     y = self.style.conv(y, self.features, 3, 1, 'conv2')
     y = self.style.normed(y, train, 'norm2')
-    return relu(y + shortcut(x, y, self.stride, train, self.style))
+    return joined(y, shortcut(x, y, self.stride, train, self.style))
 
 
 class Bottleneck(nn.Module):
@@ -121,7 +121,7 @@ class Bottleneck(nn.Module):
     y = relu(self.style.normed(y, train, 'norm2'))
     y = self.style.conv(y, 4 * self.features, 1, 1, 'conv3')
     y = self.style.normed(y, train, 'norm3')
-    return relu(y + shortcut(x, y, self.stride, train, self.style))
+    return joined(y, shortcut(x, y, self.stride, train, self.style))
 
 
 class PreActivation(nn.Module):
