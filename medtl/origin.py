@@ -31,6 +31,8 @@ def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset
   if run is not None:
     arrived, facts = _from_run(begun, run, (*config.fresh, *left_out(net)), own)
   elif config.model.weights:
+    if not (config.mean or config.std):
+      _in_range(dataset)
     arrived, facts = from_publisher(begun, config, module, left_out(net), own)
   else:
     mean, std = statistics(dataset)
@@ -52,6 +54,14 @@ def _drawn(init: Callable[[jax.Array], dict[str, Any]], seed: int, paths: Sequen
   lowered = jax.jit(lambda key: {path: leaf for path, leaf in init(key).items() if path in paths}).lower(jax.random.key(seed))
   options: dict[str, str | bool] = {'xla_backend_optimization_level': '1'}
   return jax.device_get(lowered.compile(options)(jax.random.key(seed)))
+
+
+def _in_range(dataset: Dataset) -> None:
+  """Raise where pictures are no numbers of 0 … 1, which a publisher's mean and standard deviation are for."""
+  low, high = dataset.facts.get('range', (0, 1))
+  if low < -0.01 or high > 1.01:
+    raise MedtlError(f"the pictures hold numbers of {low:g} … {high:g}, and the checkpoint's mean and deviation are for 0 … 1; add "
+                     "'window(low, high)' or 'rescale' to config.data.ops, or set config.mean and config.std")
 
 
 def left_out(net: models.Net) -> tuple[str, ...]:

@@ -207,6 +207,13 @@ def test_describe_predicts_and_trains_nothing(tmp_path, capsys, monkeypatch):
   assert len(phases) == 2 and abs(int(re.search(r'predicted: (\d+) s', said)[1]) - sum(phases)) <= 2
 
 
+def test_a_publisher_s_checkpoint_refuses_numbers_that_are_not_0_to_1():
+  config = runfolder.load_config(f'{ROOT}/tests/tiny.py')
+  given = (('model', dict(name='efficientnet.efficientnet_lite0', weights='imagenet')), ('data.ops', 'rescale(-1000, 400)'))
+  with pytest.raises(MedtlError, match=r"-1000 … 400.*'window\(low, high\)'"):
+    build.parts(build.changed(config, given))
+
+
 def test_weights_of_another_run_are_its_best_checkpoint_and_a_study_keeps_one_source(done, tmp_path, monkeypatch):
   config = runfolder.config(done)
   there = Checkpoints(done / 'checkpoints')

@@ -36,13 +36,14 @@ class Seen(NamedTuple):
   finite: bool = True
   shape: tuple[int, ...] = ()
   spacing: tuple[float, ...] = ()
+  range: tuple[float, float] = (0.0, 0.0)  # after the operations
 
 
 def prepare(dataset: Dataset, operations: Operations, key: Mapping[str, Any], *, skip_unreadable: int,
             keep_gb: float) -> Dataset:
   """Return the data set after the operations, without its unreadable examples, its table with a column `content`.
 
-  `facts` gain `hash` (of pixels and labels), `unreadable` (what was dropped, in words), `shape` and `kept`. MedtlErrors name
+  `facts` gain `hash` (of pixels and labels), `unreadable` (what was dropped, in words), `shape`, `range` and `kept`. MedtlErrors name
   what cannot be read (more than `skip_unreadable`), holds NaN or infinity, or differs in shape.
   """
   folder = cache_folder() / 'decoded' / _name(dataset, key, keep_gb)
@@ -60,7 +61,8 @@ def prepare(dataset: Dataset, operations: Operations, key: Mapping[str, Any], *,
   table = {name: column[good] for name, column in dataset.table.items()} | {
     'content': np.where(index['flat'], '', index['content'])}              # two empty pictures are no leak
   facts = {name: value for name, value in dataset.facts.items() if name != 'stamp'} | dict(
-    hash=_hash(index['content'], table['y']), unreadable=unreadable, shape=index['shape'].tolist(), kept=bool(index['kept']))
+    hash=_hash(index['content'], table['y']), unreadable=unreadable, shape=index['shape'].tolist(), range=index['range'].tolist(),
+    kept=bool(index['kept']))
   fetch = _mapped(folder, index, table) if index['kept'] else _streamed(dataset, operations, good)
   return Dataset(fetch, len(good), dataset.classes, table, facts)
 
@@ -115,7 +117,7 @@ def _see(dataset: Dataset, operations: Operations, index: int) -> Seen:
   digest = hashlib.sha256(f'{raw.x.shape} {raw.x.dtype} '.encode() + np.ascontiguousarray(raw.x).tobytes()).hexdigest()[:16]
   example = _apply(raw, operations)
   finite = bool(np.isfinite([low, high]).all() and np.isfinite(example.x).all())
-  return Seen(example, '', digest, low == high, finite, example.x.shape, example.spacing)
+  return Seen(example, '', digest, low == high, finite, example.x.shape, example.spacing, (float(example.x.min()), float(example.x.max())))
 
 
 def _all(dataset: Dataset, operations: Operations) -> Iterator[Seen]:
@@ -176,7 +178,8 @@ def _pass(dataset: Dataset, operations: Operations, aside: Path, skip: int, most
   spacing = np.zeros((len(good), first.x.ndim - 1))        # 0 where it is unknown
   for row, number in enumerate(good):
     spacing[row, :len(met[number].spacing)] = met[number].spacing
-  return dict(good=np.array(good), unreadable=np.array(unreadable, str),
+  ranges = np.array([met[number].range for number in good])
+  return dict(good=np.array(good), range=np.array([ranges[:, 0].min(), ranges[:, 1].max()]), unreadable=np.array(unreadable, str),
               content=np.array([met[number].content for number in good]), flat=np.array([met[number].flat for number in good]),
               spacing=spacing, kept=kept, shape=np.array(first.x.shape), y_shape=np.array(first.y.shape, int),
               y_dtype=str(first.y.dtype))
