@@ -58,6 +58,32 @@ def test_a_run_checks_where_its_parameters_are_to_lie():
     build.parts(build.changed(tiny.get_config(), (('shards', (('.*', 'axis0'),)),)))
 
 
+SENDS = """
+import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from medtl import mesh
+from medtl.models import efficientnet, resnet
+
+cut, whole = (NamedSharding(mesh.make(-1, 1), PartitionSpec(*axes)) for axes in (('data',), ()))
+for net in (resnet.resnet50(width=8, dtype={dtype}), efficientnet.EfficientNet(width=0.25, depth=0.3, stem=8, top=16, dtype={dtype})):
+  x = jax.ShapeDtypeStruct((16, 32, 32, 3), jnp.float32, sharding=cut)
+  variables = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), x)
+  variables = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), variables)
+  loss = lambda variables, x: net.apply(variables, x, train=False).astype('float32').sum()
+  print(jax.jit(jax.grad(loss)).lower(variables, x).compile().as_text())
+"""
+
+
+@pytest.mark.parametrize('dtype', ['jnp.float32', 'jnp.bfloat16'])
+def test_devices_send_sums_and_no_pictures(dtype):
+  """A loop over the rows of a batch, which is fast on one CPU, would send every activation to every device."""
+  flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+  text = subprocess.run([sys.executable, '-c', SENDS.format(dtype=dtype)], cwd=ROOT, env={**os.environ, 'XLA_FLAGS': flags}, check=True,
+                        capture_output=True, text=True).stdout
+  sent = re.findall(r' (all-\w+|collective-\w+|reduce-scatter)\(', text)
+  assert set(sent) == {'all-reduce'}
+
+
 @pytest.mark.slow
 def test_eight_devices_give_the_numbers_of_one_and_hold_less_each(tmp_path):
   done(start(tmp_path / 'one', 1))

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from medtl.models.product import LARGE, at_once, moved, product
+from medtl.models.product import LARGE, at_once, moved, product, shared
 
 Padding = tuple[tuple[int, int], ...]
 FEW = 256                         # numbers in a window below which a kernel's gradient is taken from windows: stems
@@ -27,9 +27,14 @@ def convolve(x: Any, kernel: Any, stride: int, padding: Sequence[tuple[int, int]
   pads = tuple((int(before), int(after)) for before, after in pads)
   if groups == 1 and math.prod(taps) == 1 and not any(map(any, pads)):
     return product('pieces', every(x, stride), kernel.reshape(kernel.shape[-2:]))
-  if groups == 1 and (stride > 1 or math.prod(kernel.shape[:-1]) < FEW or x.dtype == jnp.bfloat16):
+  if groups == 1 and (stride > 1 or math.prod(kernel.shape[:-1]) < FEW or _narrow(x)):
     return own(stride, pads, x, kernel)
   return plain(stride, pads, x, kernel, groups)
+
+
+def _narrow(x: Any) -> bool:
+  """Return whether a CPU should take x [b, *s, c] apart for its bfloat16 units."""
+  return x.dtype == jnp.bfloat16 and not shared()
 
 
 def plain(stride: int, padding: Padding, x: Any, kernel: Any, groups: int = 1) -> Any:
@@ -55,7 +60,7 @@ def windows(stride: int, padding: Padding, x: Any, taps: tuple[int, ...]) -> lis
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def own(stride: int, padding: Padding, x: Any, kernel: Any) -> Any:
   """Return a convolution that strides, whose kernel sees few channels, or in bfloat16: on a CPU they have gradients of their own."""
-  if x.dtype != jnp.bfloat16:
+  if not _narrow(x):
     return plain(stride, padding, x, kernel)
   return jax.lax.platform_dependent(x, kernel, cpu=partial(_by_products, stride, padding), default=partial(plain, stride, padding))
 
@@ -69,7 +74,7 @@ def _own_backward(stride: int, padding: Padding, saved: tuple[Any, Any], gradien
   def summed(x: Any, gradient: Any) -> Any:
     return jax.linear_transpose(lambda kernel: plain(stride, padding, x, kernel), kernel)(gradient)[0]
 
-  narrow, few = x.dtype == jnp.bfloat16, math.prod(kernel.shape[:-1]) < FEW
+  narrow, few = _narrow(x), math.prod(kernel.shape[:-1]) < FEW and not shared()
   by_phases = partial(_by_phases, stride, padding, x.shape) if stride > 1 or narrow else back
   by_windows = partial(_by_turned if narrow else _by_windows, stride, padding, kernel) if few or narrow else summed
   return (jax.lax.platform_dependent(kernel, gradient, cpu=by_phases, default=back),

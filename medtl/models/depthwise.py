@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from medtl.models.convolution import convolve, windows
+from medtl.models.product import shared
 
 Shape = tuple[int, ...]
 
@@ -51,8 +52,11 @@ def _backward(stride: int, saved: tuple[Any, Any], gradient: Any) -> tuple[Any, 
     cut = _windows(stride, x[None], kernel.shape[:-2])
     return [total + window[0] * gradient for total, window in zip(totals, cut, strict=True)], None
 
-  maps = [jnp.zeros(gradient.shape[1:], wide)] * math.prod(kernel.shape[:-2])
-  maps, _ = jax.lax.scan(add, maps, (x, gradient))
+  if shared():
+    maps = [jnp.sum(window * gradient, 0, dtype=wide) for window in _windows(stride, x, kernel.shape[:-2])]
+  else:
+    maps = [jnp.zeros(gradient.shape[1:], wide)] * math.prod(kernel.shape[:-2])
+    maps, _ = jax.lax.scan(add, maps, (x, gradient))
   ones = jnp.ones(math.prod(gradient.shape[1:-1]), wide)
   summed = jnp.stack([ones @ total.reshape(len(ones), -1) for total in maps])
   back, = jax.linear_transpose(_products(stride, kernel), _wide(x))(_wide(gradient))

@@ -19,13 +19,18 @@ def _product(way: str, x: Any, kernel: Any) -> Any:
 def _backward(way: str, saved: tuple[Any, Any], gradient: Any) -> tuple[Any, Any]:
   x, kernel = saved
   rows = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-  fast = _turned if x.dtype == jnp.bfloat16 else in_pieces if way == 'pieces' else at_once
+  fast = at_once if shared() else _turned if x.dtype == jnp.bfloat16 else in_pieces if way == 'pieces' else at_once
   summed = jax.lax.platform_dependent(*rows, cpu=fast, default=at_once)
   return _narrow(gradient, kernel.T), summed.astype(kernel.dtype)
 
 
 _product.defvjp(lambda way, x, kernel: (_product(way, x, kernel), (x, kernel)), _backward)
 product = jax.jit(_product, static_argnums=0)     # traced once for each shape: a ViT-B has seventy of them
+
+
+def shared() -> bool:
+  """Return whether several devices share a batch: a loop over its rows or examples would then send all of them to all devices."""
+  return jax.device_count() > 1
 
 
 def _narrow(x: Any, kernel: Any) -> Any:
