@@ -29,6 +29,6 @@ def test_memory_that_a_step_had_is_not_cleared_again():
     said = subprocess.run([sys.executable, '-c', COUNT, word], capture_output=True, text=True, check=True).stdout
     return [int(number) for number in said.split()]
 
-  usual, _ = faults('settled')
-  assert usual < 1000
+  usual = sorted(faults('settled')[0] for _ in range(3))
+  assert usual[1] < 1000, usual
   assert any(faults('elsewhere')[1] > 1000 for _ in range(5))    # which threads a busy machine gives it is chance: not each process clears
