@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from medtl.models.product import wide
+
 
 @jax.custom_vjp
 def _relu(x: Any) -> Any:
@@ -51,23 +53,19 @@ joined = jax.jit(_joined)
 @jax.custom_vjp
 def _gelu(x: Any) -> Any:
   """Return x Φ(x), Φ the normal distribution's (Hendrycks & Gimpel 2016, arXiv 1606.08415), computed in float32 at least."""
-  y = _wide(x)
+  y = wide(x)
   return (y * _normal(y)).astype(x.dtype)
 
 
 def _gelu_backward(x: Any, gradient: Any) -> tuple[Any]:
   """The derivative Φ(x) + x φ(x): nothing but x is kept."""
-  y = _wide(x)
+  y = wide(x)
   density = jnp.exp(-0.5 * jnp.square(y)) * (2 * math.pi) ** -0.5
-  return ((_wide(gradient) * (_normal(y) + y * density)).astype(x.dtype),)
+  return ((wide(gradient) * (_normal(y) + y * density)).astype(x.dtype),)
 
 
 _gelu.defvjp(lambda x: (_gelu(x), x), _gelu_backward)
 gelu = jax.jit(_gelu)
-
-
-def _wide(x: Any) -> Any:
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _normal(x: Any) -> Any:

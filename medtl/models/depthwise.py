@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from medtl.models.convolution import convolve, windows
-from medtl.models.product import shared
+from medtl.models.product import shared, wide
 
 Shape = tuple[int, ...]
 
@@ -31,7 +31,7 @@ def grouped(stride: int, x: Any, kernel: Any) -> Any:
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def shifted(stride: int, x: Any, kernel: Any) -> Any:
   """Return the convolution as a sum of shifted products, taken in float32 at least."""
-  return _products(stride, kernel)(_wide(x)).astype(x.dtype)
+  return _products(stride, kernel)(wide(x)).astype(x.dtype)
 
 
 def _forward(stride: int, x: Any, kernel: Any) -> tuple[Any, tuple[Any, Any]]:
@@ -45,7 +45,7 @@ def _backward(stride: int, saved: tuple[Any, Any], gradient: Any) -> tuple[Any, 
   each of the k² products over all axes but the last in one go, which takes its CPU backend eight times as long.
   """
   x, kernel = saved
-  wide = _wide(gradient).dtype
+  sums = jnp.promote_types(gradient.dtype, jnp.float32)
 
   def add(totals: list[Any], example: tuple[Any, Any]) -> tuple[list[Any], None]:
     x, gradient = example
@@ -53,26 +53,22 @@ def _backward(stride: int, saved: tuple[Any, Any], gradient: Any) -> tuple[Any, 
     return [total + window[0] * gradient for total, window in zip(totals, cut, strict=True)], None
 
   if shared():
-    maps = [jnp.sum(window * gradient, 0, dtype=wide) for window in _windows(stride, x, kernel.shape[:-2])]
+    maps = [jnp.sum(window * gradient, 0, dtype=sums) for window in _windows(stride, x, kernel.shape[:-2])]
   else:
-    maps = [jnp.zeros(gradient.shape[1:], wide)] * math.prod(kernel.shape[:-2])
+    maps = [jnp.zeros(gradient.shape[1:], sums)] * math.prod(kernel.shape[:-2])
     maps, _ = jax.lax.scan(add, maps, (x, gradient))
-  ones = jnp.ones(math.prod(gradient.shape[1:-1]), wide)
+  ones = jnp.ones(math.prod(gradient.shape[1:-1]), sums)
   summed = jnp.stack([ones @ total.reshape(len(ones), -1) for total in maps])
-  back, = jax.linear_transpose(_products(stride, kernel), _wide(x))(_wide(gradient))
+  back, = jax.linear_transpose(_products(stride, kernel), wide(x))(wide(gradient))
   return back.astype(x.dtype), summed.reshape(kernel.shape).astype(kernel.dtype)
 
 
 shifted.defvjp(_forward, _backward)
 
 
-def _wide(x: Any) -> Any:
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def _products(stride: int, kernel: Any) -> Callable[[Any], Any]:
   """Return the function of x that is linear in it."""
-  taps = _wide(kernel).reshape(-1, kernel.shape[-1])
+  taps = wide(kernel).reshape(-1, kernel.shape[-1])
   return lambda x: sum(window * tap for window, tap in zip(_windows(stride, x, kernel.shape[:-2]), taps, strict=True))
 
 

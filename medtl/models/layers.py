@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from medtl.models.batch_norm import BatchNorm
 from medtl.models.convolution import convolve
+from medtl.models.product import wide
 
 INIT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')       # He et al. 2015, as ResNets are initialised
 
@@ -50,7 +51,7 @@ def max_pool(x: Any, window: int = 3, stride: int = 2, fill: float = -jnp.inf) -
   """
   pooled = partial(_max_pool, window, stride, fill)
   return jax.lax.platform_dependent(
-    x, cpu=lambda x: pooled(x.astype(jnp.promote_types(x.dtype, jnp.float32))).astype(x.dtype), default=pooled)
+    x, cpu=lambda x: pooled(wide(x)).astype(x.dtype), default=pooled)
 
 
 def _max_pool(window: int, stride: int, fill: float, x: Any) -> Any:

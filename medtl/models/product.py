@@ -33,6 +33,11 @@ def shared() -> bool:
   return jax.device_count() > 1
 
 
+def wide(x: Any) -> Any:
+  """Return x in float32 at least."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _narrow(x: Any, kernel: Any) -> Any:
   """Return x @ kernel in their dtype. XLA's CPU backend uses bfloat16 units only where the result is asked for in float32."""
   return jax.lax.platform_dependent(x, kernel, default=jnp.matmul, cpu=lambda x, kernel: jnp.matmul(
