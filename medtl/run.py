@@ -78,9 +78,13 @@ def sized(config: ConfigDict, workdir: Path, command: str = '') -> ConfigDict:
 def prepare(config: ConfigDict, origin: Path | None, like: Parts | None = None) -> Parts:
   """Return the parts of a run; where a publisher's file cannot be had, the error says what the config offers instead."""
   try:
-    return build.parts(config, origin, like)
+    parts = build.parts(config, origin, like)
   except Missing as error:
     raise Missing(f'{error}\n  instead   {config.hint}' if config.hint else str(error)) from None
+  if like is None:
+    for note in parts.data['train'].facts['notes']:
+      write(f'· {note}')
+  return parts
 
 
 def source(config: ConfigDict, workdir: Path, command: str, may_train: bool = True) -> Path | None:

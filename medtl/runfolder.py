@@ -225,7 +225,7 @@ def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[s
           'splits': {f'fold {i + 1} {side}': facts for i, sides in enumerate(plan['folds']) for side, facts in sides.items()}
           if 'folds' in plan else plan['splits'], 'weights': weights, 'phases': plan['phases'],
           'curves': log.records(workdir / 'metrics.jsonl'), 'versions': origin['versions'], 'hardware': origin['hardware'],
-          'seconds': origin['seconds'], 'warnings': warnings}
+          'seconds': origin['seconds'], 'warnings': warnings, 'notes': tested.get('notes', [])}
 
 
 def headline(workdir: Path, found: dict[str, Any], print_line: Callable[[Any], Any]) -> None:

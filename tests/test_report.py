@@ -190,7 +190,7 @@ def facts(**changes):
     weights={'name': ''}, phases=[phase, phase],
     splits={'test': {'size': 60, 'patients': 20, 'hash': 'ab' * 20, 'classes': {'A': 20, 'B': 20, 'C': 20}}},
     curves=[{'step': step, 'train/loss': 1 / step, **(look if step % 2 == 0 else {})} for step in range(1, 7)],
-    versions={'jax': '1'}, hardware='CPU', seconds=61.0, warnings=[], comparison=[]) | changes
+    versions={'jax': '1'}, hardware='CPU', seconds=61.0, warnings=[], notes=[], comparison=[]) | changes
 
 
 def render(kind='multiclass', predictions=None, tables=None, images=None, classes=None, **changes):
@@ -245,7 +245,7 @@ def test_everything_is_escaped():
   rules = [{'pattern': HOSTILE, 'lr': 1.0, 'decay': None, 'parameters': 9}]
   classes = [f'{HOSTILE}{i}' for i in range(3)]
   text = render('multiclass', predictions, tables, classes=classes, title=HOSTILE, sentence=HOSTILE, command=HOSTILE,
-                hardware=HOSTILE, config={HOSTILE: HOSTILE}, warnings=[HOSTILE],
+                hardware=HOSTILE, config={HOSTILE: HOSTILE}, warnings=[HOSTILE], notes=[HOSTILE],
                 versions={HOSTILE: HOSTILE}, comparison=[beside],
                 data={'name': HOSTILE, 'licence': HOSTILE, HOSTILE: HOSTILE}, weights={'name': HOSTILE, 'note': HOSTILE},
                 splits={HOSTILE: {'size': 1, 'patients': None, 'hash': HOSTILE, 'classes': {}}},
@@ -305,3 +305,9 @@ def test_the_console_shows_the_headline():
   assert lines[0] == '60 images of 20 patients, 95% intervals by patient'
   assert [line.split()[0] for line in lines[1:4]] == ['AUROC', 'Sensitivity', 'Specificity']
   assert f'{found["metrics"]["auroc"]["value"]:.3f} (' in lines[1]
+
+
+def test_notes_on_the_data_are_listed_one_by_one():
+  text = render(notes=['classes in the order of the alphabet: A, B, C', '3 files passed over (.txt)'])
+  assert '<li>3 files passed over (.txt)</li>' in text and 'What was assumed' in text
+  assert 'What was assumed' not in render()

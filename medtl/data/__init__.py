@@ -21,7 +21,8 @@ def load(name: str, *, split: Mapping[str, Any], ops: str = '', skip_unreadable:
   picture as it is read. Up to `skip_unreadable` pictures that cannot be read are left out; `facts['unreadable']` lists them.
   `allow_leak` lets a patient or an equal picture stand on two sides; `facts['leak']` lists them. Pictures are kept decoded
   in the cache folder where they need at most `keep_gb` (10⁹ bytes), otherwise read anew each time. `facts` also gain
-  `ops`, `hash`, `shape`, `split` (its keys), `split_hash`, `split_ignored` (the source has one of its own) and `patients` (0: unknown).
+  `ops`, `hash`, `shape`, `split` (its keys), `split_hash`, `split_ignored` (the source has one of its own), `patients` (0: unknown)
+  and `notes`: sentences on what was guessed or left out, which console and page show.
   """
   config = dict(source, name=name if '.' in name else f'{name}.load')
   function, keys = spec.component(config, 'medtl.data', 'data')
@@ -36,6 +37,7 @@ def load(name: str, *, split: Mapping[str, Any], ops: str = '', skip_unreadable:
   leak = splits.check(whole.table, index, allow_leak)
   _check_classes(whole, index)
   facts = dict(whole.facts, ops=ops, split=dict(split), split_hash=splits.split_hash(whole.table, index), leak=leak, split_ignored=ignored,
+               notes=list(everything.facts.get('notes', ())),
                patients=len(set(whole.table['patient'].tolist()) - {''}) if 'patient' in whole.table else 0)
   whole = Dataset(whole.fetch, whole.size, whole.classes, whole.table, facts)
   return {side: whole.subset(rows) for side, rows in index.items()}

@@ -14,7 +14,7 @@ from medtl.types import Predictions, Table
 
 Images = Callable[[int], np.ndarray] | None
 NAMES = dict(url='Address', sha256='SHA-256', hash='SHA-256 of what was read')
-HIDDEN = {'name', 'phantom', 'stamp'}
+HIDDEN = {'name', 'phantom', 'stamp', 'notes'}
 MOST_CURVES = 12               # classes beyond which a figure of all of them says nothing
 
 
@@ -43,6 +43,7 @@ class Facts(TypedDict):
   hardware: str
   seconds: float
   warnings: Sequence[str]                      # a leak that was allowed, files that were skipped …
+  notes: Sequence[str]                         # what was guessed of the data, or left out of them
   comparison: Sequence[Compared]
 
 
