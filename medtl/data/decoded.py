@@ -1,6 +1,6 @@
 """Every picture is read once, before training: checked, hashed, and kept as a memory-mapped file where it fits.
 
-What was found is remembered in the cache folder under a hash of the source's facts and keys, the operations and this folder's
+What was found is remembered in the cache folder under a hash of the source's fingerprint, facts and keys, the operations and this folder's
 code, so that a second start reads nothing. `x.bin` holds float32 pictures after the operations, `y.bin` what is learned.
 """
 
@@ -60,15 +60,15 @@ def prepare(dataset: Dataset, operations: Operations, key: Mapping[str, Any], *,
   _stop_unreadable(unreadable, dataset.size, skip_unreadable)
   table = {name: column[good] for name, column in dataset.table.items()} | {
     'content': np.where(index['flat'], '', index['content'])}              # two empty pictures are no leak
-  facts = {name: value for name, value in dataset.facts.items() if name != 'stamp'} | dict(
+  facts = dict(dataset.facts) | dict(
     hash=_hash(index['content'], table['y']), unreadable=unreadable, shape=index['shape'].tolist(), range=index['range'].tolist(),
     kept=bool(index['kept']))
   fetch = _mapped(folder, index, table) if index['kept'] else _streamed(dataset, operations, good)
-  return Dataset(fetch, len(good), dataset.classes, table, facts)
+  return Dataset(fetch, len(good), dataset.classes, table, facts, dataset.fingerprint)
 
 
 def _name(dataset: Dataset, key: Mapping[str, Any], keep_gb: float) -> str:
-  told = json.dumps([dict(key), dict(dataset.facts), keep_gb, dataset.size], sort_keys=True, default=str)
+  told = json.dumps([dataset.fingerprint, dict(key), dict(dataset.facts), keep_gb, dataset.size], sort_keys=True, default=str)
   digest = hashlib.sha256(told.encode())
   for path in sorted(Path(__file__).parent.glob('*.py')):
     digest.update(path.read_bytes())

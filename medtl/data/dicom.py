@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from medtl.data import listing
+from medtl.data.labels import MISSING
 from medtl.data.folder import grey_or_colour
 from medtl.types import Dataset, Example, MedtlError
 
@@ -22,8 +23,9 @@ YEARS = {'D': 365.25, 'W': 365.25 / 7, 'M': 12, 'Y': 1}        # units of an age
 
 
 def load(root: str, *, values: str = '', manifest: str = '', file: str = 'file', label: str | Sequence[str] = 'label',
-         patient: str = '', pattern: str = '', partition: str = '', classes: Sequence[str] = (), channels: int = 1,
-         licence: str = '', citation: str = '') -> Dataset:
+         patient: str = '', pattern: str = '', partition: str = '', classes: Sequence[str | int | float] = (),
+         missing: Sequence[str] = MISSING, repeated: str = '', suffix: str = '', channels: int = 1, licence: str = '',
+         citation: str = '') -> Dataset:
   """Return every DICOM picture below `root`, by its suffix or DICM at byte 128; labels and splits as `folder.load`.
 
   `values='modality'`: numbers in the modality's unit, HU for CT (PS3.3 C.11.1); follow it with `window(low, high)` or `rescale`.
@@ -35,16 +37,17 @@ def load(root: str, *, values: str = '', manifest: str = '', file: str = 'file',
   if values not in ('modality', 'display') or channels not in (1, 3):
     raise MedtlError(f"dicom: values={values!r}, channels={channels}; expected channels 1 or 3, and data.values='modality' (HU for CT; "
                      "then a window in data.ops) or 'display' (0 … 1 by the window in each header: X-ray, mammography, ultrasound)")
-  columns = dict(file=file, label=label, patient=patient, partition=partition)
-  found = listing.find(root, listing.Kind(belongs, WORDS), manifest, columns, classes, pattern)
+  keys = listing.Keys(manifest, file, label, patient, partition, pattern, classes, missing, repeated, 'keep', suffix)
+  found = listing.find(root, listing.Kind(belongs, WORDS), keys, guess=False)
   said = [_header(found.folder / name) for name in found.table['file']]
   table = {name: np.array([one[name] for one in said]) for name in HEADER} | found.table
 
   def fetch(index: int) -> Example:
     x, spacing = read(found.folder / table['file'][index], values, channels)
-    return Example(x, table['y'][index], index, spacing)
+    return Example(found.cut(x, index), table['y'][index], index, spacing)
 
-  return Dataset(fetch, len(said), found.classes, table, dict(licence=licence, citation=citation) | found.facts)
+  facts = dict(licence=licence, citation=citation) | found.facts
+  return Dataset(fetch, len(said), found.classes, table, facts, found.fingerprint)
 
 
 def belongs(path: Path) -> bool:

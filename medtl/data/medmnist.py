@@ -124,8 +124,8 @@ def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str
 
   table = {'row': np.arange(len(y)), 'y': y, 'split': np.repeat(SIDES, [len(part) for part in images])}
   facts = dict(name=f'{flag} {size} px', task=source.task, licence=source.licence, citation=CITATION,
-               url='https://zenodo.org/records/10519652', hash=f'md5:{md5}')
-  return Dataset(read, len(y), tuple(source.classes.split('; ')), table, facts)
+               url='https://zenodo.org/records/10519652')
+  return Dataset(read, len(y), tuple(source.classes.split('; ')), table, facts, fingerprint=f'md5:{md5}')
 
 
 def _file(flag: str, size: int, root: str, md5: str, hint: str) -> Path:
