@@ -26,7 +26,7 @@ WHERE = ('mesh', 'shards', 'workers')      # keys that say where a run computes,
 
 # keys that came later, with the value that does what runs without them did
 ADDED = {'transfer': 'weights', 'truncate': 0, 'norms': (), 'l2_sp': 0.0, 'views': 0, 'norm_images': 0, 'seeds': 1,
-         'remat': (), 'mesh': {'data': -1, 'fsdp': 1}, 'shards': (('.*', 'largest'),)}
+         'remat': (), 'random_frozen': True, 'mesh': {'data': -1, 'fsdp': 1}, 'shards': (('.*', 'largest'),)}
 
 
 def name(config_name: str, config: ConfigDict) -> str:

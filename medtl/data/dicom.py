@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from medtl.data import listing
-from medtl.data.labels import MISSING
 from medtl.data.folder import grey_or_colour
+from medtl.data.labels import MISSING
 from medtl.types import Dataset, Example, MedtlError
 
 HEADER = {'patient': 'PatientID', 'study': 'StudyInstanceUID', 'modality': 'Modality', 'manufacturer': 'Manufacturer',

@@ -164,8 +164,9 @@ def check(table: Table, index: Mapping[str, np.ndarray], allow_leak: bool = Fals
   found = leaks(table, index)
   if found and not allow_leak:
     shown = '; '.join(found[:12]) + (f'; … and {len(found) - 12} more' if len(found) > 12 else '')
-    raise MedtlError(f"{len(found)} leaks between the sides of the split: {shown}. Expected each patient and picture on one "
-                     "side; split by='patient', or set data.allow_leak=True to go on: the report then says so")
+    by = 'patient' if 'patient' in table else 'image'          # either keeps equal pictures together
+    raise MedtlError(f'{len(found)} leaks between the sides of the split: {shown}. Expected each patient and picture on one '
+                     f"side; set data.split.by='{by}', or set data.allow_leak=True to go on: the report then says so")
   return found
 
 
