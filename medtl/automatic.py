@@ -1,4 +1,4 @@
-"""What a config leaves open: kind of task, loss, kind of split, batch. Settled before anything else, and said."""
+"""What a config leaves open (kind of task, loss, kind of split, batch), settled and said."""
 
 import math
 from collections.abc import Mapping
@@ -12,19 +12,28 @@ from medtl import data, memory, mesh, run, runfolder, tasks
 from medtl.types import Dataset
 
 AUTO = 'auto'
-SPLITS = {'publisher': ": the source's own train, val and test are kept",
-          'patient': ': all pictures of a patient are on one side',
-          'image': ': patients are not known, and pictures of one patient on two sides make results too good; '
-                   'data.pattern or data.patient tells them'}
-KINDS = {'multilabel': 'several columns of 0 and 1', 'binary': 'two classes',
-         'multiclass': "more than two classes; where they are grades, set task.kind='ordinal'"}
+SPLITS = {
+  'publisher': ": the source's own train, val and test are kept",
+  'patient': ': all pictures of a patient are on one side',
+  'image': ': patients are not known, and pictures of one patient on two sides make results '
+  'too good; data.pattern or data.patient tells them',
+}
+KINDS = {
+  'multilabel': 'several columns of 0 and 1',
+  'binary': 'two classes',
+  'multiclass': "more than two classes; where they are grades, set task.kind='ordinal'",
+}
 
 
-def settled(config: ConfigDict, workdir: Path, command: str = '', folds: bool = False) -> ConfigDict:
-  """Return the config with a value for each key that was left open; a run that has begun keeps those that it found.
+def settled(
+  config: ConfigDict, workdir: Path, command: str = '', folds: bool = False
+) -> ConfigDict:
+  """Return the config with a value for each open key; a run that has begun keeps its own.
 
-  task.kind='auto': multilabel for label columns, binary for two classes, else multiclass. task.loss='': the kind's own.
-  data.split.by='auto': the publisher's split where there is one (not with `folds`), else by patient where patients are known, else
+  task.kind='auto': multilabel for label columns, binary for two classes, else multiclass.
+  task.loss='': the kind's own.
+  data.split.by='auto': the publisher's split where there is one (not with `folds`), else by
+  patient where patients are known, else
   by image. batch='auto': the largest that fits in memory.
   """
   made = ConfigDict(config.to_dict())
@@ -57,7 +66,9 @@ def _of_data(made: ConfigDict, begun: ConfigDict | None, folds: bool) -> None:
 def split(everything: Dataset, folds: bool) -> str:
   """Return how a data set is best split, given what it knows of its examples."""
   table: Mapping[str, Any] = everything.table
-  if 'split' in table and not folds and {'train', 'test'} <= set(np.asarray(table['split']).tolist()):
+  if (
+    'split' in table and not folds and {'train', 'test'} <= set(np.asarray(table['split']).tolist())
+  ):
     return 'publisher'
   return 'patient' if 'patient' in table else 'image'
 

@@ -1,4 +1,4 @@
-"""Files that stand in several rows of a manifest: a row a reader, or a row a box. What they mean is asked, never assumed."""
+"""Files in several rows of a manifest: a row a reader, or a row a box. What they mean is asked."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,9 @@ import numpy as np
 from medtl.types import MedtlError
 
 MEANINGS = ('', 'first', 'majority', 'box')
-BOX = ('x', 'y', 'w', 'h')                 # columns: left, top, width and height in pixels of the stored picture
+BOX = ('x', 'y', 'w', 'h')  # columns: left, top, width and height in pixels of the stored picture
 
-Groups = dict[str, list[int]]              # file → its rows
+Groups = dict[str, list[int]]  # file → its rows
 
 
 def groups(files: Sequence[str]) -> Groups:
@@ -22,16 +22,27 @@ def groups(files: Sequence[str]) -> Groups:
 
 
 def ask(found: Groups, raw: np.ndarray) -> None:
-  """Raise a MedtlError where a file stands in several rows: rows are no cases. `raw` are the labels, [n] or [n, k]."""
+  """Raise a MedtlError where a file stands in several rows; `raw` are the labels, [n] or [n, k]."""
   several = {name: rows for name, rows in found.items() if len(rows) > 1}
   if not several:
     return
-  torn = {name: _shown(raw[rows]) for name, rows in several.items() if len(np.unique(raw[rows], axis=0)) > 1}
+  torn = {
+    name: _shown(raw[rows])
+    for name, rows in several.items()
+    if len(np.unique(raw[rows], axis=0)) > 1
+  }
   first = next(iter(torn or several))
-  labels = f', {len(torn)} with more than one label (first {first}: {torn[first]})' if torn else f' (first {first})'
-  raise MedtlError(f'{len(raw)} rows name {len(found)} files: {len(several)} files stand in several rows{labels}. '
-                   "Say what the rows mean: data.repeated='first' takes each file's first row, 'majority' the label that "
-                   "most of its rows have, 'box' cuts a picture out for each row by columns x, y, w, h (in pixels)")
+  labels = (
+    f', {len(torn)} with more than one label (first {first}: {torn[first]})'
+    if torn
+    else f' (first {first})'
+  )
+  raise MedtlError(
+    f'{len(raw)} rows name {len(found)} files: {len(several)} files stand in several rows{labels}. '
+    "Say what the rows mean: data.repeated='first' takes each file's first row, 'majority' the "
+    "label that "
+    "most of its rows have, 'box' cuts a picture out for each row by columns x, y, w, h (in pixels)"
+  )
 
 
 def _shown(labels: np.ndarray) -> str:
@@ -40,16 +51,22 @@ def _shown(labels: np.ndarray) -> str:
 
 
 def agree(found: Groups, column: np.ndarray, what: str) -> None:
-  """Raise a MedtlError where the rows of one file differ in a column: a file has one patient, and lies on one side."""
+  """Raise a MedtlError where rows of one file differ in a column that a file has one value of."""
   for name, rows in found.items():
     values = sorted(set(column[rows].tolist()))
     if len(values) > 1:
-      raise MedtlError(f'{name} stands in {len(rows)} rows with {len(values)} {what}: {", ".join(map(repr, values[:4]))}; '
-                       'expected one, mend the manifest')
+      raise MedtlError(
+        f'{name} stands in {len(rows)} rows with {len(values)} {what}: '
+        f'{", ".join(map(repr, values[:4]))}; '
+        'expected one, mend the manifest'
+      )
 
 
 def majority(found: Groups, raw: np.ndarray) -> np.ndarray:
-  """Return the label that most rows of each file have, [files] or [files, k] by column; ties are a MedtlError."""
+  """Return the label that most rows of each file have, [files], or [files, k] column by column.
+
+  Raises MedtlError for ties.
+  """
   votes = raw.reshape(len(raw), -1)
   chosen = np.empty((len(found), votes.shape[1]), raw.dtype)
   ties: list[str] = []
@@ -60,31 +77,48 @@ def majority(found: Groups, raw: np.ndarray) -> np.ndarray:
       if len(ranked) > 1 and ranked[1][1] == count:
         ties.append(f'{name}: {ranked[0][0]} and {ranked[1][0]}, {count} rows each')
   if ties:
-    raise MedtlError(f'{len(ties)} files have no majority, first {ties[0]}; leave them out, write a decision into the '
-                     "manifest, or take each file's first row (data.repeated='first')")
+    raise MedtlError(
+      f'{len(ties)} files have no majority, first {ties[0]}; leave them out, write a decision into '
+      'the '
+      "manifest, or take each file's first row (data.repeated='first')"
+    )
   return chosen.reshape(len(found), *raw.shape[1:])
 
 
 def boxes(columns: Mapping[str, np.ndarray], files: Sequence[str]) -> np.ndarray:
-  """Return int [n, 4] of left, top, right, bottom from the columns x, y, w, h; a row without a box is a MedtlError."""
+  """Return int [n, 4] of left, top, right, bottom from the columns x, y, w, h.
+
+  Raises MedtlError for a row without a box.
+  """
   text = np.stack([columns[name] for name in BOX], axis=1)
   try:
     values = np.where(text == '', 'nan', text).astype(float)
   except ValueError as error:
-    raise MedtlError(f'a box holds no number: {error}; expected columns x, y, w, h in pixels') from None
+    raise MedtlError(
+      f'a box holds no number: {error}; expected columns x, y, w, h in pixels'
+    ) from None
   wrong = np.flatnonzero(~(np.isfinite(values).all(axis=1) & (values[:, 2:] > 0).all(axis=1)))
   if len(wrong):
-    raise MedtlError(f'{len(wrong)} rows have no box of a size above 0, first that of {files[wrong[0]]}; leave these rows out '
-                     "(whole pictures beside cut ones are told apart by that alone), or set data.repeated='first'")
+    raise MedtlError(
+      f'{len(wrong)} rows have no box of a size above 0, first that of {files[wrong[0]]}; leave '
+      'these rows out '
+      "(whole pictures beside cut ones are told apart by that alone), or set data.repeated='first'"
+    )
   left, top, width, height = values.T
   return np.stack([left, top, left + width, top + height], axis=1).round().astype(int)
 
 
 def cut(x: np.ndarray, box: np.ndarray, name: str) -> np.ndarray:
-  """Return the part [h, w, c] of a picture x that a box (left, top, right, bottom) holds; OSError where it sticks out."""
+  """Return the part [h, w, c] of a picture x that a box (left, top, right, bottom) holds.
+
+  Raises OSError where the box sticks out.
+  """
   left, top, right, bottom = (int(value) for value in box)
   height, width = x.shape[:2]
   if left < 0 or top < 0 or right > width or bottom > height:
-    raise OSError(f'the box x {left} … {right}, y {top} … {bottom} of {name} does not lie in its picture of '
-                  f'{width} × {height} pixels')
+    raise OSError(
+      f'the box x {left} … {right}, y {top} … {bottom} of {name} '
+      'does not lie in its picture of '
+      f'{width} × {height} pixels'
+    )
   return x[top:bottom, left:right]

@@ -1,4 +1,7 @@
-"""The files below a folder. Links are followed, what cannot be entered is an error, and what is passed over is counted."""
+"""The files below a folder.
+
+Links are followed, what cannot be entered is an error, and what is passed over is counted.
+"""
 
 import collections
 import os
@@ -9,17 +12,25 @@ from typing import NamedTuple
 from medtl.types import MedtlError
 
 # Folders that systems make beside people's own: Synology, macOS archives, Windows, ext4.
-SYSTEM = ('@eaDir', '#recycle', '__MACOSX', '$RECYCLE.BIN', 'System Volume Information', 'lost+found')
-MOST_SUFFIXES = 8                          # named in the line about what was passed over
+SYSTEM = (
+  '@eaDir',
+  '#recycle',
+  '__MACOSX',
+  '$RECYCLE.BIN',
+  'System Volume Information',
+  'lost+found',
+)
+MOST_SUFFIXES = 8  # named in the line about what was passed over
 
-Identity = tuple[int, int]                 # device and inode of a folder
+Identity = tuple[int, int]  # device and inode of a folder
 
 
 class Walked(NamedTuple):
   """What lies below a folder; paths are relative to it."""
-  files: list[PurePosixPath]               # those that belong, sorted
-  folders: list[PurePosixPath]             # that were entered, sorted, without the first
-  passed_over: str                         # in words, '' where every file belongs
+
+  files: list[PurePosixPath]  # those that belong, sorted
+  folders: list[PurePosixPath]  # that were entered, sorted, without the first
+  passed_over: str  # in words, '' where every file belongs
 
 
 class _Walk:
@@ -35,7 +46,7 @@ class _Walk:
     self.dangling: list[tuple[PurePosixPath, str]] = []
 
   def enter(self, folder: Path, relative: PurePosixPath, above: frozenset[Identity]) -> None:
-    """Note what a folder holds; `above` are the folders that lead to it, so that a loop of links ends."""
+    """Note what a folder holds; `above` are the folders that lead to it: a loop of links ends."""
     identity = _identity(folder)
     if identity in above:
       self.loops.append(relative)
@@ -58,7 +69,7 @@ class _Walk:
       self.system['hidden files'] += 1
     elif entry.is_symlink() and not os.path.exists(entry.path):
       self.dangling.append((path, os.readlink(entry.path)))
-    elif not entry.is_file():                    # a pipe would wait for ever
+    elif not entry.is_file():  # a pipe would wait for ever
       self.suffixes['no regular file'] += 1
     elif _belongs(self.belongs, Path(entry.path)):
       self.files.append(path)
@@ -71,24 +82,34 @@ class _Walk:
     rest = self.suffixes.total() - sum(count for _, count in most)
     said = [f'{count} {suffix}' for suffix, count in most]
     said += [f'{rest} others'] if rest else []
-    said += [f'{count} in {name}' if name != 'hidden files' else f'{count} {name}'
-             for name, count in self.system.items() if count]
-    said += [f'{len(self.loops)} links back to a folder above, first {self.loops[0]}'] if self.loops else []
+    said += [
+      f'{count} in {name}' if name != 'hidden files' else f'{count} {name}'
+      for name, count in self.system.items()
+      if count
+    ]
+    said += (
+      [f'{len(self.loops)} links back to a folder above, first {self.loops[0]}']
+      if self.loops
+      else []
+    )
     return ', '.join(said)
 
 
 def walk(root: Path, belongs: Callable[[Path], bool]) -> Walked:
   """Return the files below `root` for which `belongs` is true.
 
-  Raises MedtlError for a folder or file that may not be opened, for links that lead nowhere, and for names that are not UTF-8.
+  Raises MedtlError for a folder or file that may not be opened, for links that lead nowhere, and
+  for names that are not UTF-8.
   """
   found = _Walk(belongs)
   found.enter(root, PurePosixPath(), frozenset())
   if found.dangling:
     path, target = found.dangling[0]
     annexed = '.git/annex' in target
-    raise MedtlError(f'{len(found.dangling)} links below {root} lead nowhere, first {path} → {target}; '
-                     + ('get the files (datalad get, or git annex get)' if annexed else 'mend or remove them'))
+    raise MedtlError(
+      f'{len(found.dangling)} links below {root} lead nowhere, first {path} → {target}; '
+      + ('get the files (datalad get, or git annex get)' if annexed else 'mend or remove them')
+    )
   return Walked(sorted(found.files), sorted(found.folders), found.words())
 
 
@@ -107,14 +128,17 @@ def _entries(folder: Path) -> list[os.DirEntry]:
     with os.scandir(folder) as entries:
       return sorted(entries, key=lambda entry: entry.name)
   except OSError as error:
-    raise MedtlError(f'cannot look into the folder {folder}: {error.strerror}; its files would be left out without a word. '
-                     'Make it readable (chmod -R u+rX), or move it elsewhere') from None
+    raise MedtlError(
+      f'cannot look into the folder {folder}: {error.strerror}; its files would be left out '
+      'without a word. '
+      'Make it readable (chmod -R u+rX), or move it elsewhere'
+    ) from None
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
   try:
     return entry.is_dir()
-  except OSError:                                # a link that leads to itself
+  except OSError:  # a link that leads to itself
     return False
 
 
@@ -122,15 +146,19 @@ def _belongs(belongs: Callable[[Path], bool], path: Path) -> bool:
   try:
     return belongs(path)
   except OSError as error:
-    raise MedtlError(f'cannot open {path}: {error.strerror}; make it readable (chmod u+r), or move it elsewhere') from None
+    raise MedtlError(
+      f'cannot open {path}: {error.strerror}; make it readable (chmod u+r), or move it elsewhere'
+    ) from None
 
 
 def _readable(name: str, folder: Path) -> str:
   try:
     name.encode()
   except UnicodeEncodeError:
-    raise MedtlError(f'the name {os.fsencode(name)!r} in {folder} is not UTF-8; rename it, for instance with '
-                     'convmv -f latin1 -t utf-8 -r --notest FOLDER') from None
+    raise MedtlError(
+      f'the name {os.fsencode(name)!r} in {folder} is not UTF-8; rename it, for instance with '
+      'convmv -f latin1 -t utf-8 -r --notest FOLDER'
+    ) from None
   return name
 
 
