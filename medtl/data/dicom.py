@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from medtl.data import listing
-from medtl.data.folder import grey_or_colour
+from medtl.data.pictures import grey_or_colour
 from medtl.types import Dataset, Example, MedtlError
 
 HEADER = {'patient': 'PatientID', 'study': 'StudyInstanceUID', 'modality': 'Modality', 'manufacturer': 'Manufacturer',
