@@ -481,7 +481,7 @@ def test_pictures_of_one_pixel():
   (b'\n<!DOCTYPE HTML><html>', r'web page \(HTML\)'), (b'<html lang="en">', 'web page'),
   (b'version https://git-lfs.github.com/spec/v1\noid', 'Git LFS pointer.*git lfs pull'),
   (b'/annex/objects/MD5E-s1--a.png', 'git annex get'), (b'%PDF-1.7', 'PDF'),
-  (b'{"error": "not found"}', "text that begins with '{"),
+  (b'{"error": "not found"}', "text that begins with '{"), (b'a,b\r\n1,2\r\n', "with 'a,b'; "),
   (b'GIF89a' + bytes(9), 'a GIF; store it as PNG'), (b'\0\0\0\x18ftypheic' + bytes(9), 'HEIC'),
   (b'\x89PNG\n\x1a\n' + bytes(9), 'transfer in text mode'), (b'\xff\xd8\xff\xf7', 'not those'),
   (b'\0\0\0\x0cjP  \r\n', 'JPEG 2000'),

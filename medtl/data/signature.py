@@ -69,6 +69,7 @@ def what_it_is(head: bytes) -> str:
   if text.lower().startswith(PAGES):
     return ('it is a web page (HTML), as a download that failed leaves behind; '
             'download the picture again')
-  if text[:32].isascii() and text[:32].decode('ascii').isprintable():
-    return f'it is a text that begins with {text[:32].decode("ascii")!r}; expected a picture'
+  line = text.partition(b'\n')[0].strip()[:32].decode('ascii', 'replace')
+  if line.isascii() and line.isprintable():
+    return f'it is a text that begins with {line!r}; expected a picture'
   return 'its first bytes are not those of a PNG, JPEG, TIFF, BMP or WebP; store it as one of them'
