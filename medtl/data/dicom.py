@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from medtl.data import dicom_header, dicom_pixels, dicom_values, labels, listing
-from medtl.data.folder import grey_or_colour
 from medtl.data.labels import MISSING
+from medtl.data.pictures import grey_or_colour
 from medtl.types import Dataset, Example, MedtlError
 
 TEXTS = {

@@ -1,23 +1,17 @@
-"""Pictures in a folder: class folders, or a csv manifest; png, jpg, tiff, bmp, 8 and 16 bit → x [h, w, c] float32.
+"""Pictures in a folder: class folders, or a csv manifest → x [h, w, c] float32, as `pictures` reads them.
 
-Nothing but file names, sizes and the manifest is read before `fetch`, which raises OSError for a file that cannot be read.
-8 and 16 bit become 0 … 1 by their type's largest value; 32-bit TIFFs keep their numbers (then `window` or `rescale` them).
+Nothing but file names, sizes and the manifest is read before `fetch`, which raises OSError for a file
+that cannot be read; only of files whose names say no type, the first bytes are read too.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-
-import numpy as np
-from PIL import Image, ImageOps
 
 from medtl.data import listing
 from medtl.data.labels import MISSING
+from medtl.data.pictures import SUFFIXES, read, recognised
 from medtl.types import Dataset, Example, MedtlError
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
-KIND = listing.Kind(lambda path: path.suffix.lower() in SUFFIXES, f'pictures ({", ".join(SUFFIXES)})')
-GREY = np.array([0.299, 0.587, 0.114], np.float32)   # luma of ITU-R BT.601
-UPRIGHT, ORIENTATION = 1, 0x0112                     # EXIF
+KIND = listing.Kind(recognised, f'pictures ({", ".join(SUFFIXES)})')
 
 
 def load(root: str, *, manifest: str = '', file: str = 'file', label: str | Sequence[str] = 'label', patient: str = '',
@@ -50,35 +44,3 @@ def load(root: str, *, manifest: str = '', file: str = 'file', label: str | Sequ
 
   facts = dict(licence=licence, citation=citation) | found.facts
   return Dataset(fetch, len(found.table['y']), found.classes, found.table, facts, found.fingerprint)
-
-
-def read(path: Path, channels: int, exif: str) -> np.ndarray:
-  """Return the picture [h, w, channels] float32; OSError where it cannot be decoded."""
-  try:
-    with Image.open(path) as image:
-      if image.format == 'TIFF' and getattr(image, 'n_frames', 1) > 1:
-        raise MedtlError(f'{path} holds {image.n_frames} pages; expected one picture a file')  # type: ignore[attr-defined]
-      turn = image.getexif().get(ORIENTATION, UPRIGHT)
-      if turn != UPRIGHT and exif == 'stop':
-        raise MedtlError(f"{path} is stored turned (EXIF orientation {turn}); set data.exif='apply' to turn such files "
-                         'upright, or store them upright: who drew masks or read them elsewhere may have seen either')
-      return grey_or_colour(_values(ImageOps.exif_transpose(image)), channels)
-  except (SyntaxError, TypeError, ValueError, EOFError, Image.DecompressionBombError) as error:   # Pillow, on broken files
-    raise OSError(f'cannot decode {path}: {error}') from error
-
-
-def _values(image: Image.Image) -> np.ndarray:
-  """Return [h, w] or [h, w, 3]; transparency is dropped, palettes are looked up."""
-  if image.mode in ('I', 'F'):
-    return np.asarray(image, np.float32)
-  if image.mode.startswith('I;16'):
-    return np.asarray(image).astype(np.float32) / np.float32(65535)
-  image = image.convert('L' if image.mode in ('1', 'L', 'LA') else 'RGB')
-  return np.asarray(image, np.float32) / np.float32(255)
-
-
-def grey_or_colour(x: np.ndarray, channels: int) -> np.ndarray:
-  """Return [h, w, channels] of a picture [h, w] or [h, w, 3]."""
-  if x.ndim == 3 and channels == 1:
-    x = x @ GREY
-  return x if x.ndim == 3 else np.repeat(x[..., None], channels, axis=2)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from medtl.data.folder import read
 from medtl.data.listing import SIDES
+from medtl.data.pictures import read
 from medtl.spec import nearest
 from medtl.types import Dataset, Example, MedtlError, Table
 
@@ -123,7 +123,7 @@ def _column(name: str, patient: str) -> str:
 
 
 def _picture(encoded: bytes, channels: int | None, exif: str) -> np.ndarray:
-  return read(io.BytesIO(encoded), 1 if channels == 1 else 3, exif)    # type: ignore[arg-type]   # Pillow opens bytes as it opens paths
+  return read(io.BytesIO(encoded), 1 if channels == 1 else 3, exif)
 
 
 def _scaled(value: np.ndarray) -> np.ndarray:
