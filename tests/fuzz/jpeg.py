@@ -95,7 +95,10 @@ def _regions(data: bytes) -> list[Region]:
         found += [Region(place, place + 1, PIXELS), Region(place + 2, place + 3, PIXELS)]
     elif part.marker == APP1:
       tag = _orientation(data, part)
-      found += [Region(tag, tag + 2, EVERYTHING), Region(tag + 8, tag + 10, EVERYTHING)]
+      named = part.body + len(b'Exif\0\0')
+      found += [Region(part.start + 1, part.start + 2, EVERYTHING),    # then no EXIF but unknown
+                Region(part.body, named, EVERYTHING),
+                Region(tag, tag + 2, EVERYTHING), Region(tag + 8, tag + 10, EVERYTHING)]
   return found
 
 

@@ -220,8 +220,7 @@ def _attempt(action: Callable[..., Values], original: Original, data: bytes, scr
 def _read(path: Path, original: Original) -> Values:
   """Return all that a file gives, by the source or reader alone."""
   if original.door == 'checkpoint':
-    arrays = weights.read(path, lambda words: None)
-    return {str(name): values for name, values in arrays.items()}
+    return {str(name): values for name, values in weights.read(path).items()}
   with _door(path, original) as (name, keys):
     return _examples(LOADS[name](**keys))
 
