@@ -103,7 +103,7 @@ def test_several_label_columns_are_many_labels(tmp_path):
   assert data.classes == ('mass', 'cyst') and data.table['y'].tolist() == [[1, 0], [1, 1]]
   assert data.table['y'].dtype == np.float32
   (tmp_path / 'labels.csv').write_text('file,mass,cyst\na.png,1,maybe\n')
-  with pytest.raises(MedtlError, match=r"'maybe' of a.png in column 'cyst'"):
+  with pytest.raises(MedtlError, match=r"'maybe' of a.png \(in labels.csv\) in column 'cyst'"):
     folder.load(str(tmp_path), manifest='labels.csv', label=('mass', 'cyst'))
 
 

@@ -170,6 +170,8 @@ def test_one_file_alone_is_a_data_set_of_one(root):
     ('file,label\n0.png\n', 'line 2: 1 fields, where the header has 2'),
     ('file,label\n,a\n', "line 2: column 'file' names no file"),
     ('file,label\n"0\n.png",a\n', 'line 2: the file name spans lines'),
+    ('file,label,\n0.png,a,\n', 'column 3 has no name; write one'),
+    ('file,label\na,a\n', r'line 2: a is a folder; expected a file'),
     ('file,label\n', 'has no rows'), ('\n\n', 'has no rows'),
     ('file,label\n0.png,a\0\n', 'line 2')])
 def test_a_csv_that_cannot_be_trusted_is_an_error_with_its_line(root, text, words):
@@ -186,7 +188,7 @@ def test_long_fields_lines_within_texts_and_an_index_column_are_read(tmp_path):
   (tmp_path / 'labels.csv').write_text(f'\ufeff,file,label,report,rle\n0,0.png,a,"no ""mass"",\nclear",{rle}\n\n1,1.png,b,,\n')
   found = folder.load(str(tmp_path), manifest='labels.csv')
   assert found.table['report'].tolist() == ['no "mass",\nclear', ''] and found.table['rle'][0] == rle
-  assert found.table['column 1'].tolist() == [0, 1]
+  assert found.table['index'].tolist() == [0, 1]
 
 
 def test_utf16_is_said(root):
@@ -297,7 +299,8 @@ def test_a_word_for_missing_is_no_class_and_no_patient(tmp_path, word):
   assert found.table['patient'].tolist() == ['p0', 'p0', 'p1', 'p1', '', '']
   assert found.facts['notes'] == ['words that were taken for a missing value: 2 in who; data.missing=() takes none']
   people[5]['label'] = word
-  with pytest.raises(MedtlError, match=rf'1 pictures have no label, first 5.png \(written {re.escape(repr(word.strip()))} 1 times\)'):
+  said = rf'1 pictures have no label, first 5.png \(in labels.csv\) \(written {re.escape(repr(word.strip()))} 1 times\)'
+  with pytest.raises(MedtlError, match=said):
     listed(tmp_path, people, patient='who')
   kept = listed(tmp_path, people, missing=())                 # the message's own advice
   assert word.strip() in kept.classes
@@ -325,7 +328,7 @@ def test_a_folder_called_none_is_asked_about(root):
     ('0 1 0.0', "'0' and '0.0'")])
 def test_classes_that_are_probably_one_are_asked_about(tmp_path, words, shown):
   two = [dict(file=f'{i}.png', label=word) for i, word in enumerate(words.split(' '))]
-  with pytest.raises(MedtlError, match=f'are these the same class. {shown}'):
+  with pytest.raises(MedtlError, match=f'are these the same class. {shown}.*first 0.png'):
     listed(tmp_path, two)
   meant = tuple(sorted(words.split(' ')))
   assert listed(tmp_path, two, classes=meant).classes == meant           # the message's own advice
@@ -345,7 +348,7 @@ def test_numbers_given_as_classes_mean_those_labels(tmp_path):
   for classes in ((0, 1, 2, 3), ('0', '1', '2', '3'), (0.0, 1.0, 2.0, 3.0)):
     found = listed(tmp_path, four, classes=classes)
     assert found.classes == ('0', '1', '2', '3') and found.table['y'].tolist() == [0, 1, 2, 3]
-  with pytest.raises(MedtlError, match=r"1 labels outside the classes, first '3.0' of 3.png"):
+  with pytest.raises(MedtlError, match=r"1 labels outside the classes, first '3.0' of 3.png \(in labels.csv\)"):
     listed(tmp_path, four, classes=(0, 1, 2))
   with pytest.raises(MedtlError, match='names a class twice'):
     listed(tmp_path, four, classes=(0, '0', 1, 2, 3))

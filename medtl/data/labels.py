@@ -84,7 +84,7 @@ def find(
   found = sorted(set(raw.tolist()))
   numeric = all(NUMBER.fullmatch(name) for name in (*found, *known))
   if not known:
-    _stop_twins(found)
+    _stop_twins(found, raw.tolist(), names)
     known = tuple(sorted(found, key=float)) if numeric else tuple(found)
   if len(known) < 2:
     raise MedtlError(
@@ -142,7 +142,7 @@ def _stop_missing(raw: np.ndarray, names: Sequence[str], spelt: Sequence[str]) -
   )
 
 
-def _stop_twins(found: Sequence[str]) -> None:
+def _stop_twins(found: Sequence[str], raw: Sequence[str], names: Sequence[str]) -> None:
   """Raise where two classes are probably one: other capitals, blanks, or another `1.0` for `1`."""
   groups: dict[str, list[str]] = {}
   for name in found:
@@ -151,9 +151,10 @@ def _stop_twins(found: Sequence[str]) -> None:
   twins = [group for group in groups.values() if len(group) > 1]
   if twins:
     shown = '; '.join(' and '.join(map(repr, group)) for group in twins[:4])
+    first = names[min(raw.index(name) for name in twins[0])]
     raise MedtlError(
-      f'are these the same class? {shown}. Write them alike, or list every class that is meant: '
-      f'data.classes={tuple(found)}'
+      f'are these the same class? {shown}, first {first}. Write them alike, or list every class '
+      f'that is meant: data.classes={tuple(found)}'
     )
 
 

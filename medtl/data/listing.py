@@ -119,7 +119,9 @@ def find(root: str, kind: Kind, keys: Keys, guess: bool = True) -> Found:
     listed = _from_manifest(folder, keys)
   else:
     listed = _from_folders(folder, kind, keys)
-  found = labels.find(listed.raw, keys.label, keys.classes, listed.names, keys.missing)
+  where = f' (in {keys.manifest})' if keys.manifest else ''
+  shown = [f'{name}{where}' for name in listed.names]
+  found = labels.find(listed.raw, keys.label, keys.classes, shown, keys.missing)
   table = {
     'row': np.arange(len(listed.names)),
     'file': np.array(listed.names),
@@ -368,6 +370,12 @@ def _names(folder: Path, found: manifest.Manifest, keys: Keys, notes: list[str])
     names = [name.replace('\\', '/') for name in names]
     notes.append(f'backslashes in {keys.manifest} were read as slashes')
   names = [posixpath.normpath(name) for name in names]
+  folders = [row for row, name in enumerate(names) if (folder / name).is_dir()]
+  if folders:
+    raise MedtlError(
+      f'{found.path}, line {found.lines[folders[0]]}: {names[folders[0]]} is a folder; expected '
+      'a file'
+    )
   if not any((folder / name).is_file() for name in names):
     raise MedtlError(
       f'none of the {len(set(names))} files that {keys.manifest} names is in {folder}, first '

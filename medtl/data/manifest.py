@@ -82,14 +82,20 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _header(path: Path, fields: Sequence[str]) -> list[str]:
-  """Return the columns' names; one without a name (an index of pandas) is called by its place."""
-  names = [field.strip() or f'column {place}' for place, field in enumerate(fields, 1)]
+  """Return the columns' names; a first one without a name, an index of pandas, is called 'index'."""
+  names = [field.strip() for field in fields]
+  names[0] = names[0] or 'index'
   for sign, words in OTHER_DELIMITERS.items():
     if len(names) == 1 and sign in names[0]:
       raise MedtlError(
         f'{path} separates its columns by {words}; expected commas: save it again as csv (comma '
         'delimited)'
       )
+  if '' in names:
+    raise MedtlError(
+      f'{path}: column {names.index("") + 1} has no name; write one into the first line, or remove '
+      'the column'
+    )
   twice = sorted({name for name in names if names.count(name) > 1})
   if twice:
     raise MedtlError(
