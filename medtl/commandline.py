@@ -16,7 +16,8 @@ COMPONENTS = ('data', 'model', 'head', 'task')       # their keys are those of t
 # keys that verbs take which work from a run folder: what begins so, and single ones
 FAMILIES = {'evaluate': ('--config.data.',), 'predict': (), 'report': ()}
 TAKEN = {'evaluate': (), 'report': (),
-         'predict': tuple(f'--config.data.{key}' for key in ('values', 'ops', 'exif', 'skip_unreadable'))}
+         'predict': ('--config.data.values', '--config.data.ops', '--config.data.exif',
+                     '--config.data.skip_unreadable')}
 SWITCHES = ('folds', 'offline')
 HEEDED = {'folds': ('train', 'ablate', 'probe'), 'sweep': ('ablate',), 'only': ('ablate',), 'layers': ('probe',), 'images': ('predict',),
           'output': ('predict',), 'name': ('evaluate', 'report')}       # by which verbs
@@ -38,7 +39,8 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
     config = runfolder.config(Path(workdir))
     for word in words:
       key = word.partition('=')[0]
-      if key.startswith('--config.') and not key.startswith(FAMILIES[verb]) and key not in TAKEN[verb]:
+      heeded = key.startswith(FAMILIES[verb]) or key in TAKEN[verb]
+      if key.startswith('--config.') and not heeded:
         taken = ', '.join([*TAKEN[verb], *(f'{family}…' for family in FAMILIES[verb])])
         raise MedtlError(f"{verb} takes no {key}: the run's own config decides; "
                          + (f'it takes {taken}' if taken else 'train again to change it'))

@@ -43,16 +43,16 @@ def write(path: Path, words: str, own: bool = False) -> None:
 
 
 def printable(words: str) -> str:
-  """Return text that UTF-8 can hold: bytes of a file name that are not UTF-8 become the text '\\udcff'.
+  r"""Return text that UTF-8 can hold; bytes of a file name that are not UTF-8 become '\udcff'.
 
-  >>> printable(os.fsdecode(b'k\xe4lte.png'))
-  'k\\\\udce4lte.png'
+  >>> printable(os.fsdecode(b'k\xe4lte.png')) == r'k\udce4lte.png'
+  True
   """
   return words.encode('utf-8', 'backslashreplace').decode('utf-8')
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-  """Return rows as csv (RFC 4180): text in quotes, whatever it holds, numbers as they are, None empty.
+  """Return rows as csv (RFC 4180, Unix line ends): text in quotes, numbers bare, None empty.
 
   >>> csv_text([['file', 'normal, benign'], ['a "b".png', 0.25]])
   '"file","normal, benign"\\n"a ""b"".png",0.25\\n'

@@ -20,7 +20,7 @@ from medtl.types import Dataset, MedtlError, ShapesDiffer
 READERS = {'pictures': 'folder.load', 'DICOM files': 'dicom.load'}
 LOAD = tuple(inspect.signature(datasets.load).parameters)      # keys of every source: ops, split …
 LOOK = 32                                  # pictures that are looked at for colour
-COLOURED = 0.02                            # mean difference of a picture's channels; JPEG makes less
+COLOURED = 0.02                            # mean difference of channels; JPEG alone makes less
 
 Keys = dict[str, Any]                      # a config's data
 
@@ -34,11 +34,11 @@ class Contents(NamedTuple):
 
 def load(asked: Mapping[str, Any], own: Mapping[str, Any],
          plan: Mapping[str, Any]) -> tuple[Dataset, Keys]:
-  """Return (the data that are `asked` for as one side, in the run's shape; the keys that read them).
+  """Return (the data `asked` for as one side, in the run's shape; the keys that read them).
 
-  `asked` is a config's data, `own` the run's, `plan` its plan.json. facts['notes'] also say what was
-  done to make the pictures like the run's. A MedtlError says what cannot be made like them: kinds of
-  files, numbers of another unit, classes, channels, axes.
+  `asked` is a config's data, `own` the run's, `plan` its plan.json. facts['notes'] also say what
+  was done to make the pictures like the run's. A MedtlError says what cannot be made like them:
+  kinds of files, numbers of another unit, classes, channels, axes.
   """
   keys, notes = _source(dict(asked), own)
   keys = _like_the_run(keys, plan)
@@ -54,8 +54,8 @@ def contents(root: Path) -> Contents:
   if root.is_file():
     return _one_file(root)
   if not root.is_dir():
-    raise MedtlError(f'no file or folder {root}; expected a picture, a DICOM file, or a folder of one '
-                     'or the other')
+    raise MedtlError(f'no file or folder {root}; expected a picture, a DICOM file, or a folder of '
+                     'one or the other')
   found = Contents([], [], [])
   for path in sorted(root.rglob('*')):
     hidden = any(part.startswith('.') for part in path.relative_to(root).parts)
@@ -102,29 +102,28 @@ def reader(name: str) -> str:
 
 
 def _source(keys: Keys, own: Mapping[str, Any]) -> tuple[Keys, list[str]]:
-  """Return (the keys with the reader that fits the files, in words where that was not asked for)."""
+  """Return (the keys with the reader that fits the files, words where it was not asked for)."""
   name, root = reader(keys['name']), keys.get('root', '')
   reads_files = name in READERS.values()
   if keys.get('manifest') or not root or not (reads_files or root != own.get('root')):
     return keys, []                        # a manifest names its files, other sources know theirs
   found = contents(Path(root).expanduser())
   if found.pictures and found.dicoms:
-    raise MedtlError(f'{root} holds {len(found.pictures)} pictures (first: {found.pictures[0].name}) '
-                     f'and {len(found.dicoms)} DICOM files (first: {found.dicoms[0].name}); expected '
-                     'one kind: move the others to a folder of their own')
+    pictures = f'{len(found.pictures)} pictures (first: {found.pictures[0].name})'
+    dicoms = f'{len(found.dicoms)} DICOM files (first: {found.dicoms[0].name})'
+    raise MedtlError(f'{root} holds {pictures} and {dicoms}; expected one kind: move the others to '
+                     'a folder of their own')
   if not (found.pictures or found.dicoms):
     if reads_files:
-      suffixes = ', '.join(folder.SUFFIXES)
-      raise MedtlError(f'{root} holds no pictures ({suffixes}) and no DICOM files; '
-                       f'{_others(found.others)}')
+      raise _nothing(root, found.others)
     return keys, []
   kind = 'pictures' if found.pictures else 'DICOM files'
   chosen = {**keys, 'name': READERS[kind]}
   if kind == 'DICOM files' and not chosen.get('values'):
-    raise MedtlError(f'{root} holds {len(found.dicoms)} DICOM files, and the run was trained on other '
-                     'files; say how their numbers are read: --config.data.values=display (0 … 1 by '
-                     'the window in each header), or --config.data.values=modality (HU for CT) with '
-                     "--config.data.ops='window(low, high) | …'")
+    raise MedtlError(f'{root} holds {len(found.dicoms)} DICOM files, and the run was trained on '
+                     'other files; say how their numbers are read: --config.data.values=display '
+                     '(0 … 1 by the window in each header), or --config.data.values=modality (HU '
+                     "for CT) with --config.data.ops='window(low, high) | …'")
   chosen = _known(chosen, own, kind)
   _same_unit(chosen, own, kind)
   if chosen['name'] == name:
@@ -132,17 +131,19 @@ def _source(keys: Keys, own: Mapping[str, Any]) -> tuple[Keys, list[str]]:
   return chosen, [f"the data are {kind}, so {chosen['name']} reads them, and not {name}"]
 
 
-def _others(paths: Sequence[Path]) -> str:
-  """Return in words what else a folder holds."""
-  if not paths:
-    return 'it is empty'
-  suffixes = Counter(path.suffix.lower() or 'without a suffix' for path in paths)
-  shown = ', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common(6))
-  return f'found {len(paths)} other files ({shown})'
+def _nothing(root: str, others: Sequence[Path]) -> MedtlError:
+  """Return the error of a place without pictures; it says what else is there."""
+  suffixes = ', '.join(folder.SUFFIXES)
+  if Path(root).expanduser().is_file():
+    return MedtlError(f'{root} is no picture ({suffixes}) and no DICOM file')
+  kinds = Counter(path.suffix.lower() or 'without a suffix' for path in others)
+  shown = ', '.join(f'{count} {suffix}' for suffix, count in kinds.most_common(6))
+  found = f'found {len(others)} other files ({shown})' if others else 'it is empty'
+  return MedtlError(f'{root} holds no pictures ({suffixes}) and no DICOM files; {found}')
 
 
 def _known(chosen: Keys, own: Mapping[str, Any], kind: str) -> Keys:
-  """Return the keys that the reader knows; a key that is not the run's and says nothing is an error."""
+  """Return the keys that the reader knows; another one is an error unless it is the run's own."""
   function = spec.find(chosen['name'], 'medtl.data')
   known = (*LOAD, *inspect.signature(function).parameters)
   strange = [key for key in chosen if key not in known]
@@ -162,13 +163,14 @@ def _same_unit(chosen: Keys, own: Mapping[str, Any], kind: str) -> None:
   if ours == theirs or chosen.get('ops', '') != own.get('ops', ''):
     return
   if theirs:
-    raise MedtlError('--config.data.values=modality reads numbers of the modality (HU for CT), and the '
-                     'run was trained on 0 … 1; set --config.data.values=display, or turn them into '
-                     "0 … 1: --config.data.ops='window(low, high) | …'")
+    raise MedtlError('--config.data.values=modality reads numbers of the modality (HU for CT), and '
+                     'the run was trained on 0 … 1; set --config.data.values=display, or turn them '
+                     "into 0 … 1: --config.data.ops='window(low, high) | …'")
   advice = 'leave --config.data.values out' if kind == 'DICOM files' else 'give DICOM files'
-  raise MedtlError('the run was trained on numbers of the modality (data.values=modality; HU for CT), '
-                   f'and {chosen["root"]} would be read as 0 … 1; {advice}, or set --config.data.ops '
-                   "to what makes such numbers of them: 'rescale(-1000, 400) | …'")
+  raise MedtlError('the run was trained on numbers of the modality (data.values=modality; HU for '
+                   f'CT), and {chosen["root"]} would be read as 0 … 1; {advice}, or set '
+                   '--config.data.ops to what makes such numbers of them: '
+                   "'rescale(-1000, 400) | …'")
 
 
 def _like_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
@@ -202,7 +204,7 @@ def _labels_of(many: bool) -> str:
 
 
 def _of_size(keys: Keys, shape: Sequence[int]) -> tuple[Dataset, Keys, list[str]]:
-  """Return (data of the run's shape [*s, c], the keys that made them, what was resized in words)."""
+  """Return (data of the run's shape [*s, c], the keys that made them, words on resizing)."""
   try:
     whole = datasets.load(**keys)['test']
     shapes = {tuple(whole.facts['shape']): whole.size}
@@ -227,8 +229,8 @@ def _resized(others: Mapping[tuple[int, ...], int], total: int, size: tuple[int,
   ratios = [np.divide(one, size) for one in others]
   stretched = any(not np.allclose(ratio, ratio[0], rtol=0.01) for ratio in ratios)
   proportions = '; their proportions changed' if stretched else ''
-  return (f'{sum(others.values())} of {total} pictures were resized to {_size(size)}, the size that the '
-          f'run was trained on; they were {shown}{proportions}')
+  return (f'{sum(others.values())} of {total} pictures were resized to {_size(size)}, the size '
+          f'that the run was trained on; they were {shown}{proportions}')
 
 
 def _size(size: Sequence[int]) -> str:
@@ -239,18 +241,19 @@ def _same_axes(found: Sequence[int], expected: Sequence[int], keys: Keys) -> Non
   """Raise where no resizing makes pictures those of the run: other channels, or other axes."""
   if len(found) != len(expected):
     kinds = {3: 'pictures', 4: 'volumes'}
-    raise MedtlError(f'the run was trained on {kinds.get(len(expected), "arrays")} of '
-                     f'{_size(expected)}, found {kinds.get(len(found), "arrays")} of {_size(found)}: '
-                     'resizing makes no one of the other; choose data of as many axes')
+    ours, theirs = (kinds.get(len(shape), 'arrays') for shape in (expected, found))
+    raise MedtlError(f'the run was trained on {ours} of {_size(expected)}, found {theirs} of '
+                     f'{_size(found)}: resizing makes no one of the other; choose data of as many '
+                     'axes')
   if found[-1] != expected[-1]:
-    raise MedtlError(f'the run was trained on pictures of {expected[-1]} channels, found {found[-1]}, '
-                     f'and {reader(keys["name"])} makes no one of the other; store the pictures in a '
-                     'folder, whose reader does: --config.data.name=folder.load '
+    raise MedtlError(f'the run was trained on pictures of {expected[-1]} channels, found '
+                     f'{found[-1]}, and {reader(keys["name"])} makes no one of the other; store '
+                     'the pictures in a folder, whose reader does: --config.data.name=folder.load '
                      '--config.data.root=FOLDER')
 
 
 def colour(dataset: Dataset) -> tuple[int, int]:
-  """Return (how many pictures are in colour, how many were looked at: LOOK at most, evenly spread)."""
+  """Return (how many pictures are in colour, how many were looked at); LOOK are, evenly spread."""
   index = np.unique(np.linspace(0, dataset.size - 1, min(LOOK, dataset.size)).astype(int))
   spread = [np.ptp(dataset.fetch(int(one)).x, axis=-1).mean() for one in index]
   return int(np.sum(np.array(spread) > COLOURED)), len(index)
@@ -265,8 +268,8 @@ def _colours(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]
   coloured, looked = colour(dataset)
   trained = plan.get('colour')             # runs of older versions do not tell
   if trained and not coloured:
-    return [f'of {looked} pictures that were looked at none is in colour, and the run was trained on '
-            'pictures in colour']
+    return [f'of {looked} pictures that were looked at none is in colour, and the run was trained '
+            'on pictures in colour']
   if trained is False and coloured:
     return [f'of {looked} pictures that were looked at {coloured} are in colour, and the run was '
             'trained on grey ones']
@@ -281,8 +284,8 @@ def _made_grey(dataset: Dataset, keys: Keys) -> list[str]:
   coloured, looked = colour(stored.subset(dataset.table['row']))
   if not coloured:
     return []
-  return [f'of {looked} pictures that were looked at {coloured} are in colour: they are read as grey, as '
-          'the run needs it']
+  return [f'of {looked} pictures that were looked at {coloured} are in colour: they are read as '
+          'grey, as the run needs it']
 
 
 def _labels(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]:
@@ -293,8 +296,8 @@ def _labels(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]:
     raise MedtlError(f'the run tells {_labels_of(many)} a picture, and the other data hold '
                      f'{_labels_of(not many)} each; choose data with {_labels_of(many)} each')
   if dataset.classes != tuple(plan['classes']):
-    raise MedtlError(f'the run knows the classes {", ".join(plan["classes"])}, in this order; the other '
-                     f'data has {", ".join(dataset.classes)}. {_class_advice(keys, plan)}')
+    raise MedtlError(f'the run knows the classes {", ".join(plan["classes"])}, in this order; the '
+                     f'other data has {", ".join(dataset.classes)}. {_class_advice(keys, plan)}')
   present = (y > 0).any(axis=0) if many else np.isin(np.arange(len(dataset.classes)), y)
   there = dict(zip(dataset.classes, np.atleast_1d(present).tolist(), strict=True))
   absent = [name for name in there if not there[name]]

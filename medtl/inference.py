@@ -1,4 +1,7 @@
-"""What a finished run says of pictures: its own again, another hospital's, or unlabelled ones. From its folder alone."""
+"""What a finished run says of pictures: its own again, another hospital's, or unlabelled ones.
+
+All that is needed of the run is its folder.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,8 +30,8 @@ def trained(config: ConfigDict, workdir: Path) -> tuple[Callable, Tree, Tree, di
   plan = runfolder.read(workdir, 'plan.json')
   runfolder.read(workdir, 'numbers.json')
   if 'folds' in plan:
-    raise MedtlError(f'{workdir} holds {len(plan["folds"])} nets, one for each fold; name one of them: '
-                     f'--workdir={workdir / "fold0"}')
+    raise MedtlError(f'{workdir} holds {len(plan["folds"])} nets, one for each fold; name one of '
+                     f'them: --workdir={workdir / "fold0"}')
   checkpoints = Checkpoints(workdir / 'checkpoints')
   params, extra = checkpoints.params('best')
   checkpoints.close()
@@ -59,10 +62,10 @@ def _own(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
 
 def _own_overlap(config: ConfigDict, workdir: Path, plan: Mapping[str, Any],
                  sides: Mapping[str, Dataset]) -> leakage.Overlap | None:
-  """Return what the test side has in common with what the net has seen; None where that is not known.
+  """Return what the test side has in common with what the net has seen; None if that is unknown.
 
-  Data that have changed are dealt anew, so that pictures that trained the net may be tested: an error.
-  A run of an older version has no record. One is made if these are the data that it was trained on.
+  Data that have changed are split anew; that pictures are then tested that trained the net is an
+  error. The run of an older version has no record: one is made if its data are still the same.
   """
   keys, facts = config.data.to_dict(), sides['test'].facts
   unchanged = all(facts[key] == plan['data'].get(key) for key in ('hash', 'split_hash'))
@@ -88,8 +91,9 @@ def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   measure, params, extra, plan = trained(config, workdir)
   other, keys = external.load(config.data.to_dict(), own, plan)
   if (np.asarray(other.table['y']) == -1).all():
-    raise MedtlError("the other data have no labels (data.label=''), so that nothing can be measured; "
-                     f'use the verb predict: predict --workdir={workdir} --images={keys["root"]}')
+    raise MedtlError("the other data have no labels (data.label=''), so that nothing can be "
+                     f'measured; use the verb predict: predict --workdir={workdir} '
+                     f'--images={keys["root"]}')
   _same_data(workdir, name, other)
   overlap = _overlap(workdir, other, keys)
   if overlap is not None:
@@ -102,7 +106,7 @@ def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
 
 
 def _overlap(workdir: Path, other: Dataset, keys: Mapping[str, Any]) -> leakage.Overlap | None:
-  """Return what other data have in common with what the net has seen; None where that is not known."""
+  """Return what other data have in common with what the net has seen; None if that is unknown."""
   found = leakage.read(workdir)
   return None if found is None else leakage.compare(found, other, keys)
 
@@ -125,9 +129,10 @@ def _say(notes: Sequence[str]) -> None:
 
 
 def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Path:
-  """Write a csv with the class probabilities of one picture, or of all below a folder; return its path.
+  """Write a csv with the class probabilities of one picture, or of a folder's; return its path.
 
-  Its columns are file, predicted, and one for each class. `<output>.notes.txt` keeps what is printed.
+  Its columns are file, predicted, and one for each class. What is printed is kept beside it, in
+  `<output>.notes.txt`.
   """
   remarks = output.with_name(f'{output.name}.notes.txt')
   _replaceable(output, '"file', 'file,predicted')
@@ -169,7 +174,8 @@ def _replaceable(path: Path, *begins: str) -> None:
                      f'--output={path / "predictions.csv"}')
   blocked = [parent for parent in path.parents if parent.exists() and not parent.is_dir()]
   if blocked:
-    raise MedtlError(f'--output={path}: {blocked[0]} is a file and no folder; choose another --output')
+    raise MedtlError(f'--output={path}: {blocked[0]} is a file and no folder; choose another '
+                     '--output')
   if not path.exists() or not path.stat().st_size:
     return
   with open(path, 'rb') as file:
@@ -216,8 +222,8 @@ def _doubtful(rows: Sequence[Sequence[Any]]) -> list[str]:
   broken = [text for text in texts if disk.printable(text) != text]
   found = []
   if formulas:
-    found.append(f'{len(formulas)} names begin with =, +, -, @ or a tab, which a spreadsheet may take '
-                 f'for a formula (first: {formulas[0]!r}): import their columns as text')
+    found.append(f'{len(formulas)} names begin with =, +, -, @ or a tab, which a spreadsheet may '
+                 f'take for a formula (first: {formulas[0]!r}): import their columns as text')
   if broken:
     found.append(f'{len(broken)} names are not UTF-8; what is not is written as \\udc80 … \\udcff '
                  f'(first: {broken[0]})')
@@ -236,8 +242,8 @@ def _answers(score: np.ndarray, plan: Mapping[str, Any], config: ConfigDict,
   if kind == 'ordinal':
     return said, 'predicted is the most probable grade'
   if kind == 'binary' and not np.isnan(cut[0]):
-    return said, ('predicted is the more probable class; sensitivity and specificity in the report are '
-                  f'for P({classes[1]}) of at least {cut[0]:.4g}, which validation chose')
+    return said, ('predicted is the more probable class; sensitivity and specificity in the report '
+                  f'are for P({classes[1]}) of at least {cut[0]:.4g}, which validation chose')
   return said, 'predicted is the most probable class'
 
 

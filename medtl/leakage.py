@@ -2,8 +2,8 @@
 
 A run folder keeps what its net has seen (`trained_on.npz`): the training side, the validation side,
 and what the runs saw that its weights come from. Pictures are compared by a hash of their pixels,
-which finds copies under other names, and by the file that they come from, which finds a file that is
-read with other keys. Copies that were compressed anew with a loss are not found.
+which finds copies under other names, and by the file that they come from, which finds a file that
+is read with other keys. Copies that were compressed anew with a loss are not found.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ from medtl.types import Dataset, MedtlError, Table
 COLUMNS = ('content', 'identity', 'patient', 'file', 'side', 'run')
 USED = ('train', 'val')                    # sides that train a net, or choose between nets
 # keys of a source that say how an example is read, not which one it is
-HOW = ('ops', 'split', 'skip_unreadable', 'allow_leak', 'keep_gb', 'size', 'channels', 'exif', 'root',
-       'hint', 'licence', 'citation')
+HOW = ('ops', 'split', 'skip_unreadable', 'allow_leak', 'keep_gb', 'size', 'channels', 'exif',
+       'root', 'hint', 'licence', 'citation')
 SHOWN = 6                                  # pictures and patients that are named in a message
 
 
@@ -36,8 +36,8 @@ class Record(NamedTuple):
 class Overlap(NamedTuple):
   """What tested pictures and a record have in common, ready for JSON."""
   size: int                                # tested pictures
-  known: int                               # pictures of the record
-  equal: dict[str, dict[str, int]]         # run -> {'train': tested pictures that trained it, 'val': …}
+  known: int                               # different pictures of the record
+  equal: dict[str, dict[str, int]]         # run -> {'train': how many, 'val': how many}
   first: list[str]                         # the first of these, in words
   patients: list[str]                      # names of patients that stand on both sides
   people: bool                             # whether both sides name patients
@@ -65,7 +65,7 @@ def record(sides: Mapping[str, Dataset], data: Mapping[str, Any], weights: Path 
 
 
 def inherited(weights: Path) -> Record:
-  """Return what a run saw that gives its weights, under its name; nothing where it kept no record."""
+  """Return what a run has seen that gives its weights, under its name, if it kept a record."""
   found = read(weights)
   if found is None:
     empty = {name: np.array([], str) for name in COLUMNS}
@@ -105,7 +105,7 @@ def identities(dataset: Dataset, data: Mapping[str, Any]) -> np.ndarray:
 
 
 def _of_file(path: Path) -> str:
-  """Return what tells a file from others, and from its own later versions; '' where there is none."""
+  """Return what tells a file from others and from its later versions; '' where there is none."""
   try:
     status = path.stat()
   except OSError:
@@ -151,7 +151,8 @@ def compare(found: Record, tested: Dataset, data: Mapping[str, Any]) -> Overlap:
     first.append(f'{name} ({side})' if name == other else f'{name} = {other} ({side})')
   ours = set(_column(tested, 'patient').tolist()) - {''}
   theirs = set(found.table['patient'].tolist()) - {''}
-  return Overlap(tested.size, len(found.table['file']), equal, first[:SHOWN], sorted(ours & theirs),
+  known = len(set(found.table['identity'].tolist()))     # several runs may have seen the same ones
+  return Overlap(tested.size, known, equal, first[:SHOWN], sorted(ours & theirs),
                  bool(ours and theirs), list(found.unknown))
 
 
@@ -182,7 +183,7 @@ def pooled(parts: Sequence[Overlap]) -> Overlap:
 
 
 def keep(workdir: Path, name: str, found: Overlap | None) -> None:
-  """Keep what was found of the predictions `name`; None (not known) removes what was found before."""
+  """Keep what was found of the predictions `name`; None, nothing known, removes what was kept."""
   path = _file(workdir, name)
   if found is None:
     path.unlink(missing_ok=True)
@@ -206,8 +207,8 @@ def stop(found: Overlap, allowed: bool, advice: str) -> None:
     return
   seen = '; '.join(_seen(found, run) for run in found.equal)
   raise MedtlError(f'{seen}: {_named(found.first, found.pictures)}. The numbers would be too good. '
-                   f'{advice}, or set --config.data.allow_leak=True to go on: console and page then '
-                   'say so')
+                   f'{advice}, or set --config.data.allow_leak=True to go on: console and page '
+                   'then say so')
 
 
 def _seen(found: Overlap, run: str) -> str:
@@ -215,8 +216,8 @@ def _seen(found: Overlap, run: str) -> str:
   sides = found.equal[run]
   each = ', '.join(f'{sides[side]} {side}' for side in USED if side in sides)
   who = f'{run}, where the weights come from,' if run else 'this run'
-  return (f'{sum(sides.values())} of {found.size} pictures are among those that {who} was trained or '
-          f'chosen on ({each})')
+  return (f'{sum(sides.values())} of {found.size} pictures are among those that {who} was trained '
+          f'or chosen on ({each})')
 
 
 def _named(names: Sequence[str], count: int) -> str:
@@ -236,23 +237,24 @@ def warnings(found: Overlap | None, told: bool = False) -> list[str]:
   lines = [f'{_seen(found, run)}, which was allowed: the numbers are too good.' for run in runs]
   if found.patients and (runs or not told):
     names = _named(found.patients, len(found.patients))
-    lines.append(f'{len(found.patients)} patients have the names of patients that the net was trained '
-                 f'or chosen on ({names}): if they are the same people, the numbers are too good.')
+    lines.append(f'{len(found.patients)} patients have the names of patients that the net was '
+                 f'trained or chosen on ({names}): if they are the same people, the numbers are '
+                 'too good.')
   return lines
 
 
 def in_training(found: Overlap | None) -> list[str]:
-  """Return in words how many pictures that are only predicted trained the net; [] where none did."""
+  """Return in words how many pictures that are only predicted trained the net; [] if none did."""
   if found is None:
-    return ['whether pictures were in the training data could not be checked: the run folder, of an '
-            'older version, keeps no record of these']
+    return ['whether pictures were in the training data could not be checked: the run folder, of '
+            'an older version, keeps no record of these']
   lines = []
   if found.pictures:
     lines.append(f'{found.pictures} of {found.size} pictures were in the training data: '
                  f'{_named(found.first, found.pictures)}')
   if found.unknown:
-    lines.append(f'whether pictures were in the training data of {", ".join(found.unknown)}, where the '
-                 'weights come from, could not be checked: it keeps no record of these')
+    lines.append(f'whether pictures were in the training data of {", ".join(found.unknown)}, where '
+                 'the weights come from, could not be checked: it keeps no record of these')
   return lines
 
 
@@ -261,20 +263,20 @@ def claim(found: Overlap | None, folds: int = 0, published: bool = False) -> str
 
   It says that they were never used where that was checked and is true, otherwise what is known.
   `folds`: of pooled predictions of so many nets, each compared with the pictures of its own fold.
-  `published`: the net began from a publisher's checkpoint, whose training pictures nobody here knows.
+  `published`: the net began from a publisher's checkpoint, whose training pictures are not known.
   """
   if found is None:
-    return ('of which it could not be checked whether they were used for training or for a choice: the '
-            'run folder keeps no record of what was')
+    return ('of which it could not be checked whether they were used for training or for a choice: '
+            'the run folder keeps no record of what was')
   if found.pictures:
     return f'{found.pictures} of which were used for training or for a choice'
   if found.unknown:
-    return (f'not used by this run itself; whether {", ".join(found.unknown)}, where its weights come '
-            'from, was trained or chosen on them could not be checked: it keeps no record')
+    return (f'not used by this run itself; whether {", ".join(found.unknown)}, where its weights '
+            'come from, was trained or chosen on them could not be checked: it keeps no record')
   those = 'those of its own fold' if folds else f'the {found.known:,} that were'
   if found.patients:
-    return (f'compared pixel by pixel with {those}: no image is among them, but patients of the same '
-            'names are')
+    return (f'compared pixel by pixel with {those}: no image is among them, but patients of the '
+            'same names are')
   limits = ['' if found.people else '; patients could not be compared',
             '; what the published weights were trained on is not known here' if published else '']
   never = 'each tested by a net for which it was never used' if folds else 'never used'

@@ -39,7 +39,8 @@ def train(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
   with watch('prepare'):
     parts = prepare(config, origin, like)
     write(f'[bold]{workdir}[/bold]: {build.sentence(parts)}')
-    runfolder.write_json(workdir / 'plan.json', {**build.plan(parts, describe.rows(parts)), **_colour(parts)})
+    plan = build.plan(parts, describe.rows(parts))
+    runfolder.write_json(workdir / 'plan.json', {**plan, **_colour(parts)})
     _remember(parts, workdir)
   checkpoints = Checkpoints(workdir / 'checkpoints')
   if like is None:

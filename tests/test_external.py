@@ -109,7 +109,10 @@ def test_content_decides_what_a_file_is(tmp_path):
   (tmp_path / 'broken.jpg').write_text('no picture')
   for name, kind in (('one.png', 'dicoms'), ('two.dcm', 'pictures'), ('notes.txt', 'others'), ('broken.jpg', 'pictures')):
     found = external.contents(tmp_path / name)
-    assert [len(getattr(found, one)) for one in ('dicoms', 'pictures', 'others')].index(1) == ('dicoms', 'pictures', 'others').index(kind)
+    assert {one: len(getattr(found, one)) for one in found._fields} == {**dict.fromkeys(found._fields, 0), kind: 1}
+  (tmp_path / 'two.dcm').unlink()
+  (tmp_path / '.hidden.png').write_text('no picture')
+  assert [[path.name for path in paths] for paths in external.contents(tmp_path)] == [['broken.jpg'], ['one.png'], ['notes.txt']]
 
 
 def test_dicom_files_for_a_run_on_pictures(tmp_path):
@@ -158,6 +161,22 @@ def test_a_place_without_pictures_says_what_it_holds(tmp_path):
     (tmp_path / name).write_text('x')
   with pytest.raises(MedtlError, match=r'found 3 other files \(2 .nii, 1 without a suffix\)'):
     unlabelled(tmp_path)
+  with pytest.raises(MedtlError, match=r'a.nii is no picture \(.png, .*\) and no DICOM file'):
+    unlabelled(tmp_path / 'a.nii')
+
+
+def test_one_file_is_read_by_its_content_whatever_the_run_was_trained_on(tmp_path):
+  draw(tmp_path / 'a.png')
+  (tmp_path / 'other.png').write_bytes(b'not looked at')
+  (tmp_path / 'named').write_bytes((tmp_path / 'a.png').read_bytes())
+  dicom(tmp_path / 'IM1')
+  dicom(tmp_path / 'x.png')
+  for own in (OWN, {**OWN, 'name': 'dicom.load', 'values': 'display'}, {**OWN, 'name': 'medmnist.load', 'flag': 'breastmnist'}):
+    for name, kind in (('a.png', 'picture'), ('named', 'picture'), ('IM1', 'dicom'), ('x.png', 'dicom')):
+      asked = {'name': own['name'], 'values': 'display'} if 'values' in own or kind == 'dicom' else {'name': own['name']}
+      found, keys = external.load({'ops': '', 'label': '', **asked, 'root': str(tmp_path / name)}, own, plan())
+      assert found.size == 1 and found.table['file'].tolist() == [name] and found.fetch(0).x.shape == (16, 16, 1)
+      assert keys['name'] == ('dicom.load' if kind == 'dicom' else 'folder.load')
 
 
 def test_a_run_on_another_source_finds_the_pictures_of_a_folder(tmp_path):
