@@ -12,8 +12,8 @@ RANKS = {
   0: ('types', 'spec', 'tree', 'disk', 'fetch', 'transfer', 'cpu', 'hosts'),
   1: ('data', 'models', 'transferability', 'losses', 'metrics', 'partition', 'norms', 'mesh', 'freeze', 'optimizer', 'schedule',
       'checkpoint', 'log'),
-  2: ('features', 'probe', 'tasks', 'step', 'loop', 'evaluate', 'report'),
-  3: ('check', 'build', 'origin', 'prefix', 'describe', 'runfolder', 'run', 'parts', 'inference', 'memory', 'automatic'),
+  2: ('features', 'probe', 'tasks', 'step', 'loop', 'evaluate', 'leakage', 'report'),
+  3: ('check', 'build', 'origin', 'prefix', 'describe', 'runfolder', 'run', 'parts', 'external', 'inference', 'memory', 'automatic'),
   4: ('study', 'screen', 'probing', 'lr_find'),
   5: ('main', 'commandline', '__init__'),
 }
