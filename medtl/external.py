@@ -5,7 +5,6 @@ The reader is chosen by what the files hold; classes, channels and size become t
 
 import dataclasses
 import inspect
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 from medtl import data as datasets
 from medtl import spec
 from medtl.data import dicom, folder
+from medtl.data.walk import walk
 from medtl.types import Dataset, MedtlError, ShapesDiffer
 
 READERS = {'pictures': 'folder.load', 'DICOM files': 'dicom.load'}
@@ -29,7 +29,7 @@ class Contents(NamedTuple):
   """The files of a folder, or one file, by what they hold."""
   pictures: list[Path]
   dicoms: list[Path]
-  others: list[Path]
+  passed_over: str                         # what else there is, in words
 
 
 def load(asked: Mapping[str, Any], own: Mapping[str, Any],
@@ -56,26 +56,23 @@ def contents(root: Path) -> Contents:
   if not root.is_dir():
     raise MedtlError(f'no file or folder {root}; expected a picture, a DICOM file, or a folder of '
                      'one or the other')
-  found = Contents([], [], [])
-  for path in sorted(root.rglob('*')):
-    hidden = any(part.startswith('.') for part in path.relative_to(root).parts)
-    if hidden or not path.is_file():
-      continue
-    if folder.KIND.belongs(path):
-      (found.dicoms if _is_dicom(path) else found.pictures).append(path)
-    else:
-      (found.dicoms if dicom.belongs(path) else found.others).append(path)
+  walked = walk(root, lambda path: folder.KIND.belongs(path) or dicom.belongs(path))
+  found = Contents([], [], walked.passed_over)
+  for name in walked.files:
+    path = root / name
+    is_picture = folder.KIND.belongs(path) and not _is_dicom(path)
+    (found.pictures if is_picture else found.dicoms).append(path)
   return found
 
 
 def _one_file(path: Path) -> Contents:
   if _is_dicom(path):
-    return Contents([], [path], [])
+    return Contents([], [path], '')
   if _is_picture(path) or folder.KIND.belongs(path):
-    return Contents([path], [], [])
+    return Contents([path], [], '')
   if dicom.belongs(path):
-    return Contents([], [path], [])
-  return Contents([], [], [path])
+    return Contents([], [path], '')
+  return Contents([], [], '1 file')
 
 
 def _is_dicom(path: Path) -> bool:
@@ -115,7 +112,7 @@ def _source(keys: Keys, own: Mapping[str, Any]) -> tuple[Keys, list[str]]:
                      'a folder of their own')
   if not (found.pictures or found.dicoms):
     if reads_files:
-      raise _nothing(root, found.others)
+      raise _nothing(root, found.passed_over)
     return keys, []
   kind = 'pictures' if found.pictures else 'DICOM files'
   chosen = {**keys, 'name': READERS[kind]}
@@ -131,14 +128,12 @@ def _source(keys: Keys, own: Mapping[str, Any]) -> tuple[Keys, list[str]]:
   return chosen, [f"the data are {kind}, so {chosen['name']} reads them, and not {name}"]
 
 
-def _nothing(root: str, others: Sequence[Path]) -> MedtlError:
+def _nothing(root: str, passed_over: str) -> MedtlError:
   """Return the error of a place without pictures; it says what else is there."""
   suffixes = ', '.join(folder.SUFFIXES)
   if Path(root).expanduser().is_file():
     return MedtlError(f'{root} is no picture ({suffixes}) and no DICOM file')
-  kinds = Counter(path.suffix.lower() or 'without a suffix' for path in others)
-  shown = ', '.join(f'{count} {suffix}' for suffix, count in kinds.most_common(6))
-  found = f'found {len(others)} other files ({shown})' if others else 'it is empty'
+  found = f'it holds {passed_over}' if passed_over else 'it is empty'
   return MedtlError(f'{root} holds no pictures ({suffixes}) and no DICOM files; {found}')
 
 
