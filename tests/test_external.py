@@ -72,7 +72,7 @@ def test_volumes_are_resized_too_and_pictures_are_no_volumes(tmp_path, monkeypat
   monkeypatch.setattr(external.datasets, 'load', load)
   asked, own = {'name': 'medmnist.load', 'flag': 'a', 'ops': ''}, {'name': 'medmnist.load', 'flag': 'b', 'ops': ''}
   found, keys = external.load(asked, own, plan(4, 4, 4, 1))
-  assert found.fetch(0).x.shape == (4, 4, 4, 1) and keys['ops'] == 'resize(4, 4, 4)' and '8 × 6 × 4 (1)' in found.facts['notes'][1]
+  assert found.fetch(0).x.shape == (4, 4, 4, 1) and keys['ops'] == 'resize(4, 4, 4)' and '8 × 6 × 4 (1)' in found.facts['notes'][0]
   with pytest.raises(MedtlError, match=r'trained on pictures of 16 × 16 × 1, found volumes of 8 × 6 × 4 × 1: .*as many axes'):
     external.load(asked, own, plan())
 
@@ -112,7 +112,9 @@ def test_content_decides_what_a_file_is(tmp_path):
     assert [one for one in found._fields if getattr(found, one)] == [kind]
   (tmp_path / 'two.dcm').unlink()
   (tmp_path / '.hidden.png').write_text('no picture')
-  assert [[path.name for path in paths] for paths in external.contents(tmp_path)] == [['broken.jpg'], ['one.png'], ['notes.txt']]
+  found = external.contents(tmp_path)
+  assert [[path.name for path in paths] for paths in found[:2]] == [['broken.jpg'], ['one.png']]
+  assert found.passed_over == '1 .txt, 1 hidden files'
 
 
 def test_dicom_files_for_a_run_on_pictures(tmp_path):
@@ -159,7 +161,7 @@ def test_a_place_without_pictures_says_what_it_holds(tmp_path):
     unlabelled(tmp_path)
   for name in ('a.nii', 'b.nii', 'README'):
     (tmp_path / name).write_text('x')
-  with pytest.raises(MedtlError, match='it holds 2 .nii, 1 without a suffix'):
+  with pytest.raises(MedtlError, match=r'it holds 2 .nii, 1 without a suffix'):
     unlabelled(tmp_path)
   with pytest.raises(MedtlError, match=r'a.nii is no picture \(.png, .*\) and no DICOM file'):
     unlabelled(tmp_path / 'a.nii')
@@ -184,7 +186,7 @@ def test_a_run_on_another_source_finds_the_pictures_of_a_folder(tmp_path):
   for number, name in enumerate(('benign', 'malignant')):
     draw(tmp_path / name / 'a.png', seed=number)
   found = labelled(tmp_path, own)
-  assert found.size == 2 and 'folder.load reads them, and not medmnist.load' in found.facts['notes'][0]
+  assert found.size == 2 and 'folder.load reads them, and not medmnist.load' in found.facts['notes'][1]
   with pytest.raises(MedtlError, match=r'--config.data.flag says nothing of pictures'):
     labelled(tmp_path, own, flag='pathmnist')
 
