@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import metrics, spec, tasks
+from medtl import components, freeze, metrics, optimizer, schedule, spec, tasks
+from medtl.data import augment
 from medtl.report import threshold
 from medtl.types import Dataset, MedtlError
 
@@ -23,16 +25,16 @@ NUMBERS = {
   'clip': ('0 (off) or more', lambda v: v >= 0), 'l2_sp': ('0 (off) or more', lambda v: v >= 0),
   'ema': ('0 (off) or more, below 1', lambda v: 0 <= v < 1),
 }
-# losses that would leave a class or a label unlearned in a task of that kind
-UNFIT = {'multiclass': ('sigmoid', 'ordinal'), 'binary': ('sigmoid', 'ordinal'), 'multilabel': ('softmax', 'focal', 'ordinal'),
-         'ordinal': ('softmax', 'sigmoid', 'focal', 'mse')}
 
 
 def config(given: ConfigDict) -> None:
   """Raise a MedtlError for the first key whose value cannot work, whatever the data are."""
+  components.check(given)
   for name, (words, right) in NUMBERS.items():
-    if not right(given[name]):
-      raise MedtlError(f'config.{name} is {given[name]}; expected a number {words}')
+    value = given[name]
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (is_number and right(value)):
+      raise MedtlError(f'config.{name} is {value!r}; expected a number {words}')
   if given.seeds != 1:
     raise MedtlError(f'config.seeds is {given.seeds}: how many runs a study makes of each variant, for the verb ablate. A run has one, '
                      'config.seed; leave config.seeds at 1')
@@ -55,6 +57,11 @@ def config(given: ConfigDict) -> None:
     raise MedtlError(f"config.views is {given.views}, but nothing is augmented; set config.augment='flip' for instance, or views=0")
   spec.steps(given.every, examples=1, batch=1, total=1)
   spec.one(given.threshold, threshold, given=('score', 'has'))
+  spec.one(given.schedule, schedule, given=('total', 'steps'))
+  spec.one(given.optimizer, optimizer, given=('decay',))
+  for text, _ in given.phases:
+    spec.functions(text, freeze, given=('children',))
+  augment.mixes(given.augment)
   _task(given)
 
 
@@ -66,18 +73,11 @@ def _tuple_of(value: Any, name: str, words: str, kinds: tuple, least: int = 0) -
 
 
 def _task(given: ConfigDict) -> None:
+  """Raise where the loss cannot learn the kind of task, or the task has no such metric to choose by."""
   kind = given.task.kind
-  for key in given.task:
-    if key not in ('kind', 'loss'):
-      raise MedtlError(f'config.task has no key {key!r}; {spec.nearest(key, ("kind", "loss"))}')
-  tasks.outputs(kind, 2)
-  loss = spec.chain(given.task.loss)
-  if loss and loss[0].name in UNFIT[kind]:
-    raise MedtlError(f'the loss {loss[0].name!r} cannot learn a task of kind {kind!r}; '
-                     + (f'set task.kind={loss[0].name!r} or ' if loss[0].name in tasks.KINDS else '')
-                     + f"choose a loss for {kind}, such as {tasks.DEFAULT[kind]!r}")
-  names = metrics.monitor(np.eye(2, dtype=np.float32), np.eye(2) if kind == 'multilabel' else np.arange(2), kind)
-  metrics.chosen(dict.fromkeys([*names, 'loss'], 0.0), given.monitor)
+  tasks.loss_of(**given.task)
+  known = dict.fromkeys([*metrics.names(kind), 'loss'], 0.0)
+  metrics.chosen(known, given.monitor)
 
 
 def seeds(given: ConfigDict) -> int:
@@ -99,7 +99,11 @@ def folds(given: ConfigDict) -> int:
 
 
 def training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int = 1) -> None:
-  """Raise a MedtlError where a side is missing, the training side's labels are not of the task's kind, or it is smaller than a batch."""
+  """Raise a MedtlError where a run with these sides would fail, or choose its best checkpoint by a number that does not exist.
+
+  A side is missing; the labels are not of the task's kind; the training side is smaller than a batch; or config.monitor has no
+  value on the validation labels.
+  """
   if lacking := [side for side in ('train', 'val', 'test') if side not in sides]:
     raise MedtlError(f"the split has no {' and no '.join(lacking)}: a run trains, chooses on validation and tests; "
                      "set data.split.by='patient' and data.split.val=1")
@@ -108,10 +112,57 @@ def training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int = 1) 
     raise MedtlError(f'config.batch is {given.batch}, and there are {devices} devices to cut it over; expected a multiple of {devices}')
   if given.batch > dataset.size:
     raise MedtlError(f'config.batch is {given.batch}, but the training side has {dataset.size} examples; expected at most as many')
-  many, kind = np.ndim(dataset.table['y']) == 2, given.task.kind
+  y = np.asarray(dataset.table['y'])
+  if (y < 0).all():
+    raise MedtlError("the pictures have no labels (data.label=''): such can be predicted, not trained on; name what holds the "
+                     "labels, for instance data.label='label'")
+  many, kind = y.ndim == 2, given.task.kind
   if many != (kind == 'multilabel'):
     raise MedtlError(f'the data have {"several labels" if many else "one class"} an example, but task.kind is {kind!r}; '
                      + ("set task.kind='multilabel' and task.loss='sigmoid'" if many else 'choose multiclass, binary or ordinal'))
+  _monitor(given, sides)
+
+
+def _monitor(given: ConfigDict, sides: Mapping[str, Dataset]) -> None:
+  """Raise where the metric that chooses the best checkpoint has no value on the validation labels, whatever the net says."""
+  val, kind, name = sides['val'], given.task.kind, given.monitor
+  y, count = np.asarray(val.table['y']), len(val.classes)
+  values = {other: metrics.undefined(other, y, count, kind) for other in metrics.names(kind)}
+  lacking = [] if name == 'loss' else values[name]
+  if lacking:
+    known = [other for other in values if not values[other]]
+    whole = np.concatenate([np.asarray(dataset.table['y']) for dataset in sides.values()])
+    said = [_constant(val.classes[label], _has(y, label), _has(whole, label)) for label in lacking]
+    shown = '; '.join(said[:3]) + (f'; and {len(said) - 3} more' if len(said) > 3 else '')
+    advice = [f'set config.monitor to one that has: {", ".join([*known, "loss"])}']
+    if y.ndim == 2 and 'label' in given.data and len(lacking) < count:
+      advice.append('leave the label out of data.label')
+    if all(len(set(_has(whole, label))) == 2 for label in lacking):
+      advice.append(_other_split(given, val))
+    raise MedtlError(f'config.monitor is {name!r}, which has no value on the validation side: {shown}. '
+                     f'Expected both with and without: {", or ".join(advice)}')
+
+
+def _has(y: np.ndarray, label: int) -> np.ndarray:
+  """Return [n] bool: which examples have a label, or are of a class."""
+  return y[:, label] > 0.5 if y.ndim == 2 else y == label
+
+
+def _constant(name: str, val: np.ndarray, whole: np.ndarray) -> str:
+  """Return in words that a label is the same in all validation examples, and in how many of all examples it differs."""
+  same = bool(val.all())
+  others = int((whole != same).sum())
+  rest = f'but not in {others} of all {len(whole)}' if others else f'as in all {len(whole)}'
+  return f'label {name!r} is {int(same)} in all {len(val)} validation examples, {rest}'
+
+
+def _other_split(given: ConfigDict, val: Dataset) -> str:
+  """Return which keys of the split may put other examples on the validation side."""
+  publishers = given.data.split.by == 'publisher' and set(val.table['split']) == {'val'}
+  if publishers:
+    by = 'patient' if 'patient' in val.table else 'image'
+    return f"set data.split.by={by!r}, which deals the publisher's sides anew"
+  return 'take another data.split.fold or data.split.seed, or fewer data.split.folds'
 
 
 def shape(found: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -1,17 +1,16 @@
 """What is learned, as three pure functions (init, loss, measure) of a net and a loss."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from medtl import norms, partition
+from medtl import losses, norms, partition, spec
 from medtl.types import Batch, Logs, MedtlError, Task, Tree
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
-DEFAULT = {'multiclass': 'softmax', 'binary': 'softmax', 'multilabel': 'sigmoid', 'ordinal': 'ordinal'}      # the loss of each kind
-KINDS = tuple(DEFAULT)
+KINDS = ('multiclass', 'binary', 'multilabel', 'ordinal')
 
 
 def outputs(kind: str, classes: int) -> int:
@@ -21,6 +20,36 @@ def outputs(kind: str, classes: int) -> int:
   if kind == 'binary' and classes != 2:
     raise MedtlError(f"kind='binary' expects 2 classes, the data has {classes}; choose kind='multiclass'")
   return classes - 1 if kind == 'ordinal' else classes
+
+
+def loss_of(kind: str, loss: str) -> Loss:
+  """Return the loss that a text such as 'softmax(smoothing=0.1)' names; one that cannot learn tasks of the kind is an error."""
+  outputs(kind, 2)                                     # the kind is known
+  written = spec.operations(losses, given=('outputs', 'y'))
+  declared = {name: function for name, function in written.items() if hasattr(function, 'learns')}
+  for call in spec.chain(loss):
+    if call.name in written and call.name not in declared:
+      raise MedtlError(f'the loss {call.name!r} does not say what it learns; write @learns({kind!r}) above it in medtl/losses.py, '
+                       'with every kind of task that it can learn')
+  found = spec.one(loss, declared, given=('outputs', 'y'))
+  name = spec.chain(loss)[0].name
+  _check_learns(name, declared[name].learns)
+  if kind not in declared[name].learns:
+    raise MedtlError(_unfit(name, kind, {name: function.learns for name, function in declared.items()}))
+  return found
+
+
+def _check_learns(name: str, kinds: Sequence[str]) -> None:
+  for kind in kinds:
+    if kind not in KINDS:
+      raise MedtlError(f'@learns above the loss {name!r} names {kind!r}, which is no kind of task; {spec.nearest(str(kind), KINDS)}')
+
+
+def _unfit(name: str, kind: str, learns: Mapping[str, Sequence[str]]) -> str:
+  """Return what is wrong with a loss for a kind, and which losses are right."""
+  fit = [repr(other) for other, kinds in learns.items() if kind in kinds]
+  own = f'set task.kind={learns[name][0]!r} or ' if len(learns[name]) == 1 else ''
+  return f'the loss {name!r} cannot learn a task of kind {kind!r}; {own}choose a loss for {kind}, such as {" or ".join(fit)}'
 
 
 def probabilities(logits: jax.Array, kind: str) -> jax.Array:

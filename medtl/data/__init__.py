@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from medtl import spec
-from medtl.data import decoded
+from medtl.data import arguments, decoded
 from medtl.data import ops as operations
 from medtl.data import split as splits
 from medtl.types import Dataset, MedtlError
 
 
+@arguments.checked
 def load(name: str, *, split: Mapping[str, Any], ops: str = '', skip_unreadable: int = 0, allow_leak: bool = False,
          keep_gb: float = 4.0, **source: Any) -> dict[str, Dataset]:
   """Return {'train', 'val', 'test'} (`split` says which there are; see split.split) of a source, checked.

@@ -1,0 +1,51 @@
+"""The keys of `config.data`: those of `load` and of the source that it names, each checked before anything is read."""
+
+import functools
+from collections.abc import Callable, Mapping
+from inspect import Parameter
+from typing import Any, TypeVar
+
+from medtl import spec
+from medtl.data import ops, split
+from medtl.types import MedtlError
+
+LEAST = {'skip_unreadable': 'the pictures that may be left out', 'keep_gb': 'the 10⁹ bytes that decoded pictures may take'}
+Load = TypeVar('Load', bound=Callable[..., Any])
+
+
+def checked(load: Load) -> Load:
+  """Return `load` as a function that first checks its keys, see `fitted`."""
+  names = list(spec.parameters(load))
+
+  @functools.wraps(load)
+  def check_and_load(*values: Any, **keys: Any) -> Any:
+    given = dict(zip(names, values, strict=False)) | keys
+    return load(**fitted(load, given))
+
+  return check_and_load                                # type: ignore[return-value]
+
+
+def parameters(load: Callable, name: str) -> dict[str, Parameter]:
+  """Return the keys that `load` and the source of that name take together."""
+  source = spec.find(name if '.' in name else f'{name}.load', 'medtl.data')
+  return spec.parameters(source) | spec.parameters(load)
+
+
+def split_parameters() -> dict[str, Parameter]:
+  """Return the keys of `config.data.split`."""
+  return spec.parameters(split.split, given=('table',))
+
+
+def fitted(load: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
+  """Return the keys as `load` and its source take them; what is misspelt, lacking or of another kind is an error."""
+  name, split_keys = given['name'], given.get('split', {})
+  if not isinstance(split_keys, Mapping):
+    raise MedtlError(f"config.data: split is {split_keys!r}; expected its keys, for instance dict(by='patient', fold=0), or "
+                     '--config.data.split.by=patient on the command line')
+  found = spec.keys(f'config.data ({name})', given, parameters(load, name))
+  found['split'] = spec.keys('config.data.split', split_keys, split_parameters())
+  spec.functions(found.get('ops', ''), ops, given=('x',))
+  for key, words in LEAST.items():
+    if key in found and not found[key] >= 0:             # nan is not either
+      raise MedtlError(f'config.data: {key} is {found[key]}; expected 0 or more, {words}')
+  return found
