@@ -1,8 +1,9 @@
-"""A value from a config against the annotation of its parameter: what it becomes, or in words what was expected.
+"""A value from a config against its parameter's annotation: what it becomes, or what was expected.
 
-numpy's numbers count as Python's, a list counts as a tuple (JSON has lists only), and a whole number counts as a float. In a
-sequence of text a number counts as the text that Python prints: classes=(0, 1, 2) are the labels '0', '1' and '2', and 1.0 is
-'1.0'. A number where a single text is expected is refused: label=1 may mean the name of a column or its place.
+numpy's numbers count as Python's, a list counts as a tuple (JSON has lists only), and a whole
+number counts as a float. In a sequence of text a number counts as the text that Python prints:
+classes=(0, 1, 2) are the labels '0', '1' and '2', and 1.0 is '1.0'. A number where a single text is
+expected is refused: label=1 may mean the name of a column or its place.
 """
 
 import ast
@@ -17,9 +18,10 @@ import numpy as np
 from medtl.types import MedtlError
 
 Nothing = type(None)
-ONE = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'text', Nothing: 'None'}
+ONE = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'text',
+       Nothing: 'None'}
 MANY = {bool: 'truth values', int: 'whole numbers', float: 'numbers', str: 'text'}
-GENERIC = (1, 'text', ('a', 'b'))          # examples where neither the value nor the default gives one
+GENERIC = (1, 'text', ('a', 'b'))      # examples where neither the value nor the default gives one
 TRUTHS = {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0': False}
 
 
@@ -28,7 +30,10 @@ class Misfit(Exception):
 
 
 def checked(where: str, name: str, value: Any, parameter: Parameter) -> Any:
-  """Return the value as the parameter takes it; a value of another kind is an error that shows one of the right kind."""
+  """Return the value as the parameter takes it.
+
+  A value of another kind is an error, which shows a value of the right kind.
+  """
   if value is parameter.default:
     return value
   kind = kind_of(parameter)
@@ -41,13 +46,14 @@ def checked(where: str, name: str, value: Any, parameter: Parameter) -> Any:
 
 
 def read(text: str, parameter: Parameter | None) -> Any:
-  """Return what a word of the command line means for a parameter: of its possible readings the first that fits.
+  """Return what a word of the command line means for a parameter: the first reading that fits.
 
-  The readings are a Python literal, a truth value and the word itself. Where none fits (or no parameter is known) it is the
-  first, which the check of the keys then refuses in words.
+  It is read as a Python literal, as a truth value, and as the word that it is. Where nothing fits
+  (or no parameter is known) the first reading is returned: the check of the keys refuses it.
 
-  >>> flag, column = (Parameter('x', Parameter.KEYWORD_ONLY, annotation=kind) for kind in (bool, str))
-  >>> read('false', flag), read('false', column), read('2017', column)
+  >>> flag = Parameter('allow_leak', Parameter.KEYWORD_ONLY, annotation=bool)
+  >>> root = Parameter('root', Parameter.KEYWORD_ONLY, annotation=str)
+  >>> read('false', flag), read('false', root), read('2017', root)
   (False, 'false', '2017')
   """
   truths = [truth for word, truth in TRUTHS.items() if word == text.lower()]
@@ -151,7 +157,7 @@ def _known(value: Any, known: tuple) -> Any:
 
 
 def _one_of(value: Any, kinds: tuple) -> Any:
-  """Return the value as one of the kinds takes it, its own type before all others: 3 stays whole where a float would do too."""
+  """Return the value as one of the kinds takes it; its own type comes first: 3 is no float."""
   for kind in sorted(kinds, key=lambda one: one is not type(value)):
     try:
       return fitted(value, kind)
@@ -164,7 +170,9 @@ def _mapping(value: Any, inner: tuple) -> dict:
   if not isinstance(value, Mapping):
     raise Misfit
   key_kind, value_kind = inner or (Any, Any)
-  return {fitted(key, key_kind): fitted(one, value_kind) for key, one in value.items()}
+  keys = [fitted(key, key_kind) for key in value]
+  values = [fitted(one, value_kind) for one in value.values()]
+  return dict(zip(keys, values, strict=True))
 
 
 def _is_exact(base: type, inner: tuple) -> bool:
@@ -190,11 +198,12 @@ def _entry(value: Any, kind: Any) -> Any:
 
 
 def _example(value: Any, kind: Any, default: Any) -> Any:
-  """Return a value of the kind that resembles the one that was given, or the default; None where the words say it all."""
+  """Return a value of the kind: one like the value, or the default; None where words suffice."""
   if kind is bool or typing.get_origin(kind) is typing.Literal:
     return None
-  useful = [default] if default or type(default) is float else []
-  for candidate in (*_alike(value, default), *useful, *GENERIC):
+  empty = default is Parameter.empty or (not default and type(default) is not float)
+  candidates = [*_alike(value, default), *([] if empty else [default]), *GENERIC]
+  for candidate in candidates:
     try:
       if fitted(candidate, kind) == candidate:
         return candidate
@@ -204,17 +213,19 @@ def _example(value: Any, kind: Any, default: Any) -> Any:
 
 
 def _alike(value: Any, default: Any) -> Iterable[Any]:
-  """Return what a value of the wrong kind may have meant: 5 for '5', ('a', 'b') for 'a,b', (32, 32) for 32."""
+  """Return what may have been meant: 5 by '5', ('a', 'b') by 'a,b', (32, 32) by 32."""
   value = _plain(value)
   if isinstance(value, str):
-    return [*_literal(value), tuple(part.strip() for part in value.split(','))]
+    parts = [part.strip() for part in value.split(',')]
+    return [*_literal(value), tuple(parts)]
   if isinstance(value, tuple | list):
     return value[:1]
   if type(value) not in (int, float):
     return []
   length = len(default) if isinstance(default, tuple) else 0
+  texts = [str(value)] if isinstance(value, int) else []
   whole = [int(value)] if value == value // 1 else []
-  return [*whole, str(value), (value,) * max(1, length)]
+  return [*whole, *texts, (value,) * max(1, length)]
 
 
 def _literal(text: str) -> list[Any]:

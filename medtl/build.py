@@ -43,7 +43,7 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
 
 
 def data_of(config: ConfigDict, like: Parts | None = None) -> dict[str, Dataset]:
-  """Return the sides of the data that a run trains on, checked; those of `like` where they are the same."""
+  """Return the sides of a run's data, checked; those of `like` where they are the same."""
   if like is not None and like.config.data == config.data:
     sides = like.data
   else:
@@ -75,7 +75,8 @@ def _statistics(config: ConfigDict, net: models.Net, params: Tree, extra: Tree, 
 def network(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[models.Net, Any]:
   """Return the net for pictures of `shape` [*s, c], not yet normalising, and the module with its family's RENAMES and WEIGHTS."""
   kwargs = {name: value for name, value in config.model.to_dict().items() if name != 'weights'}
-  filled = dict(zip(components.FILLED, (tuple(shape[:-1]), len(shape) - 1, dtype(config)), strict=True))
+  values = (tuple(shape[:-1]), len(shape) - 1, dtype(config))
+  filled = dict(zip(components.FILLED, values, strict=True))
   known = inspect.signature(spec.find(kwargs['name'], 'medtl.models')).parameters
   wanted = {name: value for name, value in filled.items() if name in known and name not in kwargs}
   factory, kwargs = spec.component(kwargs, 'medtl.models', 'model', given=tuple(wanted))

@@ -73,7 +73,7 @@ def _tuple_of(value: Any, name: str, words: str, kinds: tuple, least: int = 0) -
 
 
 def _task(given: ConfigDict) -> None:
-  """Raise where the loss cannot learn the kind of task, or the task has no such metric to choose by."""
+  """Raise where the loss cannot learn the kind of task, or the kind has no such metric."""
   kind = given.task.kind
   tasks.loss_of(**given.task)
   known = dict.fromkeys([*metrics.names(kind), 'loss'], 0.0)
@@ -99,10 +99,10 @@ def folds(given: ConfigDict) -> int:
 
 
 def training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int = 1) -> None:
-  """Raise a MedtlError where a run with these sides would fail, or choose its best checkpoint by a number that does not exist.
+  """Raise a MedtlError where a run cannot train on these sides, or cannot choose a checkpoint.
 
-  A side is missing; the labels are not of the task's kind; the training side is smaller than a batch; or config.monitor has no
-  value on the validation labels.
+  A side is missing; there are no labels, or they are of another kind than the task; the training
+  side is smaller than a batch; config.monitor has no value on the validation labels.
   """
   if lacking := [side for side in ('train', 'val', 'test') if side not in sides]:
     raise MedtlError(f"the split has no {' and no '.join(lacking)}: a run trains, chooses on validation and tests; "
@@ -114,8 +114,8 @@ def training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int = 1) 
     raise MedtlError(f'config.batch is {given.batch}, but the training side has {dataset.size} examples; expected at most as many')
   y = np.asarray(dataset.table['y'])
   if (y < 0).all():
-    raise MedtlError("the pictures have no labels (data.label=''): such can be predicted, not trained on; name what holds the "
-                     "labels, for instance data.label='label'")
+    raise MedtlError("the pictures have no labels (data.label=''): they can be predicted, not "
+                     "trained on; say where the labels stand, for instance data.label='label'")
   many, kind = y.ndim == 2, given.task.kind
   if many != (kind == 'multilabel'):
     raise MedtlError(f'the data have {"several labels" if many else "one class"} an example, but task.kind is {kind!r}; '
@@ -124,23 +124,30 @@ def training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int = 1) 
 
 
 def _monitor(given: ConfigDict, sides: Mapping[str, Dataset]) -> None:
-  """Raise where the metric that chooses the best checkpoint has no value on the validation labels, whatever the net says."""
-  val, kind, name = sides['val'], given.task.kind, given.monitor
-  y, count = np.asarray(val.table['y']), len(val.classes)
-  values = {other: metrics.undefined(other, y, count, kind) for other in metrics.names(kind)}
-  lacking = [] if name == 'loss' else values[name]
-  if lacking:
-    known = [other for other in values if not values[other]]
-    whole = np.concatenate([np.asarray(dataset.table['y']) for dataset in sides.values()])
-    said = [_constant(val.classes[label], _has(y, label), _has(whole, label)) for label in lacking]
-    shown = '; '.join(said[:3]) + (f'; and {len(said) - 3} more' if len(said) > 3 else '')
-    advice = [f'set config.monitor to one that has: {", ".join([*known, "loss"])}']
-    if y.ndim == 2 and 'label' in given.data and len(lacking) < count:
-      advice.append('leave the label out of data.label')
-    if all(len(set(_has(whole, label))) == 2 for label in lacking):
-      advice.append(_other_split(given, val))
-    raise MedtlError(f'config.monitor is {name!r}, which has no value on the validation side: {shown}. '
-                     f'Expected both with and without: {", or ".join(advice)}')
+  """Raise where config.monitor has no value on the validation labels, whatever the net says."""
+  if given.monitor == 'loss':
+    return
+  kind, classes = given.task.kind, sides['val'].classes
+  labels = {side: np.asarray(dataset.table['y']) for side, dataset in sides.items()}
+  val, whole = labels['val'], np.concatenate(list(labels.values()))
+  lacking = metrics.undefined(given.monitor, val, len(classes), kind)
+  if not lacking:
+    return
+  said = [_constant(classes[label], _has(val, label), _has(whole, label)) for label in lacking]
+  more = f'; and {len(said) - 3} more' if len(said) > 3 else ''
+  advice = [f'set config.monitor to one that has: {", ".join(_monitors(val, len(classes), kind))}']
+  if 'label' in given.data and len(lacking) < len(classes):
+    advice.append('leave the label out of data.label')
+  if all(len(np.unique(_has(whole, label))) == 2 for label in lacking):
+    advice.append(_other_split(given, sides['val']))
+  raise MedtlError(f'config.monitor is {given.monitor!r}, which has no value on validation: '
+                   f'{"; ".join(said[:3])}{more}. You can {", or ".join(advice)}')
+
+
+def _monitors(y: np.ndarray, classes: int, kind: str) -> list[str]:
+  """Return what can be monitored on the labels y."""
+  names = metrics.names(kind)
+  return [*(name for name in names if not metrics.undefined(name, y, classes, kind)), 'loss']
 
 
 def _has(y: np.ndarray, label: int) -> np.ndarray:
@@ -149,7 +156,7 @@ def _has(y: np.ndarray, label: int) -> np.ndarray:
 
 
 def _constant(name: str, val: np.ndarray, whole: np.ndarray) -> str:
-  """Return in words that a label is the same in all validation examples, and in how many of all examples it differs."""
+  """Return in words that a label is the same in all validation examples."""
   same = bool(val.all())
   others = int((whole != same).sum())
   rest = f'but not in {others} of all {len(whole)}' if others else f'as in all {len(whole)}'

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, config_flags
 from medtl import annotation, components, runfolder
 from medtl.types import MedtlError
 
-COMPONENTS = ('data', 'model', 'head', 'task')       # their keys are those of the functions that they name
+COMPONENTS = ('data', 'model', 'head', 'task')   # their keys are those of functions
 TAKEN = {'evaluate': ('--config.data.',), 'predict': ('--config.data.exif', '--config.data.skip_unreadable'), 'report': ()}
 SWITCHES = ('folds', 'offline')
 HEEDED = {'folds': ('train', 'ablate', 'probe'), 'sweep': ('ablate',), 'only': ('ablate',), 'layers': ('probe',), 'images': ('predict',),
@@ -41,7 +41,8 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
   else:
     raise MedtlError(f'{verb} needs --config=configs/x.py; the configs are: '
                      + ', '.join(sorted(str(path) for path in Path('configs').glob('[!_]*.py') if path.stem != 'base')))
-  config, words = read_components(config, [word for word in words if not word.startswith('--config=')], other=verb == 'evaluate')
+  words = [word for word in words if not word.startswith('--config=')]
+  config, words = read_components(config, words, other=verb == 'evaluate')
   if '--config.batch=auto' in words:                   # a word where numbers stand: ml_collections would refuse it
     config, words = _automatic(config), [word for word in words if word != '--config.batch=auto']
   rest = _read(values, config, words)
@@ -85,12 +86,14 @@ def _option(words: Sequence[str], name: str) -> str:
   return next((word.partition('=')[2] for word in words if word.startswith(f'--{name}=')), '')
 
 
-def read_components(config: ConfigDict, words: Sequence[str], other: bool = False) -> tuple[ConfigDict, list[str]]:
-  """Return the config with the keys of its components as the words say them, and the words that are left.
+def read_components(config: ConfigDict, words: Sequence[str],
+                    other: bool = False) -> tuple[ConfigDict, list[str]]:
+  """Return the config with the keys of its components that the words set, and the other words.
 
-  `--config.model.width=32` sets or adds a key, read as the function that the component names takes it; a key that the function
-  does not know is added too, and refused by the check of the config. Another `--config.data.name` replaces the component whole;
-  data keep their ops and split (`other`: an external data set is not split).
+  `--config.model.width=32` sets or adds a key, read as the component's function takes it. A key
+  that the function does not know is added too: the check of the config refuses it. Another
+  `--config.data.name` replaces the component whole; data keep their ops and split (`other`: an
+  external data set is not split).
   """
   new, left = ConfigDict(config.to_dict()), []
   for part in COMPONENTS:
@@ -103,8 +106,9 @@ def read_components(config: ConfigDict, words: Sequence[str], other: bool = Fals
     part, _, last = path.rpartition('.')
     if word.startswith('--config.') and part.partition('.')[0] in COMPONENTS:
       node = _node(new, path)
-      with node.ignore_type():                         # the function's kind counts, not that of the value so far
-        node[last] = annotation.read(value, components.parameters(new, part).get(last))
+      parameter = components.parameters(new, part).get(last)
+      with node.ignore_type():         # the function says the kind, not the value that stood there
+        node[last] = annotation.read(value, parameter)
     else:
       left.append(word)
   return new.lock(), left

@@ -1,4 +1,4 @@
-"""The parts of a config that name a function: data, model, head and task take the keys of that function, by its signature."""
+"""The parts of a config that name a function: their keys are those of its signature."""
 
 from inspect import Parameter
 
@@ -8,12 +8,15 @@ from medtl import data, spec, tasks
 from medtl.data import arguments
 from medtl.types import MedtlError
 
-FILLED = ('size', 'ndim', 'dtype')                   # of a model: build.network says them where the config does not
+FILLED = ('size', 'ndim', 'dtype')     # of a model: build.network adds those that are not given
 TEXT = Parameter('text', Parameter.KEYWORD_ONLY, annotation=str)
 
 
 def parameters(config: ConfigDict, part: str) -> dict[str, Parameter]:
-  """Return the parameters of 'data', 'data.split', 'model', 'head' or 'task' by key; of another part none are known."""
+  """Return the parameters of 'data', 'data.split', 'model', 'head' or 'task' by key.
+
+  Of any other part none are known.
+  """
   if part == 'data':
     return arguments.parameters(data.load, config.data.name)
   if part == 'data.split':
@@ -28,17 +31,20 @@ def parameters(config: ConfigDict, part: str) -> dict[str, Parameter]:
 
 def _model(name: str) -> dict[str, Parameter]:
   """Return a factory's parameters; what build.network fills in may be left out."""
-  found = spec.parameters(spec.find(name, 'medtl.models'))
-  lacking = [key for key in FILLED if key in found and found[key].default is Parameter.empty]
-  return found | {key: found[key].replace(default=None) for key in lacking}
+  factory = spec.find(name, 'medtl.models')
+  found = spec.parameters(factory)
+  for key in FILLED:
+    if key in found and found[key].default is Parameter.empty:
+      found[key] = found[key].replace(default=None)
+  return found
 
 
 def check(config: ConfigDict) -> None:
-  """Raise a MedtlError for the first key of a part that its function does not take, or takes of another kind."""
+  """Raise a MedtlError for the first key that its function does not take, or not of that kind."""
   for part in ('data', 'model', 'head'):
     name = config[part].to_dict().get('name')
     if not isinstance(name, str):
-      raise MedtlError(f'config.{part}: name is {name!r}; expected the name of a function, in quotes')
+      raise MedtlError(f'config.{part}: name is {name!r}; expected the name of a function, as text')
   arguments.fitted(data.load, config.data.to_dict())
   for part in ('model', 'head'):
     where = f'config.{part} ({config[part].name})'

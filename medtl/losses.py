@@ -1,7 +1,8 @@
-"""Losses: (outputs, y) -> [b]. Logits in, no reduction; y is a class [b] or a soft or multi-hot target [b, k].
+"""Losses: (outputs, y) -> [b]. Logits in, no reduction; y is a class [b] or a target [b, k].
 
-Above each loss stands what it `learns`: the kinds of task (tasks.KINDS) in which every class or label has its part in the loss,
-and whose decisions, as tasks.probabilities reads them off the same logits, are right where the loss is least.
+Targets are soft or multi-hot. Above each loss stands what it `learns`: the kinds of task (see
+tasks.KINDS) whose decisions, as tasks.probabilities reads them off the logits, are right where the
+loss is least.
 """
 
 from collections.abc import Callable
@@ -14,13 +15,16 @@ from medtl.types import MedtlError
 
 
 def learns(*kinds: str) -> Callable[[Callable], Callable]:
-  """Return a decorator that declares the kinds of task that a loss can learn; a function without it is not offered as a loss.
+  """Return a decorator that declares the kinds of task that a loss can learn.
+
+  A function without it cannot be used as a loss.
 
   >>> learns('multiclass', 'binary')(lambda outputs, y: outputs).learns
   ('multiclass', 'binary')
   """
   if any(map(callable, kinds)):
-    raise MedtlError("@learns stands above a loss without kinds; expected @learns('multiclass', 'binary') for instance")
+    raise MedtlError("@learns stands above a loss without kinds of task; expected some, such "
+                     "as @learns('multiclass', 'binary')")
 
   def declare(loss: Any) -> Any:
     loss.learns = kinds

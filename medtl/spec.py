@@ -73,7 +73,7 @@ def public(module: ModuleType) -> dict[str, Callable]:
 
 
 def bind(function: Callable, call: Call, what: str = '', given: tuple[str, ...] = ()) -> inspect.BoundArguments:
-  """Return a call's arguments as the signature takes them; `given` are parameters that the caller fills in."""
+  """Return a call's arguments as the signature takes them; the caller fills in those `given`."""
   where = what or call.name
   everything = signature(function)
   known = [name for name in everything.parameters if name not in given]
@@ -92,7 +92,7 @@ def bind(function: Callable, call: Call, what: str = '', given: tuple[str, ...] 
 
 
 def _checked(where: str, value: Any, parameter: inspect.Parameter) -> Any:
-  """Return what a parameter holds, each value checked: `*size` holds several, `**keys` holds them by name."""
+  """Return what a parameter holds, checked: `*size` holds several values, `**keys` a mapping."""
   if parameter.kind is parameter.VAR_POSITIONAL:
     return tuple(annotation.checked(where, parameter.name, one, parameter) for one in value)
   if parameter.kind is parameter.VAR_KEYWORD:
@@ -101,35 +101,43 @@ def _checked(where: str, value: Any, parameter: inspect.Parameter) -> Any:
 
 
 def signature(function: Callable) -> inspect.Signature:
-  """Return a function's signature, its annotations as types also where the module holds them as text."""
+  """Return a function's signature; annotations that its module holds as text become types."""
   try:
     return inspect.signature(function, eval_str=True)
   except NameError as error:
-    raise MedtlError(f'the annotations of {function.__module__}.{function.__name__} cannot be read: {error}; '
-                     'expected types that its module imports') from None
+    name = f'{function.__module__}.{function.__name__}'
+    raise MedtlError(f'the annotations of {name} cannot be read: {error}; expected types that its '
+                     'module imports') from None
 
 
 def _short(name: str, made: inspect.Signature) -> str:
   """Return 'resize(size, order=1)': a signature without its types."""
-  words = [one.name if one.default is one.empty else f'{one.name}={one.default!r}' for one in made.parameters.values()]
+  words = [one.name if one.default is one.empty else f'{one.name}={one.default!r}'
+           for one in made.parameters.values()]
   return f'{name}({", ".join(words)})'
 
 
 def parameters(function: Callable, given: tuple[str, ...] = ()) -> dict[str, inspect.Parameter]:
-  """Return the parameters that can be named, by name, without those that the caller fills in."""
+  """Return a function's parameters by name, without those that the caller fills in."""
   named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-  return {name: one for name, one in signature(function).parameters.items() if one.kind in named and name not in given}
+  found = signature(function).parameters
+  return {name: one for name, one in found.items() if one.kind in named and name not in given}
 
 
-def keys(where: str, given: Mapping[str, Any], known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
-  """Return the keys as the parameters take them; one that is not known, of another kind or lacking is an error."""
+def keys(where: str, given: Mapping[str, Any],
+         known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+  """Return the keys as the parameters take them.
+
+  A key that is not known, of another kind or lacking is an error.
+  """
   for name in given:
     if name not in known:
       raise MedtlError(f'{where} has no key {name!r}; {nearest(name, known)}')
   for name, parameter in known.items():
     if parameter.default is parameter.empty and name not in given:
-      raise MedtlError(f'{where} lacks the key {name!r}; set it to {annotation.words(annotation.kind_of(parameter))}')
-  return {name: annotation.checked(where, name, value, known[name]) for name, value in given.items()}
+      wanted = annotation.words(annotation.kind_of(parameter))
+      raise MedtlError(f'{where} lacks the key {name!r}; set it to {wanted}')
+  return {name: annotation.checked(where, name, one, known[name]) for name, one in given.items()}
 
 
 def operations(module: ModuleType, given: tuple[str, ...] = ()) -> dict[str, Callable]:
@@ -139,13 +147,15 @@ def operations(module: ModuleType, given: tuple[str, ...] = ()) -> dict[str, Cal
           if tuple(inspect.signature(function).parameters)[:count] == given}
 
 
-def functions(text: str, known: ModuleType | Mapping[str, Callable], given: tuple[str, ...] = ()) -> list[Callable]:
+def functions(text: str, known: ModuleType | Mapping[str, Callable],
+              given: tuple[str, ...] = ()) -> list[Callable]:
   """Return the chain's operations, arguments bound; each still takes `given`, by position or by name."""
   words = operations(known, given) if isinstance(known, ModuleType) else known
   bound = []
   for call in chain(text):
     if call.name not in words:
-      raise MedtlError(f'unknown operation {call.name!r} in {text!r}; {nearest(call.name, words)}')
+      hint = nearest(call.name, words)
+      raise MedtlError(f'unknown operation {call.name!r} in {text!r}; {hint}')
     function = words[call.name]
     bound.append(_fill(function, bind(function, call, given=given), given))
   return bound
@@ -166,7 +176,8 @@ def _fill(function: Callable, bound: inspect.BoundArguments, given: tuple[str, .
   return lambda *args, **kwargs: function(**dict(zip(given, args, strict=False)), **named, **kwargs)
 
 
-def one(text: str, known: ModuleType | Mapping[str, Callable], given: tuple[str, ...] = ()) -> Callable:
+def one(text: str, known: ModuleType | Mapping[str, Callable],
+        given: tuple[str, ...] = ()) -> Callable:
   """Return the single operation that the text names."""
   bound = functions(text, known, given)
   if len(bound) != 1:

@@ -50,9 +50,10 @@ def folds(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
 
 
 def look_at_folds(configs: Iterable[ConfigDict], count: int) -> None:
-  """Load the data of every fold: their checks tell now what would stop the last fold after hours, such as a class that a side lacks.
+  """Load the data of every fold: the checks tell now what would stop the last fold after hours.
 
-  Configs that are alike in what the checks read are looked at once.
+  For instance a class that a side lacks. Configs that differ in nothing that is checked are
+  looked at once.
   """
   seen: list[tuple] = []
   for config in configs:
@@ -67,7 +68,8 @@ def _look(config: ConfigDict, number: int) -> None:
   try:
     build.data_of(build.changed(config, (('data.split.fold', number),)))
   except MedtlError as error:
-    raise MedtlError(f'data.split.fold={number}: {error}. Every fold is trained here: change something else than the fold') from None
+    raise MedtlError(f'data.split.fold={number}: {error}. Every fold is trained here, so change '
+                     'something else than the fold') from None
 
 
 def _parts(workdir: Path, count: int) -> list[Path]:

@@ -23,33 +23,35 @@ def outputs(kind: str, classes: int) -> int:
 
 
 def loss_of(kind: str, loss: str) -> Loss:
-  """Return the loss that a text such as 'softmax(smoothing=0.1)' names; one that cannot learn tasks of the kind is an error."""
+  """Return the loss that a text such as 'softmax(smoothing=0.1)' names.
+
+  One that cannot learn tasks of the kind, or does not say what it learns, is an error.
+  """
   outputs(kind, 2)                                     # the kind is known
   written = spec.operations(losses, given=('outputs', 'y'))
-  declared = {name: function for name, function in written.items() if hasattr(function, 'learns')}
+  learns = {name: getattr(function, 'learns', ()) for name, function in written.items()}
   for call in spec.chain(loss):
-    if call.name in written and call.name not in declared:
-      raise MedtlError(f'the loss {call.name!r} does not say what it learns; write @learns({kind!r}) above it in medtl/losses.py, '
-                       'with every kind of task that it can learn')
-  found = spec.one(loss, declared, given=('outputs', 'y'))
-  name = spec.chain(loss)[0].name
-  _check_learns(name, declared[name].learns)
-  if kind not in declared[name].learns:
-    raise MedtlError(_unfit(name, kind, {name: function.learns for name, function in declared.items()}))
-  return found
+    if call.name in learns:
+      _check_learns(call.name, learns, kind)
+  declared = {name: function for name, function in written.items() if learns[name]}
+  return spec.one(loss, declared, given=('outputs', 'y'))
 
 
-def _check_learns(name: str, kinds: Sequence[str]) -> None:
-  for kind in kinds:
-    if kind not in KINDS:
-      raise MedtlError(f'@learns above the loss {name!r} names {kind!r}, which is no kind of task; {spec.nearest(str(kind), KINDS)}')
-
-
-def _unfit(name: str, kind: str, learns: Mapping[str, Sequence[str]]) -> str:
-  """Return what is wrong with a loss for a kind, and which losses are right."""
-  fit = [repr(other) for other, kinds in learns.items() if kind in kinds]
-  own = f'set task.kind={learns[name][0]!r} or ' if len(learns[name]) == 1 else ''
-  return f'the loss {name!r} cannot learn a task of kind {kind!r}; {own}choose a loss for {kind}, such as {" or ".join(fit)}'
+def _check_learns(name: str, learns: Mapping[str, Sequence[str]], kind: str) -> None:
+  """Raise where a loss does not declare that it can learn tasks of the kind."""
+  own = learns[name]
+  if not own:
+    raise MedtlError(f'the loss {name!r} does not say what it learns; write above it in '
+                     f'medtl/losses.py the kinds of task that it can learn: @learns({kind!r})')
+  for word in own:
+    if word not in KINDS:
+      raise MedtlError(f'@learns above the loss {name!r} names {word!r}, which is no kind of task; '
+                       f'{spec.nearest(str(word), KINDS)}')
+  if kind not in own:
+    other = f'set task.kind={own[0]!r} or ' if len(own) == 1 else ''
+    fit = [repr(loss) for loss, kinds in learns.items() if kind in kinds]
+    raise MedtlError(f'the loss {name!r} cannot learn a task of kind {kind!r}; {other}choose a '
+                     f'loss for {kind}, such as {" or ".join(fit)}')
 
 
 def probabilities(logits: jax.Array, kind: str) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The keys of `config.data`: those of `load` and of the source that it names, each checked before anything is read."""
+"""The keys of `config.data`: those of `load` and of its source, checked before anything is read."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -9,7 +9,9 @@ from medtl import spec
 from medtl.data import ops, split
 from medtl.types import MedtlError
 
-LEAST = {'skip_unreadable': 'the pictures that may be left out', 'keep_gb': 'the 10⁹ bytes that decoded pictures may take'}
+# keys of `load` that are 0 or more
+LEAST = {'skip_unreadable': 'the number of pictures that may be left out',
+         'keep_gb': 'the 10⁹ bytes that decoded pictures may take'}
 Load = TypeVar('Load', bound=Callable[..., Any])
 
 
@@ -37,11 +39,14 @@ def split_parameters() -> dict[str, Parameter]:
 
 
 def fitted(load: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
-  """Return the keys as `load` and its source take them; what is misspelt, lacking or of another kind is an error."""
+  """Return the keys as `load` and its source take them.
+
+  A key that is misspelt, lacking or of another kind is an error.
+  """
   name, split_keys = given['name'], given.get('split', {})
   if not isinstance(split_keys, Mapping):
-    raise MedtlError(f"config.data: split is {split_keys!r}; expected its keys, for instance dict(by='patient', fold=0), or "
-                     '--config.data.split.by=patient on the command line')
+    raise MedtlError(f'config.data: split is {split_keys!r}; expected its keys, for instance '
+                     "dict(by='patient'): on the command line --config.data.split.by=patient")
   found = spec.keys(f'config.data ({name})', given, parameters(load, name))
   found['split'] = spec.keys('config.data.split', split_keys, split_parameters())
   spec.functions(found.get('ops', ''), ops, given=('x',))

@@ -26,6 +26,8 @@ def split(table: Table, *, by: str = 'patient', folds: int = 5, fold: int = 0, s
     return {'test': np.arange(size)}
   if not (0 <= fold < folds and 0 <= val < folds - 1):
     raise MedtlError(f'split: fold={fold}, folds={folds}, val={val}; expected 0 <= fold < folds and val <= folds - 2')
+  if not 0 <= seed < 2**32:
+    raise MedtlError(f'split: seed={seed}; expected a whole number from 0 to 2³² − 1')
   if not 0 < labels <= 1:
     raise MedtlError(f'split: labels={labels}; expected a share of the training patients, above 0 and at most 1')
   if by == 'publisher':
