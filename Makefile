@@ -1,4 +1,4 @@
-.PHONY: quickstart test slow lint
+.PHONY: quickstart test slow fuzz lint
 
 quickstart:
 	@requirements/install.sh
@@ -11,6 +11,10 @@ test:
 slow:
 	@requirements/install.sh dev
 	.venv/bin/python -m pytest -m slow
+
+fuzz:
+	@requirements/install.sh dev
+	.venv/bin/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
 
 lint:
 	@requirements/install.sh dev

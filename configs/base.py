@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
   config.seed = 0                       # weights of the head, order of the examples, augmentation
   config.seeds = 1                      # runs of each variant of a study (ablate), from seed, seed + 1, …: their mean is reported
   # What is read. name: a function of medtl/data; its own keys stand beside split and ops, and are checked against its signature.
+  # split.by: patient | image | publisher, or auto = the publisher's, else by patient where known, else by image.
   config.data = dict(name='phantom.load', split=dict(by='patient', folds=5, fold=0, seed=0), ops='')
   # What computes. name: a factory of medtl/models; weights: a name of its WEIGHTS, a file, 'run:<folder or config>', or '' for scratch.
   config.model = dict(name='resnet.resnet18', weights='')
@@ -23,7 +24,9 @@ def get_config() -> ConfigDict:
   config.head = dict(name='linear')     # a function of medtl/models/heads.py and its keys
   config.fresh = ('head/.*',)           # leaves that do not come from the checkpoint
   config.transfer = 'weights'           # what comes from it: weights | mean_var = only each leaf's mean and variance (Raghu et al. 2019)
-  # What is learned. kind: multiclass | binary | multilabel | ordinal; loss: a function of medtl/losses.py.
+  config.random_frozen = False          # True = frozen children may be as chance drew them: the control of a transfer
+  # What is learned. kind: multiclass | binary | multilabel | ordinal, or auto = what the labels are of (never ordinal);
+  # loss: a function of medtl/losses.py, '' = the kind's own.
   config.task = dict(kind='multiclass', loss='softmax')
   config.augment = ''                   # on the device, medtl/data/augment.py: 'flip | rotate(10) | mixup(0.2)'
   config.views = 0                      # > 0: frozen children see so many fixed views of a picture, computed once; 0 = new ones each time

@@ -14,7 +14,8 @@ AXIS = 'share of the training patients, %'
 UNIT = ' %'
 AGAINST = ('scratch100', 'pretrained100')
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
-STARTS = {'pretrained': (), 'meanvar': (('transfer', 'mean_var'),), 'scratch': (('model.weights', ''), ('mean', (0.5,)), ('std', (0.5,)))}
+SCRATCH = (('model.weights', ''), ('random_frozen', True), ('mean', (0.5,)), ('std', (0.5,)))
+STARTS = {'pretrained': (), 'meanvar': (('transfer', 'mean_var'),), 'scratch': SCRATCH}
 
 
 def sweep(config):

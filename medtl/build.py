@@ -33,13 +33,30 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
   if like is not None and like.run == run and alike(like.config, config):
     same = dataclasses.replace(like, config=config, data=sides, phases=phases(config, like.params, train.size), class_weights=balance,
                                choices={})
+    _stop_random_frozen(same)
     return same if like.config.seed == config.seed else _reseeded(same)
   net, module = network(config, train.fetch(0).x.shape, len(train.classes))
   net, params, extra, source = origin.variables(config, net, module, train, run)
   extra = _statistics(config, net, params, extra, train)
   loss = tasks.loss_of(**config.task)
   moves = augment.augment(config.augment, ndim=train.fetch(0).x.ndim - 1, classes=len(train.classes)) if config.augment else None
-  return Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves, balance, run)
+  made = Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves, balance, run)
+  _stop_random_frozen(made)
+  return made
+
+
+def _stop_random_frozen(parts: Parts) -> None:
+  """Raise where a phase freezes a child that nothing was transferred to: it would stay as chance drew it."""
+  if parts.config.random_frozen:
+    return
+  for index, phase in enumerate(parts.phases):
+    still = [path for path, live in tree.flatten(phase.parts.live).items() if not live]
+    random = [child for child in tree.children(still) if child not in parts.source['transferred']]
+    if random:
+      raise MedtlError(
+        f'phase {index + 1} freezes {phase.freeze}, but nothing was transferred to {", ".join(random)}: frozen, they would stay '
+        'as chance drew them. Give a checkpoint (config.model.weights=NAME or FILE), freeze nothing '
+        "(config.phases=(('none', '10 epochs'),)), or set config.random_frozen=True for the control of a transfer")
 
 
 def data_of(config: ConfigDict, like: Parts | None = None) -> dict[str, Dataset]:
@@ -176,7 +193,7 @@ def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDic
 # keys that change neither the net and its first weights nor a program but by its key: see Parts._kind
 FREE = ('phases', 'rules', 'lr', 'head_lr', 'lr_decay', 'decay', 'schedule', 'clip', 'ema', 'l2_sp', 'every', 'patience', 'class_weights',
         'sampling', 'views', 'cache', 'monitor', 'resamples', 'threshold', 'workers', 'batch', 'accumulate', 'hint', 'compare',
-        'norm_images', 'seed')
+        'norm_images', 'random_frozen', 'seed')
 
 
 def alike(first: ConfigDict, second: ConfigDict) -> bool:

@@ -1,8 +1,8 @@
 """What a config and its data must promise before anything is computed: a mistake found after an hour of training costs an hour."""
 
 import re
-from collections.abc import Mapping
-from numbers import Real
+from collections.abc import Mapping, Sequence
+from inspect import Parameter
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,19 @@ from medtl.data import augment
 from medtl.report import threshold
 from medtl.types import Dataset, MedtlError
 
+# every key of a config (configs/base.py says what each means) and its kind
+INTEGERS = ('seed', 'seeds', 'truncate', 'views', 'norm_images', 'batch', 'accumulate', 'patience',
+            'resamples', 'workers')
+FLOATS = ('lr', 'head_lr', 'lr_decay', 'decay', 'l2_sp', 'clip', 'ema')
+TEXTS = ('transfer', 'augment', 'sampling', 'class_weights', 'optimizer', 'schedule', 'dtype', 'cache',
+         'monitor', 'threshold', 'hint')
+KEYS: dict[str, Any] = {
+  **dict.fromkeys(INTEGERS, int), **dict.fromkeys(FLOATS, float), **dict.fromkeys(TEXTS, str),
+  **dict.fromkeys(('data', 'model', 'head', 'task', 'mesh'), Mapping),
+  **dict.fromkeys(('mean', 'std'), Sequence[float]), **dict.fromkeys(('fresh', 'remat'), Sequence[str]),
+  **dict.fromkeys(('phases', 'norms', 'rules', 'shards', 'compare'), Sequence),
+  'random_frozen': bool, 'every': str | int,
+}
 CACHES = ('auto', 'head', 'on', 'off')
 # (what a value must be, in words, and as a function)
 NUMBERS = {
@@ -29,12 +42,11 @@ NUMBERS = {
 
 def config(given: ConfigDict) -> None:
   """Raise a MedtlError for the first key whose value cannot work, whatever the data are."""
+  spec.keys('config', given.to_dict(), {name: _key(name, kind) for name, kind in KEYS.items()})
   components.check(given)
   for name, (words, right) in NUMBERS.items():
-    value = given[name]
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (is_number and right(value)):
-      raise MedtlError(f'config.{name} is {value!r}; expected a number {words}')
+    if not right(given[name]):
+      raise MedtlError(f'config.{name} is {given[name]}; expected a number {words}')
   if given.seeds != 1:
     raise MedtlError(f'config.seeds is {given.seeds}: how many runs a study makes of each variant, for the verb ablate. A run has one, '
                      'config.seed; leave config.seeds at 1')
@@ -63,6 +75,10 @@ def config(given: ConfigDict) -> None:
     spec.functions(text, freeze, given=('children',))
   augment.mixes(given.augment)
   _task(given)
+
+
+def _key(name: str, kind: Any) -> Parameter:
+  return Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind)
 
 
 def _tuple_of(value: Any, name: str, words: str, kinds: tuple, least: int = 0) -> None:

@@ -43,6 +43,8 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
                      + ', '.join(sorted(str(path) for path in Path('configs').glob('[!_]*.py') if path.stem != 'base')))
   words = [word for word in words if not word.startswith('--config=')]
   config, words = read_components(config, words, other=verb == 'evaluate')
+  if given:                                          # a run folder's config was checked when it ran
+    components.check(config)
   if '--config.batch=auto' in words:                   # a word where numbers stand: ml_collections would refuse it
     config, words = _automatic(config), [word for word in words if word != '--config.batch=auto']
   rest = _read(values, config, words)

@@ -4,7 +4,7 @@ from inspect import Parameter
 
 from ml_collections import ConfigDict
 
-from medtl import data, spec, tasks
+from medtl import data, mesh, spec, tasks
 from medtl.data import arguments
 from medtl.types import MedtlError
 
@@ -50,3 +50,4 @@ def check(config: ConfigDict) -> None:
     where = f'config.{part} ({config[part].name})'
     spec.keys(where, config[part].to_dict(), parameters(config, part))
   spec.keys('config.task', config.task.to_dict(), parameters(config, 'task'))
+  spec.keys('config.mesh', config.mesh.to_dict(), spec.parameters(mesh.make))

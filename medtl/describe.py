@@ -57,7 +57,8 @@ def tell(parts: Parts, write: Callable[[Any], Any], begin: int = 0) -> None:
   found = rows(parts)
   show(found, write)
   cost = predict(parts, found, write, begin)
-  write(f'  predicted: {cost.compiling + cost.running:.0f} s, reading and writing apart')
+  whole = cost.compiling + cost.running
+  write(f'  predicted: {whole:.0f} s, {cost.compiling:.0f} s of it to compile, reading and writing apart')
 
 
 def predict(parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], Any], begin: int = 0) -> Cost:

@@ -103,7 +103,7 @@ def _call(verb: str, argv: list[str]) -> int:
   flags, config, name = commandline.parse(verb, argv)
   from absl import logging
 
-  from medtl import check, inference, lr_find, probing, run, runfolder, study
+  from medtl import automatic, check, inference, lr_find, probing, run, runfolder, study
   from medtl.log import console
   from medtl.types import MedtlError
   logging.set_verbosity(logging.ERROR)               # orbax tells of every save
@@ -117,7 +117,7 @@ def _call(verb: str, argv: list[str]) -> int:
     raise MedtlError('predict needs --images=FOLDER')
   if verb == 'ablate' and not flags.sweep:
     raise MedtlError('ablate needs --sweep=experiments/x.py')
-  config, begin = run.sized(config, workdir, command), time.time()
+  config, begin = automatic.settled(config, workdir, command, flags.folds), time.time()
   call: dict[str, Callable[[], Any]] = {
     'train': lambda: (study.folds if flags.folds else run.train)(config, workdir, command),
     'ablate': lambda: study.ablate(config, Path(flags.sweep), workdir, command, every_fold=flags.folds, only=flags.only),

@@ -37,6 +37,7 @@ def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset
   else:
     mean, std = statistics(dataset)
     arrived, facts = {}, {'name': '', 'mean': tuple(config.mean) or mean, 'std': tuple(config.std) or std}
+  facts['transferred'] = tree.children(map(port.bare, tree.flatten(arrived)))
   if config.transfer == 'mean_var':
     arrived = mean_var(arrived, config.seed)
     facts['adapted'] = '; '.join(filter(None, [facts.get('adapted', ''), 'only the mean and variance of each leaf were kept']))

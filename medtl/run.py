@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, check, describe, evaluate, log, loop, memory, mesh, metrics, partition, prefix, runfolder
+from medtl import build, check, describe, evaluate, log, loop, memory, metrics, partition, prefix, runfolder
 from medtl.checkpoint import Checkpoints, Progress
 from medtl.parts import Parts
 from medtl.report import numbers
@@ -59,20 +59,6 @@ def train(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
     predictions(parts.measure(prefix.first(parts, progress.best_phase)), params, extra, parts.data, config, workdir, sides)
   runfolder.provenance(workdir, command, watch.spans, {'best_step': progress.best_step, 'best': progress.best})
   return runfolder.report(workdir)
-
-
-def sized(config: ConfigDict, workdir: Path, command: str = '') -> ConfigDict:
-  """Return the config with the batch that fits for 'auto'; a run that has begun keeps the one that it found."""
-  if config.batch != 'auto':
-    return config
-  made = ConfigDict(config.to_dict())
-  with made.ignore_type():
-    made.batch = math.lcm(mesh.make(**config.mesh).size, config.accumulate)
-    if (workdir / 'config.json').exists():
-      made.batch = runfolder.config(workdir).batch
-    else:
-      made.batch = memory.largest(prepare(made, source(made, workdir, command)), write)
-  return made.lock()
 
 
 def prepare(config: ConfigDict, origin: Path | None, like: Parts | None = None) -> Parts:

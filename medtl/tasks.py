@@ -10,7 +10,9 @@ from medtl import losses, norms, partition, spec
 from medtl.types import Batch, Logs, MedtlError, Task, Tree
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
-KINDS = ('multiclass', 'binary', 'multilabel', 'ordinal')
+DEFAULT = {'multiclass': 'softmax', 'binary': 'softmax', 'multilabel': 'sigmoid',
+           'ordinal': 'ordinal'}       # the loss of each kind where none is named
+KINDS = tuple(DEFAULT)
 
 
 def outputs(kind: str, classes: int) -> int:

@@ -1,6 +1,7 @@
 """Trees and paths: 'backbone/stage1/block0/conv1/kernel' -> leaf, values by regex, differences in words."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +25,22 @@ def flatten(tree: Tree) -> dict[str, Any]:
   {'a/b': 1, 'a/c': 2}
   """
   return {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def children(paths: Iterable[str]) -> list[str]:
+  """Return the parts of a net that parameters belong to, in order: children of the backbone, and the head.
+
+  >>> children(['head/dense/bias', 'backbone/stage10/conv/kernel', 'backbone/stage2/scale', 'backbone/stem/conv/kernel'])
+  ['backbone/stem', 'backbone/stage2', 'backbone/stage10', 'head']
+  """
+  parts = [path.split('/') for path in paths]
+  names = {'/'.join(part[:2]) if part[0] == 'backbone' else part[0] for part in parts}
+
+  def place(name: str) -> tuple[bool, bool, int, str]:
+    number = re.search(r'\d+$', name)
+    return not name.startswith('backbone/'), not name.endswith('/stem') and not number, int(number[0]) if number else 0, name
+
+  return sorted(names, key=place)
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:

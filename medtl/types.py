@@ -42,18 +42,20 @@ class Dataset:
 
   `table` holds metadata, one entry per example: always `row` (the example's index in the whole source) and `y` (its label);
   `patient`, `file`, `site`, `sex`, `age` … where the source knows them. It never enters a jitted function.
+  `fingerprint` is another text whenever anything that `fetch` or `table` give is another: what is kept of the data goes by it.
   """
   fetch: Callable[[int], Example]
   size: int
   classes: tuple[str, ...]
   table: Table
-  facts: Mapping[str, Any] = field(default_factory=dict)   # name, licence, citation, hash … for the report
+  facts: Mapping[str, Any] = field(default_factory=dict)   # name, licence, citation, notes … for the report
+  fingerprint: str = ''                                    # '' is refused by data.load
 
   def subset(self, index: np.ndarray) -> Dataset:
     """Return the examples at `index`, in that order; rows keep their numbers."""
     index = np.asarray(index)
     return Dataset(lambda i: self.fetch(int(index[i])), len(index), self.classes,
-                   {name: column[index] for name, column in self.table.items()}, self.facts)
+                   {name: column[index] for name, column in self.table.items()}, self.facts, self.fingerprint)
 
 
 class Batch(NamedTuple):

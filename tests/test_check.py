@@ -259,12 +259,58 @@ def test_pictures_without_labels_cannot_train(request):
     check.training(tiny(request.config.rootpath), sides(blank))
 
 
-@pytest.mark.parametrize('value', ['0.1', None, np.nan])
-def test_numbers_of_a_config_are_numbers(request, value):
-  made = build.changed(tiny(request.config.rootpath), (('lr', value),))
-  with pytest.raises(MedtlError, match=r'config.lr is .*; expected a number above 0'):
+@pytest.mark.parametrize(
+  ('name', 'value', 'said'),
+  [
+    ('lr', '0.1', r"config: lr is '0.1'; expected a number, for instance 0.1"),
+    ('lr', None, 'lr is None'),
+    ('lr', np.nan, r'config.lr is nan; expected a number above 0'),
+    ('batch', 8.5, 'batch is 8.5; expected a whole number'),
+    ('augment', None, 'augment is None; expected text'),
+    ('mean', ('a',), 'mean is .*expected a sequence of numbers'),
+    ('fresh', 'head/.*', r"expected a sequence of text, for instance \('head/\.\*',\)"),
+    ('random_frozen', 'no', 'random_frozen is .no.; expected True or False'),
+    ('phases', None, 'phases is None; expected a sequence'),
+    ('mesh', {'dta': 2}, r"config.mesh has no key 'dta'; did you mean 'data'"),
+  ],
+)
+def test_every_key_of_a_config_is_of_its_kind(request, name, value, said):
+  made = build.changed(tiny(request.config.rootpath), ((name, value),))
+  with pytest.raises(MedtlError, match=said):
     check.config(made)
   check.config(build.changed(tiny(request.config.rootpath), (('batch', np.int64(8)),)))
+
+
+def test_every_key_of_the_base_config_has_a_kind_and_no_other_is_known(request, monkeypatch):
+  monkeypatch.chdir(request.config.rootpath)
+  made = runfolder.load_config('configs/base.py')
+  assert set(check.KEYS) == set(made)
+  with made.unlocked():
+    made.pateince = 3
+  with pytest.raises(MedtlError, match=r"config has no key 'pateince'; did you mean 'patience'"):
+    check.config(made)
+  with made.unlocked():
+    del made['pateince'], made['hint']
+  with pytest.raises(MedtlError, match=r"config lacks the key 'hint'; set it to text"):
+    check.config(made)
+
+
+def test_a_config_file_that_sets_another_kind_says_so(tmp_path, request, monkeypatch):
+  monkeypatch.chdir(request.config.rootpath)
+  text = """
+from configs import base
+def get_config():
+  config = base.get_config()
+  with config.unlocked():
+    config.lr = VALUE
+  return config
+"""
+  (tmp_path / 'x.py').write_text(text.replace('VALUE', "'fast'"))
+  with pytest.raises(MedtlError, match=r"x.py sets a key to .* another kind: .*'lr'.*fast"):
+    runfolder.load_config(str(tmp_path / 'x.py'))
+  (tmp_path / 'x.py').write_text(text.replace('VALUE', '1 + ()'))
+  with pytest.raises(TypeError, match='unsupported operand'):          # a mistake in Python keeps its traceback
+    runfolder.load_config(str(tmp_path / 'x.py'))
 
 
 @pytest.mark.parametrize('kind', tasks.KINDS)

@@ -116,6 +116,11 @@ def test_a_key_of_another_kind_is_refused_before_anything_is_read(
     ('model', {'weights': None}, 'weights is None; expected text'),
     ('head', {'name': None}, 'config.head: name is None'),
     ('task', {'loss': 3}, 'config.task: loss is 3; expected text'),
+    ('data', {'split': {'fold': 1}}, "config.data.split lacks the key 'by'; set it to patient"),
+    ('data', {'split': {'by': 'Patient'}}, "by='Patient'; expected 'patient', 'image'"),
+    ('data', {'split': {'by': 'image', 'fold': 5}}, 'fold=5, folds=5, val=1; expected 0 <= fold'),
+    ('data', {'split': {'by': 'image', 'seed': -1}}, 'seed=-1; expected a whole number from 0'),
+    ('data', {'split': {'by': 'image', 'labels': 0.0}}, 'labels=0.0; expected a share'),
     ('data', {'keep_gb': math.nan}, 'keep_gb is nan'),
   ],
 )
@@ -178,8 +183,10 @@ def test_numbers_in_classes_are_the_labels(pictures):
   )
   found = data.load(**keys, classes=(2, 0, 1))['test']
   assert found.classes == ('2', '0', '1') and found.table['y'].tolist() == [1, 2, 0] * 4
-  with pytest.raises(MedtlError, match=r"labels outside the classes, first '0'"):
-    data.load(**keys, classes=(0.0, 1.0, 2.0))
+  floats = data.load(**keys, classes=(0.0, 1.0, 2.0))['test']
+  assert floats.classes == ('0', '1', '2') and floats.table['y'].tolist() == [0, 1, 2] * 4
+  with pytest.raises(MedtlError, match=r"labels outside the classes, first '2'"):
+    data.load(**keys, classes=(0, 1))
   with pytest.raises(MedtlError, match=r"m.csv has no column '1'; There are"):
     data.load(**{**keys, 'label': (1, 2)})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medtl import run, runfolder
+from medtl import automatic, run, runfolder
 from medtl.types import MedtlError, Missing
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +34,7 @@ def shrunk(name):
     config.model = dict(keys, **NARROW[family], weights='')
     config.phases = tuple((freeze, '1 steps') for freeze, _ in config.phases)
     config.compare = ()
+    config.random_frozen = True
     config.batch, config.resamples, config.workers = 4, 20, 0
   return config.lock()
 
@@ -43,7 +44,7 @@ DEEP = {'configs/oct_resnet.py', 'configs/oct_resnet.py:keras', 'configs/breast_
 
 @pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in VARIANTS])
 def test_every_config_runs_two_steps(name, tmp_path):
-  numbers = run.train(shrunk(name), tmp_path / 'run')
+  numbers = run.train(automatic.settled(shrunk(name), tmp_path / 'run'), tmp_path / 'run')
   assert math.isfinite(numbers['metrics']['auroc']['value']) and (tmp_path / 'run' / 'report.html').exists()
   plan = json.loads((tmp_path / 'run' / 'plan.json').read_text())
   assert all(phase['live'] > 0 for phase in plan['phases'])

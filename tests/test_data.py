@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from medtl import data
-from medtl.data import decoded, folder, listing, stream
+from medtl.data import decoded, folder, labels, stream
 from medtl.types import Dataset, Example, MedtlError
 
 
@@ -31,13 +31,14 @@ def clinic(tmp_path) -> Path:
 
 
 def load(root: Path, **keys) -> dict[str, Dataset]:
-  return data.load(**{'name': 'folder', 'split': dict(by='patient'), 'root': str(root)} | keys)
+  names = {} if 'manifest' in keys or 'label' in keys else {'pattern': r'-(\d+)-'}
+  return data.load(**{'name': 'folder', 'split': dict(by='patient'), 'root': str(root)} | names | keys)
 
 
 def test_sides_hold_everything_once_and_rows_join_the_source(clinic):
   sides = load(clinic, ops='resize(4)', split=dict(by='patient', fold=2))
   assert list(sides) == ['train', 'val', 'test'] and [side.size for side in sides.values()] == [24, 8, 8]
-  everything = folder.load(str(clinic))
+  everything = folder.load(str(clinic), pattern=r'-(\d+)-')
   rows = []
   for side in sides.values():
     for number in range(side.size):
@@ -49,7 +50,9 @@ def test_sides_hold_everything_once_and_rows_join_the_source(clinic):
   assert sorted(rows) == list(range(40))
   facts = sides['val'].facts
   assert facts['shape'] == [4, 4, 1] and facts['patients'] == 20 and facts['leak'] == facts['unreadable'] == []
-  assert facts['ops'] == 'resize(4)' and len(facts['split_hash']) == len(facts['hash']) == 64 and 'stamp' not in facts
+  assert facts['ops'] == 'resize(4)' and len(facts['split_hash']) == len(facts['hash']) == 64
+  assert facts['notes'] == ['classes in the order of the alphabet: A, B; data.classes says otherwise',
+                            "of the two classes 'B' is the positive one; data.classes turns them round"]
 
 
 def test_kept_and_streamed_pictures_are_the_same_and_files_are_read_once(clinic, cache, monkeypatch):
@@ -138,9 +141,10 @@ def test_equal_pictures_on_two_sides_are_a_leak(clinic):
   twin = clinic.parent / 'published' / 'test' / 'A' / 'twin.png'
   twin.write_bytes(next((clinic.parent / 'published' / 'train' / 'A').glob('*.png')).read_bytes())
   root, split = clinic.parent / 'published', dict(by='publisher', val=0)
+  keys = dict(split=split, pattern='')
   with pytest.raises(MedtlError, match=r'1 leaks.*train/A/.* = test/A/twin\.png in train and test'):
-    load(root, split=split)
-  assert len(load(root, split=split, allow_leak=True)['test'].facts['leak']) == 1
+    load(root, **keys)
+  assert len(load(root, **keys, allow_leak=True)['test'].facts['leak']) == 1
 
 
 def source(x: np.ndarray, y: np.ndarray, spacing=None) -> Dataset:
@@ -173,7 +177,7 @@ def test_masks_spacings_and_volumes_survive_being_kept():
 
 
 def test_labels_outside_the_classes_and_absent_classes_stop(clinic, monkeypatch):
-  monkeypatch.setattr(listing, '_labels', lambda raw, *_: (('A', 'B'), np.arange(len(raw)) % 3))
+  monkeypatch.setattr(labels, 'find', lambda raw, *_: labels.Labels(('A', 'B'), np.arange(len(raw)) % 3, 'given'))
   with pytest.raises(MedtlError, match=r'13 labels outside the classes, first 2 of A/A-10-0.png; expected 0 … 1 \(A, B\)'):
     load(clinic)
   monkeypatch.undo()

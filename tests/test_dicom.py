@@ -132,6 +132,16 @@ def test_without_a_patient_a_split_by_patient_stops(archive):
     data.load('dicom', root=str(archive), values='modality', split=dict(by='patient', folds=2, val=0))
 
 
+def test_a_patient_called_na_is_no_patient(archive):
+  for number in (6, 7):
+    changed(archive / f'well/IM{number}', PatientID='NA', PixelData=bytes([number]) * (128 * 128 * 2))
+  with pytest.raises(MedtlError, match=r'2 examples have no patient.*well/IM6'):
+    data.load('dicom', root=str(archive), values='modality', split=dict(by='patient', folds=2, val=0))
+  assert '2 of 8 DICOM files: PatientID is a word for a missing value (first well/IM6: NA)' in (
+    dicom.load(str(archive), values='modality').facts['notes'])
+  assert dicom.load(str(archive), values='modality', missing=()).table['patient'][6]
+
+
 def test_a_file_that_is_named_dicom_and_is_not_is_not_passed_over(archive):
   (archive / 'well/empty.dcm').write_bytes(b'')
   with pytest.raises(MedtlError, match=r'1 of 9 pictures.*well/empty.dcm'):

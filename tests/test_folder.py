@@ -2,7 +2,6 @@
 
 import csv
 import os
-import time
 from pathlib import Path
 
 import chex
@@ -98,12 +97,13 @@ def test_a_manifest_gives_labels_patients_sides_and_numbers(tmp_path):
 
 
 def test_several_label_columns_are_many_labels(tmp_path):
+  draw(tmp_path / 'a.png')
   manifest(tmp_path, [dict(file='a.png', mass='1', cyst='0'), dict(file='b.png', mass='1', cyst='1')])
   data = folder.load(str(tmp_path), manifest='labels.csv', label=('mass', 'cyst'))
   assert data.classes == ('mass', 'cyst') and data.table['y'].tolist() == [[1, 0], [1, 1]]
   assert data.table['y'].dtype == np.float32
   (tmp_path / 'labels.csv').write_text('file,mass,cyst\na.png,1,maybe\n')
-  with pytest.raises(MedtlError, match=r"'maybe' of a.png in column 'cyst'"):
+  with pytest.raises(MedtlError, match=r"'maybe' of a.png \(in labels.csv\) in column 'cyst'"):
     folder.load(str(tmp_path), manifest='labels.csv', label=('mass', 'cyst'))
 
 
@@ -156,16 +156,20 @@ def test_a_tiff_of_several_pages_stops(tmp_path):
     folder.read(tmp_path / 'x.tif', 1, 'stop')
 
 
-def test_the_hash_tells_other_labels_and_the_stamp_another_time(classes):
-  first, again = folder.load(str(classes)).facts, folder.load(str(classes)).facts
-  assert first == again
-  os.utime(classes / 'sick/b.png', (time.time() + 9, time.time() + 9))
-  later = folder.load(str(classes)).facts
-  assert later['hash'] == first['hash'] and later['stamp'] != first['stamp']
+def test_the_fingerprint_tells_other_labels_and_any_change_of_a_file(classes):
+  first, again = folder.load(str(classes)), folder.load(str(classes))
+  assert first.fingerprint == again.fingerprint and first.facts == again.facts
+  path = classes / 'sick/b.png'
+  size, times = path.stat().st_size, path.stat()
+  draw(classes / 'other.bin.png', 5).rename(classes / 'other')
+  path.write_bytes((classes / 'other').read_bytes()[:size].ljust(size))     # same size, and the old times are put back
+  os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+  (classes / 'other').unlink()
+  assert folder.load(str(classes)).fingerprint != first.fingerprint
   found = []
   for labels in ('sw', 'ss', 'sw'):
     manifest(classes, [dict(file='sick/b.png', label=labels[0]), dict(file='well/d.bmp', label=labels[1])])
-    found.append(folder.load(str(classes), manifest='labels.csv', classes=('s', 'w')).facts['hash'])
+    found.append(folder.load(str(classes), manifest='labels.csv', classes=('s', 'w')).fingerprint)
   assert found[0] == found[2] != found[1]
 
 

@@ -89,7 +89,7 @@ def test_a_file_is_unpacked_once(publish, monkeypatch):
   monkeypatch.setenv('MEDTL_OFFLINE', '1')
   monkeypatch.setattr(medmnist, '_unpack', lambda *_: pytest.fail('unpacked twice'))
   check_equal(medmnist.load('breastmnist'), arrays)
-  assert isinstance(medmnist._arrays(next((cache_folder() / 'medmnist').glob('*[!k]')))['train_images'], np.memmap)
+  assert isinstance(medmnist._arrays(next((cache_folder() / 'medmnist').glob('*[!k]')), path, (28, 28), 1)['train_images'], np.memmap)
   for root in (path, path.parent):
     check_equal(medmnist.load('breastmnist', root=str(root)), arrays)
 
@@ -110,6 +110,29 @@ def test_a_damaged_file_is_refused(publish, damage):
   for root in ('', str(path)):
     with pytest.raises(MedtlError, match=r'damaged or another file: its md5 is .* expected'):
       medmnist.load('breastmnist', root=root)
+
+
+def altered(**changes):
+  """A change of the arrays that the publisher's checksum would not have let pass."""
+  return lambda arrays: arrays.update({name: change(arrays[name]) for name, change in changes.items()})
+
+
+@pytest.mark.parametrize('change, text', [
+  (lambda arrays: arrays.pop('val_labels'), 'lacks the array val_labels'),
+  (altered(train_labels=lambda y: y[:-1]), r'train side has pictures uint8 \(5, 28, 28\) and labels uint8 \(4, 1\)'),
+  (altered(test_labels=lambda y: y[:, 0]), r'labels uint8 \(3,\); expected'), (altered(val_labels=lambda y: y * 0.7), 'labels float64'),
+  (altered(val_images=lambda x: x.reshape(2, 14, 56)), r'\(2, 14, 56\)'), (altered(val_images=lambda x: x / 255), 'pictures float64'),
+  (altered(val_images=lambda x: x[0, 0, 0]), r'pictures uint8 \(\)'),
+  (altered(val_images=lambda x: x.astype(object)), 'is damaged: ValueError while its array val_images was read')])
+def test_arrays_that_are_not_the_set_are_refused(publish, monkeypatch, change, text):
+  path, arrays = publish('breastmnist', (28, 28))
+  change(arrays)
+  np.savez(path, **arrays)
+  sums = hashlib.md5(path.read_bytes()).hexdigest()
+  monkeypatch.setitem(medmnist.SOURCES, 'breastmnist', medmnist.SOURCES['breastmnist']._replace(md5=f'{sums} {sums}'))
+  with pytest.raises(MedtlError, match=text) as caught:
+    medmnist.load('breastmnist', root=str(path))
+  assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize('keys, text', [

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from medtl import build, commandline, cpu, memory, prefix, run
+from medtl import automatic, build, commandline, cpu, memory, prefix, run
 from medtl.types import MedtlError
 from tests import tiny
 
@@ -71,8 +71,8 @@ def test_auto_is_a_word_for_a_number_and_a_run_keeps_what_it_found(tmp_path, mon
   path = str(tiny.__file__)
   _, config, _ = commandline.parse('train', [f'--config={path}', '--config.batch=auto', '--config.lr=0.1'])
   assert config.batch == 'auto' and config.lr == 0.1
-  found = run.sized(config, tmp_path)
+  found = automatic.settled(config, tmp_path)
   assert found.batch == 4 and found.lr == 0.1
   run.runfolder.claim(tmp_path, found)
   monkeypatch.setattr(memory, 'largest', lambda *_: pytest.fail('looked for again'))
-  assert run.sized(config, tmp_path).batch == 4
+  assert automatic.settled(config, tmp_path).batch == 4

@@ -79,7 +79,7 @@ def test_examples_keep_the_contract(size):
     assert example.row == index and example.y == data.table['y'][index]
     np.testing.assert_allclose(np.array(example.spacing) * size, (1.92, 8.8))
     np.testing.assert_array_equal(np.rint(example.x * 255), example.x * np.float32(255))
-  assert phantom.load(patients=5).facts['hash'] != phantom.load(patients=5, seed=1).facts['hash']
+  assert phantom.load(patients=5).fingerprint != phantom.load(patients=5, seed=1).fingerprint
 
 
 def test_signs_are_where_the_class_says(masks):

@@ -1,16 +1,19 @@
 """Room 1: files → Dataset → Batch. `load` is its door: a source by name, operations, split and checks."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from medtl import spec
-from medtl.data import arguments, decoded
+from medtl.data import arguments, decoded, labels
 from medtl.data import ops as operations
 from medtl.data import split as splits
 from medtl.types import Dataset, MedtlError
+
+MOST_UNUSED = 0.27                         # of 0 … 1: pictures of 14 bits and fewer in files of 16, and a little more
 
 
 @arguments.checked
@@ -30,18 +33,39 @@ def load(name: str, *, split: Mapping[str, Any], ops: str = '', skip_unreadable:
   spec.bind(splits.split, spec.Call('split', (), dict(split)), 'config.data.split', given=('table',))
   chain = spec.functions(ops, operations, given=('x',))
   everything = function(**keys)
-  everything = dataclasses.replace(everything, facts={'name': name.partition('.')[0], **everything.facts})
+  if not everything.fingerprint:
+    raise MedtlError(f'the source {config["name"]} gives its Dataset no fingerprint, so that changed data would be taken for the '
+                     'old; set fingerprint to a hash of all that the examples depend on, as in listing.fingerprint')
+  facts = {'name': name.partition('.')[0], 'order': 'publisher', 'notes': [], **everything.facts}
+  everything = dataclasses.replace(everything, facts=facts)
   _check_labels(everything)
   whole = decoded.prepare(everything, chain, dict(config, ops=ops), skip_unreadable=skip_unreadable, keep_gb=keep_gb)
   index = splits.split(whole.table, **split)
-  ignored = 'split' in whole.table and split['by'] in ('patient', 'image')
   leak = splits.check(whole.table, index, allow_leak)
   _check_classes(whole, index)
-  facts = dict(whole.facts, ops=ops, split=dict(split), split_hash=splits.split_hash(whole.table, index), leak=leak, split_ignored=ignored,
-               notes=list(everything.facts.get('notes', ())),
-               patients=len(set(whole.table['patient'].tolist()) - {''}) if 'patient' in whole.table else 0)
-  whole = Dataset(whole.fetch, whole.size, whole.classes, whole.table, facts)
+  people = set(whole.table['patient'].tolist()) - {''} if 'patient' in whole.table else set()
+  facts = dict(whole.facts, ops=ops, split=dict(split), split_hash=splits.split_hash(whole.table, index), leak=leak,
+               split_ignored='split' in whole.table and split['by'] in ('patient', 'image'), patients=len(people),
+               notes=[*whole.facts['notes'], *_notes(whole)])
+  whole = dataclasses.replace(whole, facts=facts)
   return {side: whole.subset(rows) for side, rows in index.items()}
+
+
+def _notes(dataset: Dataset) -> list[str]:
+  """Return sentences on what nobody said of the data: the order of classes, which is positive, numbers of doubtful range."""
+  classes, found = dataset.classes, [labels.order_note(dataset.classes, dataset.facts['order'])]
+  if len(classes) == 2 and np.ndim(dataset.table['y']) == 1 and not (dataset.table['y'] == -1).all():
+    found.append(f'of the two classes {classes[1]!r} is the positive one; data.classes turns them round')
+  low, high = dataset.facts['range']
+  if low >= 0 and 0 < high <= MOST_UNUSED:
+    found.append(f'the pictures hold numbers of {low:.3g} … {high:.3g} only, where 0 … 1 is expected: 12 bits in 16-bit files? '
+                 f"Then add 'window(0, {_power(high):g})' to data.ops")
+  return [words for words in found if words]
+
+
+def _power(high: float) -> float:
+  """Return the smallest power of two that is no smaller: what so many bits of a file's 16 can hold."""
+  return 2.0 ** math.ceil(math.log2(high))
 
 
 def _check_labels(dataset: Dataset) -> None:

@@ -48,7 +48,13 @@ def fitted(load: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
     raise MedtlError(f'config.data: split is {split_keys!r}; expected its keys, for instance '
                      "dict(by='patient'): on the command line --config.data.split.by=patient")
   found = spec.keys(f'config.data ({name})', given, parameters(load, name))
-  found['split'] = spec.keys('config.data.split', split_keys, split_parameters())
+  if 'split' in given and 'by' not in split_keys:
+    raise MedtlError(f'config.data.split lacks the key \'by\'; set it to {", ".join(split.WAYS)}')
+  known = split_parameters()
+  found['split'] = spec.keys('config.data.split', split_keys, known)
+  if found['split']['by'] != split.AUTO:
+    defaults = {key: one.default for key, one in known.items()}
+    split.check_keys(**defaults | found['split'])
   spec.functions(found.get('ops', ''), ops, given=('x',))
   for key, words in LEAST.items():
     if key in found and not found[key] >= 0:             # nan is not either

@@ -1,6 +1,6 @@
 """Every picture is read once, before training: checked, hashed, and kept as a memory-mapped file where it fits.
 
-What was found is remembered in the cache folder under a hash of the source's facts and keys, the operations and this folder's
+What was found is remembered in the cache folder under a hash of the source's fingerprint, facts and keys, the operations and this folder's
 code, so that a second start reads nothing. `x.bin` holds float32 pictures after the operations, `y.bin` what is learned.
 """
 
@@ -52,23 +52,23 @@ def prepare(dataset: Dataset, operations: Operations, key: Mapping[str, Any], *,
       _write(dataset, operations, folder, skip_unreadable, keep_gb * 1e9)
     os.utime(folder)                       # what was used longest ago makes room first
   except OSError as error:
-    raise MedtlError(f'cannot keep decoded pictures in {folder}: {error}; free some space, name another folder in '
-                     'MEDTL_CACHE, or set data.keep_gb=0 to keep none') from error
+    raise MedtlError(f'cannot keep decoded pictures in {folder}: {error}; free some space, or name '
+                     'a folder that can be written to in MEDTL_CACHE') from error
   with np.load(folder / 'index.npz') as file:
     index = dict(file)
   good, unreadable = index['good'], index['unreadable'].tolist()
   _stop_unreadable(unreadable, dataset.size, skip_unreadable)
   table = {name: column[good] for name, column in dataset.table.items()} | {
     'content': np.where(index['flat'], '', index['content'])}              # two empty pictures are no leak
-  facts = {name: value for name, value in dataset.facts.items() if name != 'stamp'} | dict(
+  facts = dict(dataset.facts) | dict(
     hash=_hash(index['content'], table['y']), unreadable=unreadable, shape=index['shape'].tolist(), range=index['range'].tolist(),
     kept=bool(index['kept']))
   fetch = _mapped(folder, index, table) if index['kept'] else _streamed(dataset, operations, good)
-  return Dataset(fetch, len(good), dataset.classes, table, facts)
+  return Dataset(fetch, len(good), dataset.classes, table, facts, dataset.fingerprint)
 
 
 def _name(dataset: Dataset, key: Mapping[str, Any], keep_gb: float) -> str:
-  told = json.dumps([dict(key), dict(dataset.facts), keep_gb, dataset.size], sort_keys=True, default=str)
+  told = json.dumps([dataset.fingerprint, dict(key), dict(dataset.facts), keep_gb, dataset.size], sort_keys=True, default=str)
   digest = hashlib.sha256(told.encode())
   for path in sorted(Path(__file__).parent.glob('*.py')):
     digest.update(path.read_bytes())
@@ -170,8 +170,7 @@ def _pass(dataset: Dataset, operations: Operations, aside: Path, skip: int, most
   names = [name_of(dataset.table, number) for number in range(dataset.size)]
   unreadable = [f'{name}: {seen.unreadable}' for name, seen in zip(names, met, strict=True) if seen.unreadable]
   _stop_unreadable(unreadable, dataset.size, skip)
-  if first is None:
-    raise MedtlError(f'none of {dataset.size} pictures can be read, first {unreadable[0]}')
+  assert first is not None
   good = [number for number, seen in enumerate(met) if not seen.unreadable]
   _stop_infinite([names[number] for number in good if not met[number].finite])
   _stop_shapes({names[number]: met[number].shape for number in good})
@@ -205,6 +204,8 @@ def _some(names: Sequence[str], count: int = 10) -> str:
 
 
 def _stop_unreadable(unreadable: Sequence[str], size: int, skip: int) -> None:
+  if len(unreadable) == size:
+    raise MedtlError(f'none of {size} pictures can be read, first {unreadable[0]}')
   if len(unreadable) > skip:
     raise MedtlError(f'{len(unreadable)} of {size} pictures are missing, unreadable or truncated: {_some(unreadable)}. '
                      f'Mend or remove them, or set data.skip_unreadable={len(unreadable)}: the report then lists them')

@@ -5,6 +5,7 @@ Names, tasks, classes, licences and md5 are those of the publisher's medmnist/in
 
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ CITATION = ('Yang J. et al., MedMNIST v2: a large-scale lightweight benchmark fo
             'Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8; beside the papers of its source data')
 URL = 'https://zenodo.org/records/10519652/files/{file}?download=1'
 SIDES = ('train', 'val', 'test')
+NAMES = 'images and labels'
 ORGANS = ('bladder; femur-left; femur-right; heart; kidney-left; kidney-right; liver; lung-left; lung-right; pancreas; spleen')
 
 
@@ -110,22 +112,24 @@ def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str
     raise MedtlError(f'{flag} is published in sizes {", ".join(map(str, sizes))}, found size={size!r}; take the next larger one '
                      "and ops='resize(…)'")
   md5 = source.md5.split()[sizes.index(size)]
-  arrays = _arrays(_unpacked(_file(flag, size, root, md5, hint), md5))
+  path = _file(flag, size, root, md5, hint)
+  axes = 3 if flag.endswith('3d') else 2
+  columns = len(source.classes.split('; ')) if source.task == 'multi-label' else 1
+  arrays = _arrays(_unpacked(path, md5), path, (size,) * axes, columns)
   y = np.concatenate([arrays[f'{side}_labels'] for side in SIDES])
   y = y.astype(np.float32) if source.task == 'multi-label' else y[:, 0].astype(np.int32)
   images = [arrays[f'{side}_images'] for side in SIDES]
   ends = np.cumsum([len(part) for part in images])
-  axes = 4 if flag.endswith('3d') else 3
 
   def read(index: int) -> Example:
     part = int(np.searchsorted(ends, index, side='right'))
     x = images[part][index - ends[part]].astype(np.float32) / np.float32(255)     # counted from the part's end
-    return Example(x.reshape(*x.shape, *(1,) * (axes - x.ndim)), y[index], index)
+    return Example(x.reshape(*x.shape, *(1,) * (axes + 1 - x.ndim)), y[index], index)
 
   table = {'row': np.arange(len(y)), 'y': y, 'split': np.repeat(SIDES, [len(part) for part in images])}
   facts = dict(name=f'{flag} {size} px', task=source.task, licence=source.licence, citation=CITATION,
-               url='https://zenodo.org/records/10519652', hash=f'md5:{md5}')
-  return Dataset(read, len(y), tuple(source.classes.split('; ')), table, facts)
+               url='https://zenodo.org/records/10519652')
+  return Dataset(read, len(y), tuple(source.classes.split('; ')), table, facts, fingerprint=f'md5:{md5}')
 
 
 def _file(flag: str, size: int, root: str, md5: str, hint: str) -> Path:
@@ -153,15 +157,42 @@ def _unpack(path: Path, folder: Path) -> None:
   aside.mkdir()
   try:
     with zipfile.ZipFile(path) as archive:
-      require_space(aside, sum(item.file_size for item in archive.infolist()), f'the arrays of {path.name}')
-      for item in archive.infolist():      # as a stream: the largest array is 13.5 GB
+      members = archive.infolist()
+      if len({item.filename for item in members}) < len(members):
+        raise MedtlError(f'{path} holds two arrays of one name; get it again')
+      require_space(aside, sum(item.file_size for item in members), f'the arrays of {path.name}')
+      for item in members:                 # as a stream: the largest array is 13.5 GB
         with archive.open(item) as packed, (aside / Path(item.filename).name).open('wb') as plain:
           shutil.copyfileobj(packed, plain, CHUNK)
-  except (OSError, zipfile.BadZipFile) as error:
-    raise MedtlError(f'cannot unpack {path} to {folder}: {error}') from error
+  except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    raise MedtlError(f'cannot unpack {path} to {folder}: {error}; get it again, or make room') from error
   aside.rename(folder)
 
 
-def _arrays(folder: Path) -> dict[str, np.ndarray]:
-  return {f'{side}_{kind}': np.load(folder / f'{side}_{kind}.npy', mmap_mode='r' if kind == 'images' else None)
-          for side in SIDES for kind in ('images', 'labels')}
+def _arrays(folder: Path, path: Path, size: tuple[int, ...], columns: int) -> dict[str, np.ndarray]:
+  """Return the unpacked arrays; pictures are memory-mapped. MedtlError where they are not what the set is, see `_check`."""
+  found: dict[str, np.ndarray] = {}
+  for side in SIDES:
+    for kind in ('images', 'labels'):
+      name = f'{side}_{kind}'
+      try:
+        found[name] = np.load(folder / f'{name}.npy', mmap_mode='r' if kind == 'images' else None)
+      except FileNotFoundError:
+        raise MedtlError(f'{path} lacks the array {name}; expected {NAMES} of train, val and test. Get it again') from None
+      except Exception as error:             # numpy says what is wrong with an .npy by exceptions of many kinds
+        words = f'{type(error).__name__} while its array {name} was read'
+        raise MedtlError(f'{path} is damaged: {words}; get it again') from error
+  for side in SIDES:
+    _check(path, side, found, size, columns)
+  return found
+
+
+def _check(path: Path, side: str, arrays: dict[str, np.ndarray], size: tuple[int, ...], columns: int) -> None:
+  """Raise a MedtlError unless pictures are uint8 [n, *size] or [n, *size, 3], and labels are integers [n, columns]."""
+  images, labels = arrays[f'{side}_images'], arrays[f'{side}_labels']
+  sized = images.shape[1:] in (size, (*size, 3)) and images.dtype == np.uint8
+  labelled = labels.shape == (len(images), columns) if images.ndim else False
+  if not (sized and labelled and labels.dtype.kind in 'iu'):
+    raise MedtlError(f'{path} is no such set: its {side} side has pictures {images.dtype} {images.shape} and labels '
+                     f'{labels.dtype} {labels.shape}; expected uint8 (n, {", ".join(map(str, size))}) or the same with 3 '
+                     f'channels, and integers (n, {columns})')

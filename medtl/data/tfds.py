@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from medtl.data.folder import read
 from medtl.data.listing import SIDES
+from medtl.data.pictures import read
 from medtl.spec import nearest
-from medtl.types import Dataset, Example, MedtlError
+from medtl.types import Dataset, Example, MedtlError, Table
 
 OURS = ('row', 'y', 'split', 'content')    # columns of the table that a feature's name must not hide
 
@@ -52,8 +52,8 @@ def load(builder: str, *, root: str, splits: Sequence[str] = (), image: str = 'i
     return Example(x, y[row], row)
 
   facts = dict(name=info.full_name, citation=info.citation, url=info.homepage,
-               licence=info.as_proto.redistribution_info.license) | _hashes(info, names, y)
-  return Dataset(fetch, len(y), classes, table, facts)
+               licence=info.as_proto.redistribution_info.license)
+  return Dataset(fetch, len(y), classes, table, facts, _fingerprint(info, names, table))
 
 
 def _folder(root: Path, builder: str) -> Path:
@@ -123,7 +123,7 @@ def _column(name: str, patient: str) -> str:
 
 
 def _picture(encoded: bytes, channels: int | None, exif: str) -> np.ndarray:
-  return read(io.BytesIO(encoded), 1 if channels == 1 else 3, exif)    # type: ignore[arg-type]   # Pillow opens bytes as it opens paths
+  return read(io.BytesIO(encoded), 1 if channels == 1 else 3, exif)
 
 
 def _scaled(value: np.ndarray) -> np.ndarray:
@@ -131,10 +131,12 @@ def _scaled(value: np.ndarray) -> np.ndarray:
   return x / np.float32(np.iinfo(value.dtype).max) if value.dtype.kind in 'iu' else x
 
 
-def _hashes(info: Any, names: Sequence[str], y: np.ndarray) -> dict[str, str]:
-  """Return {'hash': of labels and the files' names and sizes, 'stamp': the same with places and times}."""
-  whole, stamp = hashlib.sha256(y.tobytes()), hashlib.sha256()
+def _fingerprint(info: Any, names: Sequence[str], table: Table) -> str:
+  """Return a sha256 of the table and of the place, size and times of each file that holds the examples."""
+  digest = hashlib.sha256()
+  for name, column in sorted(table.items()):
+    digest.update(f'{name}\t{np.asarray(column).tolist()}\n'.encode())
   for path in (Path(path) for name in names for path in info.splits[name].filepaths):
-    whole.update(f'{path.name}\t{path.stat().st_size}\n'.encode())
-    stamp.update(f'{path.absolute()}\t{path.stat().st_size}\t{path.stat().st_mtime_ns}\n'.encode())
-  return dict(hash=whole.hexdigest(), stamp=stamp.hexdigest())
+    status = path.stat()
+    digest.update(f'{path.absolute()}\t{status.st_size}\t{status.st_mtime_ns}\t{status.st_ctime_ns}\n'.encode())
+  return digest.hexdigest()

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from medtl.data.listing import OCT2017
+from medtl.data.patients import KERMANY
 from medtl.types import MedtlError
 
 CLASSES = ('CNV', 'DME', 'DRUSEN', 'NORMAL')
@@ -53,7 +53,7 @@ class Oct2017(tfds.core.GeneratorBasedBuilder):
       if not paths:
         raise MedtlError(f'{folder / side / label} holds no .jpeg; expected every class in every split')
       for path in paths:
-        match = re.search(OCT2017, path.name)
+        match = re.search(KERMANY, path.name)
         if not match or not path.name.startswith(label):
           raise MedtlError(f'{path}: expected a name {label}-PATIENT-NUMBER.jpeg')
         file = path.relative_to(folder).as_posix()

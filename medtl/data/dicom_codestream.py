@@ -1,0 +1,74 @@
+"""What a compressed picture says of itself, to be held against what the DICOM header says of it.
+
+Decoders trust the header. Where the two differ, some return a wrong picture, and GDCM may end the
+whole process.
+"""
+
+import struct
+from typing import NamedTuple
+
+FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}       # SOF0 … SOF15, SOF55
+START_OF_SCAN = 0xDA
+FILL = 0xFF
+JPEG_2000 = b'\xff\x4f\xff\x51'            # SOC and SIZ: so each codestream begins
+RLE_NOTHING = 128                          # a byte that stands for none
+
+
+class Codestream(NamedTuple):
+  """The size of a compressed picture."""
+  rows: int                                # 0 where it is said later than in the first header
+  columns: int
+  samples: int                             # numbers a pixel
+  bits: int                                # of a number
+
+
+def jpeg(frame: bytes) -> Codestream | None:
+  """Return what the frame header of a JPEG or JPEG-LS picture says, None without one.
+
+  ITU-T T.81 B.2.2 and T.87 C.2.2.
+  """
+  place = frame.find(b'\xff\xd8') + 2      # after the start of the image
+  while place + 10 <= len(frame) and frame[place] == 0xFF:
+    marker = frame[place + 1]
+    if marker == START_OF_SCAN:
+      return None
+    if marker in FRAME_MARKERS:
+      bits, rows, columns, samples = struct.unpack_from('>BHHB', frame, place + 4)
+      return Codestream(rows, columns, samples, bits)
+    if marker == FILL:
+      place += 1
+    else:
+      length, = struct.unpack_from('>H', frame, place + 2)
+      place += 2 + length
+  return None
+
+
+def jpeg_2000(frame: bytes) -> Codestream | None:
+  """Return what the header of a JPEG 2000 picture says, None without one (ITU-T T.800 A.5.1)."""
+  place = frame.find(JPEG_2000)
+  if place < 0 or place + 43 > len(frame):
+    return None
+  right, bottom, left, top = struct.unpack_from('>4I', frame, place + 8)
+  samples, depth = struct.unpack_from('>HB', frame, place + 40)
+  return Codestream(bottom - top, right - left, samples, (depth & 0x7F) + 1)
+
+
+def rle_length(frame: bytes) -> int:
+  """Return how many bytes the first segment of an RLE picture stands for (PS3.5 G.3 and G.5).
+
+  It is one byte of each pixel.
+  """
+  segments, place, second = struct.unpack_from('<3I', frame)
+  end = second if segments > 1 else len(frame)
+  length = 0
+  while place + 1 < end:                   # a last byte alone pads
+    code = frame[place]
+    if code < RLE_NOTHING:                 # so many bytes and one follow
+      length += code + 1
+      place += code + 2
+    elif code > RLE_NOTHING:               # the byte that follows is repeated
+      length += 257 - code
+      place += 2
+    else:
+      place += 1
+  return length

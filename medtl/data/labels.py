@@ -1,0 +1,177 @@
+"""What people write as a label, or as nothing: classes, their order, words for missing values."""
+
+import collections
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from medtl.spec import nearest
+from medtl.types import MedtlError
+
+# What R, pandas, SAS, Excel and people write where there is no value; capitals do not matter.
+MISSING = (
+  'NA',
+  'N/A',
+  'NaN',
+  'null',
+  'none',
+  'nil',
+  'NaT',
+  '<NA>',
+  '#N/A',
+  '#NA',
+  '#NULL!',
+  '#N/A N/A',
+  '-NaN',
+  '1.#QNAN',
+  '1.#IND',
+  '-1.#IND',
+  '-1.#QNAN',
+  '?',
+  '-',
+  '--',
+  '.',
+)
+NUMBER = re.compile(r'[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?')  # no leading zeros: 007 is a name
+GIVEN, NUMBERS, ALPHABET = 'given', 'numbers', 'alphabet'  # how the order of classes was found
+
+
+class Labels(NamedTuple):
+  """Labels as numbers."""
+
+  classes: tuple[str, ...]
+  y: np.ndarray  # int32 [n], -1 unlabelled; or float32 [n, k] of 0 and 1
+  order: str  # GIVEN | NUMBERS | ALPHABET
+
+
+def missing(words: np.ndarray, spelt: Sequence[str]) -> np.ndarray:
+  """Return bool [n]: which words are empty or one of `spelt`, capitals aside."""
+  lower = {str(word).strip().lower() for word in spelt} | {''}
+  return np.array([word.lower() in lower for word in words.tolist()], bool)
+
+
+def numbers(column: np.ndarray, empty: np.ndarray) -> np.ndarray:
+  """Return a column of text [n] as float64, NaN where it is `empty`.
+
+  A column with any value that is no number stays text, '' where it is empty.
+  """
+  values = np.where(empty, '', column)
+  if empty.all() or not all(NUMBER.fullmatch(value) for value in values[~empty]):
+    return values
+  return np.array([float(value) if value else np.nan for value in values])
+
+
+def find(
+  raw: np.ndarray,
+  label: str | Sequence[str],
+  classes: Sequence[str | int | float],
+  names: Sequence[str],
+  spelt: Sequence[str],
+) -> Labels:
+  """Return the labels of text `raw`, [n], or [n, k] for k label columns; `names` are the files.
+
+  `classes` fix names and order; without them numbers are sorted as numbers, and words by the
+  alphabet.
+  """
+  known = tuple(_text(name) for name in classes)
+  if not label:
+    return Labels(known, np.full(len(raw), -1, np.int32), GIVEN)
+  _stop_missing(raw, names, spelt)
+  if raw.ndim == 2:
+    return _columns(raw, tuple(label), known, names)
+  found = sorted(set(raw.tolist()))
+  numeric = all(NUMBER.fullmatch(name) for name in (*found, *known))
+  if not known:
+    _stop_twins(found, raw.tolist(), names)
+    known = tuple(sorted(found, key=float)) if numeric else tuple(found)
+  if len(known) < 2:
+    raise MedtlError(
+      f'found one class only ({known[0]!r}); expected a folder or label for each of two or more, '
+      'or data.classes=(…) where a class has no picture here'
+    )
+  number = {name: index for index, name in enumerate(known)}
+  if len(number) < len(known):
+    raise MedtlError(f'data.classes={known} names a class twice; expected each once')
+  if numeric and classes:  # '1.0', as pandas writes whole numbers beside missing ones, is class 1
+    value = {float(name): index for name, index in number.items()}
+    number |= {name: value[float(name)] for name in found if float(name) in value}
+  strange = [index for index, name in enumerate(raw.tolist()) if name not in number]
+  if strange:
+    first = str(raw[strange[0]])
+    raise MedtlError(
+      f'{len(strange)} labels outside the classes, first {first!r} of {names[strange[0]]}; '
+      f'{nearest(first, known)}'
+    )
+  order = GIVEN if classes else NUMBERS if numeric else ALPHABET
+  return Labels(known, np.array([number[name] for name in raw.tolist()], np.int32), order)
+
+
+def order_note(classes: Sequence[str], order: str) -> str:
+  """Return a sentence on the order in which classes were put, where nobody said it."""
+  shown = ', '.join(classes)
+  return {
+    ALPHABET: f'classes in the order of the alphabet: {shown}; data.classes says otherwise',
+    NUMBERS: f'classes in the order of their numbers: {shown}',
+  }.get(order, '')
+
+
+def _text(name: str | int | float) -> str:
+  """Return a class's name: 2 and 2.0 are '2'."""
+  return f'{name:g}' if isinstance(name, float) else str(name)
+
+
+def _stop_missing(raw: np.ndarray, names: Sequence[str], spelt: Sequence[str]) -> None:
+  """Raise where a label is a word for 'missing'."""
+  empty = missing(raw.ravel(), spelt).reshape(raw.shape)
+  rows = np.flatnonzero(empty if raw.ndim == 1 else empty.any(axis=1))
+  if not len(rows):
+    return
+  counts = collections.Counter(raw[empty].tolist())
+  written = ', '.join(f'{word!r} {count} times' for word, count in counts.most_common(4) if word)
+  if not written:
+    raise MedtlError(
+      f'{len(rows)} pictures have no label, first {names[rows[0]]}; fill them in, leave them out, '
+      "or set data.label='' to predict"
+    )
+  raise MedtlError(
+    f'{len(rows)} pictures have no label, first {names[rows[0]]} (written {written}); fill them in '
+    'or '
+    'leave them out. Where that word is a class, set data.missing=(): empty alone is missing then'
+  )
+
+
+def _stop_twins(found: Sequence[str], raw: Sequence[str], names: Sequence[str]) -> None:
+  """Raise where two classes are probably one: other capitals, blanks, or another `1.0` for `1`."""
+  groups: dict[str, list[str]] = {}
+  for name in found:
+    plain = ' '.join(re.split(r'[\s_-]+', name.casefold()))
+    groups.setdefault(f'{float(plain):g}' if NUMBER.fullmatch(plain) else plain, []).append(name)
+  twins = [group for group in groups.values() if len(group) > 1]
+  if twins:
+    shown = '; '.join(' and '.join(map(repr, group)) for group in twins[:4])
+    first = names[min(raw.index(name) for name in twins[0])]
+    raise MedtlError(
+      f'are these the same class? {shown}, first {first}. Write them alike, or list every class '
+      f'that is meant: data.classes={tuple(found)}'
+    )
+
+
+def _columns(
+  raw: np.ndarray, label: tuple[str, ...], classes: tuple[str, ...], names: Sequence[str]
+) -> Labels:
+  """Return the labels of k columns of 0 and 1."""
+  if classes not in ((), label):
+    raise MedtlError(
+      f'classes={classes} beside the label columns {label}; expected none, the columns are the '
+      'names'
+    )
+  wrong = np.argwhere(~np.isin(raw, ['0', '1', '0.0', '1.0']))
+  if len(wrong):
+    row, column = wrong[0]
+    raise MedtlError(
+      f'{len(wrong)} labels are neither 0 nor 1, first {str(raw[row, column])!r} of {names[row]} '
+      f'in column {label[column]!r}; decide what it means and write 0 or 1'
+    )
+  return Labels(label, raw.astype(np.float32), GIVEN)

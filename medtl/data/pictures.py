@@ -1,0 +1,150 @@
+"""What one picture file says that its numbers are: PNG, JPEG, TIFF, BMP and WebP → x [h, w, c].
+
+Unsigned numbers of up to 16 bits become 0 … 1 by what their bits can hold at most; signed, 32- and
+64-bit and float TIFFs keep their numbers (then `window` or `rescale` them). All that a file says of
+its numbers is followed or refused in words: orientation, white-is-zero, significant bits, sample
+format, palette, transparency. Gamma and colour profiles change no number: they say how a screen
+shows it. No file's range of numbers is taken for a statement about its bits.
+"""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from medtl.data import png, signature
+from medtl.types import MedtlError
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.tif', '.tiff', '.bmp', '.webp')
+GREY = np.array([0.299, 0.587, 0.114], np.float32)   # luma of ITU-R BT.601
+UPRIGHT, ORIENTATION = 1, 0x0112                     # EXIF
+WORDED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)      # say what is wrong
+BROKEN = (*WORDED, ArithmeticError, EOFError, LookupError, TypeError, struct.error, zlib.error)
+
+Numbers = tuple[np.ndarray, np.ndarray | None]       # x [h, w] or [h, w, 3]; transparent [h, w]
+
+
+def recognised(path: Path) -> bool:
+  """Return whether a file is a picture that is read here: by its suffix, or by its first bytes.
+
+  The first bytes decide where the name says no type: it has no suffix, or one of digits (x.001, a
+  DICOM UID). A file with the suffix of another type is no picture, whatever it holds. OSError where
+  a file has to be opened and may not be.
+  """
+  suffix = path.suffix.lower()
+  if suffix in SUFFIXES:
+    return not path.is_dir()
+  if suffix and not suffix[1:].isdigit():
+    return False
+  if not path.is_file():                   # a folder, or a pipe that would never end
+    return False
+  with open(path, 'rb') as file:
+    return signature.picture_format(file.read(signature.HEAD)) != ''
+
+
+def read(path: Path | BinaryIO, channels: int, exif: str) -> np.ndarray:
+  """Return the picture [h, w, channels] float32; OSError "cannot decode …: reason" otherwise.
+
+  The content decides the format, not the suffix. `channels`: 1 (colour → BT.601 luma) or 3 (grey →
+  three equal). MedtlError for a file of several pages or frames, and for one that is stored turned
+  unless exif='apply', which turns it upright. Transparency is dropped where all pixels are opaque,
+  and refused elsewhere: what lies behind is not in the file.
+  """
+  name = str(path) if isinstance(path, Path) else 'the picture'
+  data = path.read_bytes() if isinstance(path, Path) else path.read()
+  try:
+    x, transparent = _numbers(data, name, exif)
+    if transparent is not None and transparent.any():
+      raise ValueError(f'{transparent.sum()} of its {transparent.size} pixels are (partly) '
+                       'transparent, and what lies behind them is not in the file; lay it on a '
+                       'background and store it without transparency (alpha)')
+  except WORDED as error:
+    raise OSError(f'cannot decode {name}: {error}') from error
+  except BROKEN as error:
+    kind = type(error).__name__
+    raise OSError(f'cannot decode {name}: it is damaged ({kind}: {error})') from error
+  return grey_or_colour(x, channels)
+
+
+def grey_or_colour(x: np.ndarray, channels: int) -> np.ndarray:
+  """Return [h, w, channels] of a picture [h, w] or [h, w, 3]."""
+  if x.ndim == 3 and channels == 1:
+    x = x @ GREY
+  return x if x.ndim == 3 else np.repeat(x[..., None], channels, axis=2)
+
+
+def _numbers(data: bytes, name: str, exif: str) -> Numbers:
+  """Return (x [h, w] or [h, w, 3], transparent pixels or None) of a file's bytes."""
+  kind = signature.picture_format(data)
+  if not kind:
+    raise ValueError(signature.what_it_is(data[:signature.HEAD]))
+  if kind == 'TIFF':
+    from medtl.data import tiff  # 35 ms that other pictures do without
+    _check_one(tiff.pages(data), 'pages', name)
+    layout = tiff.layout(data)
+    page = tiff.opened(data, layout)
+    _check_upright(page, name, exif)
+    return tiff.numbers(page, data, layout)
+  chunks = png.chunks(data) if kind == 'PNG' else {}
+  image = _opened(data, kind)
+  if kind != 'JPEG':                       # a JPEG is its first picture: phones append others (MPO)
+    _check_one(getattr(image, 'n_frames', 1), 'frames', name)
+  _check_upright(image, name, exif)
+  return png.numbers(image, data, chunks) if kind == 'PNG' else _eight_bits(image)
+
+
+def _opened(data: bytes, kind: str) -> Image.Image:
+  """Return the file, opened by Pillow; ValueError with the reason where it does not."""
+  try:
+    return Image.open(io.BytesIO(data), formats=[kind])
+  except UnidentifiedImageError:           # it hides the reason, which the format's reader tells
+    read_format, _ = Image.OPEN[kind]
+  try:
+    return read_format(io.BytesIO(data), '')
+  except SyntaxError as error:
+    raise ValueError(f'it is a damaged {kind} file, or of a kind that is not read ({error}); '
+                     'store it as PNG') from error
+
+
+def _check_one(count: int, word: str, name: str) -> None:
+  if count > 1:
+    raise MedtlError(f'{name} holds {count} {word}; expected one picture a file')
+
+
+def _check_upright(image: Image.Image, name: str, exif: str) -> None:
+  turn = _orientation(image)
+  if turn not in range(1, 9):
+    raise ValueError(f'its orientation (EXIF) is {turn}; expected 1 … 8: store it upright, as 1')
+  if turn != UPRIGHT and exif == 'stop':
+    raise MedtlError(f"{name} is stored turned (EXIF orientation {turn}); set data.exif='apply' to "
+                     'turn such files upright, or store them upright: who drew masks or read them '
+                     'elsewhere may have seen either')
+
+
+def _orientation(image: Image.Image) -> Any:
+  """Return the orientation that EXIF, XMP or a TIFF's tag states; it may be no legal value."""
+  if image.format == 'PNG':
+    image.load()                           # EXIF may follow the pixels
+  try:
+    return image.getexif().get(ORIENTATION, UPRIGHT)
+  except BROKEN as error:
+    raise ValueError('its EXIF block, which says which side is up, is damaged; remove or repair it '
+                     f'({error})') from error
+
+
+def _eight_bits(image: Image.Image) -> Numbers:
+  """Return the numbers of a JPEG, BMP or WebP."""
+  if image.mode == 'CMYK' and 'adobe' not in image.info:
+    raise ValueError('it is a CMYK JPEG without an Adobe marker, so that nobody knows whether 0 is '
+                     'no ink or all ink; store it as RGB')
+  ImageOps.exif_transpose(image, in_place=True)
+  transparent = None
+  if image.mode == 'RGBA':
+    transparent = np.asarray(image)[..., 3] < 255
+  if image.mode not in ('L', 'RGB'):
+    image = image.convert('L' if image.mode == '1' else 'RGB')
+  return np.asarray(image, np.float32) / np.float32(255), transparent

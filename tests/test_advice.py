@@ -1,0 +1,113 @@
+"""Advice in an error is followed here, as it is written: it must lead on."""
+
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medtl import data
+from medtl.types import Dataset, MedtlError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+  monkeypatch.setenv('MEDTL_CACHE', str(tmp_path / 'cache'))
+
+
+def draw(path: Path, seed: int, size: tuple[int, int] = (8, 8)) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(np.random.RandomState(seed).randint(0, 256, size).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+  """24 pictures of two classes and 12 patients."""
+  for number in range(24):
+    draw(tmp_path / 'root' / 'ab'[number % 2] / f'p{number // 2}_{number}.png', number)
+  return tmp_path / 'root'
+
+
+def load(root: Path, **keys) -> dict[str, Dataset]:
+  return data.load(**{'name': 'folder', 'root': str(root), 'split': dict(by='patient', folds=3), 'pattern': r'p(\d+)_'} | keys)
+
+
+def said(root: Path, **keys) -> str:
+  """The error's message."""
+  with pytest.raises(MedtlError) as caught:
+    load(root, **keys)
+  return str(caught.value)
+
+
+def advised(words: str, name: str) -> dict:
+  """{'allow_leak': True} of a sentence that says 'set data.allow_leak=True'; one is taken where several are offered."""
+  value = re.search(rf"data\.{re.escape(name)}=('[^']*'|[^\s,;:)]+)", words)
+  assert value, f'no data.{name}=… in: {words}'
+  return {name: ast.literal_eval(value[1])}
+
+
+def test_patients_that_are_not_known(root):
+  words = said(root, pattern='')
+  assert 'data.pattern (a regex on file names)' in words and "by='image'" in words
+  assert load(root, split=dict(by='image', folds=3), pattern='')['test'].size == 8
+  assert load(root)['train'].facts['patients'] == 12
+
+
+def test_a_leak_may_be_dealt_anew_or_allowed(root):
+  for side, numbers in (('train', range(0, 12)), ('test', range(8, 24))):
+    for number in numbers:
+      draw(root.parent / 'sided' / side / 'ab'[number % 2] / f'p{number // 2}_{number}.png', number)
+  for pattern in (r'p(\d+)_', ''):
+    keys = dict(split=dict(by='publisher', val=0), pattern=pattern)
+    words = said(root.parent / 'sided', **keys)
+    assert load(root.parent / 'sided', **keys | advised(words, 'allow_leak'))['test'].facts['leak']
+    by = advised(words, 'split.by')['split.by']
+    assert by == ('patient' if pattern else 'image')
+    assert not load(root.parent / 'sided', **keys | dict(split=dict(by=by, folds=3)))['test'].facts['leak']
+
+
+def test_pictures_that_cannot_be_read(root):
+  (root / 'a' / 'p0_0.png').write_bytes(b'')
+  words = said(root)
+  assert sum(side.size for side in load(root, **advised(words, 'skip_unreadable')).values()) == 23
+  for path in root.rglob('*.png'):
+    path.write_bytes(b'')
+  assert 'skip_unreadable' not in said(root)             # nothing would be left
+
+
+def test_pictures_of_several_shapes(root):
+  draw(root / 'a' / 'p0_0.png', 0, (8, 12))
+  offered = re.findall(r"'(square[^']*|resize[^']*)'", said(root))
+  assert offered == ['resize(224, 224)', 'square | resize(224)']
+  for ops in offered:
+    assert load(root, ops=ops)['train'].facts['shape'] == [224, 224, 1]
+
+
+def test_a_cache_that_cannot_be_written_to(root, tmp_path, monkeypatch):
+  (tmp_path / 'file').write_text('no folder')
+  monkeypatch.setenv('MEDTL_CACHE', str(tmp_path / 'file'))
+  words = said(root, keep_gb=0)
+  assert 'a folder that can be written to in MEDTL_CACHE' in words and 'keep_gb' not in words
+  monkeypatch.setenv('MEDTL_CACHE', str(tmp_path / 'another'))
+  assert load(root)['train'].size == 8
+
+
+def test_a_class_without_an_example_on_a_side(root):
+  for path in sorted((root / 'b').glob('*.png'))[2:]:
+    path.unlink()
+  words = said(root)
+  assert "class 'b' has no example in" in words and 'take fewer folds' in words
+  assert load(root, split=dict(by='patient', folds=2, val=0))['test'].size
+
+
+def test_a_tie_of_readers_and_a_row_without_a_box(root):
+  votes = ['file,label,x,y,w,h', 'a/p0_0.png,a,0,0,4,4', 'a/p0_0.png,b,1,1,4,4', 'b/p0_1.png,b,,,,']
+  (root / 'labels.csv').write_text('\n'.join(votes))
+  none = dict(split=dict(by='none'), manifest='labels.csv')
+  asked = said(root, **none)
+  for meaning in ('majority', 'box'):
+    assert f"'{meaning}'" in asked
+    words = said(root, **none, repeated=meaning)
+    assert load(root, **none, **advised(words, 'repeated'))['test'].table['y'].tolist() == [0, 1]

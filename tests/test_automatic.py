@@ -1,0 +1,107 @@
+"""What a config leaves open is settled by the data, said, and kept by a run that has begun."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medtl import automatic, build, runfolder
+from medtl.types import Dataset, MedtlError
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+  monkeypatch.setenv('MEDTL_CACHE', str(tmp_path / 'cache'))
+
+
+def folder(root, names):
+  for number, name in enumerate(names):
+    path = root / f'{name}.png'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.RandomState(number).randint(0, 256, (8, 8)).astype(np.uint8)).save(path)
+  return root
+
+
+def asked(root, **data):
+  config = tiny.get_config()
+  with config.unlocked():
+    config.data = dict(name='folder.load', root=str(root), ops='', split=dict(by='auto', folds=3, fold=0, seed=0), **data)
+    config.task = dict(kind='auto', loss='')
+  return config
+
+
+def test_two_folders_are_a_binary_task_by_image_with_a_word(tmp_path, capsys):
+  config = asked(folder(tmp_path / 'in', [f'{"ab"[i % 2]}/{i}' for i in range(8)]))
+  found = automatic.settled(config, tmp_path / 'run')
+  assert (found.task.kind, found.task.loss, found.data.split.by) == ('binary', 'softmax', 'image')
+  said = capsys.readouterr().out
+  assert "task.kind='auto' is 'binary': two classes" in said
+  assert "data.split.by='auto' is 'image': patients are not known" in said and 'data.pattern' in said
+  assert automatic.settled(asked(tmp_path / 'in', pattern=r'(\d+)'), tmp_path / 'run').data.split.by == 'patient'
+
+
+def test_the_publishers_sides_are_kept_but_not_over_folds(tmp_path):
+  names = [f'{side}/{"abc"[i % 3]}/{i}' for side in ('train', 'test') for i in range(6)]
+  config = asked(folder(tmp_path / 'in', names))
+  found = automatic.settled(config, tmp_path / 'run')
+  assert (found.task.kind, found.data.split.by) == ('multiclass', 'publisher')
+  assert automatic.settled(config, tmp_path / 'run', folds=True).data.split.by == 'image'
+
+
+def test_label_columns_are_a_multilabel_task(tmp_path):
+  folder(tmp_path / 'in', ['0', '1'])
+  (tmp_path / 'in' / 'labels.csv').write_text('file,mass,cyst\n0.png,1,0\n1.png,1,1\n')
+  found = automatic.settled(asked(tmp_path / 'in', manifest='labels.csv', label=('mass', 'cyst')), tmp_path / 'run')
+  assert (found.task.kind, found.task.loss) == ('multilabel', 'sigmoid')
+
+
+def test_a_run_that_has_begun_keeps_what_it_found(tmp_path):
+  config = asked(folder(tmp_path / 'in', [f'{"ab"[i % 2]}/{i}' for i in range(8)]))
+  found = automatic.settled(config, tmp_path / 'run')
+  runfolder.claim(tmp_path / 'run', found)
+  folder(tmp_path / 'in', ['c/9'])                              # a third class came later
+  again = automatic.settled(config, tmp_path / 'run')
+  assert again.to_dict() == found.to_dict()
+  runfolder.claim(tmp_path / 'run', again)                     # and is no other config's folder
+
+
+def test_what_is_given_is_left_alone():
+  config = tiny.get_config()
+  assert automatic.settled(config, Path('nowhere')).to_dict() == config.to_dict()
+
+
+def frozen(*phases, **changes):
+  config = build.changed(tiny.get_config(), (('random_frozen', False), ('phases', phases), *changes.items()))
+  return build.parts(config)
+
+
+def test_children_as_chance_drew_them_are_not_frozen_unless_that_is_meant():
+  with pytest.raises(MedtlError, match=r"phase 1 freezes depth\(2\), but nothing was transferred to backbone/stem, backbone/stage1: "
+                                       r"frozen, they would stay as chance drew them.*random_frozen=True for the control"):
+    frozen(('depth(2)', '1 epochs'))
+  with pytest.raises(MedtlError, match=r'phase 2 freezes depth\(1.0\)'):
+    frozen(('none', '1 epochs'), ('depth(1.0)', '1 epochs'))
+  with pytest.raises(MedtlError, match='to head: frozen'):
+    frozen(('match("head/.*")', '1 epochs'))
+  parts = frozen(('none', '10 epochs'))                         # the message's advice, and its other one
+  assert parts.source['transferred'] == []
+  frozen(('depth(2)', '1 epochs'), random_frozen=True)
+
+
+def test_what_a_checkpoint_fills_may_be_frozen_and_what_is_left_fresh_may_not(tmp_path):
+  parts = frozen(('none', '1 epochs'))
+  given = dataclasses.replace(parts, source={'transferred': ['backbone/stem', 'backbone/stage1']})
+  phases = build.phases(build.changed(parts.config, (('phases', (('depth(2)', '1 epochs'),)),)), parts.params, 20)
+  build._stop_random_frozen(dataclasses.replace(given, phases=phases))
+  deeper = build.phases(build.changed(parts.config, (('phases', (('depth(3)', '1 epochs'),)),)), parts.params, 20)
+  with pytest.raises(MedtlError, match='transferred to backbone/stage2:'):
+    build._stop_random_frozen(dataclasses.replace(given, phases=deeper))
+
+
+def test_kinds_of_labels():
+  def of(y, classes):
+    return automatic.kind_of(Dataset(lambda i: None, len(y), classes, {'row': np.arange(len(y)), 'y': np.array(y)}))
+  assert [of([0, 1], ('a', 'b')), of([0, 2], ('a', 'b', 'c')), of([[0., 1.]], ('a', 'b'))] == ['binary', 'multiclass', 'multilabel']
