@@ -116,7 +116,7 @@ def test_a_key_of_another_kind_is_refused_before_anything_is_read(
     ('model', {'weights': None}, 'weights is None; expected text'),
     ('head', {'name': None}, 'config.head: name is None'),
     ('task', {'loss': 3}, 'config.task: loss is 3; expected text'),
-    ('data', {'split': {'fold': 1}}, "config.data.split lacks the key 'by'; set it to patient"),
+    ('data', {'split': {'fold': 1}}, "config.data.split lacks the key 'by'; set it to one of: 'patient'"),
     ('data', {'split': {'by': 'Patient'}}, "by='Patient'; expected 'patient', 'image'"),
     ('data', {'split': {'by': 'image', 'fold': 5}}, 'fold=5, folds=5, val=1; expected 0 <= fold'),
     ('data', {'split': {'by': 'image', 'seed': -1}}, 'seed=-1; expected a whole number from 0'),

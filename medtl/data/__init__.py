@@ -28,18 +28,15 @@ def load(name: str, *, split: Mapping[str, Any], ops: str = '', skip_unreadable:
   `ops`, `hash`, `shape`, `split` (its keys), `split_hash`, `split_ignored` (the source has one of its own), `patients` (0: unknown)
   and `notes`: sentences on what was guessed or left out, which console and page show.
   """
-  config = dict(source, name=name if '.' in name else f'{name}.load')
-  function, keys = spec.component(config, 'medtl.data', 'data')
-  spec.bind(splits.split, spec.Call('split', (), dict(split)), 'config.data.split', given=('table',))
   chain = spec.functions(ops, operations, given=('x',))
-  everything = function(**keys)
+  everything = spec.find(name, 'medtl.data')(**source)
   if not everything.fingerprint:
-    raise MedtlError(f'the source {config["name"]} gives its Dataset no fingerprint, so that changed data would be taken for the '
+    raise MedtlError(f'the source {name} gives its Dataset no fingerprint, so that changed data would be taken for the '
                      'old; set fingerprint to a hash of all that the examples depend on, as in listing.fingerprint')
   facts = {'name': name.partition('.')[0], 'order': 'publisher', 'notes': [], **everything.facts}
   everything = dataclasses.replace(everything, facts=facts)
   _check_labels(everything)
-  whole = decoded.prepare(everything, chain, dict(config, ops=ops), skip_unreadable=skip_unreadable, keep_gb=keep_gb)
+  whole = decoded.prepare(everything, chain, dict(source, name=name, ops=ops), skip_unreadable=skip_unreadable, keep_gb=keep_gb)
   index = splits.split(whole.table, **split)
   leak = splits.check(whole.table, index, allow_leak)
   _check_classes(whole, index)

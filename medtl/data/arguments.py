@@ -29,8 +29,13 @@ def checked(load: Load) -> Load:
 
 def parameters(load: Callable, name: str) -> dict[str, Parameter]:
   """Return the keys that `load` and the source of that name take together."""
-  source = spec.find(name if '.' in name else f'{name}.load', 'medtl.data')
+  source = spec.find(_full(name), 'medtl.data')
   return spec.parameters(source) | spec.parameters(load)
+
+
+def _full(name: str) -> str:
+  """Return 'folder.load' for 'folder'."""
+  return name if '.' in name else f'{name}.load'
 
 
 def split_parameters() -> dict[str, Parameter]:
@@ -48,15 +53,16 @@ def fitted(load: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
     raise MedtlError(f'config.data: split is {split_keys!r}; expected its keys, for instance '
                      "dict(by='patient'): on the command line --config.data.split.by=patient")
   found = spec.keys(f'config.data ({name})', given, parameters(load, name))
-  if 'split' in given and 'by' not in split_keys:
-    raise MedtlError(f'config.data.split lacks the key \'by\'; set it to {", ".join(split.WAYS)}')
   known = split_parameters()
   found['split'] = spec.keys('config.data.split', split_keys, known)
-  if found['split']['by'] != split.AUTO:
+  if 'by' not in split_keys:
+    ways = ', '.join(map(repr, split.WAYS))
+    raise MedtlError(f"config.data.split lacks the key 'by'; set it to one of: {ways}")
+  if split_keys['by'] != split.AUTO:
     defaults = {key: one.default for key, one in known.items()}
     split.check_keys(**defaults | found['split'])
   spec.functions(found.get('ops', ''), ops, given=('x',))
   for key, words in LEAST.items():
     if key in found and not found[key] >= 0:             # nan is not either
       raise MedtlError(f'config.data: {key} is {found[key]}; expected 0 or more, {words}')
-  return found
+  return found | {'name': _full(name)}
