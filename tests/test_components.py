@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from medtl import build, check, commandline, components, data, spec
-from medtl.types import MedtlError
+from medtl.data import split
+from medtl.types import Dataset, MedtlError
 
 
 @pytest.fixture(scope='module')
@@ -267,3 +268,18 @@ def test_an_example_in_quotes_is_text_also_where_a_text_alone_is_refused():
     {'label': '1', 'name': 'folder', 'root': '', 'split': {}},
     components.arguments.parameters(data.load, 'folder'),
   )
+
+
+def test_a_share_of_the_labels_that_leaves_a_class_out_is_refused_and_a_larger_one_works():
+  random = np.random.RandomState(96)
+  table = {'row': np.arange(60), 'y': random.randint(0, 4, 60)}
+  table['patient'] = random.randint(0, 15, 60).astype(str)
+  whole = Dataset(lambda i: None, 60, ('a', 'b', 'c', 'd'), table)
+
+  def check_share(share):
+    keys = dict(by='patient', seed=96, labels=share)
+    data._check_classes(whole, split.split(table, **keys), keys)
+
+  with pytest.raises(MedtlError, match=r"no example in 'train' .* a larger data.split.labels, fewer"):
+    check_share(0.1)
+  check_share(0.6)

@@ -39,7 +39,7 @@ def load(name: str, *, split: Mapping[str, Any], ops: str = '', skip_unreadable:
   whole = decoded.prepare(everything, chain, dict(source, name=name, ops=ops), skip_unreadable=skip_unreadable, keep_gb=keep_gb)
   index = splits.split(whole.table, **split)
   leak = splits.check(whole.table, index, allow_leak)
-  _check_classes(whole, index)
+  _check_classes(whole, index, split)
   people = set(whole.table['patient'].tolist()) - {''} if 'patient' in whole.table else set()
   facts = dict(whole.facts, ops=ops, split=dict(split), split_hash=splits.split_hash(whole.table, index), leak=leak,
                split_ignored='split' in whole.table and split['by'] in ('patient', 'image'), patients=len(people),
@@ -79,7 +79,7 @@ def _check_labels(dataset: Dataset) -> None:
                      f'{splits.name_of(dataset.table, wrong[0])}; expected 0 … {most} ({", ".join(dataset.classes)})')
 
 
-def _check_classes(dataset: Dataset, index: Mapping[str, np.ndarray]) -> None:
+def _check_classes(dataset: Dataset, index: Mapping[str, np.ndarray], split: Mapping[str, Any]) -> None:
   """Raise where a class has no example on a side; a source that is one side only may lack classes."""
   y = np.asarray(dataset.table['y'])
   if len(index) < 2 or (y.dtype.kind == 'f' and y.ndim == 1):
@@ -88,5 +88,7 @@ def _check_classes(dataset: Dataset, index: Mapping[str, np.ndarray]) -> None:
     present = (y[rows] > 0).any(axis=0) if y.ndim == 2 else np.isin(np.arange(len(dataset.classes)), y[rows])
     for name, there in zip(dataset.classes, present, strict=True):
       if not there:
+        few = side == 'train' and 'labels' in split and split['labels'] < 1
+        more = 'a larger data.split.labels, ' if few else ''
         raise MedtlError(f'class {name!r} has no example in {side!r} ({len(rows)} examples); expected every class on '
-                         'every side: take fewer folds, another fold or seed, or leave the class out')
+                         f'every side: take {more}fewer folds, another fold or seed, or leave the class out')
