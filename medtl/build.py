@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import check, data, hosts, losses, mesh, models, norms, optimizer, origin, partition, schedule, spec, tasks, tree
+from medtl import check, components, data, hosts, mesh, models, norms, optimizer, origin, partition, schedule, spec, tasks, tree
 from medtl.data import augment, split, stream
 from medtl.models import port, weights
 from medtl.parts import Parts, Phase
@@ -26,13 +26,8 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
   What it has in common with `like`, the parts of another run, is taken from there: data, weights, compiled programs.
   """
   check.config(config)
-  if like is not None and like.config.data == config.data:
-    sides = like.data
-  else:
-    with hosts.in_turn('data'):
-      sides = data.load(**config.data.to_dict())
   mesh.check(config.shards)
-  check.training(config, sides, mesh.make(**config.mesh).size)
+  sides = data_of(config, like)
   train = sides['train']
   balance = class_weights(config, train)
   if like is not None and like.run == run and alike(like.config, config):
@@ -43,7 +38,7 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
   net, module = network(config, train.fetch(0).x.shape, len(train.classes))
   net, params, extra, source = origin.variables(config, net, module, train, run)
   extra = _statistics(config, net, params, extra, train)
-  loss = spec.one(config.task.loss, losses, given=('outputs', 'y'))
+  loss = tasks.loss_of(**config.task)
   moves = augment.augment(config.augment, ndim=train.fetch(0).x.ndim - 1, classes=len(train.classes)) if config.augment else None
   made = Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves, balance, run)
   _stop_random_frozen(made)
@@ -62,6 +57,17 @@ def _stop_random_frozen(parts: Parts) -> None:
         f'phase {index + 1} freezes {phase.freeze}, but nothing was transferred to {", ".join(random)}: frozen, they would stay '
         'as chance drew them. Give a checkpoint (config.model.weights=NAME or FILE), freeze nothing '
         "(config.phases=(('none', '10 epochs'),)), or set config.random_frozen=True for the control of a transfer")
+
+
+def data_of(config: ConfigDict, like: Parts | None = None) -> dict[str, Dataset]:
+  """Return the sides of a run's data, checked; those of `like` where they are the same."""
+  if like is not None and like.config.data == config.data:
+    sides = like.data
+  else:
+    with hosts.in_turn('data'):
+      sides = data.load(**config.data.to_dict())
+  check.training(config, sides, mesh.make(**config.mesh).size)
+  return sides
 
 
 def _reseeded(like: Parts) -> Parts:
@@ -86,7 +92,8 @@ def _statistics(config: ConfigDict, net: models.Net, params: Tree, extra: Tree, 
 def network(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[models.Net, Any]:
   """Return the net for pictures of `shape` [*s, c], not yet normalising, and the module with its family's RENAMES and WEIGHTS."""
   kwargs = {name: value for name, value in config.model.to_dict().items() if name != 'weights'}
-  filled = {'size': tuple(shape[:-1]), 'ndim': len(shape) - 1, 'dtype': dtype(config)}
+  values = (tuple(shape[:-1]), len(shape) - 1, dtype(config))
+  filled = dict(zip(components.FILLED, values, strict=True))
   known = inspect.signature(spec.find(kwargs['name'], 'medtl.models')).parameters
   wanted = {name: value for name, value in filled.items() if name in known and name not in kwargs}
   factory, kwargs = spec.component(kwargs, 'medtl.models', 'model', given=tuple(wanted))
@@ -126,7 +133,7 @@ def finished(config: ConfigDict, plan: dict[str, Any]) -> tuple[models.Net, Task
   """Return net and task of a finished run, from its config and plan.json alone."""
   net, _ = network(config, plan['shape'], len(plan['classes']))
   net = net.clone(mean=tuple(plan['mean']), std=tuple(plan['std']))
-  loss = spec.one(config.task.loss, losses, given=('outputs', 'y'))
+  loss = tasks.loss_of(**config.task)
   return net, tasks.supervised(net, loss, kind=config.task.kind)
 
 

@@ -1,16 +1,31 @@
 """What a config and its data must promise before anything is computed: a mistake found after an hour of training costs an hour."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from inspect import Parameter
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import metrics, spec, tasks
+from medtl import components, freeze, metrics, optimizer, schedule, spec, tasks
+from medtl.data import augment, labels
 from medtl.report import threshold
 from medtl.types import Dataset, MedtlError
 
+# every key of a config (configs/base.py says what each means) and its kind
+INTEGERS = ('seed', 'seeds', 'truncate', 'views', 'norm_images', 'batch', 'accumulate', 'patience',
+            'resamples', 'workers')
+FLOATS = ('lr', 'head_lr', 'lr_decay', 'decay', 'l2_sp', 'clip', 'ema')
+TEXTS = ('transfer', 'augment', 'sampling', 'class_weights', 'optimizer', 'schedule', 'dtype', 'cache',
+         'monitor', 'threshold', 'hint')
+KEYS: dict[str, Any] = {
+  **dict.fromkeys(INTEGERS, int), **dict.fromkeys(FLOATS, float), **dict.fromkeys(TEXTS, str),
+  **dict.fromkeys(('data', 'model', 'head', 'task', 'mesh'), Mapping),
+  **dict.fromkeys(('mean', 'std'), Sequence[float]), **dict.fromkeys(('fresh', 'remat'), Sequence[str]),
+  **dict.fromkeys(('phases', 'norms', 'rules', 'shards', 'compare'), Sequence),
+  'random_frozen': bool, 'every': str | int,
+}
 CACHES = ('auto', 'head', 'on', 'off')
 # (what a value must be, in words, and as a function)
 NUMBERS = {
@@ -23,13 +38,12 @@ NUMBERS = {
   'clip': ('0 (off) or more', lambda v: v >= 0), 'l2_sp': ('0 (off) or more', lambda v: v >= 0),
   'ema': ('0 (off) or more, below 1', lambda v: 0 <= v < 1),
 }
-# losses that would leave a class or a label unlearned in a task of that kind
-UNFIT = {'multiclass': ('sigmoid', 'ordinal'), 'binary': ('sigmoid', 'ordinal'), 'multilabel': ('softmax', 'focal', 'ordinal'),
-         'ordinal': ('softmax', 'sigmoid', 'focal', 'mse')}
 
 
 def config(given: ConfigDict) -> None:
   """Raise a MedtlError for the first key whose value cannot work, whatever the data are."""
+  spec.keys('config', given.to_dict(), {name: _key(name, kind) for name, kind in KEYS.items()})
+  components.check(given)
   for name, (words, right) in NUMBERS.items():
     if not right(given[name]):
       raise MedtlError(f'config.{name} is {given[name]}; expected a number {words}')
@@ -55,7 +69,16 @@ def config(given: ConfigDict) -> None:
     raise MedtlError(f"config.views is {given.views}, but nothing is augmented; set config.augment='flip' for instance, or views=0")
   spec.steps(given.every, examples=1, batch=1, total=1)
   spec.one(given.threshold, threshold, given=('score', 'has'))
+  spec.one(given.schedule, schedule, given=('total', 'steps'))
+  spec.one(given.optimizer, optimizer, given=('decay',))
+  for text, _ in given.phases:
+    spec.functions(text, freeze, given=('children',))
+  augment.mixes(given.augment)
   _task(given)
+
+
+def _key(name: str, kind: Any) -> Parameter:
+  return Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind)
 
 
 def _tuple_of(value: Any, name: str, words: str, kinds: tuple, least: int = 0) -> None:
@@ -66,18 +89,11 @@ def _tuple_of(value: Any, name: str, words: str, kinds: tuple, least: int = 0) -
 
 
 def _task(given: ConfigDict) -> None:
+  """Raise where the loss cannot learn the kind of task, or the kind has no such metric."""
   kind = given.task.kind
-  for key in given.task:
-    if key not in ('kind', 'loss'):
-      raise MedtlError(f'config.task has no key {key!r}; {spec.nearest(key, ("kind", "loss"))}')
-  tasks.outputs(kind, 2)
-  loss = spec.chain(given.task.loss)
-  if loss and loss[0].name in UNFIT[kind]:
-    raise MedtlError(f'the loss {loss[0].name!r} cannot learn a task of kind {kind!r}; '
-                     + (f'set task.kind={loss[0].name!r} or ' if loss[0].name in tasks.KINDS else '')
-                     + f"choose a loss for {kind}, such as {tasks.DEFAULT[kind]!r}")
-  names = metrics.monitor(np.eye(2, dtype=np.float32), np.eye(2) if kind == 'multilabel' else np.arange(2), kind)
-  metrics.chosen(dict.fromkeys([*names, 'loss'], 0.0), given.monitor)
+  tasks.loss_of(**given.task)
+  known = dict.fromkeys([*metrics.names(kind), 'loss'], 0.0)
+  metrics.chosen(known, given.monitor)
 
 
 def seeds(given: ConfigDict) -> int:
@@ -99,7 +115,11 @@ def folds(given: ConfigDict) -> int:
 
 
 def training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int = 1) -> None:
-  """Raise a MedtlError where a side is missing, the training side's labels are not of the task's kind, or it is smaller than a batch."""
+  """Raise a MedtlError where a run cannot train on these sides, or cannot choose a checkpoint.
+
+  A side is missing; there are no labels, or they are of another kind than the task; the training
+  side is smaller than a batch; config.monitor has no value on the validation labels.
+  """
   if lacking := [side for side in ('train', 'val', 'test') if side not in sides]:
     raise MedtlError(f"the split has no {' and no '.join(lacking)}: a run trains, chooses on validation and tests; "
                      "set data.split.by='patient' and data.split.val=1")
@@ -108,10 +128,74 @@ def training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int = 1) 
     raise MedtlError(f'config.batch is {given.batch}, and there are {devices} devices to cut it over; expected a multiple of {devices}')
   if given.batch > dataset.size:
     raise MedtlError(f'config.batch is {given.batch}, but the training side has {dataset.size} examples; expected at most as many')
-  many, kind = np.ndim(dataset.table['y']) == 2, given.task.kind
+  y = np.asarray(dataset.table['y'])
+  if (y < 0).all():
+    raise MedtlError("the pictures have no labels (data.label=''): they can be predicted, not "
+                     "trained on; say where the labels stand, for instance data.label='label'")
+  many, kind = y.ndim == 2, given.task.kind
   if many != (kind == 'multilabel'):
     raise MedtlError(f'the data have {"several labels" if many else "one class"} an example, but task.kind is {kind!r}; '
                      + ("set task.kind='multilabel' and task.loss='sigmoid'" if many else 'choose multiclass, binary or ordinal'))
+  _order(kind, dataset)
+  _monitor(given, sides)
+
+
+def _order(kind: str, dataset: Dataset) -> None:
+  """Raise where grades are words that were put in the order of the alphabet."""
+  if kind == 'ordinal' and dataset.facts.get('order') == labels.ALPHABET:
+    example = tuple(reversed(dataset.classes))
+    raise MedtlError("task.kind='ordinal' learns an order, and the classes are words that were put in the order of the "
+                     f'alphabet: {" < ".join(dataset.classes)}. Give all of them from the least to the most: for instance '
+                     f'--config.data.classes="{example}"')
+
+
+def _monitor(given: ConfigDict, sides: Mapping[str, Dataset]) -> None:
+  """Raise where config.monitor has no value on the validation labels, whatever the net says."""
+  if given.monitor == 'loss':
+    return
+  kind, classes = given.task.kind, sides['val'].classes
+  y = {side: np.asarray(dataset.table['y']) for side, dataset in sides.items()}
+  val, whole = y['val'], np.concatenate(list(y.values()))
+  lacking = metrics.undefined(given.monitor, val, len(classes), kind)
+  if not lacking:
+    return
+  said = [_constant(classes[label], _has(val, label), _has(whole, label)) for label in lacking]
+  more = f'; and {len(said) - 3} more' if len(said) > 3 else ''
+  advice = [f'set config.monitor to one that has: {", ".join(_monitors(val, len(classes), kind))}']
+  if 'label' in given.data and len(lacking) < len(classes):
+    advice.append('leave the label out of data.label')
+  if all(len(np.unique(_has(whole, label))) == 2 for label in lacking):
+    advice.append(_other_split(given, sides['val']))
+  raise MedtlError(f'config.monitor is {given.monitor!r}, which has no value on validation: '
+                   f'{"; ".join(said[:3])}{more}. You can {", or ".join(advice)}')
+
+
+def _monitors(y: np.ndarray, classes: int, kind: str) -> list[str]:
+  """Return what can be monitored on the labels y."""
+  names = metrics.names(kind)
+  return [*(name for name in names if not metrics.undefined(name, y, classes, kind)), 'loss']
+
+
+def _has(y: np.ndarray, label: int) -> np.ndarray:
+  """Return [n] bool: which examples have a label, or are of a class."""
+  return y[:, label] > 0.5 if y.ndim == 2 else y == label
+
+
+def _constant(name: str, val: np.ndarray, whole: np.ndarray) -> str:
+  """Return in words that a label is the same in all validation examples."""
+  same = bool(val.all())
+  others = int((whole != same).sum())
+  rest = f'but not in {others} of all {len(whole)}' if others else f'as in all {len(whole)}'
+  return f'label {name!r} is {int(same)} in all {len(val)} validation examples, {rest}'
+
+
+def _other_split(given: ConfigDict, val: Dataset) -> str:
+  """Return which keys of the split may put other examples on the validation side."""
+  publishers = given.data.split.by == 'publisher' and set(val.table['split']) == {'val'}
+  if publishers:
+    by = 'patient' if 'patient' in val.table else 'image'
+    return f"set data.split.by={by!r}, which deals the publisher's sides anew"
+  return 'take another data.split.fold or data.split.seed, or fewer data.split.folds'
 
 
 def name(word: str) -> str:

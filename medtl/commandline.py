@@ -1,6 +1,5 @@
 """The words after `python -m medtl.main` → flags and a locked config."""
 
-import ast
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from medtl import runfolder
+from medtl import annotation, components, runfolder
 from medtl.types import MedtlError
 
-COMPONENTS = ('data', 'model', 'head', 'task')       # their keys are those of the function that they name
+COMPONENTS = ('data', 'model', 'head', 'task')   # their keys are those of functions
 # keys that verbs take which work from a run folder: what begins so, and single ones
 FAMILIES = {'evaluate': ('--config.data.',), 'predict': (), 'report': ()}
 TAKEN = {'evaluate': (), 'report': (),
@@ -49,7 +48,10 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
   else:
     raise MedtlError(f'{verb} needs --config=configs/x.py; the configs are: '
                      + ', '.join(sorted(str(path) for path in Path('configs').glob('[!_]*.py') if path.stem != 'base')))
-  config, words = components(config, [word for word in words if not word.startswith('--config=')], other=verb == 'evaluate')
+  words = [word for word in words if not word.startswith('--config=')]
+  config, words = read_components(config, words, other=verb == 'evaluate')
+  if given:                                          # a run folder's config was checked when it ran
+    components.check(config)
   if '--config.batch=auto' in words:                   # a word where numbers stand: ml_collections would refuse it
     config, words = _automatic(config), [word for word in words if word != '--config.batch=auto']
   rest = _read(values, config, words)
@@ -93,11 +95,14 @@ def _option(words: Sequence[str], name: str) -> str:
   return next((word.partition('=')[2] for word in words if word.startswith(f'--{name}=')), '')
 
 
-def components(config: ConfigDict, words: Sequence[str], other: bool = False) -> tuple[ConfigDict, list[str]]:
-  """Return the config with those keys of components that it lacked, and the words that are left for it to check.
+def read_components(config: ConfigDict, words: Sequence[str],
+                    other: bool = False) -> tuple[ConfigDict, list[str]]:
+  """Return the config with the keys of its components that the words set, and the other words.
 
-  `--config.model.width=32` adds a key; the function that the component names says later whether it knows it. Another
-  `--config.data.name` replaces the component whole; data keep their ops and split (`other`: an external data set is not split).
+  `--config.model.width=32` sets or adds a key, read as the component's function takes it. A key
+  that the function does not know is added too: the check of the config refuses it. Another
+  `--config.data.name` replaces the component whole; data keep their ops and split (`other`: an
+  external data set is not split).
   """
   new, left = ConfigDict(config.to_dict()), []
   for part in COMPONENTS:
@@ -107,18 +112,28 @@ def components(config: ConfigDict, words: Sequence[str], other: bool = False) ->
       new[part] = ConfigDict({'name': name, **kept, **({'weights': ''} if part == 'model' else {})})
   for word in words:
     path, _, value = word.removeprefix('--config.').partition('=')
-    *parents, last = path.split('.')
-    if not (word.startswith('--config.') and parents and parents[0] in COMPONENTS):
-      left.append(word)
-      continue
-    node = new
-    for parent in parents:
-      node = node[parent] if parent in node else _no_key(path)
-    if last in node:
-      left.append(word)
+    part, _, last = path.rpartition('.')
+    if word.startswith('--config.') and part.partition('.')[0] in COMPONENTS:
+      node = _node(new, path)
+      parameter = components.parameters(new, part).get(last)
+      with node.ignore_type():         # the function says the kind, not the value that stood there
+        node[last] = annotation.read(value, parameter)
     else:
-      node[last] = _literal(value)
+      left.append(word)
   return new.lock(), left
+
+
+def _node(config: ConfigDict, path: str) -> ConfigDict:
+  """Return what holds the last key of a path such as 'data.split.fold'."""
+  *parents, _ = path.split('.')
+  node: Any = config
+  for parent in parents:
+    if not isinstance(node, ConfigDict) or parent not in node:
+      raise MedtlError(f'no config key {path!r}; configs/base.py holds every key with its meaning')
+    node = node[parent]
+  if not isinstance(node, ConfigDict):
+    raise MedtlError(f'config.{".".join(parents)} is {node!r}, which has no keys; found {path!r}')
+  return node
 
 
 def _automatic(config: ConfigDict) -> ConfigDict:
@@ -127,17 +142,6 @@ def _automatic(config: ConfigDict) -> ConfigDict:
   with new.ignore_type():
     new.batch = 'auto'
   return new.lock()
-
-
-def _no_key(path: str) -> Any:
-  raise MedtlError(f'no config key {path!r}; configs/base.py holds every key with its meaning')
-
-
-def _literal(text: str) -> Any:
-  try:
-    return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
-    return text
 
 
 def _read(values: Any, config: ConfigDict, words: Sequence[str]) -> list[str]:

@@ -1,4 +1,12 @@
-"""Losses: (outputs, y) -> [b]. Logits in, no reduction; y is a class [b] or a soft or multi-hot target [b, k]."""
+"""Losses: (outputs, y) -> [b]. Logits in, no reduction; y is a class [b] or a target [b, k].
+
+Targets are soft or multi-hot. Above each loss stands what it `learns`: the kinds of task (see
+tasks.KINDS) whose decisions, as tasks.probabilities reads them off the logits, are right where the
+loss is least.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -6,22 +14,43 @@ import jax.numpy as jnp
 from medtl.types import MedtlError
 
 
-def target(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Array:
+def learns(*kinds: str) -> Callable[[Callable], Callable]:
+  """Return a decorator that declares the kinds of task that a loss can learn.
+
+  A function without it cannot be used as a loss.
+
+  >>> learns('multiclass', 'binary')(lambda outputs, y: outputs).learns
+  ('multiclass', 'binary')
+  """
+  if any(map(callable, kinds)):
+    raise MedtlError("@learns stands above a loss without kinds of task; expected some, such "
+                     "as @learns('multiclass', 'binary')")
+
+  def declare(loss: Any) -> Any:
+    loss.learns = kinds
+    return loss
+
+  return declare
+
+
+def _target(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Array:
   """Return y as probabilities [b, k], smoothed towards 1/k (Szegedy et al. 2016, section 7)."""
   k = outputs.shape[-1]
   soft = jax.nn.one_hot(y, k) if y.ndim == outputs.ndim - 1 else y.astype(jnp.float32)
   return soft * (1 - smoothing) + smoothing / k
 
 
+@learns('multiclass', 'binary')
 def softmax(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Array:
   """Return the cross-entropy of softmax(outputs [b, k]) against y [b] or [b, k].
 
   >>> softmax(jnp.zeros((1, 4)), jnp.array([2])).round(4).tolist() == [1.3863]   # log 4
   True
   """
-  return -jnp.sum(target(outputs, y, smoothing) * jax.nn.log_softmax(outputs), -1)
+  return -jnp.sum(_target(outputs, y, smoothing) * jax.nn.log_softmax(outputs), -1)
 
 
+@learns('multilabel')
 def sigmoid(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Array:
   """Return the mean over k of the binary cross-entropies of sigmoid(outputs [b, k]) against y; for multi-label targets.
 
@@ -32,12 +61,14 @@ def sigmoid(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Arr
   return jnp.mean(-soft * jax.nn.log_sigmoid(outputs) - (1 - soft) * jax.nn.log_sigmoid(-outputs), -1)
 
 
+@learns('multiclass', 'binary')
 def focal(outputs: jax.Array, y: jax.Array, gamma: float = 2.0) -> jax.Array:
   """Return the focal loss −Σ t (1 − p)^γ log p over softmax probabilities (Lin et al. 2017, equation 4, without α)."""
   logs = jax.nn.log_softmax(outputs)
-  return -jnp.sum(target(outputs, y) * (1 - jnp.exp(logs)) ** gamma * logs, -1)
+  return -jnp.sum(_target(outputs, y) * (1 - jnp.exp(logs)) ** gamma * logs, -1)
 
 
+@learns('ordinal')
 def ordinal(outputs: jax.Array, y: jax.Array) -> jax.Array:
   """Return the CORN loss of k − 1 logits of P(y > j | y ≥ j) against grades y [b] (Shi et al. 2023, equation 7).
 
@@ -51,6 +82,7 @@ def ordinal(outputs: jax.Array, y: jax.Array) -> jax.Array:
   return jnp.sum(binary * reached, -1) / outputs.shape[-1]
 
 
+@learns('multiclass', 'binary')
 def mse(outputs: jax.Array, y: jax.Array) -> jax.Array:
   """Return the mean squared error of outputs [b, k] against y [b, k], or against one-hot classes (Hui and Belkin 2021)."""
-  return jnp.mean((outputs - target(outputs, y)) ** 2, -1)
+  return jnp.mean((outputs - _target(outputs, y)) ** 2, -1)

@@ -172,15 +172,48 @@ def names(kind: str) -> tuple[str, ...]:
 
 
 def monitor(score: np.ndarray, y: np.ndarray, kind: str) -> dict[str, float]:
-  """Return {name: value} of the kind's metrics."""
+  """Return {name: value} of the kind's metrics; all are nan where a score is nan."""
+  if np.isnan(score).any():
+    return dict.fromkeys(names(kind), math.nan)
   return {name: float(metric(score, y)) for name, metric in of(kind).items()}
 
 
+def undefined(name: str, y: np.ndarray, classes: int, kind: str) -> list[int]:
+  """Return the classes that leave a metric without a value on the labels y; none where it has one.
+
+  The scores tried are the truth: what is nan for them is nan, or always the same, for all others.
+
+  >>> y = np.array([[0, 1], [1, 1]])
+  >>> undefined('auroc', y, 2, 'multilabel'), undefined('f1', y, 2, 'multilabel')
+  ([1], [])
+  """
+  metric = of(kind)[name]
+  perfect = truth(np.empty((len(y), classes)), y).astype(float)
+  if not np.isnan(metric(perfect, y)):
+    return []
+  if y.ndim == 2:
+    alone = [metric(perfect[:, [label]], y[:, [label]]) for label in range(classes)]
+    return np.flatnonzero(np.isnan(alone)).tolist()
+  return np.flatnonzero(~perfect.any(axis=0)).tolist()
+
+
 def chosen(values: Mapping[str, float], name: str) -> float:
-  """Return the value of the metric that a run is steered by."""
+  """Return the value of the metric that a run is steered by; nan would steer it anywhere."""
   if name not in values:
     raise MedtlError(f'config.monitor is {name!r}, which this task does not measure; {nearest(name, values)}')
+  if math.isnan(values[name]):
+    raise MedtlError(f'config.monitor is {name!r}, and on validation it is nan: {_cause(values)}')
   return values[name]
+
+
+def _cause(values: Mapping[str, float]) -> str:
+  """Return why a measure is nan, by the others that are not."""
+  known = [name for name, value in values.items() if not math.isnan(value)]
+  if not known:
+    return ('the net gives no number for some picture; train anew with a lower lr or clip=1.0, or '
+            'look for extreme values in the pictures')
+  return ('a class is missing there, or holds every example; set config.monitor to one that has a '
+          f'value: {", ".join(known)}')
 
 
 def better(name: str, value: float, best: float) -> bool:

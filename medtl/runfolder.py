@@ -137,7 +137,13 @@ def load_config(words: str) -> ConfigDict:
     raise MedtlError(f'{path} is no config: {type(error).__name__} {error}; expected a Python file with get_config()') from None
   if variant and not inspect.signature(found).parameters:
     raise MedtlError(f'{path} has no variants, found {variant!r}; leave it out')
-  return (found(variant) if variant else found()).lock()
+  try:
+    made = found(variant) if variant else found()
+  except TypeError as error:
+    if not str(error).startswith('Could not override field'):
+      raise
+    raise MedtlError(f'{path} sets a key to a value of another kind: {error}') from None
+  return made.lock()
 
 
 def provenance(workdir: Path, command: str, spans: Mapping[str, float], outcome: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from medtl import annotation
 from medtl.types import MedtlError
 
 
@@ -72,48 +73,91 @@ def public(module: ModuleType) -> dict[str, Callable]:
 
 
 def bind(function: Callable, call: Call, what: str = '', given: tuple[str, ...] = ()) -> inspect.BoundArguments:
-  """Check a call's arguments against the signature; `given` are parameters that the caller fills in."""
+  """Return a call's arguments as the signature takes them; the caller fills in those `given`."""
   where = what or call.name
-  signature = inspect.signature(function)
-  known = [name for name in signature.parameters if name not in given]
-  open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+  everything = signature(function)
+  known = [name for name in everything.parameters if name not in given]
+  open_ended = any(one.kind is one.VAR_KEYWORD for one in everything.parameters.values())
   for name in call.kwargs:
     if name not in known and not open_ended:
       raise MedtlError(f'{where} has no key {name!r}; {nearest(name, known)}')
-  left = signature.replace(parameters=[signature.parameters[name] for name in known])
+  left = everything.replace(parameters=[everything.parameters[name] for name in known])
   try:
     bound = left.bind(*call.args, **call.kwargs)
   except TypeError as error:
     raise MedtlError(f'{where}: {error}; expected {_short(call.name, left)}') from None
   for name, value in bound.arguments.items():
-    _check_type(where, signature.parameters[name], value)
+    bound.arguments[name] = _checked(where, value, left.parameters[name])
   return bound
 
 
-def _short(name: str, signature: inspect.Signature) -> str:
+def _checked(where: str, value: Any, parameter: inspect.Parameter) -> Any:
+  """Return what a parameter holds, checked: `*size` holds several values, `**keys` a mapping."""
+  if parameter.kind is parameter.VAR_POSITIONAL:
+    return tuple(annotation.checked(where, parameter.name, one, parameter) for one in value)
+  if parameter.kind is parameter.VAR_KEYWORD:
+    return {name: annotation.checked(where, name, one, parameter) for name, one in value.items()}
+  return annotation.checked(where, parameter.name, value, parameter)
+
+
+def signature(function: Callable) -> inspect.Signature:
+  """Return a function's signature; annotations that its module holds as text become types."""
+  try:
+    return inspect.signature(function, eval_str=True)
+  except NameError as error:
+    name = f'{function.__module__}.{function.__name__}'
+    raise MedtlError(f'the annotations of {name} cannot be read: {error}; expected types that its '
+                     'module imports') from None
+
+
+def _short(name: str, made: inspect.Signature) -> str:
   """Return 'resize(size, order=1)': a signature without its types."""
-  words = [p.name if p.default is p.empty else f'{p.name}={p.default!r}' for p in signature.parameters.values()]
+  words = [one.name if one.default is one.empty else f'{one.name}={one.default!r}'
+           for one in made.parameters.values()]
   return f'{name}({", ".join(words)})'
 
 
-def _check_type(where: str, parameter: inspect.Parameter, value: Any) -> None:
-  """Raise where a number, a truth value or text stands for another of the three; 'false' in quotes would be true."""
-  kind = type(parameter.default) if parameter.annotation is parameter.empty else parameter.annotation
-  fits = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
-  if kind in fits and type(value) in fits and type(value) not in fits[kind]:
-    words = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'text, in quotes'}[kind]
-    raise MedtlError(f'{where}: {parameter.name} is {value!r}; expected {words}')
+def parameters(function: Callable, given: tuple[str, ...] = ()) -> dict[str, inspect.Parameter]:
+  """Return a function's parameters by name, without those that the caller fills in."""
+  named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+  found = signature(function).parameters
+  return {name: one for name, one in found.items() if one.kind in named and name not in given}
 
 
-def functions(text: str, module: ModuleType, given: tuple[str, ...] = ()) -> list[Callable]:
+def keys(where: str, given: Mapping[str, Any],
+         known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+  """Return the keys as the parameters take them.
+
+  A key that is not known, of another kind or lacking is an error.
+  """
+  for name in given:
+    if name not in known:
+      raise MedtlError(f'{where} has no key {name!r}; {nearest(name, known)}')
+  for name, parameter in known.items():
+    if parameter.default is parameter.empty and name not in given:
+      wanted = annotation.words(annotation.kind_of(parameter))
+      raise MedtlError(f'{where} lacks the key {name!r}; set it to {wanted}')
+  return {name: annotation.checked(where, name, one, known[name]) for name, one in given.items()}
+
+
+def operations(module: ModuleType, given: tuple[str, ...] = ()) -> dict[str, Callable]:
+  """Return a module's public functions that take `given` first: its helpers are no operations."""
+  count = len(given)
+  return {name: function for name, function in public(module).items()
+          if tuple(inspect.signature(function).parameters)[:count] == given}
+
+
+def functions(text: str, known: ModuleType | Mapping[str, Callable],
+              given: tuple[str, ...] = ()) -> list[Callable]:
   """Return the chain's operations, arguments bound; each still takes `given`, by position or by name."""
-  known = {name: function for name, function in public(module).items()
-           if tuple(inspect.signature(function).parameters)[:len(given)] == given}           # helpers of the module are no words
+  words = operations(known, given) if isinstance(known, ModuleType) else known
   bound = []
   for call in chain(text):
-    if call.name not in known:
-      raise MedtlError(f'unknown operation {call.name!r} in {text!r}; {nearest(call.name, known)}')
-    bound.append(_fill(known[call.name], bind(known[call.name], call, given=given), given))
+    if call.name not in words:
+      hint = nearest(call.name, words)
+      raise MedtlError(f'unknown operation {call.name!r} in {text!r}; {hint}')
+    function = words[call.name]
+    bound.append(_fill(function, bind(function, call, given=given), given))
   return bound
 
 
@@ -132,9 +176,10 @@ def _fill(function: Callable, bound: inspect.BoundArguments, given: tuple[str, .
   return lambda *args, **kwargs: function(**dict(zip(given, args, strict=False)), **named, **kwargs)
 
 
-def one(text: str, module: ModuleType, given: tuple[str, ...] = ()) -> Callable:
+def one(text: str, known: ModuleType | Mapping[str, Callable],
+        given: tuple[str, ...] = ()) -> Callable:
   """Return the single operation that the text names."""
-  bound = functions(text, module, given)
+  bound = functions(text, known, given)
   if len(bound) != 1:
     raise MedtlError(f'expected one operation, found {len(bound)} in {text!r}')
   return bound[0]
@@ -175,11 +220,12 @@ def siblings(package: str) -> list[str]:
 def component(config: Mapping[str, Any], package: str, what: str,
               given: tuple[str, ...] = ()) -> tuple[Callable, dict[str, Any]]:
   """Return (function, keyword arguments) of dict(name='module.function', …), keys checked against the signature."""
-  kwargs = dict(config)
-  name = kwargs.pop('name')
+  left = dict(config)
+  name = left.pop('name', None)
+  if not isinstance(name, str):
+    raise MedtlError(f'config.{what}: name is {name!r}; expected a function of {package}, as text')
   function = find(name, package)
-  bind(function, Call(name, (), kwargs), f'config.{what} ({name})', given)
-  return function, kwargs
+  return function, keys(f'config.{what} ({name})', left, parameters(function, given))
 
 
 def steps(text: str | int, examples: int, batch: int, total: int = 0, least: int = 1) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ def folds(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
     if like is None and not runfolder.finished(part):
       like = run.prepare(fold, run.source(fold, part, command))
       describe.tell(like, log.console.print)
+      look_at_folds([config], count)                   # a study has looked before
     run.train(fold, part, command, like)
   for side in ('val', 'test'):
     evaluate.pooled([_saved(part, side, config) for part in parts], workdir / 'predictions' / f'{side}.npz')
@@ -46,6 +47,29 @@ def folds(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
   spans = {name: sum(one.get(name, 0.0) for one in spent) for name in dict.fromkeys(name for one in spent for name in one)}
   runfolder.provenance(workdir, command, spans, {'folds': count})
   return runfolder.report(workdir)
+
+
+def look_at_folds(configs: Iterable[ConfigDict], count: int) -> None:
+  """Load the data of every fold: the checks tell now what would stop the last fold after hours.
+
+  For instance a class that a side lacks. Configs that differ in nothing that is checked are
+  looked at once.
+  """
+  seen: list[tuple] = []
+  for config in configs:
+    told = (config.data, config.task, config.monitor, config.batch)
+    if told not in seen:
+      seen.append(told)
+      for number in range(count):
+        _look(config, number)
+
+
+def _look(config: ConfigDict, number: int) -> None:
+  try:
+    build.data_of(build.changed(config, (('data.split.fold', number),)))
+  except MedtlError as error:
+    raise MedtlError(f'data.split.fold={number}: {error}. Every fold is trained here, so change '
+                     'something else than the fold') from None
 
 
 def _parts(workdir: Path, count: int) -> list[Path]:
@@ -117,6 +141,7 @@ def _train(variants: Sequence[tuple[str, ConfigDict]], runs: Mapping[str, Sequen
   left = {name: [part for folder in runs[name] for part in (_parts(folder, count) if count else [folder]) if not runfolder.finished(part)]
           for name, _ in variants}
   prepared = forecast({name: (variant, len(left[name])) for name, variant in variants if left[name]}, workdir, command)
+  look_at_folds([parts.config for parts in prepared.values()], count)
   for number, (name, variant) in enumerate(variants, 1):
     like = prepared.pop(name, None)
     for index, folder in enumerate(runs[name]):

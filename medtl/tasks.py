@@ -1,16 +1,17 @@
 """What is learned, as three pure functions (init, loss, measure) of a net and a loss."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from medtl import norms, partition
+from medtl import losses, norms, partition, spec
 from medtl.types import Batch, Logs, MedtlError, Task, Tree
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
-DEFAULT = {'multiclass': 'softmax', 'binary': 'softmax', 'multilabel': 'sigmoid', 'ordinal': 'ordinal'}      # the loss of each kind
+DEFAULT = {'multiclass': 'softmax', 'binary': 'softmax', 'multilabel': 'sigmoid',
+           'ordinal': 'ordinal'}       # the loss of each kind where none is named
 KINDS = tuple(DEFAULT)
 
 
@@ -21,6 +22,38 @@ def outputs(kind: str, classes: int) -> int:
   if kind == 'binary' and classes != 2:
     raise MedtlError(f"kind='binary' expects 2 classes, the data has {classes}; choose kind='multiclass'")
   return classes - 1 if kind == 'ordinal' else classes
+
+
+def loss_of(kind: str, loss: str) -> Loss:
+  """Return the loss that a text such as 'softmax(smoothing=0.1)' names.
+
+  One that cannot learn tasks of the kind, or does not say what it learns, is an error.
+  """
+  outputs(kind, 2)                                     # the kind is known
+  written = spec.operations(losses, given=('outputs', 'y'))
+  learns = {name: getattr(function, 'learns', ()) for name, function in written.items()}
+  for call in spec.chain(loss):
+    if call.name in learns:
+      _check_learns(call.name, learns, kind)
+  declared = {name: function for name, function in written.items() if learns[name]}
+  return spec.one(loss, declared, given=('outputs', 'y'))
+
+
+def _check_learns(name: str, learns: Mapping[str, Sequence[str]], kind: str) -> None:
+  """Raise where a loss does not declare that it can learn tasks of the kind."""
+  own = learns[name]
+  if not own:
+    raise MedtlError(f'the loss {name!r} does not say what it learns; write above it in '
+                     f'medtl/losses.py the kinds of task that it can learn: @learns({kind!r})')
+  for word in own:
+    if word not in KINDS:
+      raise MedtlError(f'@learns above the loss {name!r} names {word!r}, which is no kind of task; '
+                       f'{spec.nearest(str(word), KINDS)}')
+  if kind not in own:
+    other = f'set task.kind={own[0]!r} or ' if len(own) == 1 else ''
+    fit = [repr(loss) for loss, kinds in learns.items() if kind in kinds]
+    raise MedtlError(f'the loss {name!r} cannot learn a task of kind {kind!r}; {other}choose a '
+                     f'loss for {kind}, such as {" or ".join(fit)}')
 
 
 def probabilities(logits: jax.Array, kind: str) -> jax.Array:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medtl import data
+from medtl import check, commandline, data
 from medtl.types import Dataset, MedtlError
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +113,21 @@ def test_a_tie_of_readers_and_a_row_without_a_box(root):
     assert f"'{meaning}'" in asked
     words = said(root, **none, repeated=meaning)
     assert load(root, **none, **advised(words, 'repeated'))['test'].table['y'].tolist() == [0, 1]
+
+
+def test_grades_that_are_words_need_an_order_and_numbers_do_not(root):
+  config = commandline.parse('train', [f'--config={ROOT}/tests/tiny.py', '--config.task.kind=ordinal',
+                                       '--config.task.loss=ordinal', '--config.batch=4'])[1]
+  sides = load(root)
+  with pytest.raises(MedtlError, match=r'order of the alphabet: a < b\. Give all of them from the least to the most') as caught:
+    check.training(config, sides)
+  classes = re.search(r'--config.data.classes="(.*)"', str(caught.value))[1]
+  ordered = load(root, classes=ast.literal_eval(classes))
+  check.training(config, ordered)
+  assert ordered['train'].classes == ('b', 'a')
+  for name, number in (('a', '10'), ('b', '2')):
+    (root / name).rename(root / number)
+  numbers = load(root)
+  check.training(config, numbers)
+  assert numbers['train'].classes == ('2', '10')
+  assert numbers['train'].facts['notes'][0] == 'classes in the order of their numbers: 2, 10'

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from medtl import build, check, commandline, runfolder
+from medtl import build, check, commandline, metrics, runfolder, tasks
+from medtl.data import split as splits
 from medtl.types import Dataset, MedtlError
 
 
@@ -94,3 +95,225 @@ def test_names_of_predictions_stay_inside_the_run_folder():
   for word in ('../x', 'a/b', '', '.hidden'):
     with pytest.raises(MedtlError, match='becomes part of file names'):
       check.name(word)
+
+
+LABELS = ('effusion', 'frontal', 'edema')
+
+
+def many(request, *words):
+  """Return a config of three labels an example, on pictures of a folder."""
+  return tiny(
+    request.config.rootpath,
+    '--config.data.name=folder.load',
+    '--config.data.root=x',
+    f'--config.data.label={LABELS}',
+    '--config.task.kind=multilabel',
+    '--config.task.loss=sigmoid',
+    '--config.batch=4',
+    '--config.data.split.by=image',
+    '--config.data.split.folds=3',
+    *words,
+  )
+
+
+def dealt(config, y, **columns):
+  """Return the sides, as the config splits them, of examples with those of y that it names."""
+  kept = [LABELS.index(name) for name in config.data.label]
+  table = {'row': np.arange(len(y)), 'y': y[:, kept], **columns}
+  whole = Dataset(lambda i: None, len(y), tuple(config.data.label), table)
+  return {
+    side: whole.subset(rows) for side, rows in splits.split(table, **config.data.split).items()
+  }
+
+
+def labels(count=60):
+  """Return [n, 3] labels, the second 1 everywhere."""
+  y = (np.random.RandomState(0).rand(count, 3) < 0.5).astype(np.float32)
+  y[:, 1] = 1
+  return y
+
+
+def test_a_label_that_is_1_everywhere_is_named_before_training_and_each_advice_works(request):
+  made, y = many(request), labels()
+  with pytest.raises(
+    MedtlError,
+    match=r"config.monitor is 'auroc', which has no value on validation: label 'frontal' is 1 in "
+    'all 20 validation examples, as in all 60. You can set config.monitor to one that has',
+  ) as error:
+    check.training(made, dealt(made, y))
+  said = str(error.value)
+  assert 'effusion' not in said and 'fold' not in said   # no other split helps
+  advised = said.partition('one that has: ')[2].partition(', or leave')[0].split(', ')
+  assert advised == ['accuracy', 'f1', 'brier', 'log_loss', 'ece', 'loss']
+  for name in advised:
+    check.training(many(request, f'--config.monitor={name}'), dealt(made, y))
+  for name in set(metrics.names('multilabel')) - set(advised):
+    with pytest.raises(MedtlError, match=f"config.monitor is '{name}'"):
+      check.training(many(request, f'--config.monitor={name}'), dealt(made, y))
+  assert 'or leave the label out of data.label' in str(error.value)
+  left = many(request, "--config.data.label=('effusion', 'edema')")
+  check.training(left, dealt(left, y))
+  alone = many(request, "--config.data.label=('edema',)")
+  check.training(alone, dealt(alone, y))
+  with pytest.raises(MedtlError, match=r'loss$'):  # nothing would be left
+    useless = many(request, "--config.data.label=('frontal',)")
+    check.training(useless, dealt(useless, y))
+
+
+def test_a_label_that_varies_elsewhere_may_be_met_by_another_split(request):
+  made, y = many(request), labels()
+  train = dealt(made, y)['train'].table['row']
+  y[train[:2], 1] = 0
+  with pytest.raises(
+    MedtlError, match=r'frontal. is 1 in all 20 validation examples, but not in 2 of all 60'
+  ) as error:
+    check.training(made, dealt(made, y))
+  assert str(error.value).endswith(
+    'or take another data.split.fold or data.split.seed, or fewer data.split.folds'
+  )
+
+  def works(word):
+    other = many(request, f'--config.data.split.{word}')
+    try:
+      check.training(other, dealt(other, y))
+    except MedtlError:
+      return False
+    return True
+
+  assert any(works(f'fold={number}') for number in (1, 2)) and any(
+    works(f'seed={number}') for number in range(1, 5)
+  )
+
+
+def test_a_label_that_is_0_everywhere_and_several_labels(request):
+  y = labels()
+  y[:, 0], y[:, 2] = 0, 0
+  with pytest.raises(
+    MedtlError,
+    match=r"'effusion' is 0 in all 20 .*as in all 60; label 'frontal' is 1 .*; label 'edema' is 0",
+  ):
+    check.training(many(request), dealt(many(request), y))
+  f1 = many(request, '--config.monitor=f1')
+  with pytest.raises(MedtlError) as error:
+    check.training(f1, dealt(f1, y))
+  assert 'effusion' in str(error.value) and 'frontal' not in str(error.value)
+
+
+def test_a_publishers_side_is_left_for_one_that_is_dealt(request):
+  y = labels()
+  y[:20, 1] = 0
+  side = np.repeat(['train', 'val', 'test'], 20)
+  published = many(request, '--config.data.split.by=publisher')
+  for columns, by in (({}, 'image'), ({'patient': np.arange(60).astype(str)}, 'patient')):
+    with pytest.raises(
+      MedtlError, match=f"or set data.split.by='{by}', which deals the publisher's sides anew$"
+    ):
+      check.training(published, dealt(published, y, split=side, **columns))
+    other = many(request, f'--config.data.split.by={by}')
+    check.training(other, dealt(other, y, split=side, **columns))
+  side[:] = np.where(
+    side == 'val', 'train', side
+  )  # the publisher has no 'val': a fold of 'train' is it
+  y[:, 1], y[45, 1] = 1, 0
+  with pytest.raises(MedtlError, match=r'take another data.split.fold'):
+    check.training(published, dealt(published, y, split=side))
+
+
+@pytest.mark.parametrize('kind', ['multiclass', 'binary', 'ordinal'])
+def test_a_class_that_validation_lacks(request, kind):
+  loss = 'ordinal' if kind == 'ordinal' else 'softmax'
+  y = np.arange(40) % 2
+  train = Dataset(lambda i: None, 40, ('a', 'b'), {'row': np.arange(40), 'y': y})
+  val = train.subset(np.flatnonzero(y == 0))
+  for name in (*metrics.names(kind), 'loss'):
+    made = tiny(
+      request.config.rootpath,
+      f'--config.task.kind={kind}',
+      f'--config.task.loss={loss}',
+      f'--config.monitor={name}',
+    )
+    check.training(made, sides(train))
+    score = np.random.RandomState(0).dirichlet([1, 1], 20)
+    if name == 'loss' or (
+      name != 'quadratic_kappa' and np.isfinite(metrics.of(kind)[name](score, val.table['y']))
+    ):
+      check.training(made, {**sides(train), 'val': val})
+    else:
+      with pytest.raises(
+        MedtlError, match="label 'b' is 0 in all 20 validation examples, but not in 40 of all 100"
+      ):
+        check.training(made, {**sides(train), 'val': val})
+
+
+def test_pictures_without_labels_cannot_train(request):
+  blank = Dataset(lambda i: None, 20, (), {'row': np.arange(20), 'y': np.full(20, -1)})
+  with pytest.raises(
+    MedtlError, match=r"have no labels \(data.label=''\): .* for instance data.label='label'"
+  ):
+    check.training(tiny(request.config.rootpath), sides(blank))
+
+
+@pytest.mark.parametrize(
+  ('name', 'value', 'said'),
+  [
+    ('lr', '0.1', r"config: lr is '0.1'; expected a number, for instance 0.1"),
+    ('lr', None, 'lr is None'),
+    ('lr', np.nan, r'config.lr is nan; expected a number above 0'),
+    ('batch', 8.5, 'batch is 8.5; expected a whole number'),
+    ('augment', None, 'augment is None; expected text'),
+    ('mean', ('a',), 'mean is .*expected a sequence of numbers'),
+    ('fresh', 'head/.*', r"expected a sequence of text, for instance \('head/\.\*',\)"),
+    ('random_frozen', 'no', 'random_frozen is .no.; expected True or False'),
+    ('phases', None, 'phases is None; expected a sequence'),
+    ('mesh', {'dta': 2}, r"config.mesh has no key 'dta'; did you mean 'data'"),
+  ],
+)
+def test_every_key_of_a_config_is_of_its_kind(request, name, value, said):
+  made = build.changed(tiny(request.config.rootpath), ((name, value),))
+  with pytest.raises(MedtlError, match=said):
+    check.config(made)
+  check.config(build.changed(tiny(request.config.rootpath), (('batch', np.int64(8)),)))
+
+
+def test_every_key_of_the_base_config_has_a_kind_and_no_other_is_known(request, monkeypatch):
+  monkeypatch.chdir(request.config.rootpath)
+  made = runfolder.load_config('configs/base.py')
+  assert set(check.KEYS) == set(made)
+  with made.unlocked():
+    made.pateince = 3
+  with pytest.raises(MedtlError, match=r"config has no key 'pateince'; did you mean 'patience'"):
+    check.config(made)
+  with made.unlocked():
+    del made['pateince'], made['hint']
+  with pytest.raises(MedtlError, match=r"config lacks the key 'hint'; set it to text"):
+    check.config(made)
+
+
+def test_a_config_file_that_sets_another_kind_says_so(tmp_path, request, monkeypatch):
+  monkeypatch.chdir(request.config.rootpath)
+  text = """
+from configs import base
+def get_config():
+  config = base.get_config()
+  with config.unlocked():
+    config.lr = VALUE
+  return config
+"""
+  (tmp_path / 'x.py').write_text(text.replace('VALUE', "'fast'"))
+  with pytest.raises(MedtlError, match=r"x.py sets a key to .* another kind: .*'lr'.*fast"):
+    runfolder.load_config(str(tmp_path / 'x.py'))
+  (tmp_path / 'x.py').write_text(text.replace('VALUE', '1 + ()'))
+  with pytest.raises(TypeError, match='unsupported operand'):          # a mistake in Python keeps its traceback
+    runfolder.load_config(str(tmp_path / 'x.py'))
+
+
+@pytest.mark.parametrize('kind', tasks.KINDS)
+def test_every_kind_has_a_loss_that_passes(request, kind):
+  with pytest.raises(MedtlError, match='unknown operation'):
+    check.config(
+      tiny(request.config.rootpath, f'--config.task.kind={kind}', '--config.task.loss=none')
+    )
+  loss = {'multilabel': 'sigmoid', 'ordinal': 'ordinal'}.get(kind, 'softmax')
+  check.config(
+    tiny(request.config.rootpath, f'--config.task.kind={kind}', f'--config.task.loss={loss}')
+  )

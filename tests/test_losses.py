@@ -1,12 +1,13 @@
 """Losses against scikit-learn and torch-independent arithmetic by hand."""
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from medtl import losses, tasks
+from medtl import losses, metrics, spec, tasks
 from medtl.types import MedtlError
 
 logits = np.random.RandomState(0).randn(6, 4).astype('f4')
@@ -70,3 +71,134 @@ def test_ordinal_probabilities_by_hand():
   x = jnp.asarray([[1.0, -1.0]])
   a, b = 1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))
   assert np.allclose(tasks.probabilities(x, 'ordinal')[0], [1 - a, a - a * b, a * b], atol=1e-6)
+
+
+DECLARED = {
+  name: function.learns
+  for name, function in spec.public(losses).items()
+  if hasattr(function, 'learns')
+}
+
+
+def answers(name: str, kind: str) -> np.ndarray:
+  """Return [n, k] bool: what each example's own logits decide after descent on the loss."""
+  classes = 2 if kind == 'binary' else 3
+  wanted = truth_of(kind)
+  loss = getattr(losses, name)
+  slope = jax.jit(jax.grad(lambda x: loss(x, jnp.asarray(wanted)).sum()))
+  x = jnp.full((len(wanted), tasks.outputs(kind, classes)), 0.1)
+  for _ in range(200):
+    x = x - 0.3 * slope(x)
+  return metrics.decided(np.asarray(tasks.probabilities(x, kind)), wanted)
+
+
+def truth_of(kind: str) -> np.ndarray:
+  """Return labels in which every class is met, or every combination of labels."""
+  if kind == 'multilabel':
+    return np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
+  return np.arange(2 if kind == 'binary' else 3)
+
+
+@pytest.mark.parametrize(
+  ('name', 'kind'), [(name, kind) for name, kinds in DECLARED.items() for kind in kinds]
+)
+def test_a_loss_learns_what_it_declares(name, kind):
+  decided, wanted = answers(name, kind), truth_of(kind)
+  assert (decided == metrics.truth(decided, wanted)).all() and kind in tasks.KINDS
+
+
+@pytest.mark.parametrize(
+  ('name', 'kind'),
+  [
+    ('softmax', 'ordinal'),
+    ('focal', 'ordinal'),
+    ('mse', 'ordinal'),
+    ('mse', 'multilabel'),
+    ('softmax', 'multilabel'),
+  ],
+)
+def test_what_it_does_not_declare_it_may_never_learn(name, kind):
+  decided, wanted = answers(name, kind), truth_of(kind)
+  assert kind not in DECLARED[name] and (decided != metrics.truth(decided, wanted)).any()
+
+
+@pytest.mark.parametrize('kind', tasks.KINDS)
+@pytest.mark.parametrize('name', DECLARED)
+def test_a_loss_is_used_for_what_it_declares_and_the_advice_works(name, kind):
+  if kind in DECLARED[name]:
+    tasks.loss_of(kind, name)
+    return
+  with pytest.raises(
+    MedtlError, match=f"the loss '{name}' cannot learn a task of kind '{kind}'"
+  ) as error:
+    tasks.loss_of(kind, name)
+  advised = [
+    other for other in DECLARED if f'{other!r}' in str(error.value).partition('such as')[2]
+  ]
+  assert advised == [other for other, kinds in DECLARED.items() if kind in kinds]
+  if 'set task.kind=' in str(error.value):
+    assert f'set task.kind={DECLARED[name][0]!r}' in str(error.value)
+
+
+@pytest.fixture
+def new(monkeypatch):
+  """Put a function into losses.py as a researcher would write it."""
+
+  def write(text: str):
+    made = dict(vars(losses))
+    exec(text, made)
+    monkeypatch.setattr(losses, 'huber', made['huber'], raising=False)
+
+  return write
+
+
+HUBER = 'def huber(outputs, y):\n  return jnp.abs(outputs - _target(outputs, y)).sum(-1)\n'
+
+
+def test_a_new_loss_must_say_what_it_learns(new):
+  new(HUBER)
+  for kind in tasks.KINDS:
+    with pytest.raises(
+      MedtlError,
+      match=rf"the loss 'huber' does not say what it learns; .*losses.py.*@learns\('{kind}'\)",
+    ):
+      tasks.loss_of(kind, 'huber')
+  with pytest.raises(MedtlError, match='unknown operation') as error:
+    tasks.loss_of('multiclass', 'hubert')
+  assert 'huber' not in str(error.value).partition('There are')[2]
+  new(f"@learns('multiclass')\n{HUBER}")
+  assert tasks.loss_of('multiclass', 'huber')(jnp.zeros((2, 3)), jnp.array([0, 1])).shape == (2,)
+  with pytest.raises(
+    MedtlError,
+    match=r"'huber' cannot learn a task of kind 'ordinal'; set task.kind='multiclass' or choose",
+  ):
+    tasks.loss_of('ordinal', 'huber')
+
+
+def test_a_declaration_that_means_nothing_is_refused(new):
+  new(f"@learns('multiclas')\n{HUBER}")
+  with pytest.raises(
+    MedtlError,
+    match="'huber' names 'multiclas', which is no kind of task; did you mean 'multiclass'",
+  ):
+    tasks.loss_of('multiclass', 'huber')
+  with pytest.raises(MedtlError, match=r"expected some, such as @learns\('multiclass', 'binary'\)"):
+    new(f'@learns\n{HUBER}')
+  new(f'@learns()\n{HUBER}')
+  with pytest.raises(MedtlError, match='does not say what it learns'):
+    tasks.loss_of('multiclass', 'huber')
+
+
+@pytest.mark.parametrize('name', ['target', '_target', 'learns', 'jnp', 'soft'])
+def test_helpers_are_no_losses(name):
+  with pytest.raises(MedtlError, match='unknown operation') as error:
+    tasks.loss_of('multiclass', name)
+  assert str(error.value).endswith('There are: focal, mse, ordinal, sigmoid, softmax')
+
+
+@pytest.mark.parametrize(
+  'text', ['', 'softmax | focal', 'softmax(smoothing="much")', 'focal(1.0, 2.0)']
+)
+def test_a_task_has_one_loss_with_its_own_keys(text):
+  with pytest.raises(MedtlError, match='expected'):
+    tasks.loss_of('multiclass', text)

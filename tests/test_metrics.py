@@ -151,3 +151,65 @@ def test_every_task_has_metrics_and_mistakes_are_named():
     metrics.names('binar')
   with pytest.raises(MedtlError, match="did you mean 'auroc'"):
     metrics.chosen({'auroc': 1.0, 'loss': 0.2}, 'auc')
+
+
+@pytest.mark.parametrize('seed', range(8))
+@pytest.mark.parametrize('kind', ['multiclass', 'ordinal', 'binary', 'multilabel'])
+def test_undefined_says_for_which_classes_no_scores_give_a_value(kind, seed):
+  """Few examples, so that classes are missing or alone: random scores agree with the claim."""
+  random = np.random.RandomState(seed)
+  k = 2 if kind == 'binary' else 3
+  y = (
+    random.randint(0, 2, (3, k))
+    if kind == 'multilabel'
+    else random.randint(0, k, 3 if seed % 2 else 2)
+  )
+  if seed == 0:
+    y = np.ones_like(y)
+  score = random.dirichlet(np.ones(k), len(y))
+  for name, value in metrics.monitor(score, y, kind).items():
+    found = metrics.undefined(name, y, k, kind)
+    constant = (
+      name == 'quadratic_kappa' and len(set(y.tolist())) == 1
+    )  # 0 whatever the scores, or nan
+    assert bool(found) == (math.isnan(value) or constant)
+    if kind == 'multilabel':
+      kept = [label for label in range(k) if label not in found]
+      assert not kept or not math.isnan(metrics.of(kind)[name](score[:, kept], y[:, kept]))
+    else:
+      assert set(found) <= set(range(k)) - set(y.tolist())
+
+
+def test_undefined_agrees_with_scikit_learn():
+  y = np.array([[0, 1, 0], [1, 1, 0], [0, 1, 0]])
+  score = np.random.RandomState(0).rand(3, 3)
+  with pytest.warns(reference_warning()):
+    theirs = [reference.roc_auc_score(y[:, label], score[:, label]) for label in range(3)]
+  assert (
+    metrics.undefined('auroc', y, 3, 'multilabel')
+    == np.flatnonzero(np.isnan(theirs)).tolist()
+    == [1, 2]
+  )
+  assert metrics.undefined('f1', y, 3, 'multilabel') == [2]
+
+
+def reference_warning():
+  from sklearn.exceptions import UndefinedMetricWarning
+
+  return UndefinedMetricWarning
+
+
+def test_a_score_that_is_no_number_has_no_metric_and_steers_nothing():
+  score, y = case(ties=False)
+  score[3, 1] = np.nan
+  values = metrics.monitor(score, y, 'multiclass')
+  assert all(map(math.isnan, values.values()))
+  with pytest.raises(
+    MedtlError,
+    match=r"'auroc', and on validation it is nan: the net gives no number .* lower lr or clip=1.0",
+  ):
+    metrics.chosen({**values, 'loss': math.nan}, 'auroc')
+  with pytest.raises(
+    MedtlError, match=r'holds every example; set config.monitor to one that has a value: f1, loss$'
+  ):
+    metrics.chosen({'auroc': math.nan, 'f1': 0.5, 'loss': 0.2}, 'auroc')

@@ -9,11 +9,12 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / 'medtl').rglob('*.py'))
 EVERYTHING = [path for folder in ('medtl', 'configs', 'experiments', 'tests') for path in sorted((ROOT / folder).rglob('*.py'))]
 RANKS = {
-  0: ('types', 'spec', 'tree', 'disk', 'fetch', 'transfer', 'cpu', 'hosts'),
+  0: ('types', 'annotation', 'spec', 'tree', 'disk', 'fetch', 'transfer', 'cpu', 'hosts'),
   1: ('data', 'models', 'transferability', 'losses', 'metrics', 'partition', 'norms', 'mesh', 'freeze', 'optimizer', 'schedule',
       'checkpoint', 'log'),
   2: ('features', 'probe', 'tasks', 'step', 'loop', 'evaluate', 'leakage', 'report'),
-  3: ('check', 'build', 'origin', 'prefix', 'describe', 'runfolder', 'run', 'parts', 'external', 'inference', 'memory', 'automatic'),
+  3: ('check', 'components', 'build', 'origin', 'prefix', 'describe', 'runfolder', 'run', 'parts', 'external',
+      'inference', 'memory', 'automatic'),
   4: ('study', 'screen', 'probing', 'lr_find'),
   5: ('main', 'commandline', '__init__'),
 }

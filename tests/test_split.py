@@ -116,6 +116,8 @@ def test_a_leak_stops_and_is_named_unless_it_is_allowed():
 @pytest.mark.parametrize('keys, without, words', [
     (dict(by='patient'), 'patient', "by='image'"), (dict(by='publisher'), 'split', 'no column'),
     (dict(by='site'), '', 'expected'), (dict(fold=5), '', 'fold < folds'), (dict(folds=2), '', 'folds - 2'),
+    (dict(seed=-1), '', 'seed=-1; expected a whole number from 0'),
+    (dict(seed=2**32), '', 'seed=4294967296'),
     (dict(by='publisher'), '', "holds .'extra'")])
 def test_wrong_splits_say_what_is_right(keys, without, words):
   data = table() | {'split': np.full(len(table()['y']), 'extra')}

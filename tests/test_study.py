@@ -3,12 +3,13 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from medtl import build, evaluate, inference, main, metrics, run, runfolder, study
+from medtl import build, data, evaluate, inference, main, metrics, run, runfolder, study
 from medtl.report import comparison
 from medtl.report import interval as interval_module
 from medtl.types import MedtlError
@@ -169,6 +170,74 @@ def test_scores_stand_beside_variants_that_freeze_below_a_boundary_alone(tmp_pat
     assert not study._frozen_below(build.changed(config, (('model', {'name': 'vit.vit_ti16', 'weights': ''}),)), tmp_path / name,
                                    {'depth': depth, 'freeze': 'depth(2)'})
   assert sum(found) == (1 if folder == 'surgical' else len(found))
+
+
+@pytest.fixture
+def one_without(tmp_path):
+  """Return a config whose label 'b' is 0 in one of 18 pictures, which fold 0 validates on."""
+  lines = ['file,a,b', *(f'{number}.png,{number % 2},{int(number > 0)}' for number in range(18))]
+  (tmp_path / 'm.csv').write_text('\n'.join(lines))
+  for number in range(18):
+    picture = np.random.RandomState(number).randint(0, 255, (8, 8)).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / f'{number}.png')
+  base = runfolder.load_config(f'{ROOT}/tests/tiny.py')
+  source = dict(name='folder.load', root=str(tmp_path), manifest='m.csv', label=('a', 'b'), ops='')
+  for seed in range(20):
+    split = dict(by='image', folds=3, fold=0, seed=seed)
+    config = build.changed(
+      base,
+      (
+        ('data', {**source, 'split': split}),
+        ('batch', 4),
+        ('task', dict(kind='multilabel', loss='sigmoid')),
+      ),
+    )
+    if (data.load(**config.data.to_dict())['val'].table['y'][:, 1] == 0).any():
+      return config
+  raise AssertionError('no seed puts the picture there')
+
+
+def test_every_fold_is_looked_at_before_the_first_is_trained(one_without, tmp_path, monkeypatch):
+  trained = []
+  monkeypatch.setattr(
+    run, 'prepare', lambda config, *_: build.data_of(config) and SimpleNamespace(config=config)
+  )
+  monkeypatch.setattr(study.describe, 'tell', lambda *_: None)
+  monkeypatch.setattr(run, 'train', lambda config, *_: trained.append(config) or 1 / 0)
+  said = (
+    r"data.split.fold=1: config.monitor is 'auroc', .*'b' is 1 in all 6 .* not in 1 of all 18.*"
+    ' Every fold is trained here'
+  )
+  with pytest.raises(MedtlError, match=said):
+    study.folds(one_without, tmp_path / 'run')
+  (tmp_path / 'sweep.py').write_text(SWEEP)
+  monkeypatch.setattr(
+    study,
+    'forecast',
+    lambda variants, *_: {name: run.prepare(one) for name, (one, _) in variants.items()},
+  )
+  with pytest.raises(MedtlError, match=said):
+    study.ablate(one_without, tmp_path / 'sweep.py', tmp_path / 'study', every_fold=True)
+  assert not trained
+  for study_of in (
+    study.folds,
+    lambda *keys: study.ablate(keys[0], tmp_path / 'sweep.py', keys[1], every_fold=True),
+  ):
+    with pytest.raises(
+      ZeroDivisionError
+    ):  # the advice: by the loss it could be chosen in every fold
+      study_of(
+        build.changed(one_without, (('monitor', 'loss'),)), tmp_path / f'fixed{len(trained)}'
+      )
+  assert len(trained) == 2
+
+
+def test_what_is_alike_is_looked_at_once(monkeypatch):
+  config, looked = runfolder.load_config(f'{ROOT}/tests/tiny.py'), []
+  monkeypatch.setattr(build, 'data_of', lambda config: looked.append(config.data.split.fold))
+  faster, other = build.changed(config, (('lr', 0.5),)), build.changed(config, (('monitor', 'f1'),))
+  study.look_at_folds([config, faster, other], 3)
+  assert looked == [0, 1, 2, 0, 1, 2]
 
 
 @pytest.mark.slow

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from medtl import spec
-from medtl.data import decoded, labels
+from medtl.data import arguments, decoded, labels
 from medtl.data import ops as operations
 from medtl.data import split as splits
 from medtl.types import Dataset, MedtlError
 
 MOST_UNUSED = 0.27                         # of 0 … 1: pictures of 14 bits and fewer in files of 16, and a little more
 
+
+@arguments.checked
 def load(name: str, *, split: Mapping[str, Any], ops: str = '', skip_unreadable: int = 0, allow_leak: bool = False,
          keep_gb: float = 4.0, **source: Any) -> dict[str, Dataset]:
   """Return {'train', 'val', 'test'} (`split` says which there are; see split.split) of a source, checked.
@@ -26,21 +28,18 @@ def load(name: str, *, split: Mapping[str, Any], ops: str = '', skip_unreadable:
   `ops`, `hash`, `shape`, `split` (its keys), `split_hash`, `split_ignored` (the source has one of its own), `patients` (0: unknown)
   and `notes`: sentences on what was guessed or left out, which console and page show.
   """
-  config = dict(source, name=name if '.' in name else f'{name}.load')
-  function, keys = spec.component(config, 'medtl.data', 'data')
-  spec.bind(splits.split, spec.Call('split', (), dict(split)), 'config.data.split', given=('table',))
   chain = spec.functions(ops, operations, given=('x',))
-  everything = function(**keys)
+  everything = spec.find(name, 'medtl.data')(**source)
   if not everything.fingerprint:
-    raise MedtlError(f'the source {config["name"]} gives its Dataset no fingerprint, so that changed data would be taken for the '
+    raise MedtlError(f'the source {name} gives its Dataset no fingerprint, so that changed data would be taken for the '
                      'old; set fingerprint to a hash of all that the examples depend on, as in listing.fingerprint')
   facts = {'name': name.partition('.')[0], 'order': 'publisher', 'notes': [], **everything.facts}
   everything = dataclasses.replace(everything, facts=facts)
   _check_labels(everything)
-  whole = decoded.prepare(everything, chain, dict(config, ops=ops), skip_unreadable=skip_unreadable, keep_gb=keep_gb)
+  whole = decoded.prepare(everything, chain, dict(source, name=name, ops=ops), skip_unreadable=skip_unreadable, keep_gb=keep_gb)
   index = splits.split(whole.table, **split)
   leak = splits.check(whole.table, index, allow_leak)
-  _check_classes(whole, index)
+  _check_classes(whole, index, split)
   people = set(whole.table['patient'].tolist()) - {''} if 'patient' in whole.table else set()
   facts = dict(whole.facts, ops=ops, split=dict(split), split_hash=splits.split_hash(whole.table, index), leak=leak,
                split_ignored='split' in whole.table and split['by'] in ('patient', 'image'), patients=len(people),
@@ -81,7 +80,7 @@ def _check_labels(dataset: Dataset) -> None:
                      f'{splits.name_of(dataset.table, wrong[0])}; expected 0 … {most} ({", ".join(dataset.classes)})')
 
 
-def _check_classes(dataset: Dataset, index: Mapping[str, np.ndarray]) -> None:
+def _check_classes(dataset: Dataset, index: Mapping[str, np.ndarray], split: Mapping[str, Any]) -> None:
   """Raise where a class has no example on a side; a source that is one side only may lack classes."""
   y = np.asarray(dataset.table['y'])
   if len(index) < 2 or (y.dtype.kind == 'f' and y.ndim == 1):
@@ -90,5 +89,7 @@ def _check_classes(dataset: Dataset, index: Mapping[str, np.ndarray]) -> None:
     present = (y[rows] > 0).any(axis=0) if y.ndim == 2 else np.isin(np.arange(len(dataset.classes)), y[rows])
     for name, there in zip(dataset.classes, present, strict=True):
       if not there:
+        few = side == 'train' and 'labels' in split and split['labels'] < 1
+        more = 'a larger data.split.labels, ' if few else ''
         raise MedtlError(f'class {name!r} has no example in {side!r} ({len(rows)} examples); expected every class on '
-                         'every side: take fewer folds, another fold or seed, or leave the class out')
+                         f'every side: take {more}fewer folds, another fold or seed, or leave the class out')

@@ -143,6 +143,8 @@ def load(*, patients: int = 200, scans: int = 3, scanner: str = 'source', size: 
   `target` is 'label' (y is the class) or 'mask' (y [h, w] of `retina.TISSUES`). The people of the two scanners are different.
   """
   _check(patients=patients, scans=scans, scanner=scanner, size=size, classes=classes, target=target)
+  if seed < 0:
+    raise MedtlError(f'phantom: seed is {seed}; expected 0 or more')
   people = [retina.draw(classes[number % len(classes)], (seed, list(SCANNERS).index(scanner), number))
             for number in range(patients)]
   spacing = (SCANNERS[scanner].depth / size[0], SCANNERS[scanner].width / size[1])

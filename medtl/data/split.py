@@ -9,6 +9,8 @@ from medtl.types import MedtlError, Table
 
 Index = dict[str, np.ndarray]
 SIDES = ('train', 'val', 'test')
+WAYS = ('patient', 'image', 'publisher', 'none')
+AUTO = 'auto'                              # one of them, which automatic.py settles before a run
 
 
 def split(table: Table, *, by: str = 'patient', folds: int = 5, fold: int = 0, seed: int = 0, val: int = 1,
@@ -21,23 +23,33 @@ def split(table: Table, *, by: str = 'patient', folds: int = 5, fold: int = 0, s
   `by='none'`: {'test': everything}, for external validation and for prediction.
   `labels`: the share of the training patients whose examples are used, of each class alike; a smaller share is part of a larger one.
   """
-  size = len(table['row'])
+  check_keys(by, folds, fold, seed, val, labels)
   if by == 'none':
-    return {'test': np.arange(size)}
-  if not (0 <= fold < folds and 0 <= val < folds - 1):
-    raise MedtlError(f'split: fold={fold}, folds={folds}, val={val}; expected 0 <= fold < folds and val <= folds - 2')
-  if not 0 < labels <= 1:
-    raise MedtlError(f'split: labels={labels}; expected a share of the training patients, above 0 and at most 1')
+    return {'test': np.arange(len(table['row']))}
   if by == 'publisher':
     return _few(table, _publisher(table, folds, fold, seed, val), 'patient' if 'patient' in table else 'image', labels, seed)
-  if by not in ('patient', 'image'):
-    raise MedtlError(f"split by={by!r}; expected 'patient', 'image', 'publisher' or 'none'")
   if by == 'patient':
     _known_patients(table)
   number = deal(table, by, folds, seed)
   turn = (number - fold) % folds
   index = {'train': turn > val, 'val': (turn > 0) & (turn <= val), 'test': turn == 0}
   return _few(table, {side: np.flatnonzero(chosen) for side, chosen in index.items() if side != 'val' or val}, by, labels, seed)
+
+
+def check_keys(by: str, folds: int, fold: int, seed: int, val: int, labels: float) -> None:
+  """Raise a MedtlError for the first key of a split that cannot be, whatever the data are."""
+  if by not in WAYS:
+    raise MedtlError(f'split by={by!r}; expected {", ".join(map(repr, WAYS))}')
+  if by == 'none':
+    return
+  if not (0 <= fold < folds and 0 <= val < folds - 1):
+    raise MedtlError(f'split: fold={fold}, folds={folds}, val={val}; expected 0 <= fold < folds and '
+                     'val <= folds - 2')
+  if not 0 <= seed < 2**32:
+    raise MedtlError(f'split: seed={seed}; expected a whole number from 0 to 2³² − 1')
+  if not 0 < labels <= 1:
+    raise MedtlError(f'split: labels={labels}; expected a share of the training patients, above 0 '
+                     'and at most 1')
 
 
 def _few(table: Table, index: Index, by: str, labels: float, seed: int) -> Index:

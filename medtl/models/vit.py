@@ -98,7 +98,10 @@ def _preset(words: str, **fixed: Any) -> Callable[..., ViT]:
     keys = known | keys
     return ViT(**keys | {'size': tuple(keys['size'])})
 
-  parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value) for name, value in known.items()]
+  parameters = [
+    inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=known[field.name],
+                      annotation=field.type)
+    for field in fields]
   factory.__signature__ = inspect.Signature(parameters)      # type: ignore[attr-defined]   # so that a misspelt key is found
   factory.__doc__ = words
   return factory

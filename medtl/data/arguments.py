@@ -1,0 +1,68 @@
+"""The keys of `config.data`: those of `load` and of its source, checked before anything is read."""
+
+import functools
+from collections.abc import Callable, Mapping
+from inspect import Parameter
+from typing import Any, TypeVar
+
+from medtl import spec
+from medtl.data import ops, split
+from medtl.types import MedtlError
+
+# keys of `load` that are 0 or more
+LEAST = {'skip_unreadable': 'the number of pictures that may be left out',
+         'keep_gb': 'the 10⁹ bytes that decoded pictures may take'}
+Load = TypeVar('Load', bound=Callable[..., Any])
+
+
+def checked(load: Load) -> Load:
+  """Return `load` as a function that first checks its keys, see `fitted`."""
+  names = list(spec.parameters(load))
+
+  @functools.wraps(load)
+  def check_and_load(*values: Any, **keys: Any) -> Any:
+    given = dict(zip(names, values, strict=False)) | keys
+    return load(**fitted(load, given))
+
+  return check_and_load                                # type: ignore[return-value]
+
+
+def parameters(load: Callable, name: str) -> dict[str, Parameter]:
+  """Return the keys that `load` and the source of that name take together."""
+  source = spec.find(_full(name), 'medtl.data')
+  return spec.parameters(source) | spec.parameters(load)
+
+
+def _full(name: str) -> str:
+  """Return 'folder.load' for 'folder'."""
+  return name if '.' in name else f'{name}.load'
+
+
+def split_parameters() -> dict[str, Parameter]:
+  """Return the keys of `config.data.split`."""
+  return spec.parameters(split.split, given=('table',))
+
+
+def fitted(load: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
+  """Return the keys as `load` and its source take them.
+
+  A key that is misspelt, lacking or of another kind is an error.
+  """
+  name, split_keys = given['name'], given.get('split', {})
+  if not isinstance(split_keys, Mapping):
+    raise MedtlError(f'config.data: split is {split_keys!r}; expected its keys, for instance '
+                     "dict(by='patient'): on the command line --config.data.split.by=patient")
+  found = spec.keys(f'config.data ({name})', given, parameters(load, name))
+  known = split_parameters()
+  found['split'] = spec.keys('config.data.split', split_keys, known)
+  if 'by' not in split_keys:
+    ways = ', '.join(map(repr, split.WAYS))
+    raise MedtlError(f"config.data.split lacks the key 'by'; set it to one of: {ways}")
+  if split_keys['by'] != split.AUTO:
+    defaults = {key: one.default for key, one in known.items()}
+    split.check_keys(**defaults | found['split'])
+  spec.functions(found.get('ops', ''), ops, given=('x',))
+  for key, words in LEAST.items():
+    if key in found and not found[key] >= 0:             # nan is not either
+      raise MedtlError(f'config.data: {key} is {found[key]}; expected 0 or more, {words}')
+  return found | {'name': _full(name)}
