@@ -188,14 +188,6 @@ def _other_split(given: ConfigDict, val: Dataset) -> str:
   return 'take another data.split.fold or data.split.seed, or fewer data.split.folds'
 
 
-def shape(found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-  """Raise a MedtlError where other pictures are not of the shape [*s, c] that a run was trained on."""
-  if tuple(found) != tuple(expected):
-    size, channels = ', '.join(map(str, expected[:-1])), expected[-1]
-    raise MedtlError(f'the run was trained on pictures of {tuple(expected)}, found {tuple(found)}; '
-                     f"set data.ops='resize({size})'" + (f' and data.channels={channels}' if found[-1] != channels else ''))
-
-
 def name(word: str) -> str:
   """Return the name of a set of predictions, which becomes part of file names; other signs than letters, digits, _ . - are an error."""
   if not re.fullmatch(r'\w[\w.-]*', word):

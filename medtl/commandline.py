@@ -12,7 +12,11 @@ from medtl import annotation, components, runfolder
 from medtl.types import MedtlError
 
 COMPONENTS = ('data', 'model', 'head', 'task')   # their keys are those of functions
-TAKEN = {'evaluate': ('--config.data.',), 'predict': ('--config.data.exif', '--config.data.skip_unreadable'), 'report': ()}
+# keys that verbs take which work from a run folder: what begins so, and single ones
+FAMILIES = {'evaluate': ('--config.data.',), 'predict': (), 'report': ()}
+TAKEN = {'evaluate': (), 'report': (),
+         'predict': ('--config.data.values', '--config.data.ops', '--config.data.exif',
+                     '--config.data.skip_unreadable')}
 SWITCHES = ('folds', 'offline')
 HEEDED = {'folds': ('train', 'ablate', 'probe'), 'sweep': ('ablate',), 'only': ('ablate',), 'layers': ('probe',), 'images': ('predict',),
           'output': ('predict',), 'name': ('evaluate', 'report')}       # by which verbs
@@ -33,9 +37,12 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
     runfolder.claimed(Path(workdir))
     config = runfolder.config(Path(workdir))
     for word in words:
-      if word.startswith('--config.') and not word.startswith(TAKEN[verb]):
-        raise MedtlError(f"{verb} takes no {word.partition('=')[0]}: the run's own config decides; "
-                         + ('it takes ' + ', '.join(f'{prefix}…' for prefix in TAKEN[verb]) if TAKEN[verb] else 'train again to change it'))
+      key = word.partition('=')[0]
+      heeded = key.startswith(FAMILIES[verb]) or key in TAKEN[verb]
+      if key.startswith('--config.') and not heeded:
+        taken = ', '.join([*TAKEN[verb], *(f'{family}…' for family in FAMILIES[verb])])
+        raise MedtlError(f"{verb} takes no {key}: the run's own config decides; "
+                         + (f'it takes {taken}' if taken else 'train again to change it'))
   elif given:
     config = runfolder.load_config(given)
   else:
@@ -62,7 +69,7 @@ def _flags() -> Any:
   flags.DEFINE_string('sweep', '', 'file of experiments/ with a sweep(config)', flag_values=values)
   flags.DEFINE_list('only', [], 'names of the variants to train now', flag_values=values)
   flags.DEFINE_integer('layers', 1, 'how many of the last children a probe sees', flag_values=values)
-  flags.DEFINE_string('images', '', 'folder of unlabelled pictures', flag_values=values)
+  flags.DEFINE_string('images', '', 'unlabelled pictures: a folder, or one file', flag_values=values)
   flags.DEFINE_string('output', '', 'csv file', flag_values=values)
   flags.DEFINE_string('name', 'test', 'name of the predictions', flag_values=values)
   return values

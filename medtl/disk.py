@@ -1,11 +1,14 @@
 """Files that are whole or not there, and room for them."""
 
 import contextlib
+import csv
+import io
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from medtl import hosts
 from medtl.types import MedtlError
@@ -34,9 +37,31 @@ def whole(path: Path, own: bool = False) -> Iterator[Path]:
 
 
 def write(path: Path, words: str, own: bool = False) -> None:
-  """Write a text file whole."""
+  """Write a text file whole, as UTF-8; line ends stay as they are."""
   with whole(path, own) as aside:
-    aside.write_text(words, encoding='utf-8')
+    aside.write_text(printable(words), encoding='utf-8', newline='')
+
+
+def printable(words: str) -> str:
+  r"""Return text that UTF-8 can hold; bytes of a file name that are not UTF-8 become '\udcff'.
+
+  >>> printable(os.fsdecode(b'k\xe4lte.png')) == r'k\udce4lte.png'
+  True
+  """
+  return words.encode('utf-8', 'backslashreplace').decode('utf-8')
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+  """Return rows as csv (RFC 4180, Unix line ends): text in quotes, numbers bare, None empty.
+
+  >>> csv_text([['file', 'normal, benign'], ['a "b".png', 0.25]])
+  '"file","normal, benign"\\n"a ""b"".png",0.25\\n'
+  """
+  file = io.StringIO()
+  writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator='\n')
+  for row in rows:
+    writer.writerow(['' if cell is None else cell for cell in row])
+  return file.getvalue()
 
 
 def free(folder: Path) -> int:

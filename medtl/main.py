@@ -9,7 +9,7 @@ verbs
   describe   what would move, what it costs, how long it takes; trains nothing
   evaluate   --workdir=RUN [--config.data.root=… --name=NAME]: predictions and report, also on another data set
   report     --workdir=RUN: write report.html again from the run folder alone
-  predict    --workdir=RUN --images=FOLDER [--output=FILE.csv]: class probabilities of unlabelled pictures
+  predict    --workdir=RUN --images=FOLDER or FILE [--output=FILE.csv]: class probabilities of unlabelled pictures
   cache      [--clear]: what the cache folder holds; remove the activations and decoded pictures in it, not what was downloaded
 
   --hosts=auto|ADDRESS:PORT,COUNT,INDEX   with every verb that computes: one of several processes that are one run (docs/scale.md)
@@ -114,7 +114,7 @@ def _call(verb: str, argv: list[str]) -> int:
   workdir = Path(flags.workdir) if flags.workdir else Path('runs') / (runfolder.name(name, config) + kind)
   command = ' '.join(['python -m medtl.main', *([verb] if verb != 'train' else []), *argv])
   if verb == 'predict' and not flags.images:
-    raise MedtlError('predict needs --images=FOLDER')
+    raise MedtlError('predict needs --images=FOLDER, or one file')
   if verb == 'ablate' and not flags.sweep:
     raise MedtlError('ablate needs --sweep=experiments/x.py')
   config, begin = automatic.settled(config, workdir, command, flags.folds), time.time()

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, check, describe, evaluate, log, loop, memory, metrics, partition, prefix, runfolder
+from medtl import build, check, describe, disk, evaluate, external, leakage, log, loop, memory, metrics, partition, prefix, runfolder
 from medtl.checkpoint import Checkpoints, Progress
 from medtl.parts import Parts
 from medtl.report import numbers
@@ -39,7 +39,9 @@ def train(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
   with watch('prepare'):
     parts = prepare(config, origin, like)
     write(f'[bold]{workdir}[/bold]: {build.sentence(parts)}')
-    runfolder.write_json(workdir / 'plan.json', build.plan(parts, describe.rows(parts)))
+    plan = build.plan(parts, describe.rows(parts))
+    runfolder.write_json(workdir / 'plan.json', {**plan, **_colour(parts)})
+    _remember(parts, workdir)
   checkpoints = Checkpoints(workdir / 'checkpoints')
   if like is None:
     with watch('predict'):
@@ -69,8 +71,30 @@ def prepare(config: ConfigDict, origin: Path | None, like: Parts | None = None) 
     raise Missing(f'{error}\n  instead   {config.hint}' if config.hint else str(error)) from None
   if like is None:
     for note in parts.data['train'].facts['notes']:
-      write(f'· {note}')
+      write(disk.printable(f'· {note}'), markup=False)
+  if origin is not None and 'test' in parts.data:
+    data = config.data.to_dict()
+    inherited = leakage.compare(leakage.inherited(origin), parts.data['test'], data)
+    leakage.stop(inherited, data.get('allow_leak', False),
+                 f'Split the data as {origin} does (data.split), so that it never saw the test side')
   return parts
+
+
+def _colour(parts: Parts) -> dict[str, bool]:
+  """Return whether the run is trained on pictures in colour, where they could be."""
+  train = parts.data['train']
+  if train.fetch(0).x.shape[-1] != 3:
+    return {}
+  coloured, _ = external.colour(train)
+  return {'colour': coloured > 0}
+
+
+def _remember(parts: Parts, workdir: Path) -> None:
+  """Keep in the run folder what its net sees, and what the test side has in common with it."""
+  data = parts.config.data.to_dict()
+  seen = leakage.record(parts.data, data, parts.run)
+  leakage.write(workdir, seen)
+  leakage.keep(workdir, 'test', leakage.compare(seen, parts.data['test'], data))
 
 
 def source(config: ConfigDict, workdir: Path, command: str, may_train: bool = True) -> Path | None:

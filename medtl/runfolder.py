@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+from rich.text import Text
 
-from medtl import disk, evaluate, hosts, log, tree
+from medtl import disk, evaluate, hosts, leakage, log, tree
 from medtl.report import console, numbers, page
 from medtl.spec import nearest
 from medtl.types import MedtlError, Table
@@ -89,8 +90,12 @@ def finished(workdir: Path) -> bool:
 
 def claimed(workdir: Path) -> None:
   """Check that there is a run folder."""
-  if not (workdir / 'config.json').exists():
-    raise MedtlError(f'{workdir} is no run folder (it has no config.json); expected the folder that a training run printed')
+  if (workdir / 'config.json').exists():
+    return
+  inside = sorted(str(path.parent) for path in workdir.glob('*/config.json'))
+  hint = f'; in it there are: {", ".join(inside)}' if inside else ''
+  raise MedtlError(f'{workdir} is no run folder (it has no config.json); expected the folder that a '
+                   f'training run printed{hint}')
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -102,7 +107,8 @@ def read(workdir: Path, name: str) -> Any:
   """Return the JSON file of that name."""
   path = workdir / name
   if not path.exists():
-    raise MedtlError(f'{path} is missing: {workdir} is not a finished run; start its training command again')
+    raise MedtlError(f'{path} is missing: {workdir} is not the folder of a finished training run; '
+                     'start its training command again, or name another --workdir')
   return json.loads(path.read_text())
 
 
@@ -156,6 +162,7 @@ def report(workdir: Path, name: str = 'test') -> dict[str, Any]:
   """Return the numbers of predictions/<name>.npz, and write them and the page, from the run folder alone."""
   made = config(workdir)
   plan, origin = read(workdir, 'plan.json'), read(workdir, 'provenance.json')
+  _predicted_under(workdir, name)
   test, val = (evaluate.load(workdir / 'predictions' / f'{side}.npz') for side in (name, 'val'))
   predictions, tables = {'test': test.predictions, 'val': val.predictions}, {'test': test.table, 'val': val.table}
   found = numbers.summarise(predictions, tables, test.classes, plan['kind'], threshold=made.threshold, resamples=made.resamples)
@@ -164,7 +171,10 @@ def report(workdir: Path, name: str = 'test') -> dict[str, Any]:
                          for other, folder in others]
   outside = workdir / 'predictions' / f'{name}.json'
   data = plan['data'] if name == 'test' else read(outside.parent, outside.name)
-  facts: Any = {**_facts(workdir, made, plan, origin, data), 'data': data, 'comparison': found['comparison']}
+  claim, doubts = _independence(workdir, plan, name, data)
+  facts: Any = {**_facts(workdir, made, plan, origin, data), 'data': data,
+                'comparison': found['comparison'], 'claim': claim}
+  facts['warnings'] = [*doubts, *facts['warnings']]
   if name != 'test':
     facts['splits'] = {name: {'size': len(test.predictions.row), 'patients': found['patients'], 'hash': '', 'classes': {}}}
   page.write(workdir / page_name(name), facts, found, predictions, tables,
@@ -172,6 +182,29 @@ def report(workdir: Path, name: str = 'test') -> dict[str, Any]:
   found['warnings'] = page.warnings(facts, found)      # those of the facts too: the console tells them
   write_json(workdir / ('numbers.json' if name == 'test' else f'numbers-{name}.json'), found)
   return found
+
+
+def _predicted_under(workdir: Path, name: str) -> None:
+  """Raise where no data were evaluated under that name."""
+  folder = workdir / 'predictions'
+  if name == 'test' or (folder / f'{name}.json').exists():
+    return
+  others = sorted(path.stem for path in folder.glob('*.json'))
+  raise MedtlError(f'{workdir} holds no numbers of other data called {name!r}; '
+                   f'{nearest(name, ["test", *others])}. Evaluate them first: evaluate '
+                   f'--workdir={workdir} --name={name} --config.data.root=OTHER')
+
+
+def _independence(workdir: Path, plan: dict[str, Any], name: str,
+                  tested: Mapping[str, Any]) -> tuple[str, list[str]]:
+  """Return (whether the tested pictures were used before, in words; warnings where they were)."""
+  folds = len(plan['folds']) if 'folds' in plan else 0
+  folders = [workdir / f'fold{number}' for number in range(folds)] or [workdir]
+  parts = [leakage.kept(folder, name) for folder in folders]
+  known = [part for part in parts if part is not None]
+  overlap = leakage.pooled(known) if len(known) == len(parts) else None
+  published = 'sha256' in plan['weights']
+  return leakage.claim(overlap, folds, published), leakage.warnings(overlap, bool(tested.get('leak')))
 
 
 def companion(workdir: Path, name: str) -> Path:
@@ -219,9 +252,11 @@ def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[s
   if 'folds' in plan:
     trained = f'trained in {len(plan["folds"])} folds of {data["name"]}, each image tested by a net that never saw its fold,'
   sentence = f'{made.model.name.partition(".")[2]} from {begin}, {trained} to tell {len(plan["classes"])} classes apart'
-  warnings = [f'{len(data["leak"])} patients or equal pictures stand on two sides of the split, which was allowed: the numbers are '
-              'too good.'] if data.get('leak') else []
-  if data.get('split_ignored'):
+  warnings = []
+  if tested.get('leak'):
+    warnings.append(f'{len(tested["leak"])} patients or equal pictures stand on two sides of the split, '
+                    'which was allowed: the numbers are too good.')
+  if tested.get('split_ignored'):
     warnings.append("The source's own train, val and test were mixed and dealt anew; data.split.by='publisher' keeps them.")
   if tested.get('unreadable'):
     named = ', '.join(map(str, tested['unreadable'][:8]))
@@ -237,7 +272,7 @@ def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[s
 def headline(workdir: Path, found: dict[str, Any], print_line: Callable[[Any], Any]) -> None:
   """Print the numbers, what was frozen, and how the run compares."""
   print_line('')
-  print_line(console.console(found))
+  print_line(Text(disk.printable(console.console(found))))
   for row in read(workdir, 'plan.json')['phases']:
     print_line(f'frozen: {row["freeze"]} for {row["steps"]} steps, {row["live"]:,} of {row["live"] + row["frozen"]:,} parameters live')
   for other in found['comparison']:

@@ -28,6 +28,14 @@ class Missing(MedtlError):
   """A publisher's file that is not here and cannot be had."""
 
 
+class ShapesDiffer(MedtlError):
+  """Pictures of one data set have several shapes."""
+
+  def __init__(self, words: str, shapes: Mapping[tuple[int, ...], int]):
+    super().__init__(words)
+    self.shapes = dict(shapes)             # shape -> how many pictures have it
+
+
 class Example(NamedTuple):
   """One case on the host."""
   x: np.ndarray                            # [*s, c], float32, 0 … 1 for pictures

@@ -18,7 +18,8 @@ import pytest
 from medtl.models import Backbone, Net
 from medtl.types import Batch
 
-REAL = Path(os.environ.get('MEDTL_REAL', Path(__file__).parents[2] / 'shared'))
+ROOT = Path(__file__).parents[1]
+REAL = Path(os.environ.get('MEDTL_REAL', ROOT.parent / 'shared'))
 
 
 def pytest_sessionfinish():
@@ -31,6 +32,15 @@ def real():
   if not (REAL / 'data').is_dir():
     pytest.skip(f'real medical data is not at {REAL} (set MEDTL_REAL)')
   return REAL
+
+
+@pytest.fixture(scope='session')
+def done(tmp_path_factory):
+  """A finished run on phantoms."""
+  from medtl import main
+  folder = tmp_path_factory.mktemp('runs') / 'tiny'
+  assert main.main([f'--config={ROOT}/tests/tiny.py', f'--workdir={folder}']) == 0
+  return folder
 
 
 class Toy(Backbone):

@@ -90,12 +90,6 @@ def sides(train):
   return {'train': train, 'val': train, 'test': train}
 
 
-def test_pictures_of_another_shape():
-  check.shape((8, 8, 1), [8, 8, 1])
-  with pytest.raises(MedtlError, match=r"pictures of \(8, 8, 1\), found \(9, 8, 3\); set data.ops='resize\(8, 8\)' and data.channels=1"):
-    check.shape((9, 8, 3), (8, 8, 1))
-
-
 def test_names_of_predictions_stay_inside_the_run_folder():
   assert check.name('hospital_b-2.1') == 'hospital_b-2.1'
   for word in ('../x', 'a/b', '', '.hidden'):

@@ -360,7 +360,7 @@ def test_the_order_and_the_positive_class_are_said(root):
     'classes in the order of the alphabet: a, b; data.classes says otherwise',
     "of the two classes 'b' is the positive one; data.classes turns them round"]
   turned = data.load(**whole, classes=('b', 'a'))['test']
-  assert turned.facts['notes'] == ["of the two classes 'a' is the positive one; data.classes turns them round"]
+  assert turned.facts['notes'] == ["of the two classes 'a' is the positive one"]
 
 
 # Patients guessed.

@@ -190,7 +190,8 @@ def facts(**changes):
     weights={'name': ''}, phases=[phase, phase],
     splits={'test': {'size': 60, 'patients': 20, 'hash': 'ab' * 20, 'classes': {'A': 20, 'B': 20, 'C': 20}}},
     curves=[{'step': step, 'train/loss': 1 / step, **(look if step % 2 == 0 else {})} for step in range(1, 7)],
-    versions={'jax': '1'}, hardware='CPU', seconds=61.0, warnings=[], notes=[], comparison=[]) | changes
+    versions={'jax': '1'}, hardware='CPU', seconds=61.0, warnings=[], notes=[], comparison=[],
+    claim='never used for training or for any choice') | changes
 
 
 def render(kind='multiclass', predictions=None, tables=None, images=None, classes=None, **changes):
@@ -245,7 +246,7 @@ def test_everything_is_escaped():
   rules = [{'pattern': HOSTILE, 'lr': 1.0, 'decay': None, 'parameters': 9}]
   classes = [f'{HOSTILE}{i}' for i in range(3)]
   text = render('multiclass', predictions, tables, classes=classes, title=HOSTILE, sentence=HOSTILE, command=HOSTILE,
-                hardware=HOSTILE, config={HOSTILE: HOSTILE}, warnings=[HOSTILE], notes=[HOSTILE],
+                hardware=HOSTILE, config={HOSTILE: HOSTILE}, claim=HOSTILE, warnings=[HOSTILE], notes=[HOSTILE],
                 versions={HOSTILE: HOSTILE}, comparison=[beside],
                 data={'name': HOSTILE, 'licence': HOSTILE, HOSTILE: HOSTILE}, weights={'name': HOSTILE, 'note': HOSTILE},
                 splits={HOSTILE: {'size': 1, 'patients': None, 'hash': HOSTILE, 'classes': {}}},

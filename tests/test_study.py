@@ -272,3 +272,8 @@ def test_folds_compare_out_of_fold_with_the_runs_beside_them(tmp_path):
   assert main.main(words) == 0
   beside = json.loads((tmp_path / 'run' / 'numbers.json').read_text())['comparison']
   assert beside[0]['name'] == 'fast' and beside[0]['difference']['auroc']['value'] is not None
+  assert 'each tested by a net for which it was never used for training or for any choice' in (tmp_path / 'run' / 'report.html').read_text()
+  (tmp_path / 'in').mkdir()
+  Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / 'in' / 'a.png')
+  said = [main.main(['predict', f'--workdir={tmp_path}/run{fold}', f'--images={tmp_path}/in']) for fold in ('', '/fold0')]
+  assert said == [1, 0]                                                  # each fold is a net of its own, as the error says

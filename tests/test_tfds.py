@@ -220,3 +220,14 @@ def test_real_scans_come_back_as_the_folder_reads_them(real, tmp_path):
   for row, other in zip(order, np.argsort(direct.table['file']), strict=True):
     np.testing.assert_array_equal(dataset.fetch(row).x, direct.fetch(other).x)
     assert dataset.table['patient'][row] == direct.table['patient'][other]
+
+
+def test_words_for_missing_and_grades_as_text_are_those_of_a_manifest(tmp_path):
+  """'10' comes after '2', and a patient called NA is nobody; a label NA is asked about."""
+  grades, people = ('10', '2', '1'), ('p1', 'NA', 'p2')
+  column = np.array(grades)
+  assert tfds._labels(column, None).classes == ('1', '2', '10') and tfds._labels(column, None).order == 'numbers'
+  assert tfds._filled(np.array(people)).tolist() == ['p1', '', 'p2']
+  with pytest.raises(MedtlError, match='1 pictures have no label, first example 1'):
+    tfds._labels(np.array(['a', 'NA', 'b']), None)
+  assert tfds._labels(np.array([0, 2]), ('no', 'mild', 'severe')).order == 'given'

@@ -52,7 +52,8 @@ def _notes(dataset: Dataset) -> list[str]:
   """Return sentences on what nobody said of the data: the order of classes, which is positive, numbers of doubtful range."""
   classes, found = dataset.classes, [labels.order_note(dataset.classes, dataset.facts['order'])]
   if len(classes) == 2 and np.ndim(dataset.table['y']) == 1 and not (dataset.table['y'] == -1).all():
-    found.append(f'of the two classes {classes[1]!r} is the positive one; data.classes turns them round')
+    turned = '' if dataset.facts['order'] == labels.GIVEN else '; data.classes turns them round'
+    found.append(f'of the two classes {classes[1]!r} is the positive one{turned}')
   low, high = dataset.facts['range']
   if low >= 0 and 0 < high <= MOST_UNUSED:
     found.append(f'the pictures hold numbers of {low:.3g} … {high:.3g} only, where 0 … 1 is expected: 12 bits in 16-bit files? '

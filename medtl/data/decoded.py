@@ -20,7 +20,7 @@ import numpy as np
 
 from medtl.data.split import name_of
 from medtl.fetch import cache_folder
-from medtl.types import Dataset, Example, MedtlError
+from medtl.types import Dataset, Example, MedtlError, ShapesDiffer
 
 Operations = Sequence[Callable[[np.ndarray], np.ndarray]]
 PATIENCE = 2000                            # examples from which on a progress bar is shown
@@ -223,5 +223,6 @@ def _stop_shapes(shapes: Mapping[str, tuple[int, ...]]) -> None:
   if len(groups) > 1:
     shown = _some([f'{shape} ({len(names)}, first {names[0]})' for shape, names in groups.items()], 4)
     axes = len(next(iter(groups))) - 1
-    raise MedtlError(f'pictures of {len(groups)} shapes: {shown}. Expected one shape after data.ops; '
-                     f"add 'resize({', '.join(['224'] * axes)})', or 'square | resize(224)' to keep proportions")
+    words = (f'pictures of {len(groups)} shapes: {shown}. Expected one shape after data.ops; '
+             f"add 'resize({', '.join(['224'] * axes)})', or 'square | resize(224)' to keep proportions")
+    raise ShapesDiffer(words, {shape: len(names) for shape, names in groups.items()})

@@ -185,4 +185,4 @@ def check(table: Table, index: Mapping[str, np.ndarray], allow_leak: bool = Fals
 def split_hash(table: Table, index: Mapping[str, np.ndarray]) -> str:
   """Return the sha256 of which example is on which side; the order of examples does not matter, files go by name."""
   lines = sorted(f'{side}\t{name_of(table, one)}' for side, rows in index.items() for one in rows)
-  return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
+  return hashlib.sha256('\n'.join(lines).encode('utf-8', 'surrogateescape')).hexdigest()

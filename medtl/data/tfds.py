@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from medtl.data import labels
 from medtl.data.listing import SIDES
 from medtl.data.pictures import read
 from medtl.spec import nearest
@@ -36,10 +37,10 @@ def load(builder: str, *, root: str, splits: Sequence[str] = (), image: str = 'i
   decoders = {image: tfds.decode.SkipDecoding()} if encoded else None
   sources = [prepared.as_data_source(name, decoders=decoders, file_format='array_record') for name in names]
   columns = _columns(info, sources, label)
-  classes, y = _labels(columns.pop(label), getattr(info.features[label], 'names', None))
+  classes, y, order = _labels(columns.pop(label), getattr(info.features[label], 'names', None))
   sides = np.repeat([SIDES.get(name, name) for name in names], [len(source) for source in sources])
   table = {'row': np.arange(len(y)), 'y': y, 'split': sides}
-  table |= {_column(name, patient): column for name, column in columns.items()}
+  table |= {_column(name, patient): _filled(column) for name, column in columns.items()}
   places = [(name, source, index) for name, source in zip(names, sources, strict=True) for index in range(len(source))]
 
   def fetch(row: int) -> Example:
@@ -51,7 +52,7 @@ def load(builder: str, *, root: str, splits: Sequence[str] = (), image: str = 'i
       raise type(error)(f'{info.full_name}, {name}, example {index}: {error}') from error
     return Example(x, y[row], row)
 
-  facts = dict(name=info.full_name, citation=info.citation, url=info.homepage,
+  facts = dict(name=info.full_name, order=order, citation=info.citation, url=info.homepage,
                licence=info.as_proto.redistribution_info.license)
   return Dataset(fetch, len(y), classes, table, facts, _fingerprint(info, names, table))
 
@@ -108,14 +109,22 @@ def _columns(info: Any, sources: Sequence[Any], label: str) -> dict[str, np.ndar
   return {name: np.array(column) for name, column in values.items()}
 
 
-def _labels(column: np.ndarray, names: Sequence[str] | None) -> tuple[tuple[str, ...], np.ndarray]:
-  """Return (class names, y [n] int32)."""
+def _labels(column: np.ndarray, known: Sequence[str] | None) -> labels.Labels:
+  """Return the labels of a feature: a ClassLabel's (`known` are its names), whole numbers, or text."""
   if column.dtype.kind in 'iu':
-    return tuple(names or map(str, range(int(column.max()) + 1))), column.astype(np.int32)
+    classes = tuple(known or map(str, range(int(column.max()) + 1)))
+    return labels.Labels(classes, column.astype(np.int32), labels.GIVEN if known else labels.NUMBERS)
   if column.dtype.kind != 'U':
     raise MedtlError(f'labels are {column.dtype}; expected classes, integers or texts')
-  known, y = np.unique(column, return_inverse=True)
-  return tuple(known.tolist()), y.astype(np.int32)
+  examples = [f'example {number}' for number in range(len(column))]
+  return labels.find(column, 'label', (), examples, labels.MISSING)
+
+
+def _filled(column: np.ndarray) -> np.ndarray:
+  """Return a column with '' for every text that stands for a missing value."""
+  if column.dtype.kind != 'U':
+    return column
+  return np.where(labels.missing(column, labels.MISSING), '', column)
 
 
 def _column(name: str, patient: str) -> str:

@@ -86,9 +86,7 @@ def csv(rows: Sequence[Row]) -> str:
       cells |= {f'{name} minus {reference} {part}': found and found[name].get(part) for name in measured
                 for part in ('value', 'low', 'high', 'p', 'p_holm')}
     flat.append(cells)
-  word = lambda cell: f'"{cell}"' if isinstance(cell, str) else '' if cell is None else str(cell)       # noqa: E731
-  lines = [','.join(map(word, cells.values())) for cells in flat]
-  return '\n'.join([','.join(f'"{name}"' for name in flat[0]), *lines]) + '\n'
+  return disk.csv_text([list(flat[0]), *(list(cells.values()) for cells in flat)])
 
 
 def chance(runs: int, first: Sequence[int]) -> str:

@@ -30,6 +30,7 @@ class Facts(TypedDict):
   """What a page tells beside the numbers; each value is escaped, and shown as text."""
   title: str
   sentence: str                                # what was done, in one
+  claim: str                                   # were they used before? follows 'Test set: 24 images'
   command: str                                 # that repeats the run
   config: Mapping[str, Any]
   monitor: str                                 # the metric that chose the best checkpoint …
