@@ -13,8 +13,8 @@ RANKS = {
   1: ('data', 'models', 'transferability', 'losses', 'metrics', 'partition', 'norms', 'mesh', 'freeze', 'optimizer', 'schedule',
       'checkpoint', 'log'),
   2: ('features', 'probe', 'tasks', 'step', 'loop', 'evaluate', 'leakage', 'report'),
-  3: ('check', 'components', 'build', 'origin', 'prefix', 'describe', 'runfolder', 'run', 'parts', 'external',
-      'inference', 'memory', 'automatic'),
+  3: ('check', 'components', 'build', 'origin', 'prefix', 'describe', 'runfolder', 'run', 'parts',
+      'external', 'inference', 'memory', 'automatic'),
   4: ('study', 'screen', 'probing', 'lr_find'),
   5: ('main', 'commandline', '__init__'),
 }
