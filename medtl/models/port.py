@@ -65,6 +65,7 @@ def port(arrays: Arrays, target: Tree, dialects: Mapping[str, Dialect], *, fresh
   kept = _fresh(shapes, fresh)
   wanted = {path: shape for path, shape in shapes.items() if path not in kept}
   best: list[str] | None = None
+  fewest = 0
   for name, dialect in dialects.items():
     pieces, ignored = _rename(arrays, dialect, (*fresh, *without), adapt or {})
     dialect = dialect._replace(mean=tuple(mean) or dialect.mean, std=tuple(std) or dialect.std)
@@ -77,8 +78,10 @@ def port(arrays: Arrays, target: Tree, dialects: Mapping[str, Dialect], *, fresh
       _finite(ported)
       return (tree.unflatten({path: np.ascontiguousarray(piece.array, np.float32) for path, piece in ported.items()}),
               Report(name, len(ported), tuple(sorted(kept)), tuple(ignored), *normal, notes))
-    if best is None or len(faults) < len(best) - 1:
-      best = [f'the checkpoint does not fit this model, read as {name!r} (which fits best of: {", ".join(dialects)}):', *faults]
+    if best is None or len(faults) < fewest:
+      fewest = len(faults)
+      best = [f'the checkpoint does not fit this model, read as {name!r} (which fits best of: {", ".join(dialects)}):', *faults,
+              *_advice(arrays, ported, wanted)]
   raise MedtlError(_said(best or ['this architecture reads no checkpoints: its RENAMES is empty']))
 
 
@@ -90,6 +93,14 @@ def outputs(arrays: Arrays, dialects: Mapping[str, Dialect]) -> int:
       if piece.path == 'params/head/dense/kernel' and any(other.path.startswith('params/backbone/') for other in pieces):
         return int(np.squeeze(piece.array).shape[-1])
   return 0
+
+
+def rename(name: str, dialect: Dialect) -> str:
+  """Return our path of a publisher's name, '' where the dialect drops it."""
+  path = name
+  for pattern, replacement in dialect.renames:
+    path = re.sub(pattern, replacement, path)
+  return path
 
 
 def bare(path: str) -> str:
@@ -116,9 +127,7 @@ def _rename(arrays: Arrays, dialect: Dialect, unwanted: Sequence[str], adapt: Ad
   pieces: list[_Piece] = []
   ignored: list[str] = []
   for name, array in arrays.items():
-    path = name
-    for pattern, replacement in dialect.renames:
-      path = re.sub(pattern, replacement, path)
+    path = rename(name, dialect)
     if not path or any(re.fullmatch(pattern, bare(path)) for pattern in unwanted):
       ignored.append(name)
       continue
@@ -205,6 +214,25 @@ def _shapes(ported: Mapping[str, _Piece], wanted: Mapping[str, tuple[int, ...]])
   """Return in words whose shape is another."""
   return [f'shape: {_arrow(piece)}: found {piece.array.shape}, expected {wanted[path]}'
           for path, piece in ported.items() if path in wanted and piece.array.shape != wanted[path]]
+
+
+def _advice(arrays: Arrays, ported: Mapping[str, _Piece], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+  """Return what to do about a checkpoint that does not fit."""
+  missing = [path for path in wanted if path not in ported]
+  unexpected = [path for path in ported if path not in wanted]
+  misshapen = [path for path in wanted if path in ported and ported[path].array.shape != wanted[path]]
+  if len(missing) == len(wanted):
+    return ['no name in it is one of this architecture: is it of another than config.model.name? Its names begin with: '
+            + ', '.join(list(arrays)[:4])]
+  heads = [path for path in (*missing, *unexpected, *misshapen) if path.startswith('params/head/')]
+  if len(heads) == len(missing) + len(unexpected) + len(misshapen):
+    return ["all but the head fits: config.fresh=('head/.*',) gives the network a new one"]
+  if unexpected or misshapen:
+    return []
+  children = dict.fromkeys('/'.join(bare(path).split('/')[:2]) for path in missing)
+  rules = ', '.join(repr(f'{child}/.*') for child in children)
+  return [f'it lacks {len(missing)} of {len(wanted)} arrays and fits otherwise. Is it one part of several? Give the index.json beside '
+          f'the parts, or name them alike, X-00001-of-00002 and so on. What it never had begins anew by config.fresh=({rules},)']
 
 
 def _arrow(piece: _Piece) -> str:
