@@ -1,8 +1,9 @@
 """A pickle read as data: no class is imported, no function of the pickle's choice is called.
 
-`pickle.Unpickler` calls what a file names. This machine follows the same opcodes (they are documented
-in `pickletools`) and only writes down what the pickle asks for: a class or function is a `Name`, what
-would be made with it is an `Object`. The caller's own few functions, `makers`, are all that is called.
+`pickle.Unpickler` calls what a file names. This machine follows the same opcodes (they are
+documented in `pickletools`) and only writes down what the pickle asks for: a class or function is a
+`Name`, what would be made with it is an `Object`. The caller's own few functions, `makers`, are all
+that is called.
 """
 
 import pickletools
@@ -41,9 +42,9 @@ class Object:
 def load(file: BinaryIO, makers: Makers, storage: Callable[[Any], Any]) -> Any:
   """Return what the pickle at the file's position describes; the file then stands behind it.
 
-  A call of a function named in `makers` ('module.name') becomes a call of the function given there;
-  sets become lists. `storage` resolves persistent ids. Raises MedtlError for a damaged stream, to be
-  read behind the name of the file.
+  A call of a function named in `makers` ('module.name') becomes a call of the function given
+  there; sets become lists. `storage` resolves persistent ids. Raises MedtlError for a damaged
+  stream, to be read behind the name of the file.
   """
   try:
     return _Machine(makers, storage).run(file)
@@ -63,16 +64,16 @@ def mapping(pairs: Any = ()) -> dict[Any, Any]:
 
 
 def put(target: dict[Any, Any], key: Any, value: Any) -> None:
-  """Enter a value; a key that is neither text nor a number goes by its type.
+  """Enter a value; a key that is neither text nor a small number goes by its type.
 
-  Only keys whose hash is their own are hashed: that of deeply nested tuples overflows the C stack.
+  Others are not hashed and not printed: deeply nested tuples overflow the C stack at either.
   """
-  plain = isinstance(key, str | int | float)
+  plain = isinstance(key, str) or (isinstance(key, int | float) and abs(key) < _LARGE)
   target[key if plain else f'({type(key).__name__})'] = value
 
 
 class _Machine:
-  """The stack, the marks in it and the memo of one pickle; `op_…` follows the opcode of that name."""
+  """The stack, its marks and the memo of one pickle; `op_…` follows the opcode of that name."""
 
   def __init__(self, makers: Makers, storage: Callable[[Any], Any]):
     self.makers, self.storage = makers, storage
@@ -258,12 +259,13 @@ class _Machine:
   op_readonly_buffer = op_next_buffer
 
 
+_LARGE = 1 << 63
 _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}
 _IGNORED = {'PROTO', 'FRAME', 'STOP'}
 _VALUES = {                              # opcodes whose argument is the value itself
   'INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT',
-  'STRING', 'BINSTRING', 'SHORT_BINSTRING', 'UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8',
-  'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'BYTEARRAY8',
+  'STRING', 'BINSTRING', 'SHORT_BINSTRING', 'UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE',
+  'BINUNICODE8', 'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'BYTEARRAY8',
 }
 
 

@@ -80,8 +80,9 @@ def port(arrays: Arrays, target: Tree, dialects: Mapping[str, Dialect], *, fresh
               Report(name, len(ported), tuple(sorted(kept)), tuple(ignored), *normal, notes))
     if best is None or len(faults) < fewest:
       fewest = len(faults)
-      best = [f'the checkpoint does not fit this model, read as {name!r} (which fits best of: {", ".join(dialects)}):', *faults,
-              *_advice(arrays, ported, wanted)]
+      which = f'read as {name!r} (which fits best of: {", ".join(dialects)})'
+      advice = _advice(arrays, ported, wanted)
+      best = [f'the checkpoint does not fit this model, {which}:', *faults, *advice]
   raise MedtlError(_said(best or ['this architecture reads no checkpoints: its RENAMES is empty']))
 
 
@@ -216,23 +217,27 @@ def _shapes(ported: Mapping[str, _Piece], wanted: Mapping[str, tuple[int, ...]])
           for path, piece in ported.items() if path in wanted and piece.array.shape != wanted[path]]
 
 
-def _advice(arrays: Arrays, ported: Mapping[str, _Piece], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+def _advice(arrays: Arrays, ported: Mapping[str, _Piece],
+            wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
   """Return what to do about a checkpoint that does not fit."""
   missing = [path for path in wanted if path not in ported]
   unexpected = [path for path in ported if path not in wanted]
-  misshapen = [path for path in wanted if path in ported and ported[path].array.shape != wanted[path]]
-  if len(missing) == len(wanted):
-    return ['no name in it is one of this architecture: is it of another than config.model.name? Its names begin with: '
-            + ', '.join(list(arrays)[:4])]
-  heads = [path for path in (*missing, *unexpected, *misshapen) if path.startswith('params/head/')]
-  if len(heads) == len(missing) + len(unexpected) + len(misshapen):
+  there = [path for path in wanted if path in ported]
+  misshapen = [path for path in there if ported[path].array.shape != wanted[path]]
+  wrong = [*missing, *unexpected, *misshapen]
+  if not there:
+    begin = ', '.join(list(arrays)[:4])
+    return ['no name in it is one of this architecture: is it of another than config.model.name? '
+            f'Its names begin with: {begin}']
+  if all(path.startswith('params/head/') for path in wrong):
     return ["all but the head fits: config.fresh=('head/.*',) gives the network a new one"]
   if unexpected or misshapen:
     return []
   children = dict.fromkeys('/'.join(bare(path).split('/')[:2]) for path in missing)
   rules = ', '.join(repr(f'{child}/.*') for child in children)
-  return [f'it lacks {len(missing)} of {len(wanted)} arrays and fits otherwise. Is it one part of several? Give the index.json beside '
-          f'the parts, or name them alike, X-00001-of-00002 and so on. What it never had begins anew by config.fresh=({rules},)']
+  return [f'it lacks {len(missing)} of {len(wanted)} arrays and fits otherwise. Is it one part of '
+          'several? Give the index.json beside the parts, or call these X-00001-of-00002.bin and '
+          f'so on. What it never had begins anew by config.fresh=({rules},)']
 
 
 def _arrow(piece: _Piece) -> str:

@@ -1,4 +1,7 @@
-"""Checkpoints in several files: model-00001-of-00002.safetensors and its index.json, as Hugging Face writes them."""
+"""Checkpoints in several files, as Hugging Face writes them.
+
+model-00001-of-00002.safetensors, model-00002-of-00002.safetensors, model.safetensors.index.json
+"""
 
 import json
 import re
@@ -12,9 +15,9 @@ _INDEX = '.index.json'
 
 
 def files(path: Path) -> list[Path]:
-  """Return the files that are read as one checkpoint: the parts that an index or a part's name announces, else the file.
+  """Return the files that are one checkpoint: the parts that an index or a part's name announces.
 
-  Raises MedtlError that names the parts which are not beside it.
+  For any other file: the file. Raises MedtlError that names the parts which are not beside it.
   """
   if path.name.endswith(_INDEX):
     parts = sorted(set(index(path).values()))
@@ -39,7 +42,8 @@ def index(path: Path) -> dict[str, str]:
     table = json.loads(path.read_text())['weight_map']
     plain = all(Path(name).name == name for name in table.values())
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    raise MedtlError(f'{path} is no index of a checkpoint ({error!r}); expected {{"weight_map": {{name: file}}}}') from None
+    raise MedtlError(f'{path} is no index of a checkpoint ({error!r}); '
+                     'expected {"weight_map": {name: file}}') from None
   if not plain or not table:
     raise MedtlError(f'{path} is no index of a checkpoint: its weight_map names no files beside it')
   return table
@@ -49,6 +53,8 @@ def _beside(path: Path, names: Sequence[str], what: str) -> list[Path]:
   found = [path.with_name(name) for name in names]
   missing = [file.name for file in found if not file.is_file()]
   if missing:
-    some = ', '.join(missing[:4]) + (f' and {len(missing) - 4} more' if len(missing) > 4 else '')
-    raise MedtlError(f'{what}, and {some} is not beside it; put all parts into {path.parent}, from where this one came')
+    more = f' and {len(missing) - 4} more' if len(missing) > 4 else ''
+    some = ', '.join(missing[:4]) + more
+    raise MedtlError(f'{what}, and {some} is not beside it; '
+                     f'put all parts into {path.parent}, from where this one came')
   return found
