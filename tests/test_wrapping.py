@@ -1,17 +1,22 @@
 """The right numbers in other wrapping: files that PyTorch itself wrote (fixtures/make_wrapped.py), and files written by hand."""
 
 import gzip
+import hashlib
 import io
 import json
 import pickle
 import pickletools
 import tarfile
+import types
 import zipfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from medtl import origin, tree
 from medtl.models import contents, inert, port, resnet, vit, weights, wrapping
 from medtl.models.port import Dialect
 from medtl.types import MedtlError
@@ -23,6 +28,8 @@ STATE = {name: 100 * index + np.arange(np.prod(shape)).reshape(shape).astype('f4
 DIALECTS = {'tiny': Dialect('torch', (
   (r'^conv1\.', 'params/backbone/stem/conv.'), (r'^bn1\.', 'params/backbone/stem/norm.'),
   (r'^layer1\.0\.', 'params/backbone/stage1/'), (r'^fc\.', 'params/head/dense.')))}
+
+LAID_OUT = DIALECTS['tiny']._replace(renames=(*DIALECTS['tiny'].renames, ('.*num_batches_tracked$', ''), (r'\.', '/')))
 
 
 @pytest.fixture(scope='module')
@@ -82,6 +89,32 @@ def test_the_network_is_found_and_the_rest_is_named(folder, name, form):
 @pytest.mark.parametrize('name', ['namespace', 'module', 'arrays'])
 def test_plain_pickles_hold_tensors_and_numpy_arrays(folder, name, protocol):
   check(read(folder / f'{name}.{protocol}.pkl')[0])
+
+
+@pytest.mark.parametrize('protocol', range(6))
+def test_numpy_arrays_of_every_order_and_type_come_out_of_a_pickle(tmp_path, protocol):
+  numbers = np.arange(24)
+  arrays = {'turned': np.asfortranarray(numbers.reshape(4, 6)), 'big': numbers.astype('>f8'), 'half': numbers.astype('f2'),
+            'flag': numbers > 3, 'one': np.asarray(7), 'none': np.zeros((0, 3)), 'step': numbers[::3], 'u4': numbers.astype('u4')}
+  beside = {'scalar': np.float32(1), 'text': np.asarray(['a']), 'things': np.asarray([{}], object), 'date': np.datetime64('2020-01-01')}
+  (tmp_path / 'a.pkl').write_bytes(pickle.dumps({**arrays, **beside}, protocol))
+  found, said = read(tmp_path / 'a.pkl')
+  assert list(found) == list(arrays) and all(name in said for name in beside)
+  for name, array in arrays.items():
+    np.testing.assert_array_equal(found[name], array)
+
+
+def test_what_was_read_and_not_used_is_said_and_kept_as_facts(folder, capsys):
+  config = ConfigDict({'model': {'weights': f'{folder}/model.safetensors.index.json'}, 'fresh': ('head/.*',), 'mean': (), 'std': ()})
+  wanted = tree.unflatten({port.rename(name, LAID_OUT): jax.ShapeDtypeStruct(value.shape, 'f4') for name, value in STATE.items()
+                           if port.rename(name, LAID_OUT)})
+  ported, facts = origin.from_publisher(wanted, config, types.SimpleNamespace(WEIGHTS={}, RENAMES={'tiny': LAID_OUT}))
+  assert tree.flatten(ported)['params/backbone/stem/conv/weight'].shape == (2, 1, 3, 3)
+  parts = [f'model-0000{number}-of-00002.safetensors' for number in (1, 2)]
+  assert facts['file'] == ', '.join(parts)
+  assert facts['sha256'] == ', '.join(hashlib.sha256((folder / part).read_bytes()).hexdigest() for part in parts)
+  assert facts['read'].endswith('2 in all; model.safetensors.index.json: not used by this network: fc (2 arrays)')
+  assert capsys.readouterr().out.splitlines() == facts['read'].split('; ')
 
 
 @pytest.mark.parametrize('name', ['script.pt', 'trace.pt', 'metadata.safetensors'])
@@ -241,6 +274,13 @@ NAMES = list(STATE)
 def test_most_names_of_the_architecture_decide_and_equals_are_named(prefixes, taken, rivals):
   names = ['queue', *(prefix + name for prefix in prefixes for name in NAMES), 'optimizer.lr']
   assert wrapping.choose(names, DIALECTS) == (taken, rivals)
+
+
+def test_a_prefix_that_the_architecture_knows_itself_stays():
+  names = ['vit.embeddings.cls_token', *(f'vit.encoder.layer.{i}.output.dense.bias' for i in range(4)), 'classifier.bias']
+  assert wrapping.choose(names, vit.RENAMES) == ('', ())
+  both = [prefix + name for prefix in ('a.', 'b.') for name in names]
+  assert wrapping.choose(both, vit.RENAMES) == ('a.', ('b.',))
 
 
 def test_other_architectures_and_their_blocks_have_no_prefix():
