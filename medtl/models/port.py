@@ -65,6 +65,7 @@ def port(arrays: Arrays, target: Tree, dialects: Mapping[str, Dialect], *, fresh
   kept = _fresh(shapes, fresh)
   wanted = {path: shape for path, shape in shapes.items() if path not in kept}
   best: list[str] | None = None
+  advice: list[str] = []
   fewest = 0
   for name, dialect in dialects.items():
     pieces, ignored = _rename(arrays, dialect, (*fresh, *without), adapt or {})
@@ -81,9 +82,11 @@ def port(arrays: Arrays, target: Tree, dialects: Mapping[str, Dialect], *, fresh
     if best is None or len(faults) < fewest:
       fewest = len(faults)
       which = f'read as {name!r} (which fits best of: {", ".join(dialects)})'
+      best = [f'the checkpoint does not fit this model, {which}:', *faults]
       advice = _advice(arrays, ported, wanted)
-      best = [f'the checkpoint does not fit this model, {which}:', *faults, *advice]
-  raise MedtlError(_said(best or ['this architecture reads no checkpoints: its RENAMES is empty']))
+  if best is None:
+    raise MedtlError('this architecture reads no checkpoints: its RENAMES is empty')
+  raise MedtlError('\n  '.join([_said(best), *advice]))
 
 
 def outputs(arrays: Arrays, dialects: Mapping[str, Dialect]) -> int:
