@@ -16,7 +16,8 @@ def get_config() -> ConfigDict:
   # What is read. name: a function of medtl/data; its own keys stand beside split and ops, and are checked against its signature.
   # split.by: patient | image | publisher, or auto = the publisher's, else by patient where known, else by image.
   config.data = dict(name='phantom.load', split=dict(by='patient', folds=5, fold=0, seed=0), ops='')
-  # What computes. name: a factory of medtl/models; weights: a name of its WEIGHTS, a file, 'run:<folder or config>', or '' for scratch.
+  # What computes. name: a factory of medtl/models; weights: a name of its WEIGHTS, a file (or FILE::PART),
+  # 'run:<folder or config>', or '' for scratch.
   config.model = dict(name='resnet.resnet18', weights='')
   config.mean = ()                      # of the input (0 … 1), a number or one per channel; () = the checkpoint's, from scratch the data's
   config.std = ()                       # likewise

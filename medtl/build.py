@@ -115,7 +115,10 @@ def source_net(config: ConfigDict, shape: Sequence[int]) -> tuple[models.Net, Tr
   whole = changed(config, (('head', {'name': 'linear'}), ('fresh', ()), ('truncate', 0), ('transfer', 'weights'), ('model', model),
                            ('task', {'kind': 'multiclass', 'loss': 'softmax'})))
   module = network(whole, shape, 2)[1]
-  classes = port.outputs(weights.read(weights.locate(config.model.weights, module.WEIGHTS)[0]), module.RENAMES)
+  source = weights.locate(config.model.weights, module.WEIGHTS)
+  unheard: list[str] = []                  # from_publisher says it below
+  arrays = weights.read(source.path, module.RENAMES, part=source.part, say=unheard.append)
+  classes = port.outputs(arrays, module.RENAMES)
   if not classes:
     return None
   net, _ = network(whole, shape, classes)

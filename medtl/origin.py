@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from medtl import hosts, models, runfolder, spec, tree
 from medtl.checkpoint import Checkpoints
 from medtl.fetch import digests
-from medtl.models import port, weights
+from medtl.models import contents, port, shards, weights, wrapping
 from medtl.types import Dataset, MedtlError, Tree
 
 
@@ -66,8 +66,12 @@ def _in_range(dataset: Dataset) -> None:
 
 
 def left_out(net: models.Net) -> tuple[str, ...]:
-  """Return regexes of the paths that a checkpoint has and a truncated net has not."""
-  return (f'backbone/(?!(?:{"|".join(net.children)})/).*',) if net.keep else ()
+  """Return regexes of the paths that a checkpoint has and a truncated net has not.
+
+  A net that keeps every child also keeps the `norm` after the last one: it is not truncated.
+  """
+  kept = '|'.join(net.children)
+  return (f'backbone/(?!(?:{kept})/).*',) if net.truncated else ()
 
 
 def from_publisher(begun: Tree, config: ConfigDict, module: Any, without: Sequence[str] = (),
@@ -77,12 +81,22 @@ def from_publisher(begun: Tree, config: ConfigDict, module: Any, without: Sequen
   `without` are regexes of paths that theirs may have and ours has not.
   """
   with hosts.in_turn('weights'):
-    path, known = weights.locate(config.model.weights, module.WEIGHTS)
+    path, known, part = weights.locate(config.model.weights, module.WEIGHTS)
   mean, std = (tuple(config[name]) or (getattr(known, name) if known else ()) for name in ('mean', 'std'))
-  arrays = weights.read(path)
+  remarks: list[str] = []
+  arrays = weights.read(path, module.RENAMES, part=part, say=remarks.append)
   ported, said = port.port(arrays, begun, module.RENAMES, fresh=(*config.fresh, *fresh), adapt=getattr(module, 'ADAPT', None),
                            mean=mean, std=std, without=without)
-  facts = {'name': config.model.weights if known else path.name, 'file': path.name, 'sha256': digests(path).sha256,
+  counted = [name for name in arrays if not name.endswith('num_batches_tracked')]
+  unused = wrapping.grouped(counted, arrays.keys() - set(said.ignored))
+  if unused:
+    remarks.append(f'{path.name}: not used by this network: {contents.listed(unused)}')
+  for remark in remarks:
+    print(remark)
+  files = shards.files(path)
+  facts = {'name': config.model.weights if known else path.name,
+           'file': ', '.join(file.name for file in files),
+           'sha256': ', '.join(digests(file).sha256 for file in files), 'read': '; '.join(remarks),
            **({name: getattr(known, name) for name in ('url', 'licence', 'note')} if known else {})}
   return ported, {**facts, 'format': said.dialect, 'ported': said.ported, 'fresh': ', '.join(said.fresh),
                   'adapted': '; '.join(said.notes), 'mean': said.mean, 'std': said.std}
@@ -104,7 +118,8 @@ def _from_run(begun: Tree, run: Path, fresh: Sequence[str], own: Sequence[str]) 
   found, expected = kept({'params': params, **extra}), kept(begun)
   words = tree.difference(found, expected)
   if words:
-    raise MedtlError(f'the run {run} holds another architecture:\n{words}\nset config.model to that of its config.json')
+    raise MedtlError(f'the run {run} holds another architecture:\n{words}\n'
+                     'set config.model and config.truncate to those of its config.json')
   return tree.unflatten(found), {'name': str(run), 'note': 'the best checkpoint of this run', 'data': plan['data']['name'],
                                  'mean': plan['mean'], 'std': plan['std']}
 

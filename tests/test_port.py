@@ -1,12 +1,15 @@
 """A port is strict both ways, and what it changes computes the same."""
 
+import ast
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from medtl import origin, tree
-from medtl.models import Net, heads, port, resnet
+from medtl.models import Net, efficientnet, heads, port, resnet, vit
 from medtl.models.port import Dialect
 from medtl.types import MedtlError
 
@@ -65,6 +68,70 @@ def test_the_checkpoints_head_is_an_error_unless_it_is_fresh():
     port.port(numbers(THEIRS), target(), {'right': DIALECT})
   with pytest.raises(MedtlError, match=r"fresh rule 'haed/\.\*' matches nothing; the paths begin backbone/stem/norm/mean"):
     port.port(numbers(THEIRS), target(), {'right': DIALECT}, fresh=('haed/.*',))
+
+
+def advised(arrays, wanted, dialects=None, **keys):
+  """Return the advice of the error of a port, and the config.fresh that it names."""
+  with pytest.raises(MedtlError) as error:
+    port.port(arrays, wanted, dialects or {'right': DIALECT}, **keys)
+  advice = str(error.value).splitlines()[-1]
+  rules = re.search(r'config\.fresh=(\(.*\))', advice)
+  return advice, ast.literal_eval(rules[1]) if rules else ()
+
+
+def test_the_advice_for_another_head_fits():
+  advice, rules = advised(numbers(THEIRS), target())
+  assert 'all but the head fits' in advice
+  assert port.port(numbers(THEIRS), target(), {'right': DIALECT}, fresh=rules)[1].ported == 7
+  headless = {name: shape for name, shape in THEIRS.items() if name != 'fc.weight'}
+  assert advised(numbers(headless), target())[1] == rules
+
+
+def test_the_advice_for_one_part_of_a_checkpoint_fits():
+  stem = {name: shape for name, shape in THEIRS.items() if not name.startswith('qk')}
+  advice, rules = advised(numbers(stem), target(), fresh=('head/.*',))
+  assert 'it lacks 4 of 7 arrays and fits otherwise. Is it one part of several?' in advice
+  assert port.port(numbers(stem), target(), {'right': DIALECT}, fresh=('head/.*', *rules))[1].ported == 3
+
+
+def test_another_architecture_is_called_one():
+  advice, _ = advised(numbers({'features.0.weight': (8, 3), 'features.0.bias': (8,)}), target())
+  assert advice.strip() == ('no name in it is one of this architecture: is it of another than config.model.name? '
+                            'Its names begin with: features.0.weight, features.0.bias')
+  assert 'unexpected: surplus' in advised(numbers({**THEIRS, 'surplus': (3,)}), target(), fresh=('head/.*',))[0], 'no advice'
+
+
+def whole_and_kept(keep):
+  """Return a tiny CLIP of three children of which `keep` are kept, its shapes and those of the whole one."""
+  backbone = vit.clip_vit_b16(size=(16, 16), width=8, depth=2, heads=2)
+  x = jnp.zeros((1, 16, 16, 3))
+  nets = [Net(backbone, heads.linear(2), keep=number) for number in (keep, 0)]
+  cut, whole = (jax.eval_shape(lambda key, net=net: net.init(key, x, train=False), jax.random.key(0)) for net in nets)
+  return nets[0], cut, whole
+
+
+@pytest.mark.parametrize('keep', [1, 2, 3])
+def test_a_checkpoint_fits_whatever_is_kept_of_the_net_and_the_norm_belongs_to_the_last_child(keep):
+  net, cut, whole = whole_and_kept(keep)
+  kept, paths = set(tree.flatten(cut)), set(tree.flatten(whole))
+  arrays = {path: np.ones(leaf.shape) for path, leaf in tree.flatten(whole).items()}
+  rules = origin.left_out(net)
+  report = port.port(arrays, cut, {'own': Dialect('flax', ())}, fresh=('head/.*',), without=rules)[1]
+  assert report.ported == len([path for path in kept if '/head/' not in path])
+  lost = {path for path in paths if any(re.fullmatch(rule, port.bare(path)) for rule in rules)}
+  assert lost == paths - kept
+  assert net.truncated == ('params/backbone/norm/scale' not in kept) == (keep < 3)
+
+
+def test_a_net_of_all_children_is_the_whole_one():
+  net, _, whole = whole_and_kept(3)
+  x = jnp.zeros((1, 16, 16, 3))
+  program = lambda net: str(jax.make_jaxpr(lambda variables: net.apply(variables, x, train=False))(whole))   # noqa: E731
+  assert program(net) == program(net.clone(keep=0)) != program(net.clone(keep=2))
+  for backbone in (resnet.bit50(), resnet.resnet18(), efficientnet.efficientnet_lite0()):
+    count = backbone.stages + 1
+    found = [origin.left_out(Net(backbone, heads.linear(2), keep=keep)) for keep in (0, count, count - 1)]
+    assert found[:2] == [(), ()] and re.fullmatch(found[2][0], 'backbone/norm/scale')
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])

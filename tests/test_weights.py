@@ -1,8 +1,12 @@
 """Files of every kind, whole, broken and hostile."""
 
+import copyreg
+import functools
 import json
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import numpy as np
 import pytest
 
 from medtl.models import weights
+from medtl.models.port import Dialect
 from medtl.types import MedtlError, Weights
 
 FIXTURES = Path(__file__).parent / 'fixtures'
@@ -20,9 +25,12 @@ TORCH = [FIXTURES / 'weights_zip.pth', FIXTURES / 'weights_legacy.pth']
 @pytest.mark.parametrize('path', TORCH, ids=lambda path: path.stem)
 def test_torch_tensors_without_torch(path):
   said = []
-  arrays = weights.read(path, said.append)
-  assert said == [f"{path.name}: reading 'state_dict', ignoring epoch, kind",
-                  f"{path.name}: every name begins with 'module.', which is taken off"]
+  dialect = Dialect('torch', (('^whole$', 'params/backbone/stem/a'), ('^(?!params/)(.*)$', r'params/backbone/stage1/\1')))
+  arrays = weights.read(path, {'any': dialect}, part='state_dict.module', say=said.append)
+  assert said == [f"{path.name}: reading what lies below 'state_dict.module'; nothing is left out"]
+  everything = weights.read(path, say=said.append)
+  assert list(everything) == [f'state_dict.module.{name}' for name in arrays]
+  assert said[1:] == [f'{path.name}: left out: epoch (int), kind (torch.float32)']
   whole = np.arange(24)
   expected = {'whole': whole, 'shared': whole[4:10], 'turned': whole.reshape(4, 6).T, 'empty': np.zeros((0, 3)),
               'parameter': np.ones((2, 3)), 'count': np.asarray(7), 'half': [0.5, -2], 'brain': [1.5, -3], 'double': [np.float32(1 / 3)],
@@ -67,6 +75,9 @@ class Call:
   def __reduce__(self):
     return self.function, self.arguments
 
+  def __call__(self):
+    """To pickle the call of what a call returns."""
+
 
 def zipped(path, pickled, **storages):
   with zipfile.ZipFile(path, 'w') as archive:
@@ -76,17 +87,60 @@ def zipped(path, pickled, **storages):
   return path
 
 
-@pytest.mark.parametrize('function, name', [
-  (os.system, r'(posix|nt)\.system'), (eval, 'builtins.eval'), (__import__, 'builtins.__import__'), (getattr, 'builtins.getattr'),
-])
-def test_hostile_pickles_are_refused_unexecuted(tmp_path, function, name):
-  trace = tmp_path / 'trace'
-  stream = pickle.dumps({'w': Call(function, f'open({str(trace)!r}, "w")')})
+HOSTILE = {                              # {what is named in the place of its result: the call}, in the folder of the trap
+  r'(posix|nt)\.system': Call(os.system, 'touch trace'),
+  'builtins.eval': Call(eval, 'open("trace", "w")'),
+  'builtins.exec': Call(exec, 'open("trace", "w")'),
+  'io.open|_io.open': Call(open, 'trace', 'w'),
+  'builtins.__import__': Call(__import__, 'medtl_trap'),
+  'builtins.getattr': Call(getattr, Call(__import__, 'medtl_trap'), 'anything'),
+  'object': Call(Call(getattr, Call(__import__, 'os'), 'system'), 'touch trace'),
+  '_?pickle.loads': Call(pickle.loads, pickle.dumps(Call(os.system, 'touch trace'))),
+  '(subprocess|commands).Popen': Call(subprocess.Popen, ['touch', 'trace']),
+  'functools.partial': Call(functools.partial, os.system, 'touch trace'),
+  'builtins.list': Call(Call(functools.partial, list), Call(map, os.system, ['touch trace'])),
+}
+BESIDE = {                               # the same in opcodes that Python does not write
+  'medtl_trap.Thing': b'cmedtl_trap\nThing\n)\x81}b',                                                    # NEWOBJ, BUILD
+  'medtl_trap.thing': b'(cmedtl_trap\nthing\nK\x01o',                                                    # OBJ
+  'posix.system': b"(S'touch trace'\niposix\nsystem\n",                                                  # INST
+  'builtins.eval.__call__': b'\x8c\x08builtins\x8c\reval.__call__\x93\x8c\x11open("trace","w")\x85R',   # STACK_GLOBAL
+  'copyreg.extension 240': b'\x82\xf0\x8c\x0btouch trace\x85R',                                         # EXT1
+  'medtl_trap.Named': b'cmedtl_trap\nNamed\n)}\x92',                                                     # NEWOBJ_EX
+  'argparse.Namespace': b'cargparse\nNamespace\n)\x81}\x8c\x0c__setstate__cposix\nsystem\nsb\x8c\x0btouch traceb',
+}
+
+
+@pytest.fixture
+def trap(tmp_path, monkeypatch):
+  """A folder in which hostile pickles would leave a trace, a module whose import would, and a registered extension code."""
+  (tmp_path / 'medtl_trap.py').write_text('open("trace", "w")')
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.chdir(tmp_path)
+  copyreg.add_extension('medtl_trap', 'extension', 240)
+  yield
+  copyreg.remove_extension('medtl_trap', 'extension', 240)
+  assert not Path('trace').exists() and 'medtl_trap' not in sys.modules
+
+
+@pytest.mark.parametrize('protocol', [0, 2, 4])
+@pytest.mark.parametrize('name', HOSTILE)
+def test_hostile_pickles_are_read_unexecuted_and_named(tmp_path, trap, name, protocol):
+  stream = pickle.dumps({'w': HOSTILE[name]}, protocol)
   (tmp_path / 'plain.pth').write_bytes(stream)
+  name = {'builtins.list': 'object'}.get(name, name).replace('builtins', '(builtins|__builtin__)')
   for path in (zipped(tmp_path / 'zip.pth', stream), tmp_path / 'plain.pth'):
-    with pytest.raises(MedtlError, match=f'refused: the pickle in .* asks for {name}'):
+    with pytest.raises(MedtlError, match=rf'holds no arrays of a network, only: w \({name}\)'):
       weights.read(path)
-  assert not trace.exists()
+
+
+@pytest.mark.parametrize('name', BESIDE)
+def test_tensors_are_read_beside_what_is_not_executed(tmp_path, trap, name):
+  said = []
+  data = {'0': np.arange(4, dtype='f4').tobytes()}
+  path = zipped(tmp_path / 'a.pth', view(0, (4,), (1,), between=BESIDE[name]), **data)
+  np.testing.assert_array_equal(weights.read(path, say=said.append)['w'], [0, 1, 2, 3])
+  assert said == [f'a.pth: left out: other ({name})']
 
 
 def test_objects_in_npz_are_refused(tmp_path):
@@ -95,8 +149,11 @@ def test_objects_in_npz_are_refused(tmp_path):
     weights.read(tmp_path / 'a.npz')
 
 
-def view(offset, shape, stride, after=b''):
-  """A pickle of {'w': tensor} as torch writes it, of a storage of four numbers, with opcodes `after` the tensor."""
+def view(offset, shape, stride, after=b'', between=b''):
+  """A pickle of {'w': tensor} as torch writes it, of a storage of four numbers, with opcodes `after` the tensor.
+
+  `between` are those of a value that stands in the dictionary under 'other'.
+  """
   def text(word):
     return b'X' + len(word).to_bytes(4, 'little') + word.encode()
 
@@ -104,8 +161,10 @@ def view(offset, shape, stride, after=b''):
     return pickle.dumps(item, 2)[2:-1]
 
   storage = b'(' + text('storage') + b'ctorch\nFloatStorage\n' + text('0') + text('cpu') + b'K\x04tQ'
-  return (b'\x80\x02}' + text('w') + b'ctorch._utils\n_rebuild_tensor_v2\n(' + storage + value(offset) + value(shape) + value(stride)
-          + b'tR' + after + b's.')
+  other = text('other') + between + b's' if between else b''
+  arguments = storage + value(offset) + value(shape) + value(stride)
+  tensor = b'ctorch._utils\n_rebuild_tensor_v2\n(' + arguments + b'tR'
+  return b'\x80\x02}' + other + text('w') + tensor + after + b's.'
 
 
 @pytest.mark.parametrize('offset, shape, stride', [
@@ -118,7 +177,11 @@ def test_tensors_outside_their_storage_are_refused(tmp_path, offset, shape, stri
 
 def test_tensors_inside_their_storage_are_read_and_cannot_be_changed_afterwards(tmp_path):
   data = {'0': np.arange(4, dtype='f4').tobytes()}
-  np.testing.assert_array_equal(weights.read(zipped(tmp_path / 'a.pth', view(1, (2,), (2,)), **data))['w'], [1, 3])
+  stream = view(1, (2,), (2,))
+  elsewhere = stream.replace(b'\x03\0\0\0cpu', b'\x06\0\0\0cuda:1')
+  assert elsewhere != stream
+  for written in (stream, elsewhere):
+    np.testing.assert_array_equal(weights.read(zipped(tmp_path / 'a.pth', written, **data))['w'], [1, 3])
   build = pickle.dumps({'shape': (10**6,)}, 2)[2:-1] + b'b'
   with pytest.raises(MedtlError, match='changes a tensor after it was checked'):
     weights.read(zipped(tmp_path / 'b.pth', view(0, (2,), (1,), build), **data))
@@ -145,7 +208,7 @@ def test_truncated_safetensors(tmp_path):
 
 @pytest.mark.parametrize('content, words', [
   (b'', 'is empty'), (b'\n<!DOCTYPE html><html>', 'web page'), (b'version https://git-lfs.github.com/spec/v1', 'Git LFS pointer'),
-  (b'hello, this is no checkpoint', "begins with b'hello, t'"), (pickle.dumps([1, 2]), 'no PyTorch checkpoint|truncated'),
+  (b'hello, this is no checkpoint', "begins with b'hello, t'"), (pickle.dumps([1, 2]), 'holds no arrays of a network, only: list'),
   (json.dumps({}).encode(), 'expected .npz'),
 ])
 def test_what_is_no_checkpoint_is_named(tmp_path, content, words):
@@ -157,9 +220,9 @@ def test_what_is_no_checkpoint_is_named(tmp_path, content, words):
 def test_a_file_without_arrays_or_with_other_things(tmp_path):
   with pytest.raises(MedtlError, match='holds no arrays'):
     weights.read(zipped(tmp_path / 'a.pth', pickle.dumps({})))
-  with pytest.raises(MedtlError, match='best are no arrays'):
+  with pytest.raises(MedtlError, match=r'b.pth holds no arrays of a network, only: best \(float\)'):
     weights.read(zipped(tmp_path / 'b.pth', pickle.dumps({'best': 0.9})))
-  with pytest.raises(MedtlError, match='holds a list'):
+  with pytest.raises(MedtlError, match='holds no arrays of a network, only: list'):
     weights.read(zipped(tmp_path / 'c.pth', pickle.dumps([1])))
   with pytest.raises(MedtlError, match='cannot read'):
     weights.read(tmp_path)
@@ -169,8 +232,8 @@ def test_locate_names_paths_and_mistakes(tmp_path):
   file = tmp_path / 'mine.npz'
   file.write_bytes(b'x')
   table = {'imagenet': Weights(file.as_uri())}
-  assert weights.locate('imagenet', table) == (file, table['imagenet'])
-  assert weights.locate(str(file), table) == (file, None)
+  assert weights.locate('imagenet', table) == (file, table['imagenet'], '')
+  assert weights.locate(f'{file}::a.b', table) == (file, None, 'a.b')
   with pytest.raises(MedtlError, match="did you mean 'imagenet'"):
     weights.locate('imagnet', table)
   with pytest.raises(MedtlError, match=r'no file .*missing\.npz; give the path of a checkpoint, or one of: imagenet'):

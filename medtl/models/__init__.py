@@ -84,6 +84,11 @@ class Net(nn.Module):
                        'or 0 for all')
     return tuple(map(child_name, range(self.keep or count)))
 
+  @property
+  def truncated(self) -> bool:
+    """Return whether children are left out, and with the last of them the backbone's `norm`."""
+    return len(self.children) <= self.backbone.stages
+
   def __call__(self, x: Any, *, train: Train, first: int = 0) -> Any:
     """Run the children from `first` on and the head; with first > 0, x is what `features(…, last=first)` returned."""
     value = self.features(x, train=train, first=first)

@@ -65,6 +65,8 @@ def port(arrays: Arrays, target: Tree, dialects: Mapping[str, Dialect], *, fresh
   kept = _fresh(shapes, fresh)
   wanted = {path: shape for path, shape in shapes.items() if path not in kept}
   best: list[str] | None = None
+  advice: list[str] = []
+  fewest = 0
   for name, dialect in dialects.items():
     pieces, ignored = _rename(arrays, dialect, (*fresh, *without), adapt or {})
     dialect = dialect._replace(mean=tuple(mean) or dialect.mean, std=tuple(std) or dialect.std)
@@ -77,9 +79,14 @@ def port(arrays: Arrays, target: Tree, dialects: Mapping[str, Dialect], *, fresh
       _finite(ported)
       return (tree.unflatten({path: np.ascontiguousarray(piece.array, np.float32) for path, piece in ported.items()}),
               Report(name, len(ported), tuple(sorted(kept)), tuple(ignored), *normal, notes))
-    if best is None or len(faults) < len(best) - 1:
-      best = [f'the checkpoint does not fit this model, read as {name!r} (which fits best of: {", ".join(dialects)}):', *faults]
-  raise MedtlError(_said(best or ['this architecture reads no checkpoints: its RENAMES is empty']))
+    if best is None or len(faults) < fewest:
+      fewest = len(faults)
+      which = f'read as {name!r} (which fits best of: {", ".join(dialects)})'
+      best = [f'the checkpoint does not fit this model, {which}:', *faults]
+      advice = _advice(arrays, ported, wanted)
+  if best is None:
+    raise MedtlError('this architecture reads no checkpoints: its RENAMES is empty')
+  raise MedtlError('\n  '.join([_said(best), *advice]))
 
 
 def outputs(arrays: Arrays, dialects: Mapping[str, Dialect]) -> int:
@@ -90,6 +97,14 @@ def outputs(arrays: Arrays, dialects: Mapping[str, Dialect]) -> int:
       if piece.path == 'params/head/dense/kernel' and any(other.path.startswith('params/backbone/') for other in pieces):
         return int(np.squeeze(piece.array).shape[-1])
   return 0
+
+
+def rename(name: str, dialect: Dialect) -> str:
+  """Return our path of a publisher's name, '' where the dialect drops it."""
+  path = name
+  for pattern, replacement in dialect.renames:
+    path = re.sub(pattern, replacement, path)
+  return path
 
 
 def bare(path: str) -> str:
@@ -116,9 +131,7 @@ def _rename(arrays: Arrays, dialect: Dialect, unwanted: Sequence[str], adapt: Ad
   pieces: list[_Piece] = []
   ignored: list[str] = []
   for name, array in arrays.items():
-    path = name
-    for pattern, replacement in dialect.renames:
-      path = re.sub(pattern, replacement, path)
+    path = rename(name, dialect)
     if not path or any(re.fullmatch(pattern, bare(path)) for pattern in unwanted):
       ignored.append(name)
       continue
@@ -205,6 +218,29 @@ def _shapes(ported: Mapping[str, _Piece], wanted: Mapping[str, tuple[int, ...]])
   """Return in words whose shape is another."""
   return [f'shape: {_arrow(piece)}: found {piece.array.shape}, expected {wanted[path]}'
           for path, piece in ported.items() if path in wanted and piece.array.shape != wanted[path]]
+
+
+def _advice(arrays: Arrays, ported: Mapping[str, _Piece],
+            wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+  """Return what to do about a checkpoint that does not fit."""
+  missing = [path for path in wanted if path not in ported]
+  unexpected = [path for path in ported if path not in wanted]
+  there = [path for path in wanted if path in ported]
+  misshapen = [path for path in there if ported[path].array.shape != wanted[path]]
+  wrong = [*missing, *unexpected, *misshapen]
+  if not there:
+    begin = ', '.join(list(arrays)[:4])
+    return ['no name in it is one of this architecture: is it of another than config.model.name? '
+            f'Its names begin with: {begin}']
+  if all(path.startswith('params/head/') for path in wrong):
+    return ["all but the head fits: config.fresh=('head/.*',) gives the network a new one"]
+  if unexpected or misshapen:
+    return []
+  children = dict.fromkeys('/'.join(bare(path).split('/')[:2]) for path in missing)
+  rules = ', '.join(repr(f'{child}/.*') for child in children)
+  return [f'it lacks {len(missing)} of {len(wanted)} arrays and fits otherwise. Is it one part of '
+          'several? Give the index.json beside the parts, or call these X-00001-of-00002.bin and '
+          f'so on. What it never had begins anew by config.fresh=({rules},)']
 
 
 def _arrow(piece: _Piece) -> str:

@@ -5,6 +5,10 @@ from medtl.types import Weights
 
 _HALF = (0.5, 0.5, 0.5)                                   # inputs from -1 to 1
 _CAFFE = (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255)     # 0 … 255 minus a mean; BGR, which the port turns
+_BLOCKS = (                                               # torchvision's words inside a block
+  (r'/downsample\.0\.', '/shortcut_conv.'), (r'/downsample\.1\.', '/shortcut_norm.'),
+  (r'/bn(\d)\.', r'/norm\1.'),
+)
 _LEAVES = (                                               # last of all: the publishers' words for leaves, and our collections
   (r'[./]running_mean$|/moving_mean$', '/mean'), (r'[./]running_var$|/moving_variance$', '/var'),
   (r'norm(\d?)([./])(weight|gamma)$', r'norm\1/scale'), (r'\.weight$', '/kernel'), (r'\.bias$|/beta$', '/bias'),
@@ -21,8 +25,12 @@ RENAMES = {
   'torchvision': Dialect('torch', (                       # and timm's resnet*
     (r'^conv1\.', 'backbone/stem/conv.'), (r'^bn1\.', 'backbone/stem/norm.'),
     (r'^layer(\d)\.(\d+)\.', r'backbone/stage\1/block\2/'),
-    (r'/downsample\.0\.', '/shortcut_conv.'), (r'/downsample\.1\.', '/shortcut_norm.'), (r'/bn(\d)\.', r'/norm\1.'),
-    (r'^fc\.', 'head/dense.'), *_LEAVES,
+    (r'^fc\.', 'head/dense.'), *_BLOCKS, *_LEAVES,
+  )),
+  'sequential': Dialect('torch', (                        # Sequential(*torchvision's children)
+    (r'^0\.weight$', 'backbone/stem/conv.weight'), (r'^1\.', 'backbone/stem/norm.'),
+    *[(rf'^{n + 3}\.(\d+)\.', rf'backbone/stage{n}/block\1/') for n in range(1, 5)],
+    *_BLOCKS, *_LEAVES,
   )),
   'hf': Dialect('torch', (                                # transformers' ResNetModel and ResNetForImageClassification
     (r'^resnet\.', ''), (r'^embedder\.embedder\.convolution\.', 'backbone/stem/conv.'),

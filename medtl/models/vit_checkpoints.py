@@ -65,6 +65,18 @@ _TORCH = (                                                # last of all: ….wei
 )
 _HALF = (0.5, 0.5, 0.5)                                   # inputs from -1 to 1
 _CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_OPENAI = (                                               # OpenAI's names, of the whole model
+  (r'^(transformer\.|token_embedding\.|ln_final\.).*', ''),
+  (r'^(positional_embedding|text_projection|logit_scale|visual\.proj)$', ''),
+  (r'^(input_resolution|context_length|vocab_size)$', ''),      # beside it in the TorchScript
+  *_stages(r'^visual\.transformer\.resblocks\.{}\.'),
+  (r'attn\.in_proj_', 'attention/{query,key,value}.'), (r'attn\.out_proj\.', 'attention/out.'),
+  (r'mlp\.c_fc\.', 'mlp/up.'), (r'mlp\.c_proj\.', 'mlp/down.'), (r'ln_(\d)\.', r'norm\1.'),
+  (r'^visual\.class_embedding$', f'{_STEM}/class_token'),
+  (r'^visual\.positional_embedding$', _POSITIONS), (r'^visual\.conv1\.', f'{_STEM}/embedding.'),
+  (r'^visual\.ln_pre\.', f'{_STEM}/norm.'), (r'^visual\.ln_post\.', f'{_BACKBONE}/norm.'),
+  *_TORCH,
+)
 RENAMES = {
   'augreg': Dialect('flax', (                             # vision_transformer (AugReg) and big_vision
     *_stages(r'^Transformer/encoderblock_{}/'),
@@ -76,7 +88,9 @@ RENAMES = {
     (r'^(Transformer/posembed_input/)?pos_embedding$', _POSITIONS),
     (r'^pre_logits/.*', ''), (r'^head/', 'params/head/dense/'),
   ), _HALF, _HALF),
-  'timm': Dialect('torch', (                              # DeiT, DINO, DINOv2 and timm (whose AugReg ones want mean and std 0.5)
+  'timm': Dialect('torch', (                              # DeiT, DINO, DINOv2, MAE and timm (whose AugReg ones want mean and std 0.5)
+    (r'^decoder_.*', ''),                                 # MAE's, which its pretraining alone needs
+    (r'^blocks\.\d+\.(\d+)\.', r'blocks.\1.'),           # DINOv2's training has chunks of blocks
     *_stages(r'^blocks\.{}\.'),
     (r'attn\.qkv\.', 'attention/{query,key,value}.'), (r'attn\.proj\.', 'attention/out.'),
     (r'mlp\.fc1\.', 'mlp/up.'), (r'mlp\.fc2\.', 'mlp/down.'), (r'ls(\d)\.gamma$', r'scale\1'),
@@ -98,6 +112,7 @@ RENAMES = {
   )),
   'clip_hf': Dialect('torch', (                           # Hugging Face: CLIPModel, CLIPVisionModel, …WithProjection
     (r'^(text_model\.|text_projection\.|visual_projection\.|logit_scale$).*|.*\.position_ids$', ''),
+    (r'^(embeddings|encoder|pre_layrnorm|post_layernorm)\.', r'vision_model.\1.'),    # the tower alone
     *_stages(r'^vision_model\.encoder\.layers\.{}\.'),
     (r'self_attn\.q_proj\.', 'attention/query.'), (r'self_attn\.k_proj\.', 'attention/key.'),
     (r'self_attn\.v_proj\.', 'attention/value.'), (r'self_attn\.out_proj\.', 'attention/out.'),
@@ -108,16 +123,8 @@ RENAMES = {
     (r'^vision_model\.pre_layrnorm\.', f'{_STEM}/norm.'), (r'^vision_model\.post_layernorm\.', f'{_BACKBONE}/norm.'),
     *_TORCH,
   ), *_CLIP),
-  'clip_openai': Dialect('torch', (                       # OpenAI's own names, of a state dict of the whole model
-    (r'^(transformer\.|token_embedding\.|ln_final\.).*|^(positional_embedding|text_projection|logit_scale|visual\.proj)$', ''),
-    *_stages(r'^visual\.transformer\.resblocks\.{}\.'),
-    (r'attn\.in_proj_', 'attention/{query,key,value}.'), (r'attn\.out_proj\.', 'attention/out.'),
-    (r'mlp\.c_fc\.', 'mlp/up.'), (r'mlp\.c_proj\.', 'mlp/down.'), (r'ln_(\d)\.', r'norm\1.'),
-    (r'^visual\.class_embedding$', f'{_STEM}/class_token'), (r'^visual\.positional_embedding$', _POSITIONS),
-    (r'^visual\.conv1\.', f'{_STEM}/embedding.'),
-    (r'^visual\.ln_pre\.', f'{_STEM}/norm.'), (r'^visual\.ln_post\.', f'{_BACKBONE}/norm.'),
-    *_TORCH,
-  ), *_CLIP),
+  'clip_openai': Dialect('torch', _OPENAI, *_CLIP),
+  'clip_visual': Dialect('torch', ((r'^', 'visual.'), *_OPENAI), *_CLIP),    # the tower alone
 }
 
 

@@ -1,146 +1,166 @@
-"""A publisher's file becomes {name: float32 array}. What it is, is read from its first bytes; nothing in it is executed.
+"""A publisher's file becomes {name: float32 array}; nothing in it is executed.
 
-numpy `.npz`, `.safetensors`, PyTorch's zip and legacy pickles, Keras `.h5` (Keras 2 weights or models, Keras 3 weights).
+Which kinds of files there are: formats.py. What wraps a network in them: wrapping.py.
 """
 
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from medtl import fetch, spec
-from medtl.models import pickled
+from medtl.models import contents, formats, shards, tensors, wrapping
+from medtl.models.contents import Contents
+from medtl.models.port import Dialect
 from medtl.types import MedtlError, Weights
 
-SAFETENSORS = {'F64': 'f8', 'F32': 'f4', 'F16': 'f2', 'BF16': ml_dtypes.bfloat16, 'I64': 'i8', 'I32': 'i4', 'I16': 'i2', 'I8': 'i1',
-               'U8': 'u1', 'BOOL': '?'}
+PART = '::'                              # between a file and the part of it that is to be read
 
 
-def locate(weights: str, table: Mapping[str, Weights]) -> tuple[Path, Weights | None]:
-  """Return the file that a name of a family's WEIGHTS (fetched if need be) or a path means, and the table's entry."""
-  if weights in table:
-    entry = table[weights]
-    where = fetch.fetch(entry.url, sha256=entry.sha256, purpose=f'the checkpoint {weights}',
-                        hint="config.model.weights=PATH reads a file, config.model.weights='' starts from scratch")
-    return where, entry
-  path = Path(weights).expanduser()
+class Source(NamedTuple):
+  """Where a checkpoint lies, its entry in a table of WEIGHTS, and which part of it is meant."""
+  path: Path
+  known: Weights | None
+  part: str = ''
+
+
+def locate(weights: str, table: Mapping[str, Weights]) -> Source:
+  """Return what a name of a family's WEIGHTS (fetched if need be) or a path means.
+
+  `FILE::PART` is the part of a file whose names begin with PART: 'dino.pth::student'.
+  """
+  name, _, part = weights.partition(PART)
+  if Path(weights).is_file():
+    name, part = weights, ''
+  if name in table:
+    entry = table[name]
+    hint = "config.model.weights=PATH reads a file, config.model.weights='' starts from scratch"
+    where = fetch.fetch(entry.url, sha256=entry.sha256, purpose=f'the checkpoint {name}', hint=hint)
+    return Source(where, entry, part)
+  path = Path(name).expanduser()
   if path.is_file():
-    return path, None
-  if '/' in weights or path.suffix in ('.npz', '.safetensors', '.pth', '.pt', '.bin', '.h5'):
-    raise MedtlError(f'no file {path}; give the path of a checkpoint, or one of: {", ".join(sorted(table)) or "none"}')
-  raise MedtlError(f'no file and no known checkpoint {weights!r}; {spec.nearest(weights, table)}')
+    return Source(path, None, part)
+  if path.is_dir():
+    raise MedtlError(_folder(path))
+  if '/' in name or name.endswith(formats.SUFFIXES):
+    known = ', '.join(sorted(table)) or 'none'
+    raise MedtlError(f'no file {path}; give the path of a checkpoint, or one of: {known}')
+  raise MedtlError(f'no file and no known checkpoint {name!r}; {spec.nearest(name, table)}')
 
 
-def read(path: str | Path, say: Callable[[str], None] = print) -> dict[str, np.ndarray]:
-  """Return the arrays of a checkpoint under the publisher's names; `say` hears what was unwrapped.
+def _folder(path: Path) -> str:
+  """Return what to give instead of a folder."""
+  if (path / 'plan.json').is_file():
+    advice = f'config.model.weights=run:{path}'
+    return f'{path} is the folder of a run; {advice} begins with its best checkpoint'
+  if (path / 'data.pkl').is_file():
+    pack = f'in {path.parent}: zip -0 -r {path.name}.pth {path.name}'
+    return f'{path} is a PyTorch file that was unpacked; pack it again ({pack}) and give the file'
+  names = sorted(file.name for file in path.iterdir() if file.name.endswith(formats.SUFFIXES))
+  if not names:
+    return f'{path} is a folder without a checkpoint; give a file: {", ".join(formats.SUFFIXES)}'
+  return f'{path} is a folder; give one of its files: {contents.listed(dict.fromkeys(names, ""))}'
 
-  Raises MedtlError for what is no checkpoint, is truncated, or holds a pickle that asks for more than tensors.
+
+def read(path: str | Path, dialects: Mapping[str, Dialect] | None = None, *, part: str = '',
+         say: Callable[[str], None] = print) -> dict[str, np.ndarray]:
+  """Return the arrays of a checkpoint under the publisher's names, in float32.
+
+  `dialects` are an architecture's RENAMES: what wraps its arrays is taken off their names, and
+  other arrays are left out. Without dialects all arrays are returned, named from the file's
+  outermost dictionary on. `part` is the beginning of the names that are meant. `say` hears what
+  was taken and what was left out. A part of several files (shards.py) is read with the others.
+  Raises MedtlError for what is no checkpoint, is truncated, or holds no arrays of numbers.
   """
   path = Path(path)
-  arrays = _reader(path)(path)
-  flat = _unwrap(arrays, path, say)
-  if not flat:
-    raise MedtlError(f'{path} holds no arrays')
-  return {name: np.asarray(array).astype(np.float32) for name, array in flat.items()}
+  files = shards.files(path)
+  if len(files) > 1:
+    say(f'{path.name}: read as one with the other parts, {len(files)} in all')
+  with contextlib.ExitStack() as opened:
+    several = [_contents(file, opened) for file in files]
+    with _naming(path):
+      found = _joined(several, shards.names(path))
+      if part:
+        found = wrapping.inside(found, part)
+      choice = wrapping.choose(found.arrays, dialects or {})
+      _tell(path, found, choice, say)
+      arrays = wrapping.network(found, choice.prefix)
+      return {name: _float32(name, array) for name, array in arrays.items()}
 
 
-def _reader(path: Path) -> Callable[[Path], Mapping[str, Any]]:
-  """Return the function that reads the kind of file that the first bytes announce."""
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+  """Put the file's name before the message of a MedtlError."""
   try:
-    with path.open('rb') as file:
-      start = file.read(512)
+    yield
+  except MedtlError as error:
+    raise MedtlError(f'{path} {error}') from None
+
+
+def _contents(path: Path, opened: contextlib.ExitStack) -> Contents:
+  """Return the arrays of one file and what else it holds; files stay open until `opened` closes."""
+  try:
+    file = opened.enter_context(path.open('rb'))
+    start = file.read(formats.START)
   except OSError as error:
     raise MedtlError(f'cannot read {path}: {error.strerror}') from None
-  if not start:
-    raise MedtlError(f'{path} is empty; get it again')
-  if start.lstrip().lower().startswith((b'<!doctype', b'<html', b'<?xml')):
-    raise MedtlError(f'{path} is a web page, not a checkpoint; was it saved from a page that asks for a login?')
-  if start.startswith(b'version https://git-lfs'):
-    raise MedtlError(f'{path} is a Git LFS pointer, not the checkpoint itself; get the file that it stands for')
-  if start.startswith(b'PK'):
-    return _zip
-  if start.startswith(b'\x89HDF'):
-    return _h5
-  if start.startswith(b'\x80'):
-    return pickled.read_legacy
-  if start[8:9] == b'{':
-    return _safetensors
-  raise MedtlError(f'{path} begins with {start[:8]!r}; expected .npz, .safetensors, .pth or .h5')
+  file.seek(0)
+  with _naming(path):
+    value = formats.reader(path, start)(file, opened)
+    found = contents.of(value)
+    if found.arrays:
+      return found
+    kind = contents.kind(value)
+    if kind.startswith('__torch__.'):
+      raise MedtlError('is a TorchScript program with its numbers frozen into it; '
+                       'save them before that: torch.save(model.state_dict(), FILE)')
+    there = contents.listed(found.others or {kind: ''})
+    raise MedtlError(f'holds no arrays of a network, only: {there}')
 
 
-def _zip(path: Path) -> Mapping[str, Any]:
-  try:
-    with zipfile.ZipFile(path) as archive:
-      names = archive.namelist()
-      if any(name.endswith('data.pkl') for name in names):
-        return pickled.read_zip(archive, path)
-    with np.load(path, allow_pickle=False) as arrays:
-      return {name: arrays[name] for name in arrays.files}
-  except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-    raise MedtlError(f'{path} is truncated or damaged: {error}; get it again') from None
-  except ValueError as error:
-    raise MedtlError(f'refused: {path} is no archive of plain arrays: {error}') from None
+def _joined(several: Sequence[Contents], expected: Iterable[str]) -> Contents:
+  """Return the contents of all parts of a checkpoint, which must hold the names expected."""
+  joined = Contents()
+  for found in several:
+    for name in found.arrays:
+      if name in joined.arrays:
+        raise MedtlError(f'is no part of one checkpoint: {contents.shown(name)} is in several files')
+    joined.arrays.update(found.arrays)
+    joined.others.update(found.others)
+  for name in expected:
+    if name not in joined.arrays:
+      raise MedtlError(f'does not belong to the files beside it: {contents.shown(name)} is in none '
+                       'of them; get all of them again')
+  return joined
 
 
-def _safetensors(path: Path) -> dict[str, np.ndarray]:
-  import safetensors
-  try:
-    entries = safetensors.deserialize(path.read_bytes())
-  except safetensors.SafetensorError as error:
-    raise MedtlError(f'{path} is truncated or no safetensors file: {error}; get it again') from None
-  unknown = sorted({entry['dtype'] for _, entry in entries} - set(SAFETENSORS))
-  if unknown:
-    raise MedtlError(f'{path} holds arrays of type {", ".join(unknown)}; there are: {", ".join(SAFETENSORS)}')
-  return {name: np.frombuffer(bytes(entry['data']), SAFETENSORS[entry['dtype']]).reshape(entry['shape']) for name, entry in entries}
+def _tell(path: Path, found: Contents, choice: wrapping.Choice,
+          say: Callable[[str], None]) -> None:
+  """Say in a line what is taken and left out, and in one more each what could have been meant."""
+  others = wrapping.left_out(found, choice.prefix)
+  left = f'left out: {contents.listed(others)}' if others else 'nothing is left out'
+  if choice.prefix:
+    say(f'{path.name}: reading what lies below {choice.prefix[:-1]!r}; {left}')
+  elif others:
+    say(f'{path.name}: {left}')
+  for rival in choice.rivals:
+    name = rival[:-1]
+    advice = f"config.model.weights='{path}{PART}{name}'"
+    say(f'{path.name}: {name!r} is such a network too; {advice} reads that one')
 
 
-def _h5(path: Path) -> dict[str, np.ndarray]:
-  """Return 'layer/variable' arrays; Keras 3 numbers a layer's variables, so their names are told from their shapes."""
-  import h5py
-  try:
-    with h5py.File(path) as file:
-      found: dict[str, h5py.Dataset] = {}
-      file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-      layers: dict[str, list[np.ndarray]] = {}
-      arrays: dict[str, np.ndarray] = {}
-      for name in sorted(name for name in found if not name.startswith('optimizer')):
-        group = found[name].parent
-        if group.name.endswith('/vars') and 'name' in group.attrs:
-          layers.setdefault(str(group.attrs['name']), []).append(found[name][()])
-        else:
-          arrays['/'.join(name.split(':')[0].split('/')[-2:])] = found[name][()]
-  except (OSError, RuntimeError) as error:
-    raise MedtlError(f'{path} is truncated or no Keras file: {error}; get it again') from None
-  for layer, values in layers.items():
-    arrays |= {f'{layer}/{variable}': value for variable, value in zip(_variables(values), values, strict=True)}
-  return arrays
-
-
-def _variables(values: list[np.ndarray]) -> list[str]:
-  """Return the names of a Keras 3 layer's numbered variables."""
-  if all(value.ndim == 1 for value in values):
-    return ['gamma', 'beta', 'moving_mean', 'moving_variance'][:len(values)] + [str(i) for i in range(4, len(values))]
-  return ['kernel', 'bias'][:len(values)] + [str(i) for i in range(2, len(values))]
-
-
-def _unwrap(arrays: Mapping[str, Any], path: Path, say: Callable[[str], None]) -> dict[str, np.ndarray]:
-  """Return the mapping that holds the arrays themselves: out of {'state_dict': …}, without a 'module.' before each name."""
-  if not isinstance(arrays, Mapping):
-    raise MedtlError(f'{path} holds a {type(arrays).__name__}; expected a dictionary of arrays, a state_dict')
-  for wrapper in ('state_dict', 'model_state_dict', 'model', 'teacher'):
-    if isinstance(arrays.get(wrapper), Mapping):
-      others = sorted(map(str, set(arrays) - {wrapper}))
-      say(f'{path.name}: reading {wrapper!r}' + (f', ignoring {", ".join(others)}' if others else ''))
-      return _unwrap(arrays[wrapper], path, say)
-  for prefix in ('module.', '_orig_mod.'):
-    if arrays and all(str(name).startswith(prefix) for name in arrays):
-      say(f'{path.name}: every name begins with {prefix!r}, which is taken off')
-      return _unwrap({name.removeprefix(prefix): value for name, value in arrays.items()}, path, say)
-  strange = [str(name) for name, value in arrays.items() if not isinstance(value, np.ndarray)]
-  if strange:
-    raise MedtlError(f'{path}: {", ".join(strange[:8])} are no arrays; expected a dictionary of arrays, a state_dict')
-  return dict(arrays)
+def _float32(name: str, leaf: contents.Leaf) -> np.ndarray:
+  """Return an array's numbers in float32; MedtlError says why there are none."""
+  what = f'holds {contents.shown(name)}, which'
+  if isinstance(leaf, tensors.Unreadable):
+    raise MedtlError(f'{what} {leaf.why}')
+  array = leaf.array() if isinstance(leaf, tensors.Tensor) else leaf
+  if array.dtype.kind == 'c':
+    raise MedtlError(f'{what} is of complex numbers; these networks are real: is it of another?')
+  if array.dtype.kind not in 'fiub' and array.dtype != ml_dtypes.bfloat16:
+    raise MedtlError(f'{what} is of {array.dtype.name}; multiply it by its scale, convert it by '
+                     '.float() and save it again')
+  return array.astype(np.float32)

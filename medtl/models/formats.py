@@ -1,0 +1,170 @@
+"""Files of checkpoints, told by their first bytes: nested values with arrays in them.
+
+numpy `.npz`, `.safetensors`, PyTorch's zip and legacy pickles (state dicts, whole modules,
+TorchScript), plain pickles, Keras `.h5` (Keras 2 weights or models, Keras 3 weights).
+Messages of MedtlErrors are to be read behind the file's name.
+"""
+
+import contextlib
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ml_dtypes
+import numpy as np
+
+from medtl.models import contents, pickled, tensors
+from medtl.types import MedtlError
+
+Reader = Callable[[BinaryIO, contextlib.ExitStack], Any]     # the stack keeps files open
+
+SUFFIXES = (
+  '.npz', '.safetensors', '.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar', '.h5', '.index.json')
+START = 512                              # bytes that `reader` needs
+SAFETENSORS = {
+  'F64': 'f8', 'F32': 'f4', 'F16': 'f2', 'BF16': ml_dtypes.bfloat16, 'I64': 'i8', 'I32': 'i4',
+  'I16': 'i2', 'I8': 'i1', 'U64': 'u8', 'U32': 'u4', 'U16': 'u2', 'U8': 'u1', 'BOOL': '?',
+}
+_COMPRESSED = {
+  b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'\x28\xb5\x2f\xfd': 'zstd',
+  b'7z\xbc\xaf': '7-Zip', b'Rar!': 'RAR',
+}
+_PICKLES = (b'\x80', b'(dp', b'}q', b'ccollections')         # the last three: Python 2's protocols
+
+
+def reader(path: Path, start: bytes) -> Reader:
+  """Return the function that reads the kind of file that the first bytes announce."""
+  if not start:
+    raise MedtlError('is empty; get it again')
+  text = start.lstrip().lower()
+  if text.startswith((b'<!doctype', b'<html', b'<?xml')):
+    raise MedtlError('is a web page, not a checkpoint; '
+                     'was it saved from a page that asks for a login?')
+  if start.startswith(b'version https://git-lfs'):
+    raise MedtlError('is a Git LFS pointer, not the checkpoint itself; '
+                     'get the file that it stands for')
+  for magic, name in _COMPRESSED.items():
+    if start.startswith(magic):
+      raise MedtlError(f'is compressed by {name}; unpack it and give the file that was inside')
+  if start[257:262] == b'ustar':
+    raise MedtlError(_tar(path))
+  if start.startswith(b'\x93NUMPY'):
+    raise MedtlError('is a .npy file, one array without a name; save arrays by name: '
+                     'numpy.savez(FILE, **arrays)')
+  if start.startswith(b'PK'):
+    return _zip
+  if start.startswith(b'\x89HDF'):
+    return _h5
+  if start[8:9] == b'{':
+    return _safetensors
+  if start.startswith(_PICKLES):
+    return _pickle
+  raise MedtlError(f'begins with {start[:8]!r}; expected .npz, .safetensors, .pth or .h5')
+
+
+def _tar(path: Path) -> str:
+  """Return what to do with a tar archive."""
+  try:
+    with tarfile.open(path) as archive:
+      names = archive.getnames()
+  except (tarfile.TarError, OSError) as error:
+    return f'is truncated or damaged: {error}; get it again'
+  if {'pickle', 'storages', 'tensors'} <= set(names):
+    return ('was written by PyTorch before 0.1.10; load it in PyTorch and save it again: '
+            'torch.save(torch.load(FILE), NEW)')
+  return _unpack('tar', names)
+
+
+def _unpack(kind: str, names: Iterable[str]) -> str:
+  inside = contents.listed(dict.fromkeys(names, ''))
+  return f'is a {kind} archive; unpack it and give one of its files: {inside}'
+
+
+def _pickle(file: BinaryIO, _: contextlib.ExitStack) -> Any:
+  return pickled.read_stream(file)
+
+
+def _zip(file: BinaryIO, opened: contextlib.ExitStack) -> Any:
+  try:
+    archive = opened.enter_context(zipfile.ZipFile(file))
+    names = archive.namelist()
+    if any(name.endswith('data.pkl') for name in names):
+      return pickled.read_zip(archive)
+    if all(name.endswith('.npy') for name in names):
+      return _npz(file)
+  except pickled.ZIP_ERRORS as error:
+    raise MedtlError(f'is truncated or damaged: {error}; get it again') from None
+  raise MedtlError(_unpack('zip', names))
+
+
+def _npz(file: BinaryIO) -> dict[str, Any]:
+  """Return the arrays of an .npz; Python objects, which only a pickle can make, are refused."""
+  file.seek(0)
+  found: dict[str, Any] = {}
+  with np.load(file, allow_pickle=False) as arrays:
+    for name in arrays.files:
+      try:
+        found[name] = arrays[name]
+      except ValueError:
+        found[name] = contents.Other('Python objects, refused')
+  return found
+
+
+def _safetensors(file: BinaryIO, _: contextlib.ExitStack) -> dict[str, Any]:
+  import safetensors
+  try:
+    entries = safetensors.deserialize(file.read())
+  except safetensors.SafetensorError as error:
+    raise MedtlError(f'is truncated or no safetensors file: {error}; get it again') from None
+  return {name: _tensor(entry) for name, entry in entries}
+
+
+def _tensor(entry: Mapping[str, Any]) -> np.ndarray | tensors.Unreadable:
+  dtype = SAFETENSORS.get(entry['dtype'])
+  if dtype is None:
+    known = ', '.join(SAFETENSORS)
+    return tensors.Unreadable(f'is of type {entry["dtype"]}; there are: {known}')
+  numbers = np.frombuffer(bytes(entry['data']), dtype)
+  return numbers.reshape(entry['shape'])
+
+
+def _h5(opened_file: BinaryIO, _: contextlib.ExitStack) -> dict[str, np.ndarray]:
+  """Return 'layer/variable' arrays.
+
+  Keras 3 numbers a layer's variables, so that their names are told from their shapes.
+  """
+  import h5py
+  found: dict[str, h5py.Dataset] = {}
+  layers: dict[str, list[np.ndarray]] = {}
+  arrays: dict[str, np.ndarray] = {}
+
+  def note(name: str, item: Any) -> None:
+    if isinstance(item, h5py.Dataset) and not name.startswith('optimizer'):
+      found[name] = item
+
+  try:
+    with h5py.File(opened_file) as file:
+      file.visititems(note)
+      for name, dataset in sorted(found.items()):
+        group = dataset.parent
+        if group.name.endswith('/vars') and 'name' in group.attrs:
+          layers.setdefault(str(group.attrs['name']), []).append(dataset[()])
+        else:
+          last_two = name.split(':')[0].split('/')[-2:]
+          arrays['/'.join(last_two)] = dataset[()]
+  except (OSError, RuntimeError) as error:
+    raise MedtlError(f'is truncated or no Keras file: {error}; get it again') from None
+  for layer, values in layers.items():
+    for variable, value in zip(_variables(values), values, strict=True):
+      arrays[f'{layer}/{variable}'] = value
+  return arrays
+
+
+def _variables(values: list[np.ndarray]) -> list[str]:
+  """Return the names of a Keras 3 layer's numbered variables."""
+  vectors = all(value.ndim == 1 for value in values)
+  known = ['gamma', 'beta', 'moving_mean', 'moving_variance'] if vectors else ['kernel', 'bias']
+  numbers = [str(index) for index in range(len(known), len(values))]
+  return known[:len(values)] + numbers
