@@ -73,12 +73,16 @@ def test_what_is_given_is_left_alone():
   assert automatic.settled(config, Path('nowhere')).to_dict() == config.to_dict()
 
 
-def frozen(*phases, **changes):
-  config = build.changed(tiny.get_config(), (('random_frozen', False), ('phases', phases), *changes.items()))
-  return build.parts(config)
+@pytest.fixture(scope='module')
+def parts():
+  """A net as chance drew it, of which nothing is frozen."""
+  return build.parts(build.changed(tiny.get_config(), (('random_frozen', False), ('phases', (('none', '10 epochs'),)))))
 
 
-def test_children_as_chance_drew_them_are_not_frozen_unless_that_is_meant():
+def test_children_as_chance_drew_them_are_not_frozen_unless_that_is_meant(parts):
+  def frozen(*phases, **changes):
+    return build.parts(build.changed(parts.config, (('phases', phases), *changes.items())), like=parts)
+
   with pytest.raises(MedtlError, match=r"phase 1 freezes depth\(2\), but nothing was transferred to backbone/stem, backbone/stage1: "
                                        r"frozen, they would stay as chance drew them.*random_frozen=True for the control"):
     frozen(('depth(2)', '1 epochs'))
@@ -86,13 +90,12 @@ def test_children_as_chance_drew_them_are_not_frozen_unless_that_is_meant():
     frozen(('none', '1 epochs'), ('depth(1.0)', '1 epochs'))
   with pytest.raises(MedtlError, match='to head: frozen'):
     frozen(('match("head/.*")', '1 epochs'))
-  parts = frozen(('none', '10 epochs'))                         # the message's advice, and its other one
+  frozen(('none', '10 epochs'))                                 # the message's advice, and its other one
   assert parts.source['transferred'] == []
   frozen(('depth(2)', '1 epochs'), random_frozen=True)
 
 
-def test_what_a_checkpoint_fills_may_be_frozen_and_what_is_left_fresh_may_not(tmp_path):
-  parts = frozen(('none', '1 epochs'))
+def test_what_a_checkpoint_fills_may_be_frozen_and_what_is_left_fresh_may_not(parts):
   given = dataclasses.replace(parts, source={'transferred': ['backbone/stem', 'backbone/stage1']})
   phases = build.phases(build.changed(parts.config, (('phases', (('depth(2)', '1 epochs'),)),)), parts.params, 20)
   build._stop_random_frozen(dataclasses.replace(given, phases=phases))

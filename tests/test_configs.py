@@ -39,7 +39,9 @@ def shrunk(name):
   return config.lock()
 
 
-DEEP = {'configs/oct_resnet.py', 'configs/oct_resnet.py:keras', 'configs/breast_resnet.py'}     # fifty layers take a minute to compile
+# fifty layers take a minute to compile; quickstart and images compile the same EfficientNet as oct_efficientnet
+DEEP = {'configs/oct_resnet.py', 'configs/oct_resnet.py:keras', 'configs/breast_resnet.py', 'configs/oct_efficientnet.py',
+        'configs/oct_efficientnet.py:phantoms'}
 
 
 @pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in VARIANTS])
