@@ -14,7 +14,7 @@ from medtl.types import Predictions, Table
 
 Images = Callable[[int], np.ndarray] | None
 NAMES = dict(url='Address', sha256='SHA-256', hash='SHA-256 of what was read')
-HIDDEN = {'name', 'phantom', 'stamp', 'notes'}
+HIDDEN = {'name', 'phantom', 'notes', 'order'}
 MOST_CURVES = 12               # classes beyond which a figure of all of them says nothing
 
 
