@@ -75,7 +75,8 @@ def test_a_pipe_that_nobody_reads_is_no_traceback(word, aside, status):
   reader, writer = os.pipe()
   os.close(reader)
   errors = writer if aside else subprocess.PIPE
-  done = subprocess.run([*MAIN, word], cwd=ROOT, stdout=writer, stderr=errors)
+  buffered = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
+  done = subprocess.run([*MAIN, word], cwd=ROOT, stdout=writer, stderr=errors, env=buffered)
   os.close(writer)
   assert done.returncode == status and not done.stderr
 

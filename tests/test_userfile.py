@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import configs.base                      # what a test has imported stays what it was
 from medtl import runfolder, study, userfile
 from medtl.types import MedtlError
 
@@ -50,6 +51,7 @@ def test_a_config_of_one_s_own_imports_base_from_every_directory(elsewhere, fold
 
 def test_own_modules_of_a_folder_called_configs_go_first_and_none_stays(elsewhere):
   before = {name: module for name, module in sys.modules.items() if name.startswith('configs')}
+  assert before['configs'] is configs
   for place in ('a', 'b'):
     write(elsewhere / place / 'configs' / 'rates.py', f"RATE = {len(place)}.5\nPLACE = '{place}'\n")
     path = write(elsewhere / place / 'configs' / 'own.py', OWN.replace('import base', 'import base, rates').replace(
