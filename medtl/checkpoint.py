@@ -224,6 +224,8 @@ def _link(folder: Path) -> tempfile.TemporaryDirectory:
   folder.mkdir(parents=True, exist_ok=True)
   why = (f'the path {folder} holds one of * ? [ ] \\ or bytes that are no UTF-8, and so needs a '
          'link in a temporary folder')
+  if hosts.share()[1] > 1:               # orbax wants one path in all of them
+    raise MedtlError(f'{why}, which several processes (--hosts) cannot share; choose another --workdir')
   try:
     made = tempfile.TemporaryDirectory(prefix='medtl-')
     Path(made.name, folder.name).symlink_to(folder, target_is_directory=True)

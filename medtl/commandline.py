@@ -31,9 +31,7 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
   if verb in ('evaluate', 'report', 'predict'):
     if not workdir or given:
       raise MedtlError(f'{verb} works from a run folder: --workdir=RUN (and no --config: the run folder has its own)')
-    folder = Path(workdir).expanduser()
-    runfolder.claimed(folder)
-    config = runfolder.config(folder)
+    config = runfolder.claimed(Path(workdir).expanduser())
     for word in words:
       if word.startswith('--config.') and not word.startswith(TAKEN[verb]):
         raise MedtlError(f"{verb} takes no {word.partition('=')[0]}: the run's own config decides; "

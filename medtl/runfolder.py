@@ -57,8 +57,7 @@ def text(config: ConfigDict) -> str:
 
 def config(workdir: Path) -> ConfigDict:
   """Return the config that a run folder was made with; tuples come back as tuples."""
-  found = ConfigDict({**ADDED, **_tuples(read(workdir, 'config.json'))}).lock()
-  return _complete(found, str(workdir / 'config.json'), ADVICE['config.json'])
+  return ConfigDict({**ADDED, **_tuples(read(workdir, 'config.json'))}).lock()
 
 
 def _tuples(value: Any) -> Any:
@@ -79,7 +78,11 @@ def unfinished(workdir: Path, config: ConfigDict, folds: bool = False) -> Iterat
     yield False
     return
   with occupied(workdir, config, folds):
-    yield not finished(workdir)          # a process that was here until now may have ended it
+    to_do = not finished(workdir)        # a process that was here until now may have ended it
+    if to_do and hosts.first():
+      for path in (*workdir.glob('*.part'), *workdir.glob('predictions/*.part')):
+        path.unlink()                    # half-written by a process that was killed
+    yield to_do
 
 
 @contextlib.contextmanager
@@ -88,9 +91,6 @@ def occupied(workdir: Path, config: ConfigDict, folds: bool = False) -> Iterator
   _refuse_foreign(workdir)
   with disk.alone(workdir / LOCK):
     claim(workdir, config, folds)
-    if hosts.first():
-      for path in (*workdir.glob('*.part'), *workdir.glob('predictions/*.part')):
-        path.unlink()                    # half-written by a process that was killed
     yield
 
 
@@ -137,10 +137,11 @@ def finished(workdir: Path) -> bool:
   return (workdir / 'numbers.json').exists()
 
 
-def claimed(workdir: Path) -> None:
-  """Check that there is a run folder."""
+def claimed(workdir: Path) -> ConfigDict:
+  """Return the config of a run folder, which must be there and whole."""
   if not (workdir / 'config.json').exists():
     raise MedtlError(f'{workdir} is no run folder (it has no config.json); expected the folder that a training run printed')
+  return _complete(config(workdir), str(workdir / 'config.json'), ADVICE['config.json'])
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -202,12 +203,14 @@ def load_config(words: str) -> ConfigDict:
     if not callable(get_config):
       raise MedtlError(f'{path} is no config: it has no function get_config(); expected a Python '
                        'file with get_config()')
-    parameters = inspect.signature(get_config).parameters.values()
-    if variant and not parameters:
-      raise MedtlError(f'{path} has no variants, found {variant!r}; leave it out')
-    if not variant and any(parameter.default is parameter.empty for parameter in parameters):
-      raise MedtlError(f'{path} needs a variant; give one: --config={name}:VARIANT')
-    found = get_config(variant) if variant else get_config()
+    arguments = [variant] if variant else []
+    try:
+      inspect.signature(get_config).bind(*arguments)
+    except TypeError:
+      said = (f'{path} has no variants, found {variant!r}; leave it out' if variant else
+              f'{path} needs a variant; give one: --config={name}:VARIANT')
+      raise MedtlError(said) from None
+    found = get_config(*arguments)
   if not isinstance(found, ConfigDict):
     raise MedtlError(f'get_config() of {path} returned {found!r}; expected what base.get_config() '
                      'returns, with changes')

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from medtl import checkpoint, losses, optimizer, partition, step, tasks
+from medtl import checkpoint, hosts, losses, optimizer, partition, step, tasks
 from medtl.checkpoint import Checkpoints, Progress
 from medtl.types import MedtlError, State
 
@@ -229,6 +229,9 @@ def test_where_no_link_can_be_made_it_is_said_before_anything_is_computed(tmp_pa
   with pytest.raises(MedtlError, match=r'and so does that one.* choose another --workdir, or set TMPDIR'):
     Checkpoints(tmp_path / 'run [1]' / 'checkpoints')
   Checkpoints(tmp_path / 'run' / 'checkpoints').close()
+  monkeypatch.setattr(hosts, '_place', [0, 2])
+  with pytest.raises(MedtlError, match=r'several processes \(--hosts\) cannot share; choose another'):
+    Checkpoints(tmp_path / 'run [1]' / 'checkpoints')
 
 
 def test_a_checkpoint_that_is_lost_in_part_is_said_with_what_to_do(made, tmp_path):

@@ -104,11 +104,11 @@ def test_what_a_killed_process_left_does_not_make_a_folder_foreign(tmp_path, mon
     (tmp_path / 'run' / name).write_text('{')
   (tmp_path / 'run' / 'predictions' / 'x').write_text('')
   config = runfolder.load_config(f'{ROOT}/tests/tiny.py')
-  with pytest.raises(MedtlError, match='is no run folder and not empty'), runfolder.occupied(tmp_path / 'run', config):
+  with pytest.raises(MedtlError, match='is no run folder and not empty'), runfolder.unfinished(tmp_path / 'run', config):
     pass
   shutil.rmtree(tmp_path / 'run' / 'predictions')
-  with runfolder.occupied(tmp_path / 'run', config):
-    assert sorted(path.name for path in (tmp_path / 'run').iterdir()) == ['config.json', 'lock']
+  with runfolder.unfinished(tmp_path / 'run', config) as to_do:
+    assert to_do and sorted(path.name for path in (tmp_path / 'run').iterdir()) == ['config.json', 'lock']
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import configs.base                      # what a test has imported stays what it was
+import configs.base  # what a test has imported stays what it was
 from medtl import runfolder, study, userfile
 from medtl.types import MedtlError
 
