@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from medtl import annotation, components, runfolder
+from medtl import annotation, components, runfolder, userfile
 from medtl.types import MedtlError
 
 COMPONENTS = ('data', 'model', 'head', 'task')   # their keys are those of functions
@@ -34,8 +34,7 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
   if verb in ('evaluate', 'report', 'predict'):
     if not workdir or given:
       raise MedtlError(f'{verb} works from a run folder: --workdir=RUN (and no --config: the run folder has its own)')
-    runfolder.claimed(Path(workdir))
-    config = runfolder.config(Path(workdir))
+    config = runfolder.claimed(Path(workdir).expanduser())
     for word in words:
       key = word.partition('=')[0]
       heeded = key.startswith(FAMILIES[verb]) or key in TAKEN[verb]
@@ -46,8 +45,8 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
   elif given:
     config = runfolder.load_config(given)
   else:
-    raise MedtlError(f'{verb} needs --config=configs/x.py; the configs are: '
-                     + ', '.join(sorted(str(path) for path in Path('configs').glob('[!_]*.py') if path.stem != 'base')))
+    known = ', '.join(userfile.configs())
+    raise MedtlError(f'{verb} needs --config=configs/x.py; the configs are: {known}')
   words = [word for word in words if not word.startswith('--config=')]
   config, words = read_components(config, words, other=verb == 'evaluate')
   if given:                                          # a run folder's config was checked when it ran

@@ -125,7 +125,7 @@ def _same_data(workdir: Path, name: str, other: Dataset) -> None:
 
 def _say(notes: Sequence[str]) -> None:
   for note in notes:
-    console.print(disk.printable(f'· {note}'), markup=False)
+    console.print(disk.printable(f'· {note}'))
 
 
 def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Path:
@@ -155,7 +155,7 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   _say(notes)
   lines = [f'predictions of {pictures.size} pictures in {images} by {workdir}', *notes]
   disk.write(remarks, '\n- '.join(lines) + '\n')
-  console.print(disk.printable(f'{pictures.size} pictures: {output}'), markup=False)
+  console.print(disk.printable(f'{pictures.size} pictures: {output}'))
   return output
 
 

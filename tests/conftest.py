@@ -36,9 +36,9 @@ def real():
 
 @pytest.fixture(scope='session')
 def done(tmp_path_factory):
-  """A finished run on phantoms."""
+  """A finished run on phantoms, in a folder whose name is a pattern and markup."""
   from medtl import main
-  folder = tmp_path_factory.mktemp('runs') / 'tiny'
+  folder = tmp_path_factory.mktemp('runs') / 'tiny [bold] *'
   assert main.main([f'--config={ROOT}/tests/tiny.py', f'--workdir={folder}']) == 0
   return folder
 
