@@ -113,7 +113,7 @@ def copied(done, tmp_path):
 
 @pytest.mark.parametrize('name', ['config.json', 'plan.json', 'provenance.json', 'predictions/val.npz',
                                   'numbers.json'])
-@pytest.mark.parametrize('damage', ['', '{"a": ', '[1]', '{"a": 1}'])
+@pytest.mark.parametrize('damage', ['', '{"a": ', '[1]', '{"a": 1}', 'PK\3\4'])
 def test_a_damaged_file_is_named_with_what_to_do(copied, capsys, name, damage):
   (copied / name).unlink()
   (copied / name).write_text(damage)
