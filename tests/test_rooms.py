@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / 'medtl').rglob('*.py'))
 EVERYTHING = [path for folder in ('medtl', 'configs', 'experiments', 'tests') for path in sorted((ROOT / folder).rglob('*.py'))]
 RANKS = {
-  0: ('types', 'spec', 'tree', 'disk', 'fetch', 'transfer', 'cpu', 'hosts'),
+  0: ('types', 'spec', 'tree', 'disk', 'fetch', 'transfer', 'cpu', 'hosts', 'userfile'),
   1: ('data', 'models', 'transferability', 'losses', 'metrics', 'partition', 'norms', 'mesh', 'freeze', 'optimizer', 'schedule',
       'checkpoint', 'log'),
   2: ('features', 'probe', 'tasks', 'step', 'loop', 'evaluate', 'report'),
