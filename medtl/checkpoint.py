@@ -9,7 +9,9 @@ import contextlib
 import itertools
 import math
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -24,6 +26,9 @@ from medtl.disk import require_space
 from medtl.types import MedtlError, State, Tree
 
 SMALL = 2**22                       # bytes below which leaves are written together
+# In a path: orbax finds its files by patterns, and tensorstore takes \ for / and wants UTF-8
+# (Python has \udcXX for other bytes).
+MISREAD = re.compile(r'[*?\[\]\\\udc80-\udcff]')
 AGAIN = 'make room and start the same command again: the run continues from the last whole checkpoint'
 
 
@@ -47,7 +52,9 @@ class Checkpoints:
     import orbax.checkpoint as ocp
     self.ocp = ocp
     self.folder = folder.absolute()
-    self.managers = {kind: ocp.CheckpointManager(self.folder / kind, options=ocp.CheckpointManagerOptions(
+    self.link = _link(self.folder) if MISREAD.search(str(self.folder)) else None
+    place = Path(self.link.name) / self.folder.name if self.link else self.folder
+    self.managers = {kind: ocp.CheckpointManager(place / kind, options=ocp.CheckpointManagerOptions(
       max_to_keep=1, create=True, enable_async_checkpointing=True,
       multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=kind)), item_handlers={
       'state': ocp.PyTreeCheckpointHandler(use_compression=False), 'progress': ocp.JsonCheckpointHandler()})
@@ -130,7 +137,9 @@ class Checkpoints:
     return Progress(**{name: facts[name] for name in (one.name for one in fields(Progress)) if name in facts})
 
   def _facts(self, kind: str) -> dict[str, Any]:
-    return self.managers[kind].restore(self.step(kind), args=self.ocp.args.Composite(progress=self.ocp.args.JsonRestore()))['progress']
+    wanted = self.ocp.args.Composite(progress=self.ocp.args.JsonRestore())
+    with self._legible(kind):
+      return dict(self.managers[kind].restore(self.step(kind), args=wanted)['progress'])
 
   def restore(self, kind: str, expected: State) -> State:
     """Return the newest state; `expected` is a state of arrays or shapes, and any difference in structure is an error."""
@@ -167,15 +176,33 @@ class Checkpoints:
   def _stored(self, kind: str, metadata: bool = False) -> dict[str, Any]:
     step, manager = self.step(kind), self.managers[kind]
     if step is None:
-      raise MedtlError(f'no checkpoint in {self.folder / kind}: the run has not reached its first evaluation')
-    try:
+      lost = self.step('latest') is not None
+      why = f'; {self._anew()}' if lost else ': the run has not reached its first evaluation'
+      raise MedtlError(f'no checkpoint in {self.folder / kind}{why}')
+    with self._legible(kind):
       leaves = dict(manager.item_metadata(step)['state'])
       if not metadata:                                   # as numpy: where it was computed is no affair of the file's
         wanted = {name: self.ocp.RestoreArgs(restore_type=np.ndarray) for name in leaves}
-        leaves = manager.restore(step, args=self.ocp.args.Composite(state=self.ocp.args.PyTreeRestore(restore_args=wanted)))['state']
-      return asunder(leaves, self._facts(kind).get('packed', {}))
+        args = self.ocp.args.Composite(state=self.ocp.args.PyTreeRestore(restore_args=wanted))
+        leaves = manager.restore(step, args=args)['state']
+    packed = self._facts(kind).get('packed', {})
+    with self._legible(kind):
+      return asunder(leaves, packed)
+
+  @contextlib.contextmanager
+  def _legible(self, kind: str) -> Iterator[None]:
+    """Say in words that a checkpoint is damaged or gone, and what to do."""
+    try:
+      yield
     except (ValueError, KeyError, TypeError, OSError) as error:
-      raise MedtlError(f'checkpoint {self.folder / kind / str(step)} cannot be read: {str(error)[:600]}') from error
+      place = self.folder / kind / str(self.step(kind))
+      why = str(error)[:600]
+      raise MedtlError(f'the checkpoint {place} cannot be read: {why}; {self._anew()}') from error
+
+  def _anew(self) -> str:
+    """Return what to do where a checkpoint is lost."""
+    return (f'to train anew, delete {self.folder} (and numbers.json beside it, if it is there) and '
+            'start the training command again')
 
   def wait(self) -> None:
     """Return when everything is on disk."""
@@ -188,6 +215,26 @@ class Checkpoints:
     self.wait()
     for manager in self.managers.values():
       manager.close()
+    if self.link:
+      self.link.cleanup()
+
+
+def _link(folder: Path) -> tempfile.TemporaryDirectory:
+  """Return a temporary folder in which a link of the same name leads to `folder`, which is made."""
+  folder.mkdir(parents=True, exist_ok=True)
+  why = (f'the path {folder} holds one of * ? [ ] \\ or bytes that are no UTF-8, and so needs a '
+         'link in a temporary folder')
+  if hosts.share()[1] > 1:               # orbax wants one path in all of them
+    raise MedtlError(f'{why}, which several processes (--hosts) cannot share; choose another --workdir')
+  try:
+    made = tempfile.TemporaryDirectory(prefix='medtl-')
+    Path(made.name, folder.name).symlink_to(folder, target_is_directory=True)
+  except OSError as error:
+    raise MedtlError(f'{why}: {error}; choose another --workdir, or set TMPDIR') from None
+  if MISREAD.search(made.name):
+    raise MedtlError(f'{why}, and so does that one, {made.name}; choose another --workdir, or set '
+                     'TMPDIR')
+  return made
 
 
 def identical(one: Any, other: Any) -> bool:

@@ -1,6 +1,8 @@
 """What is saved comes back bit for bit; what is not of this run is refused; latest and best do not disturb each other."""
 
+import os
 import shutil
+import tempfile
 
 import chex
 import jax
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from medtl import checkpoint, losses, optimizer, partition, step, tasks
+from medtl import checkpoint, hosts, losses, optimizer, partition, step, tasks
 from medtl.checkpoint import Checkpoints, Progress
 from medtl.types import MedtlError, State
 
@@ -196,6 +198,69 @@ def test_a_damaged_checkpoint_is_named(made, tmp_path):
   with pytest.raises(MedtlError, match=r'latest/0 cannot be read'):
     again.restore('latest', jax.eval_shape(lambda: start()))
   again.close()
+
+
+@pytest.mark.parametrize('name', ['run [1]', 'star* why?', 'back\\slash', os.fsdecode(b'M\xfcller %20')])
+def test_every_path_can_be_a_run_folder(made, tmp_path, monkeypatch, name):
+  _, _, start = made
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
+  (tmp_path / 'temporary').mkdir()
+  params, extra = jax.device_get((start().params, start().extra))
+  folder = tmp_path / name / 'checkpoints'
+  saved = Checkpoints(folder)
+  saved.begin(params, extra)
+  saved.save('latest', start(), Progress(best=0.5))
+  saved.close()
+  assert sorted(path.name for path in folder.iterdir()) == ['best', 'latest', 'origin'] and (folder / 'latest' / '0').is_dir()
+  again = Checkpoints(folder)
+  state = again.restore('latest', jax.eval_shape(lambda: start()))
+  chex.assert_trees_all_equal(checkpoint.raw(state), checkpoint.raw(start()))
+  assert again.progress('latest').best == 0.5
+  again.close()
+  assert not list((tmp_path / 'temporary').iterdir()) and len(list(tmp_path.iterdir())) == 2
+
+
+def test_where_no_link_can_be_made_it_is_said_before_anything_is_computed(tmp_path, monkeypatch):
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'none'))
+  with pytest.raises(MedtlError, match=r'run .* holds one of .* needs a link in a temporary folder: .* set TMPDIR'):
+    Checkpoints(tmp_path / 'run [1]' / 'checkpoints')
+  (tmp_path / 'temp [2]').mkdir()
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temp [2]'))
+  with pytest.raises(MedtlError, match=r'and so does that one.* choose another --workdir, or set TMPDIR'):
+    Checkpoints(tmp_path / 'run [1]' / 'checkpoints')
+  Checkpoints(tmp_path / 'run' / 'checkpoints').close()
+  monkeypatch.setattr(hosts, '_place', [0, 2])
+  with pytest.raises(MedtlError, match=r'several processes \(--hosts\) cannot share; choose another'):
+    Checkpoints(tmp_path / 'run [1]' / 'checkpoints')
+
+
+def test_a_checkpoint_that_is_lost_in_part_is_said_with_what_to_do(made, tmp_path):
+  _, _, start = made
+  saved = Checkpoints(tmp_path)
+  saved.save('latest', start(), Progress())
+  saved.save('best', start(), Progress())
+  saved.close()
+  anew = rf'; to train anew, delete {tmp_path} \(and numbers.json beside it, if it is there\) and start'
+  (tmp_path / 'latest' / '0' / 'progress' / 'metadata').write_text('{')
+  again = Checkpoints(tmp_path)
+  with pytest.raises(MedtlError, match=f'the checkpoint {tmp_path}/latest/0 cannot be read: .*{anew}'):
+    again.progress('latest')
+  shutil.rmtree(tmp_path / 'latest' / '0')             # as another process does with a checkpoint that is no longer the latest
+  with pytest.raises(MedtlError, match=f'the checkpoint {tmp_path}/latest/0 cannot be read: .*{anew}'):
+    again.progress('latest')
+  again.close()
+  shutil.rmtree(tmp_path / 'best')
+  (tmp_path / 'latest' / '0').mkdir()
+  lost = Checkpoints(tmp_path)
+  lost.save('latest', start()._replace(step=jnp.ones((), jnp.int32)), Progress())
+  lost.wait()
+  with pytest.raises(MedtlError, match=f'no checkpoint in {tmp_path}/best{anew}'):
+    lost.params('best')
+  lost.close()
+  shutil.rmtree(tmp_path)
+  fresh = Checkpoints(tmp_path)
+  assert fresh.step('latest') is None
+  fresh.close()
 
 
 def test_a_full_disk_is_said_before_anything_is_written(made, tmp_path, monkeypatch):
