@@ -9,7 +9,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from medtl import runfolder
+from medtl import runfolder, userfile
 from medtl.types import MedtlError
 
 COMPONENTS = ('data', 'model', 'head', 'task')       # their keys are those of the function that they name
@@ -31,8 +31,7 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
   if verb in ('evaluate', 'report', 'predict'):
     if not workdir or given:
       raise MedtlError(f'{verb} works from a run folder: --workdir=RUN (and no --config: the run folder has its own)')
-    runfolder.claimed(Path(workdir))
-    config = runfolder.config(Path(workdir))
+    config = runfolder.claimed(Path(workdir).expanduser())
     for word in words:
       if word.startswith('--config.') and not word.startswith(TAKEN[verb]):
         raise MedtlError(f"{verb} takes no {word.partition('=')[0]}: the run's own config decides; "
@@ -40,8 +39,8 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
   elif given:
     config = runfolder.load_config(given)
   else:
-    raise MedtlError(f'{verb} needs --config=configs/x.py; the configs are: '
-                     + ', '.join(sorted(str(path) for path in Path('configs').glob('[!_]*.py') if path.stem != 'base')))
+    known = ', '.join(userfile.configs())
+    raise MedtlError(f'{verb} needs --config=configs/x.py; the configs are: {known}')
   config, words = components(config, [word for word in words if not word.startswith('--config=')], other=verb == 'evaluate')
   if '--config.batch=auto' in words:                   # a word where numbers stand: ml_collections would refuse it
     config, words = _automatic(config), [word for word in words if word != '--config.batch=auto']

@@ -1,14 +1,84 @@
-"""Files that are whole or not there, and room for them."""
+"""Files that are whole or not there, who may write them, and room for them."""
 
 import contextlib
+import errno
+import fcntl
+import json
 import os
 import secrets
 import shutil
+import sys
+import time
 from collections.abc import Collection, Iterator
+from io import FileIO
 from pathlib import Path
 
 from medtl import hosts
 from medtl.types import MedtlError
+
+DAY = 86400                         # seconds after which a half-written file is a dead process's
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)       # of a file system without locks
+
+
+@contextlib.contextmanager
+def alone(lock: Path, instead: str = 'choose a --workdir elsewhere') -> Iterator[None]:
+  """Keep other processes out of the folder of the file `lock` for as long as this context is open.
+
+  The kernel frees the lock when a process ends, however it ends; so the file itself may stay. Of
+  the processes of one run the first takes it for all. Raises MedtlError where the folder cannot be
+  written to, and where another process has the lock: the message says what to do `instead`.
+  """
+  if not hosts.first():
+    yield
+    return
+  with _opened(lock) as file:
+    _take(file, lock.parent, instead)
+    try:
+      yield
+    finally:
+      file.truncate(0)
+
+
+def _opened(lock: Path) -> FileIO:
+  """Return the lock's file, open for reading and writing, with what it held."""
+  try:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    return lock.open('ab+', buffering=0)
+  except OSError as error:
+    if error.errno == errno.ENOSPC:
+      raise
+    raise MedtlError(f'cannot write to {lock.parent}: {error.strerror}; give another --workdir, or '
+                     'a copy of the run folder that you may write to') from None
+
+
+def _take(file: FileIO, folder: Path, instead: str) -> None:
+  """Take the lock of an open file, and write who has it into the file, for the others' message."""
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    raise MedtlError(f'{_occupied(file, folder)}, or {instead}') from None
+  except OSError as error:
+    if error.errno not in NO_LOCKS:
+      raise
+    print(f'{folder} is on a file system without locks ({error.strerror}): see to it that no other '
+          'process works there', file=sys.stderr)
+  now = time.strftime('%Y-%m-%d %H:%M:%S')
+  holder = {'pid': os.getpid(), 'host': os.uname().nodename, 'since': now}
+  with contextlib.suppress(OSError):           # a full disk: others then do not learn who it is
+    file.truncate(0)
+    file.write(json.dumps(holder).encode())
+
+
+def _occupied(file: FileIO, folder: Path) -> str:
+  """Return in words who works in a folder, and how that ends."""
+  file.seek(0)
+  try:
+    holder = json.loads(file.read())
+    who = f'process {holder["pid"]} on {holder["host"]}, since {holder["since"]}'
+    end = f'kill {holder["pid"]}'
+  except (ValueError, TypeError, KeyError):    # it has the lock, and has not yet written its name
+    who, end = 'since just now', 'kill and its number'
+  return f'another process works in {folder} ({who}); wait until it has ended ({end} there ends it)'
 
 
 @contextlib.contextmanager
@@ -24,8 +94,13 @@ def whole(path: Path, own: bool = False) -> Iterator[Path]:
     yield aside
     if own or hosts.first():
       aside.replace(path)
+  except OSError as error:
+    if error.filename == str(aside):
+      error.filename, error.filename2 = str(path), None    # what the user knows
+    raise
   finally:
-    aside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+      aside.unlink()
   if not own:
     hosts.wait(path.name)
     if not path.exists():
@@ -34,9 +109,9 @@ def whole(path: Path, own: bool = False) -> Iterator[Path]:
 
 
 def write(path: Path, words: str, own: bool = False) -> None:
-  """Write a text file whole."""
+  """Write a text file whole, in UTF-8; what is none in the name of a file becomes \\udcXX."""
   with whole(path, own) as aside:
-    aside.write_text(words, encoding='utf-8')
+    aside.write_text(words, encoding='utf-8', errors='backslashreplace')
 
 
 def free(folder: Path) -> int:
@@ -53,12 +128,20 @@ def require_space(folder: Path, needed: float, what: str,
 
 
 def prune(folder: Path, most: float, keep: Collection[Path] = ()) -> list[Path]:
-  """Remove the files of a folder that were used longest ago until it holds at most `most` bytes; return them. `keep` stays."""
+  """Return the files that were removed, those used longest ago, until a folder holds `most` bytes.
+
+  `keep` stays. A half-written file (`.part`) is another run's work; one that nobody has written to
+  for a day was left by a process that was killed, and goes first.
+  """
   found = []
+  dead = time.time() - DAY
   for path in folder.glob('*'):
     with contextlib.suppress(FileNotFoundError):           # another run may prune too
-      if path.is_file() and path.suffix != '.part':        # and is still writing those
-        found.append((path.stat().st_mtime, path.stat().st_size, path))
+      state = path.stat()
+      if path.suffix == '.part' and state.st_mtime < dead:
+        path.unlink()
+      elif path.is_file() and path.suffix != '.part':
+        found.append((state.st_mtime, state.st_size, path))
   size, gone = sum(bytes for _, bytes, _ in found), []
   for _, bytes, path in sorted(found):
     if size <= most:

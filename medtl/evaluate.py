@@ -1,5 +1,7 @@
 """ROOM 6. State × batches → Predictions: every example once, padding dropped."""
 
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +13,7 @@ from medtl import hosts
 from medtl.disk import whole
 from medtl.types import Batch, Dataset, MedtlError, Predictions, Table, Tree
 
+OWN = ('train', 'val', 'test')            # sides of the run's own data
 Measure = Callable[[Tree, Tree, Batch], dict[str, jax.Array]]
 
 
@@ -97,6 +100,17 @@ def load(path: Path) -> Saved:
   """Return what `save` wrote."""
   if not path.exists():
     raise MedtlError(f'no predictions at {path}; run the verb evaluate on this run folder first')
+  try:
+    return _loaded(path)
+  except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    again = f'start evaluate with --name={path.stem} again'
+    if path.stem in OWN:
+      again = ('delete numbers.json, if it is there, and start the training command again: it '
+               'writes them anew, and trains no step again')
+    raise MedtlError(f'the predictions {path} are damaged ({error}); {again}') from None
+
+
+def _loaded(path: Path) -> Saved:
   with np.load(path, allow_pickle=False) as file:
     part = {prefix: {name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)}
             for prefix in ('measure/', 'table/', 'picture/')}

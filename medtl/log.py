@@ -10,10 +10,28 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from medtl import disk, hosts
 
-console = Console(stderr=False, highlight=False, soft_wrap=True)
+
+class _Console(Console):
+  """Prints text as it is: brackets and colons in a name are no markup."""
+
+  def __init__(self) -> None:
+    super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+  def on_broken_pipe(self) -> None:
+    """Leave it to main to say what happened; rich would end the process without a word."""
+    raise BrokenPipeError
+
+
+console = _Console()
+
+
+def heading(title: str, words: str = '') -> None:
+  """Print a line that begins with a bold title."""
+  console.print(Text.assemble((title, 'bold'), words))
 
 
 class Writer:
@@ -47,15 +65,34 @@ class Writer:
 
 def rewind(path: Path, step: int) -> None:
   """Cut the records after `step` (and a half-written last line) off, so that a resumed run repeats none."""
-  if not path.exists():
-    return
-  kept = [line for line in path.read_text().splitlines(keepends=True) if line.endswith('\n') and json.loads(line)['step'] <= step]
-  disk.write(path, ''.join(kept), own=True)
+  if path.exists():
+    kept = [json.dumps(record) + '\n' for record in records(path) if record['step'] <= step]
+    disk.write(path, ''.join(kept), own=True)
 
 
 def records(path: Path) -> list[dict[str, float]]:
-  """Return what `write_scalars` wrote."""
-  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+  """Return what `write_scalars` wrote, without a last line that was never ended.
+
+  Other lines that are no records, of a disk that was full for instance, are left out; it is said.
+  """
+  if not path.exists():
+    return []
+  *lines, _ = path.read_text(encoding='utf-8', errors='replace').split('\n')
+  found = [_record(line) for line in lines]
+  damaged = sum(record is None for record in found)
+  if damaged:
+    console.print(f'{path}: {damaged} of {len(lines)} lines are damaged, and left out')
+  return [record for record in found if record is not None]
+
+
+def _record(line: str) -> dict[str, float] | None:
+  """Return a line's record, None where it is none."""
+  try:
+    record = json.loads(line)
+  except ValueError:
+    return None
+  whole = isinstance(record, dict) and isinstance(record.get('step'), int)
+  return record if whole else None
 
 
 class Watch:
@@ -98,9 +135,11 @@ class Bar:
 
   def __init__(self, name: str, total: int, done: int = 0):
     self.name, self.total, self.done, self.begin = name, total, done, time.time()
-    self.bar = Progress(TextColumn('[bold]{task.description}'), BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn(),
-                        TextColumn('eta'), TimeRemainingColumn(), TextColumn('{task.fields[note]}'), console=console,
-                        disable=not console.is_terminal)
+    title = TextColumn('{task.description}', style='bold', markup=False)
+    note = TextColumn('{task.fields[note]}', markup=False)
+    columns = (title, BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn('eta'), TimeRemainingColumn(), note)
+    self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
     self.line = self.bar.add_task(name, total=total, completed=done, note='')
 
   def __enter__(self) -> 'Bar':

@@ -32,7 +32,12 @@ def find(config: ConfigDict, workdir: Path, command: str = '') -> Found:
 
   Every other key is the config's own: freezing, factors by layer, batch, augmentation. Training patients alone are seen.
   """
-  runfolder.claim(workdir, config)
+  with runfolder.occupied(workdir, config):
+    return _find(config, workdir, command)
+
+
+def _find(config: ConfigDict, workdir: Path, command: str) -> Found:
+  """Return the rates that a range test suggests, see `find`."""
   config = build.changed(config, (('phases', ((config.phases[-1][0], f'{STEPS} steps'),)), ('lr', HIGH),
                                   ('schedule', f'rising({LOW / HIGH!r})')))
   parts = run.prepare(config, run.source(config, workdir, command))

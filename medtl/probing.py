@@ -41,7 +41,13 @@ def probed(config: ConfigDict, workdir: Path, command: str = '', *, every_fold: 
   """
   if config.task.kind not in ('multiclass', 'binary'):
     raise MedtlError(f'probe knows one class an example (multiclass, binary), found task.kind={config.task.kind!r}; use the verb train')
-  runfolder.claim(workdir, config)
+  with runfolder.occupied(workdir, config):
+    return _probed(config, workdir, command, every_fold, layers)
+
+
+def _probed(config: ConfigDict, workdir: Path, command: str, every_fold: bool,
+            layers: int) -> list[dict[str, Any]]:
+  """Return a row for each method, see `probed`."""
   begin, parts, answers = time.time(), list(_folds(config, workdir, command, every_fold)), []
   if 'val' not in parts[0].data:
     raise MedtlError('probe chooses on validation patients, and data.split.val is 0: set it to 1')

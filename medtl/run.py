@@ -27,18 +27,23 @@ def train(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
   not told again.
   """
   check.config(config)
-  runfolder.claim(workdir, config)
-  if runfolder.finished(workdir):
-    write(f'{workdir} is finished already; nothing was trained')
-    return runfolder.read(workdir, 'numbers.json')
+  with runfolder.unfinished(workdir, config) as to_do:
+    if to_do:
+      return _train(config, workdir, command, like)
+  write(f'{workdir} is finished already; nothing was trained')
+  return runfolder.read(workdir, 'numbers.json')
+
+
+def _train(config: ConfigDict, workdir: Path, command: str, like: Parts | None) -> dict[str, Any]:
+  """Return the numbers of a run that is not finished, see `train`."""
   origin = source(config, workdir, command)
   for name, changes in config.compare:
-    write(f'[bold]{name}[/bold]: the run that this one is compared with')
+    log.heading(name, ': the run that this one is compared with')
     train(build.changed(config, changes), runfolder.companion(workdir, name), command)
   watch = log.Watch()
   with watch('prepare'):
     parts = prepare(config, origin, like)
-    write(f'[bold]{workdir}[/bold]: {build.sentence(parts)}')
+    log.heading(str(workdir), f': {build.sentence(parts)}')
     runfolder.write_json(workdir / 'plan.json', build.plan(parts, describe.rows(parts)))
   checkpoints = Checkpoints(workdir / 'checkpoints')
   if like is None:
@@ -91,9 +96,10 @@ def source(config: ConfigDict, workdir: Path, command: str, may_train: bool = Tr
   kind, _, name = config.model.weights.partition(':')
   if kind != 'run':
     return None
-  if Path(name).is_dir():
-    runfolder.read(Path(name), 'numbers.json')
-    return Path(name)
+  there = Path(name).expanduser()
+  if there.is_dir():
+    runfolder.read(there, 'numbers.json')
+    return there
   other = runfolder.load_config(name)
   wanted = runfolder.name(name, other)
   folder = next((place / wanted for place in workdir.parents if runfolder.finished(place / wanted)), workdir.parent / wanted)
@@ -101,7 +107,7 @@ def source(config: ConfigDict, workdir: Path, command: str, may_train: bool = Tr
     if not may_train:
       raise MedtlError(f'the weights come from a run that is not finished; train it first: python -m medtl.main --config={name} '
                        f'--workdir={folder}')
-    write(f'[bold]{name}[/bold]: the run that the weights come from')
+    log.heading(name, ': the run that the weights come from')
     train(other, folder, command)
   return folder
 
@@ -142,6 +148,8 @@ def fit(parts: Parts, workdir: Path, checkpoints: Checkpoints, watch: log.Watch)
     state = parts.placed(checkpoints.restore('latest', jax.eval_shape(lambda: state)))
     write(f'continuing at step {int(state.step)}, in phase {progress.phase + 1} of {len(parts.phases)}')
     watch.resume(progress.spans)
+  elif checkpoints.step('best') is not None:
+    write('there is a best checkpoint, but no latest one to go on from: trained from the beginning')
   run = _Run(parts, progress, checkpoints, log.Writer(workdir, int(state.step)), watch)
   try:
     while not (progress.phase_done and progress.phase == len(parts.phases) - 1):

@@ -1,28 +1,37 @@
 """The run folder: the only interface between a run and the programs that come after it."""
 
 import collections
+import contextlib
 import hashlib
 import importlib.metadata
 import inspect
 import json
 import os
 import platform
-import runpy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from medtl import disk, evaluate, hosts, log, tree
+from medtl import disk, evaluate, hosts, log, tree, userfile
 from medtl.report import console, numbers, page
 from medtl.spec import nearest
 from medtl.types import MedtlError, Table
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-learn', 'grain')
 
+LOCK = 'lock'                             # of the process that works in a run folder
+
 WHERE = ('mesh', 'shards', 'workers')      # keys that say where a run computes, not what: it may go on elsewhere
+
+# What to do where a file is damaged.
+ADVICE = {
+  'config.json': 'put back what it was, or train anew in another --workdir',
+  **dict.fromkeys(('plan.json', 'provenance.json', 'numbers.json'),
+                  'delete numbers.json, if it is there, and start the training command again: it '
+                  'writes this file anew, and trains no step again')}
 
 # keys that came later, with the value that does what runs without them did
 ADDED = {'transfer': 'weights', 'truncate': 0, 'norms': (), 'l2_sp': 0.0, 'views': 0, 'norm_images': 0, 'seeds': 1,
@@ -31,7 +40,7 @@ ADDED = {'transfer': 'weights', 'truncate': 0, 'norms': (), 'l2_sp': 0.0, 'views
 
 def name(config_name: str, config: ConfigDict) -> str:
   """Return '<config>[-<variant>]-<8 hex of the config>'."""
-  path, _, variant = config_name.partition(':')
+  path, variant = _parted(config_name)
   return '-'.join([Path(path).stem, *([variant] if variant else []), digest(config)])
 
 
@@ -57,21 +66,62 @@ def _tuples(value: Any) -> Any:
   return tuple(_tuples(inner) for inner in value) if isinstance(value, list) else value
 
 
+@contextlib.contextmanager
+def unfinished(workdir: Path, config: ConfigDict, folds: bool = False) -> Iterator[bool]:
+  """Give whether a run is still to be done.
+
+  If so, the folder is claimed, and other processes are kept out of it while this is open. A
+  finished run is only read, by as many processes as like to.
+  """
+  if finished(workdir):
+    claim(workdir, config, folds)
+    yield False
+    return
+  with occupied(workdir, config, folds):
+    to_do = not finished(workdir)        # a process that was here until now may have ended it
+    if to_do and hosts.first():
+      for path in (*workdir.glob('*.part'), *workdir.glob('predictions/*.part')):
+        path.unlink()                    # half-written by a process that was killed
+    yield to_do
+
+
+@contextlib.contextmanager
+def occupied(workdir: Path, config: ConfigDict, folds: bool = False) -> Iterator[None]:
+  """Claim a folder, and keep other processes out of it while this is open."""
+  _refuse_foreign(workdir)
+  with disk.alone(workdir / LOCK):
+    claim(workdir, config, folds)
+    yield
+
+
+def _refuse_foreign(workdir: Path) -> None:
+  """Raise a MedtlError where a folder has no config, and yet more than a killed process leaves."""
+  if not workdir.is_dir():
+    foreign = workdir.exists()
+  else:
+    others = [path for path in workdir.iterdir() if path.name != LOCK and path.suffix != '.part']
+    foreign = bool(others) and not (workdir / 'config.json').exists()
+  if foreign:
+    raise MedtlError(f'{workdir} is no run folder and not empty; choose another --workdir, or '
+                     'leave it out')
+
+
 def claim(workdir: Path, config: ConfigDict, folds: bool = False) -> None:
   """Make the folder this config's, or check that it is; another config's folder is an error that says what differs.
 
   `folds`: of the run of every fold, which is no continuation of a run of one.
   """
+  _refuse_foreign(workdir)
   path = workdir / 'config.json'
-  if workdir.is_file() or (workdir.is_dir() and not path.exists() and any(workdir.iterdir())):
-    raise MedtlError(f'{workdir} is no run folder and not empty; choose another --workdir, or leave it out')
   several = any(workdir.glob('fold*/'))
-  begun = path.exists() and (several or (workdir / 'plan.json').exists())
+  signs = [workdir / name for name in ('plan.json', 'checkpoints', 'numbers.json')]
+  begun = path.exists() and (several or any(sign.exists() for sign in signs))
   hosts.wait('claim')                                  # all have looked before the first writes
   if not begun:                                        # a command that failed before it began leaves its folder to the next
     disk.write(path, text(config))
     return
-  old, new = (tree.flatten({**json.loads(json.dumps(ADDED)), **json.loads(words)}) for words in (path.read_text(), text(config)))
+  old = tree.flatten({**json.loads(json.dumps(ADDED)), **read(workdir, path.name)})
+  new = tree.flatten({**json.loads(json.dumps(ADDED)), **json.loads(text(config))})
   differ = [f'  {key}: {old.get(key, "(absent)")} there, {new.get(key, "(absent)")} asked for'
             for key in sorted(old.keys() | new.keys()) if old.get(key, None) != new.get(key, None) and key.partition('/')[0] not in WHERE]
   if differ:
@@ -87,10 +137,11 @@ def finished(workdir: Path) -> bool:
   return (workdir / 'numbers.json').exists()
 
 
-def claimed(workdir: Path) -> None:
-  """Check that there is a run folder."""
+def claimed(workdir: Path) -> ConfigDict:
+  """Return the config of a run folder, which must be there and whole."""
   if not (workdir / 'config.json').exists():
     raise MedtlError(f'{workdir} is no run folder (it has no config.json); expected the folder that a training run printed')
+  return _complete(config(workdir), str(workdir / 'config.json'), ADVICE['config.json'])
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -98,12 +149,33 @@ def write_json(path: Path, value: Any) -> None:
   disk.write(path, json.dumps(value, indent=1, default=lambda v: v.tolist() if hasattr(v, 'tolist') else str(v)))
 
 
-def read(workdir: Path, name: str) -> Any:
+def read(workdir: Path, name: str) -> dict[str, Any]:
   """Return the JSON file of that name."""
   path = workdir / name
-  if not path.exists():
+  if not path.exists() and not finished(workdir):
     raise MedtlError(f'{path} is missing: {workdir} is not a finished run; start its training command again')
-  return json.loads(path.read_text())
+  advice = ADVICE.get(name, f'start evaluate with --name={path.stem} again')
+  try:
+    found = json.loads(path.read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    raise MedtlError(f'{path} is missing, of a run that is finished; {advice}') from None
+  except ValueError as error:
+    raise MedtlError(f'{path} is damaged ({error}); {advice}') from None
+  if not isinstance(found, dict):
+    raise MedtlError(f'{path} is damaged (it holds a {type(found).__name__}); {advice}')
+  return _Read(found, path, advice)
+
+
+class _Read(dict):
+  """What a file of a run folder holds; a key that is not there is a MedtlError."""
+
+  def __init__(self, found: dict[str, Any], path: Path, advice: str):
+    super().__init__(found)
+    self.path, self.advice = path, advice
+
+  def __missing__(self, key: str) -> Any:
+    raise MedtlError(f'{self.path} has no {key!r}, as if another version of medtl had written it; '
+                     f'{self.advice}')
 
 
 def hardware() -> str:
@@ -121,17 +193,56 @@ def versions() -> dict[str, str]:
 
 def load_config(words: str) -> ConfigDict:
   """Return the locked config that 'configs/x.py:variant' names."""
-  path, _, variant = words.partition(':')
-  if not Path(path).is_file():
-    others = [str(other) for other in Path(path).parent.glob('[!_]*.py') if other.stem != 'base']
-    raise MedtlError(f'no config {path!r}; {nearest(path, others)}')
-  try:
-    found = runpy.run_path(path)['get_config']
-  except (SyntaxError, ImportError, KeyError) as error:
-    raise MedtlError(f'{path} is no config: {type(error).__name__} {error}; expected a Python file with get_config()') from None
-  if variant and not inspect.signature(found).parameters:
-    raise MedtlError(f'{path} has no variants, found {variant!r}; leave it out')
-  return (found(variant) if variant else found()).lock()
+  name, variant = _parted(words)
+  path = userfile.locate(name)
+  if not path.is_file():
+    there = userfile.configs(path.parent)
+    raise MedtlError(f'no config {name!r}; {nearest(name, there)}')
+  with userfile.defined(path, 'a Python file with get_config()') as made:
+    get_config = made.get('get_config')
+    if not callable(get_config):
+      raise MedtlError(f'{path} is no config: it has no function get_config(); expected a Python '
+                       'file with get_config()')
+    arguments = [variant] if variant else []
+    try:
+      inspect.signature(get_config).bind(*arguments)
+    except TypeError:
+      said = (f'{path} has no variants, found {variant!r}; leave it out' if variant else
+              f'{path} needs a variant; give one: --config={name}:VARIANT')
+      raise MedtlError(said) from None
+    found = get_config(*arguments)
+  if not isinstance(found, ConfigDict):
+    raise MedtlError(f'get_config() of {path} returned {found!r}; expected what base.get_config() '
+                     'returns, with changes')
+  return _complete(found.lock(), str(path), 'begin with base.get_config(), which holds every key')
+
+
+def _parted(words: str) -> tuple[str, str]:
+  """Return (path, variant) of 'configs/x.py:variant'.
+
+  >>> _parted('configs/x.py'), _parted('/a:b/x.py:small')
+  (('configs/x.py', ''), ('/a:b/x.py', 'small'))
+  """
+  path, colon, variant = words.rpartition(':')
+  is_path = '/' in variant or variant.endswith('.py')
+  return (path, variant) if colon and not is_path else (words, '')
+
+
+def _complete(found: ConfigDict, where: str, advice: str) -> ConfigDict:
+  """Return a config that has every key of configs/base.py, and say which it has beside these."""
+  base = userfile.SHIPPED / 'configs' / 'base.py'
+  if not base.is_file():                               # medtl was installed without them
+    return found
+  with userfile.defined(base, 'the defaults') as made:
+    known = made['get_config']().keys()
+  lacking = [key for key in known if key not in found]
+  unknown = [key for key in found if key not in known]
+  if lacking:
+    raise MedtlError(f'{where} lacks {", ".join(lacking)}; {advice}')
+  if unknown:
+    log.console.print(f'{where}: this version of medtl knows no {", ".join(unknown)}, and does not '
+                      'heed it')
+  return found
 
 
 def provenance(workdir: Path, command: str, spans: Mapping[str, float], outcome: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +9,26 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import build, check, describe, disk, evaluate, log, metrics, run, runfolder, screen
+from medtl import (
+  build,
+  check,
+  describe,
+  disk,
+  evaluate,
+  log,
+  metrics,
+  run,
+  runfolder,
+  screen,
+  userfile,
+)
 from medtl.parts import Parts
 from medtl.report import comparison, efficiency, numbers, operating
 from medtl.spec import nearest
 from medtl.types import MedtlError
+
+EXPECTED = ('a file of experiments/ with a docstring, sweep(config), which yields (name, ((key, '
+            "value), …)), AXIS = 'what differs' and AGAINST = (names, …)")
 
 
 def folds(config: ConfigDict, workdir: Path, command: str = '', like: Parts | None = None) -> dict[str, Any]:
@@ -24,13 +38,19 @@ def folds(config: ConfigDict, workdir: Path, command: str = '', like: Parts | No
   """
   check.config(config)
   count = check.folds(config)
-  runfolder.claim(workdir, config, folds=True)
-  if runfolder.finished(workdir):
-    log.console.print(f'{workdir} is finished already; nothing was trained')
-    return runfolder.read(workdir, 'numbers.json')
+  with runfolder.unfinished(workdir, config, folds=True) as to_do:
+    if to_do:
+      return _folds(config, count, workdir, command, like)
+  log.console.print(f'{workdir} is finished already; nothing was trained')
+  return runfolder.read(workdir, 'numbers.json')
+
+
+def _folds(config: ConfigDict, count: int, workdir: Path, command: str,
+           like: Parts | None) -> dict[str, Any]:
+  """Return the numbers of `count` folds that are not finished, see `folds`."""
   parts = _parts(workdir, count)
   for number, part in enumerate(parts):
-    log.console.print(f'[bold]fold {number + 1} of {count}[/bold]')
+    log.heading(f'fold {number + 1} of {count}')
     fold = build.changed(config, (('data.split.fold', number),))
     if like is None and not runfolder.finished(part):
       like = run.prepare(fold, run.source(fold, part, command))
@@ -72,7 +92,15 @@ def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *,
   Each variant is a run folder `<workdir>/<name>`; those that are finished are only read, so that a study that was stopped goes on. With
   `only` these are trained now, and reported with those that are finished. Writes study.json, study.csv and study.html.
   """
-  made, seeds = _experiment(sweep), check.seeds(config)
+  made = _experiment(sweep)
+  with disk.alone(workdir / runfolder.LOCK):
+    return _ablate(config, sweep, made, workdir, command, every_fold=every_fold, only=only)
+
+
+def _ablate(config: ConfigDict, sweep: Path, made: dict[str, Any], workdir: Path, command: str, *,
+            every_fold: bool, only: Sequence[str]) -> list[dict[str, Any]]:
+  """Return the rows of an experiment that defines `made`, see `ablate`."""
+  seeds = check.seeds(config)
   config = build.changed(config, (('seeds', 1),))
   variants = _variants(config, sweep, made, seeds, only)
   runs = {name: [workdir / name, *(workdir / f'{name}-seed{number}' for number in range(1, seeds))] for name, _ in variants}
@@ -103,7 +131,8 @@ def ablate(config: ConfigDict, sweep: Path, workdir: Path, command: str = '', *,
 
 def _variants(config: ConfigDict, sweep: Path, made: Mapping[str, Any], seeds: int, only: Sequence[str]) -> list[tuple[str, ConfigDict]]:
   """Return (name, config) of each variant: all are checked before one is trained."""
-  variants = [(name, build.changed(config, changes)) for name, changes in made['sweep'](config)]
+  with userfile.explained(sweep, EXPECTED):
+    variants = [(name, build.changed(config, changes)) for name, changes in made['sweep'](config)]
   if seeds > 1 and any(variant.seed != config.seed for _, variant in variants):
     raise MedtlError(f'config.seeds is {seeds}, but {sweep} tells its variants apart by their seed; set config.seeds=1')
   for name in only:
@@ -121,7 +150,7 @@ def _train(variants: Sequence[tuple[str, ConfigDict]], runs: Mapping[str, Sequen
     like = prepared.pop(name, None)
     for index, folder in enumerate(runs[name]):
       of_seeds = f', seed {index + 1} of {len(runs[name])}' if len(runs[name]) > 1 else ''
-      log.console.print(f'[bold]{name}[/bold], {number} of {len(variants)}{of_seeds}')
+      log.heading(name, f', {number} of {len(variants)}{of_seeds}')
       seeded = build.changed(variant, (('seed', variant.seed + index),))
       like = like and run.prepare(seeded, run.source(seeded, folder, command), like)
       (folds if count else run.train)(seeded, folder, command, like)
@@ -222,9 +251,11 @@ def _write(rows: list[dict[str, Any]], screened: dict[str, Any], made: dict[str,
 
 def _experiment(path: Path) -> dict[str, Any]:
   """Return what a file of experiments/ defines: sweep(config), AXIS (what differs) and AGAINST (names to compare with)."""
-  found = runpy.run_path(str(path)) if path.is_file() else {}
+  found: dict[str, Any] = {'__doc__': None}
+  if path.is_file():
+    with userfile.defined(path, EXPECTED) as made:
+      found = made
   lacking = [name for name in ('sweep', 'AXIS', 'AGAINST', *(['UNIT'] if 'place' in found else [])) if name not in found]
   if lacking or not found['__doc__']:
-    raise MedtlError(f'{path} lacks {", ".join(lacking) or "a docstring"}; expected a file of experiments/ with a docstring, '
-                     "sweep(config), which yields (name, ((key, value), …)), AXIS = 'what differs' and AGAINST = (names, …)")
+    raise MedtlError(f'{path} lacks {", ".join(lacking) or "a docstring"}; expected {EXPECTED}')
   return found

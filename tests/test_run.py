@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medtl import build, log, main, run, runfolder, tree
+from medtl import build, disk, log, main, run, runfolder, tree
 from medtl.checkpoint import Checkpoints
 from medtl.data import phantom
 from medtl.types import MedtlError
@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope='module')
 def done(tmp_path_factory):
-  """A finished run."""
-  folder = tmp_path_factory.mktemp('runs') / 'tiny'
+  """A finished run, in a folder whose name is a pattern and markup."""
+  folder = tmp_path_factory.mktemp('runs') / 'tiny [bold] *'
   assert main.main([f'--config={ROOT}/tests/tiny.py', f'--workdir={folder}']) == 0
   return folder
 
@@ -63,6 +63,98 @@ def test_a_finished_run_is_only_read(done, capsys):
 def test_the_folder_of_another_config_is_refused(done, capsys):
   assert main.main([f'--config={ROOT}/tests/tiny.py', f'--workdir={done}', '--config.lr=0.5']) == 1
   assert 'lr: 0.001 there, 0.5 asked for' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('words', [['train'], ['train', '--folds'], ['ablate', f'--sweep={ROOT}/experiments/seeds.py'],
+                                   ['probe'], ['lr_find']], ids=' '.join)
+def test_where_a_process_works_a_second_one_is_refused(tmp_path, capsys, words):
+  folder = tmp_path / 'run'
+  with disk.alone(folder / 'lock'):
+    assert main.main([*words, f'--config={ROOT}/tests/tiny.py', f'--workdir={folder}']) == 1
+  said = f'error: another process works in {folder} (process {os.getpid()} on '
+  assert said in capsys.readouterr().err
+  assert [path.name for path in folder.iterdir()] == ['lock']
+
+
+def test_runs_beside_a_run_and_before_it_are_kept_to_one_process_too(tmp_path, capsys):
+  words = [f'--config={ROOT}/tests/tiny.py', f'--workdir={tmp_path}/run']
+  disk.write(tmp_path / 'run' / 'config.json', '{}')
+  with disk.alone(tmp_path / 'run' / 'compare' / 'scratch' / 'lock'):
+    assert main.main([*words, "--config.compare=(('scratch', (('lr', 0.5),)),)"]) == 1
+  assert f'another process works in {tmp_path}/run/compare/scratch' in capsys.readouterr().err
+  source = runfolder.name('tiny.py', runfolder.load_config(words[0].partition('=')[2]))
+  with disk.alone(tmp_path / source / 'lock'):
+    assert main.main([*words, f'--config.model.weights=run:{ROOT}/tests/tiny.py']) == 1
+  assert f'another process works in {tmp_path / source}' in capsys.readouterr().err
+
+
+def test_a_finished_run_is_read_while_others_work_on_it(done, capsys):
+  with disk.alone(done / 'lock'), disk.alone(done / 'predictions' / 'other.lock'):
+    assert main.main([f'--config={ROOT}/tests/tiny.py', f'--workdir={done}']) == 0
+    assert main.main(['report', f'--workdir={done}']) == 0
+  capsys.readouterr()
+  with disk.alone(done / 'predictions' / 'test.lock'):
+    assert main.main(['report', f'--workdir={done}']) == 1
+  assert f'another process works in {done}/predictions' in capsys.readouterr().err
+
+
+def test_what_a_killed_process_left_does_not_make_a_folder_foreign(tmp_path, monkeypatch):
+  for name in ('lock', 'config.json.123-abcd.part', 'predictions/val.npz.123-abcd.part'):
+    (tmp_path / 'run' / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / 'run' / name).write_text('{')
+  (tmp_path / 'run' / 'predictions' / 'x').write_text('')
+  config = runfolder.load_config(f'{ROOT}/tests/tiny.py')
+  with pytest.raises(MedtlError, match='is no run folder and not empty'), runfolder.unfinished(tmp_path / 'run', config):
+    pass
+  shutil.rmtree(tmp_path / 'run' / 'predictions')
+  with runfolder.unfinished(tmp_path / 'run', config) as to_do:
+    assert to_do and sorted(path.name for path in (tmp_path / 'run').iterdir()) == ['config.json', 'lock']
+
+
+@pytest.fixture
+def copied(done, tmp_path):
+  """A finished run that may be damaged; predictions and checkpoints are links."""
+  copy = tmp_path / 'copy'
+  shutil.copytree(done, copy, copy_function=os.link)
+  return copy
+
+
+@pytest.mark.parametrize('name', ['config.json', 'plan.json', 'provenance.json', 'predictions/val.npz',
+                                  'numbers.json'])
+@pytest.mark.parametrize('damage', ['', '{"a": ', '[1]', '{"a": 1}', 'PK\3\4'])
+def test_a_damaged_file_is_named_with_what_to_do(copied, capsys, name, damage):
+  (copied / name).unlink()
+  (copied / name).write_text(damage)
+  verb = ['train', f'--config={ROOT}/tests/tiny.py'] if name == 'numbers.json' else ['report']
+  assert main.main([*verb, f'--workdir={copied}']) == 1
+  said = capsys.readouterr().err
+  own = 'put back what it was, or train anew in another --workdir'
+  advice = own if name == 'config.json' else 'delete numbers.json, if it is there, and start the training command again'
+  assert said.startswith('error: ') and f'{copied / name}' in said and advice in said
+
+
+@pytest.mark.parametrize('name', ['plan.json', 'provenance.json'])
+def test_a_file_that_a_finished_run_lacks_is_no_reason_to_claim_its_folder(copied, capsys, name):
+  (copied / name).unlink()
+  before = (copied / 'config.json').read_text()
+  assert main.main(['report', f'--workdir={copied}']) == 1
+  assert f'{name} is missing, of a run that is finished; delete numbers.json' in capsys.readouterr().err
+  assert main.main([f'--config={ROOT}/tests/tiny.py', f'--workdir={copied}', '--config.lr=0.5']) == 1
+  assert 'lr: 0.001 there, 0.5 asked for' in capsys.readouterr().err
+  assert (copied / 'config.json').read_text() == before
+
+
+@pytest.mark.slow
+def test_following_that_advice_writes_the_files_anew_and_trains_no_step(copied, done, capsys, monkeypatch):
+  monkeypatch.setattr(run.describe, 'tell', lambda *_: None)            # it compiles
+  names = ['plan.json', 'provenance.json', 'numbers.json', 'predictions/val.npz', 'predictions/test.npz']
+  for name in names:
+    (copied / name).unlink()
+  assert main.main([f'--config={ROOT}/tests/tiny.py', f'--workdir={copied}']) == 0
+  assert 'continuing at step' in (said := capsys.readouterr().out) and 'val/auroc' not in said
+  assert all((copied / name).exists() for name in names)
+  again, first = (runfolder.read(folder, 'numbers.json')['metrics'] for folder in (copied, done))
+  assert again == first
 
 
 def test_a_command_that_failed_leaves_its_folder_to_the_next(tmp_path, capsys):
