@@ -1,16 +1,21 @@
 """A publisher's file, its checksum compared, in one cache folder.
 
-`MEDTL_CACHE` names the folder (default ~/.cache/medtl); `MEDTL_OFFLINE=1` forbids the network.
+`MEDTL_CACHE` names the folder (default ~/.cache/medtl, or a temporary folder where there is no home
+to write to); `MEDTL_OFFLINE=1` forbids the network.
 """
 
 import base64
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
 import os
 import re
+import stat
+import sys
+import tempfile
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +25,8 @@ from typing import Any, NamedTuple
 from medtl import disk
 from medtl.transfer import CHUNK, Unreachable, transfer
 from medtl.types import MedtlError, Missing
+
+REMEDY = 'set MEDTL_CACHE to a folder that can be written to'
 
 
 class Digests(NamedTuple):
@@ -55,8 +62,65 @@ class Wanted:
 
 
 def cache_folder() -> Path:
-  """Return the folder that keeps what was downloaded, unpacked or computed (`MEDTL_CACHE`, default ~/.cache/medtl)."""
-  return Path(os.environ.get('MEDTL_CACHE') or '~/.cache/medtl').expanduser().absolute()
+  """Return the folder that keeps what was downloaded, unpacked or computed.
+
+  `MEDTL_CACHE` names it, else it is ~/.cache/medtl. A user without a home to write to, as in many
+  containers, has a temporary one, which is said. Raises RuntimeError where `MEDTL_CACHE` begins
+  with ~ and there is no home.
+  """
+  named = os.environ.get('MEDTL_CACHE', '')
+  if named:
+    return Path(named).expanduser().absolute()
+  return _cache_at_home() or _temporary_cache()
+
+
+def require_cache() -> None:
+  """Raise a MedtlError unless the cache folder can be written to."""
+  folder = cache_folder()
+  if not _writable(folder):
+    raise MedtlError(f'the cache folder {folder} is a file, or cannot be written to; {REMEDY}')
+
+
+def at_home() -> bool:
+  """Return whether the user has a home to write to, where libraries keep files of their own."""
+  return _cache_at_home() is not None
+
+
+def _cache_at_home() -> Path | None:
+  """Return ~/.cache/medtl, None where it can be neither made nor written to."""
+  try:
+    folder = Path('~/.cache/medtl').expanduser().absolute()
+  except RuntimeError:                    # neither HOME nor the list of users names a home
+    return None
+  return folder if _writable(folder) else None
+
+
+def _writable(folder: Path) -> bool:
+  """Return whether a folder can be written to, or made where it is not there yet."""
+  place = folder
+  while not os.path.lexists(place) and place != place.parent:      # False where one may not look
+    place = place.parent
+  return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+
+
+@functools.cache                          # it is said once
+def _temporary_cache() -> Path:
+  """Return a temporary folder that only this user can read, and say where it is."""
+  user = os.getuid()
+  folder = Path(tempfile.gettempdir()) / f'medtl-{user}'
+  try:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    state = folder.lstat()
+  except OSError as error:
+    raise MedtlError(f'there is no home to keep downloads in, and {folder} cannot be made '
+                     f'({error.strerror}); {REMEDY}') from None
+  if state.st_uid != user or not stat.S_ISDIR(state.st_mode):
+    raise MedtlError(f'there is no home to keep downloads in, and {folder} belongs to another '
+                     f'user; {REMEDY}')
+  folder.chmod(0o700)
+  print(f'no home that can be written to: downloads and cached files are in {folder}, which may '
+        f'not last; {REMEDY}', file=sys.stderr)
+  return folder
 
 
 def offline() -> bool:
@@ -114,7 +178,7 @@ def _lock_file(path: Path) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     return _beside(path, 'lock').open('w')
   except OSError as error:
-    raise MedtlError(f'cannot write {path}: {error}; set MEDTL_CACHE to a folder that can be written to') from None
+    raise MedtlError(f'cannot write {path}: {error}; {REMEDY}') from None
 
 
 def _downloaded(wanted: Wanted) -> Path:

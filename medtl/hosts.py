@@ -16,6 +16,7 @@ from medtl.types import MedtlError, Tree
 
 HEARTBEAT = 30                      # seconds without a sign of life after which JAX ends the processes that are left
 AGAIN = 'the same command, started in all of them again, goes on from the last checkpoint'
+STOPPED = 143                       # exit status where SIGTERM to one stopped all at one step
 _place = [0, 1]                     # of this process, and how many there are
 
 
@@ -107,9 +108,12 @@ def stopping(step: int) -> bool:
 
 
 def leave(status: int) -> int:
-  """Part from the others and return the exit status; one that failed does not wait for them."""
+  """Part from the others and return the exit status.
+
+  A process that failed, or was interrupted alone, does not wait for them.
+  """
   if _place[1] > 1:
-    if status == 1:
+    if status not in (0, STOPPED):
       print(f'process {_place[0] + 1} of {_place[1]} stops, and the others within {HEARTBEAT} s', file=sys.stderr)
       _end(status)
     import jax

@@ -39,7 +39,7 @@ def fit(step: Step, state: State, batches: Iterator[Batch], *, until: int, log: 
       stop = any([hook(now, state) for hook in due])     # a list: every hook that is due runs
       if ending:
         on_signal(now, state)
-        raise Terminated(f'stopped by a signal at step {now}')
+        raise Terminated(f'stopped by {signal.Signals(ending).name} at step {now}', ending)
       if stop:
         break
   return state
@@ -71,22 +71,26 @@ class every:
 
 
 class _signals:
-  """While open, SIGTERM and SIGINT are noted instead of ending the process; a second one ends it. Gives step -> stop after it?"""
+  """While open, SIGTERM and SIGINT are noted; a second one does what it did before this was open.
 
-  def __enter__(self) -> Callable[[int], bool]:
-    self.arrived = threading.Event()
+  Gives step -> the number of the signal for which the loop stops at this step, 0 where it goes on.
+  """
+
+  def __enter__(self) -> Callable[[int], int]:
+    self.arrived = 0
     self.old: dict[int, Any] = {}
     if hosts.share()[1] > 1:                             # JAX notes SIGTERM, and agrees with the others on the step
-      return hosts.stopping
+      return lambda step: signal.SIGTERM if hosts.stopping(step) else 0
     if threading.current_thread() is threading.main_thread():
       for number in (signal.SIGTERM, signal.SIGINT):
         self.old[number] = signal.signal(number, self.receive)
-    return lambda step: self.arrived.is_set()
+    return lambda step: self.arrived
 
   def receive(self, number: int, frame: Any) -> None:
-    if self.arrived.is_set():
-      raise KeyboardInterrupt
-    self.arrived.set()
+    if self.arrived:
+      signal.signal(number, self.old[number])
+      signal.raise_signal(number)
+    self.arrived = number
 
   def __exit__(self, *_: Any) -> None:
     for number, handler in self.old.items():

@@ -15,34 +15,130 @@ verbs
   --hosts=auto|ADDRESS:PORT,COUNT,INDEX   with every verb that computes: one of several processes that are one run (docs/scale.md)
 """
 
+import contextlib
 import errno
+import io
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from medtl import cpu
 
 VERBS = ('train', 'ablate', 'probe', 'lr_find', 'describe', 'evaluate', 'report', 'predict', 'cache')
+INTERRUPTS: dict[int, str] = {signal.SIGINT: 'Ctrl-C', signal.SIGTERM: 'SIGTERM'}
+SHOW_CURSOR = b'\x1b[?25h\n'
+PRINTING = ('describe', 'cache', 'help')  # do nothing else
+CONTINUED = ('train', 'ablate')           # another process goes on from their run folders
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Run one verb; return the exit status: 0 done, 1 a mistake (said in words), 143 stopped by a signal, state safe."""
+  """Run one verb; return the exit status.
+
+  0 done · 1 a mistake, said in words · 130 Ctrl-C and 143 SIGTERM, the state safe · 141 nobody
+  reads the output any more
+  """
   argv = list(sys.argv[1:] if argv is None else argv)
-  verb = argv.pop(0) if argv and not argv[0].startswith('-') else 'train'
-  if {'-h', '--help', '--helpshort'} & set(argv) or verb == 'help':
-    print(__doc__)
-    return 0
-  cpu.prepare()
-  from medtl import hosts
-  return hosts.leave(_guarded(verb, argv))
+  verb = _verb(argv)
+  if argv and argv[0] == verb:
+    del argv[0]
+  _open_streams()
+  try:
+    status = _guarded(verb, argv)
+    sys.stdout.flush()
+  except BrokenPipeError:
+    _discard(sys.__stdout__)
+    if verb not in PRINTING:
+      _tell(f'stopped: nobody reads the output any more; {_advice(verb)}')
+    status = 128 + signal.SIGPIPE
+  hosts = sys.modules.get('medtl.hosts')       # help does without
+  return hosts.leave(status) if hosts else status
+
+
+def _verb(argv: list[str]) -> str:
+  """Return what is asked for."""
+  if {'-h', '--help', '--helpshort'} & set(argv):
+    return 'help'
+  return argv[0] if argv and not argv[0].startswith('-') else 'train'
+
+
+def _advice(verb: str) -> str:
+  """Return what to do after a verb was stopped."""
+  if verb in CONTINUED:
+    return 'the same command continues from what was saved'
+  return 'start the same command again'
+
+
+def heed_signals() -> None:
+  """Let Ctrl-C and SIGTERM end the process at once, with a sentence.
+
+  The loop of a training run saves its state first (loop.fit). Elsewhere nothing is half-written
+  then, as nothing is after kill -9. An exception in its place, KeyboardInterrupt, was lost where it
+  arose in a callback of the garbage collector, and crashed in XLA where it unwound.
+  """
+  for number in INTERRUPTS:
+    if signal.getsignal(number) is not signal.SIG_IGN:       # as a shell's background jobs have it
+      signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: Any) -> None:
+  words = f'stopped by {INTERRUPTS[number]}; {_advice(_verb(sys.argv[1:]))}\n'
+  for stream in (1, 2):
+    if os.isatty(stream):
+      os.write(stream, SHOW_CURSOR)                          # a progress bar hides it
+  with contextlib.suppress(OSError):                         # nobody reads it
+    os.write(2, words.encode())
+  os._exit(128 + number)
+
+
+def _tell(words: str) -> None:
+  """Print to stderr, if anybody reads it."""
+  try:
+    print(words, file=sys.stderr, flush=True)
+  except BrokenPipeError:
+    _discard(sys.__stderr__)
+
+
+def _discard(stream: TextIO | None) -> None:
+  """Lead a stream whose reader has gone to /dev/null, with what it still holds."""
+  if stream is not None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _open_streams() -> None:
+  """Make of the standard streams what anything can be printed to.
+
+  What their encoding lacks is escaped, as Python does on stderr. One that is closed becomes
+  /dev/null: its number would go to the next file that is opened.
+  """
+  number = 0
+  while number <= 2:
+    number = os.open(os.devnull, os.O_RDWR)
+  os.close(number)
+  for name in ('stdout', 'stderr'):
+    stream = getattr(sys, name)
+    if stream is None:
+      setattr(sys, name, _nowhere())
+    elif isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
+
+
+def _nowhere() -> TextIO:
+  return open(os.devnull, 'w')
 
 
 def _guarded(verb: str, argv: list[str]) -> int:
   """Run a verb, and say in words what went wrong."""
+  if verb == 'help':
+    print(__doc__)
+    return 0
+  cpu.prepare()
   from medtl import hosts
   from medtl.types import MedtlError, Terminated
   try:
@@ -51,19 +147,34 @@ def _guarded(verb: str, argv: list[str]) -> int:
       raise MedtlError(f'unknown verb {verb!r}; {nearest(verb, VERBS)}')
     return _call(verb, argv)
   except MedtlError as error:
-    print(f'error: {error}', file=sys.stderr)
+    _tell(f'error: {error}')
     return 1
+  except BrokenPipeError:
+    raise
   except OSError as error:
-    full = error.errno == errno.ENOSPC
-    print(f'error: no space left on the disk of {error.filename or "the run folder"}; make room and start the same command again: '
-          'the run continues' if full else f'error: {error.strerror}: {error.filename or error}', file=sys.stderr)
+    _tell(f'error: {_said(error)}')
     return 1
   except Terminated as error:
-    print(f'{error}; the state is saved: the same command continues', file=sys.stderr)
-    return 143
+    _tell(f'{error}; the state is saved: the same command continues')
+    return 128 + error.number
   except Exception as error:
+    if isinstance(error, RuntimeError) and 'home directory' in str(error):       # pathlib's
+      _tell('error: a path begins with ~, and this user has no home folder; write it from / on, or '
+            'set HOME')
+      return 1
     hosts.lost(error)
     raise
+
+
+def _said(error: OSError) -> str:
+  """Return what the system said, and of which file; of a full disk what to do."""
+  if error.errno == errno.ENOSPC:
+    where = error.filename or 'the run folder'
+    return (f'no space left on the disk of {where}; make room and start the same command again: '
+            'the run continues')
+  if error.strerror and error.filename:
+    return f'{error.strerror}: {error.filename}'
+  return error.strerror or str(error) or type(error).__name__
 
 
 def _cache(argv: list[str]) -> int:
@@ -81,7 +192,7 @@ def _cache(argv: list[str]) -> int:
   return 0
 
 
-def _settle(place: str) -> None:
+def _settle(place: str, verb: str) -> None:
   """Make JAX ready: where compiled programs are kept, and which of several processes this is."""
   import jax
 
@@ -92,6 +203,11 @@ def _settle(place: str) -> None:
     hosts.join(place)
     console.quiet = not hosts.first()
     console.print(f'{hosts.share()[1]} processes are one run; where one is lost the others stop, and {hosts.AGAIN}')
+  if not fetch.at_home():
+    os.environ.setdefault('MPLCONFIGDIR', str(fetch.cache_folder() / 'matplotlib'))
+  if verb == 'report':                               # needs the run folder alone
+    return
+  fetch.require_cache()
   jax.config.update('jax_compilation_cache_dir', str(fetch.cache_folder() / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
@@ -103,15 +219,16 @@ def _call(verb: str, argv: list[str]) -> int:
   flags, config, name = commandline.parse(verb, argv)
   from absl import logging
 
-  from medtl import check, inference, lr_find, probing, run, runfolder, study
+  from medtl import check, disk, inference, lr_find, probing, run, runfolder, study, userfile
   from medtl.log import console
   from medtl.types import MedtlError
   logging.set_verbosity(logging.ERROR)               # orbax tells of every save
   if flags.offline:
     os.environ['MEDTL_OFFLINE'] = '1'
-  _settle(flags.hosts)
+  _settle(flags.hosts, verb)
   kind = {'ablate': f'-{Path(flags.sweep).stem}', 'probe': '-probe', 'lr_find': '-lr_find'}.get(verb, '')
-  workdir = Path(flags.workdir) if flags.workdir else Path('runs') / (runfolder.name(name, config) + kind)
+  workdir = Path(flags.workdir or Path('runs') / (runfolder.name(name, config) + kind)).expanduser()
+  output = Path(flags.output or workdir / 'predictions.csv').expanduser()
   command = ' '.join(['python -m medtl.main', *([verb] if verb != 'train' else []), *argv])
   if verb == 'predict' and not flags.images:
     raise MedtlError('predict needs --images=FOLDER')
@@ -120,15 +237,21 @@ def _call(verb: str, argv: list[str]) -> int:
   config, begin = run.sized(config, workdir, command), time.time()
   call: dict[str, Callable[[], Any]] = {
     'train': lambda: (study.folds if flags.folds else run.train)(config, workdir, command),
-    'ablate': lambda: study.ablate(config, Path(flags.sweep), workdir, command, every_fold=flags.folds, only=flags.only),
+    'ablate': lambda: study.ablate(config, userfile.locate(flags.sweep), workdir, command,
+                                   every_fold=flags.folds, only=flags.only),
     'probe': lambda: probing.probed(config, workdir, command, every_fold=flags.folds, layers=flags.layers),
     'lr_find': lambda: lr_find.find(config, workdir, command),
     'describe': lambda: run.explain(config, workdir),
-    'evaluate': lambda: inference.evaluate_again(config, workdir, check.name(flags.name)),
-    'report': lambda: runfolder.report(workdir, check.name(flags.name)),
-    'predict': lambda: inference.predict(config, workdir, Path(flags.images), Path(flags.output or workdir / 'predictions.csv')),
+    'evaluate': lambda: inference.evaluate_again(config, workdir, flags.name),
+    'report': lambda: runfolder.report(workdir, flags.name),
+    'predict': lambda: inference.predict(config, workdir, Path(flags.images).expanduser(), output),
   }
-  numbers = call[verb]()
+  if verb in ('evaluate', 'report'):                 # other processes may work on other predictions
+    lock = workdir / 'predictions' / f'{check.name(flags.name)}.lock'
+    with disk.alone(lock, 'give another --name'):
+      numbers = call[verb]()
+  else:
+    numbers = call[verb]()
   if verb in ('train', 'evaluate', 'report'):
     runfolder.headline(workdir, numbers, console.print)
     console.print(f'{time.time() - begin:.0f} s; the page: {workdir / runfolder.page_name(flags.name)}')
@@ -136,4 +259,5 @@ def _call(verb: str, argv: list[str]) -> int:
 
 
 if __name__ == '__main__':
+  heed_signals()
   sys.exit(main())

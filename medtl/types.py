@@ -21,7 +21,11 @@ class MedtlError(Exception):
 
 
 class Terminated(Exception):
-  """SIGTERM or SIGINT arrived; the state is safe."""
+  """A signal of that number arrived, SIGTERM or SIGINT; the state is safe."""
+
+  def __init__(self, words: str, number: int):
+    super().__init__(words)
+    self.number = number
 
 
 class Missing(MedtlError):

@@ -4,8 +4,10 @@ import base64
 import hashlib
 import http.server
 import json
+import os
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from medtl import fetch as fetching
 from medtl import transfer
 from medtl.fetch import cache_folder, digests, fetch
 from medtl.types import MedtlError
@@ -275,3 +278,66 @@ def test_files_of_installed_packages(tmp_path, monkeypatch):
 def test_packages_that_are_not_there(url, text):
   with pytest.raises(MedtlError, match=text):
     fetch(url, hint='use none')
+
+
+@pytest.fixture
+def homeless(tmp_path, monkeypatch):
+  """A user whom neither HOME nor the list of users knows, with a temporary folder that is theirs."""
+  def nobody(uid):
+    raise KeyError(uid)
+  monkeypatch.setattr('pwd.getpwuid', nobody)
+  monkeypatch.delenv('MEDTL_CACHE')
+  monkeypatch.delenv('HOME')
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
+  (tmp_path / 'temporary').mkdir()
+  fetching._temporary_cache.cache_clear()
+  yield tmp_path / 'temporary' / f'medtl-{os.getuid()}'
+  fetching._temporary_cache.cache_clear()
+
+
+@pytest.mark.parametrize('home', [None, 'a file', 'below/a file'])
+def test_without_a_home_to_write_to_there_is_a_temporary_cache_and_it_is_said_once(
+    homeless, tmp_path, monkeypatch, capsys, home):
+  (tmp_path / 'a file').write_text('')
+  (tmp_path / 'below').symlink_to(tmp_path / 'a file')
+  if home:
+    monkeypatch.setenv('HOME', str(tmp_path / home))
+  assert cache_folder() == cache_folder() == homeless and not fetching.at_home()
+  assert homeless.stat().st_mode & 0o777 == 0o700 and homeless.stat().st_uid == os.getuid()
+  said = capsys.readouterr().err
+  assert said.count('no home that can be written to') == 1 and str(homeless) in said
+  fetching.require_cache()
+  assert 'set MEDTL_CACHE to a folder that can be written to' in said          # and so:
+  monkeypatch.setenv('MEDTL_CACHE', str(tmp_path / 'lasting'))
+  assert cache_folder() == tmp_path / 'lasting'
+  monkeypatch.delenv('MEDTL_CACHE')
+  monkeypatch.setenv('HOME', str(tmp_path / 'home' / 'not there yet'))
+  assert cache_folder() == tmp_path / 'home' / 'not there yet' / '.cache' / 'medtl' and fetching.at_home()
+  assert not (tmp_path / 'home').exists(), 'to ask makes nothing'
+
+
+def test_a_temporary_cache_that_is_another_s_is_not_used(homeless, tmp_path, monkeypatch):
+  (tmp_path / 'theirs').mkdir()
+  homeless.symlink_to(tmp_path / 'theirs')
+  with pytest.raises(MedtlError, match='belongs to another user; set MEDTL_CACHE to a folder'):
+    cache_folder()
+  homeless.unlink()
+  homeless.write_text('')
+  with pytest.raises(MedtlError, match='cannot be made'):
+    cache_folder()
+  homeless.unlink()
+  homeless.mkdir(mode=0o777)
+  monkeypatch.setattr(os, 'getuid', lambda: 54321)
+  homeless.rename(homeless.with_name('medtl-54321'))
+  with pytest.raises(MedtlError, match='belongs to another user'):
+    cache_folder()
+
+
+def test_a_cache_that_cannot_be_written_to_is_said_before_it_is_needed(tmp_path, monkeypatch):
+  (tmp_path / 'file').write_text('')
+  for place in ('file', 'file/below'):
+    monkeypatch.setenv('MEDTL_CACHE', str(tmp_path / place))
+    with pytest.raises(MedtlError, match=f'the cache folder {tmp_path}/{place} is a file, or cannot be written to; set'):
+      fetching.require_cache()
+  monkeypatch.setenv('MEDTL_CACHE', str(tmp_path / 'new' / 'folder'))
+  fetching.require_cache()

@@ -63,11 +63,28 @@ def test_a_signal_ends_the_step_after_its_hooks_and_keeps_the_state(number):
     if int(now.step) == 3:
       os.kill(os.getpid(), number)
     return count()(now, batch)
-  with pytest.raises(Terminated, match='step 4'):
+  with pytest.raises(Terminated, match=f'stopped by {number.name} at step 4') as caught:
     fit(9, step=send, hooks=[loop.every(4, lambda n, state: calls.append(n), 9)],
         on_signal=lambda n, state: kept.append((n, int(state.step))))
-  assert kept == [(4, 4)] and calls == [4]
+  assert kept == [(4, 4)] and calls == [4] and caught.value.number == number
   assert signal.getsignal(number) == before
+
+
+def test_a_second_signal_does_what_it_did_before():
+  def harsh(number, frame):
+    raise OverflowError
+  before = {number: signal.signal(number, harsh) for number in (signal.SIGTERM, signal.SIGINT)}
+  try:
+    for first, second in ((signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGINT)):
+      def send(now, batch, numbers=(first, second)):
+        for number in numbers:
+          os.kill(os.getpid(), number)
+        return count()(now, batch)
+      with pytest.raises(OverflowError):
+        fit(9, step=send)
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
 
 
 def test_numpy_is_enough_for_the_loss():
