@@ -3,6 +3,7 @@
 All that is needed of the run is its folder.
 """
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def trained(config: ConfigDict, workdir: Path) -> tuple[Callable, Tree, Tree, di
   runfolder.read(workdir, 'numbers.json')
   if 'folds' in plan:
     raise MedtlError(f'{workdir} holds {len(plan["folds"])} nets, one for each fold; name one of '
-                     f'them: --workdir={workdir / "fold0"}')
+                     f'them: --workdir={shlex.quote(str(workdir / "fold0"))}')
   checkpoints = Checkpoints(workdir / 'checkpoints')
   params, extra = checkpoints.params('best')
   checkpoints.close()
@@ -92,8 +93,8 @@ def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   other, keys = external.load(config.data.to_dict(), own, plan)
   if (np.asarray(other.table['y']) == -1).all():
     raise MedtlError("the other data have no labels (data.label=''), so that nothing can be "
-                     f'measured; use the verb predict: predict --workdir={workdir} '
-                     f'--images={keys["root"]}')
+                     'measured; use the verb predict: '
+                     f'predict --workdir={shlex.quote(str(workdir))} --images={shlex.quote(keys["root"])}')
   _same_data(workdir, name, other)
   overlap = _overlap(workdir, other, keys)
   if overlap is not None:

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,7 +121,7 @@ def source(config: ConfigDict, workdir: Path, command: str, may_train: bool = Tr
   if not runfolder.finished(folder):
     if not may_train:
       raise MedtlError(f'the weights come from a run that is not finished; train it first: python -m medtl.main --config={name} '
-                       f'--workdir={folder}')
+                       f'--workdir={shlex.quote(str(folder))}')
     log.heading(name, ': the run that the weights come from')
     train(other, folder, command)
   return folder

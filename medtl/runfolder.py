@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import platform
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -301,7 +302,7 @@ def _predicted_under(workdir: Path, name: str) -> None:
   others = sorted(path.stem for path in folder.glob('*.json'))
   raise MedtlError(f'{workdir} holds no numbers of other data called {name!r}; '
                    f'{nearest(name, ["test", *others])}. Evaluate them first: evaluate '
-                   f'--workdir={workdir} --name={name} --config.data.root=OTHER')
+                   f'--workdir={shlex.quote(str(workdir))} --name={name} --config.data.root=OTHER')
 
 
 def _independence(workdir: Path, plan: dict[str, Any], name: str,
