@@ -66,9 +66,9 @@ def read(path: Path | BinaryIO, channels: int, exif: str) -> np.ndarray:
                        'background and store it without transparency (alpha)')
   except WORDED as error:
     raise OSError(f'cannot decode {name}: {error}') from error
-  except BROKEN as error:
-    kind = type(error).__name__
-    raise OSError(f'cannot decode {name}: it is damaged ({kind}: {error})') from error
+  except BROKEN as error:                  # they speak of Python
+    raise OSError(f'cannot decode {name}: it is damaged or cut off: what its parts say does not '
+                  'fit together') from error
   return grey_or_colour(x, channels)
 
 
