@@ -9,6 +9,7 @@ end of a scan, or 24 that are too much; data lost between two restart markers; a
 as many blocks, be it less than a block larger or smaller, or with width and height exchanged.
 """
 
+import io
 import itertools
 import math
 import re
@@ -19,6 +20,7 @@ from typing import NamedTuple
 from PIL import Image
 
 SOI, EOI, SOS, DRI = 0xD8, 0xD9, 0xDA, 0xDD
+START = b'\xff\xd8'
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 NOTES = {*range(0xE2, 0xEE), 0xEF, 0xFE}   # APPn and COM: not JFIF, EXIF, Adobe, which say how to read
 HUFFMAN, PROGRESSIVE = (0xC0, 0xC1, 0xC2), 0xC2      # frames whose data are coded by Huffman
@@ -60,6 +62,12 @@ class Scan(NamedTuple):
   now: int                                 # lowest bit that is sent now
   start: int
   stop: int
+
+
+def check(data: bytes) -> None:
+  """Raise ValueError unless a JPEG holds all of its picture, and no more; Pillow's OSErrors too."""
+  found = scans(data)
+  load(Image.open(io.BytesIO(data), formats=['JPEG']), data, found)
 
 
 def scans(data: bytes) -> list[Scan]:
