@@ -7,6 +7,8 @@ whole process.
 import struct
 from typing import NamedTuple
 
+ITEM = b'\xfe\xff\x00\xe0'
+RLE_HEADER, RLE_SEGMENTS = 64, 15          # bytes; at most
 FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}       # SOF0 … SOF15, SOF55
 START_OF_SCAN = 0xDA
 FILL = 0xFF
@@ -20,6 +22,24 @@ class Codestream(NamedTuple):
   columns: int
   samples: int                             # numbers a pixel
   bits: int                                # of a number
+
+
+def check_items(pixels: bytes) -> None:
+  """Raise ValueError unless compressed pixels are items that lie in them whole (PS3.5 A.4).
+
+  The first is a table of offsets; the others are fragments of the picture. pydicom takes what there
+  is of an item that is cut short.
+  """
+  place = count = 0
+  while place < len(pixels):
+    (length,) = struct.unpack_from('<I', pixels.ljust(place + 8), place + 4)
+    if pixels[place:place + 4] != ITEM or place + 8 + length > len(pixels):
+      raise ValueError('PixelData is damaged: its compressed fragments do not have the lengths that '
+                       'they say')
+    place += 8 + length
+    count += 1
+  if count < 2:
+    raise ValueError('PixelData holds no fragment of a compressed picture')
 
 
 def jpeg(frame: bytes) -> Codestream | None:
@@ -56,10 +76,13 @@ def jpeg_2000(frame: bytes) -> Codestream | None:
 def rle_length(frame: bytes) -> int:
   """Return how many bytes the first segment of an RLE picture stands for (PS3.5 G.3 and G.5).
 
-  It is one byte of each pixel.
+  It is one byte of each pixel. ValueError where the header, which tells where segments begin, is
+  none.
   """
-  segments, place, second = struct.unpack_from('<3I', frame)
+  segments, place, second = struct.unpack_from('<3I', frame.ljust(12, b'\0'))
   end = second if segments > 1 else len(frame)
+  if not (1 <= segments <= RLE_SEGMENTS and RLE_HEADER == place < end <= len(frame)):
+    raise ValueError('PixelData holds no RLE picture, as TransferSyntaxUID says, or a damaged one')
   length = 0
   while place + 1 < end:                   # a last byte alone pads
     code = frame[place]

@@ -9,13 +9,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medtl.data import dicom_codestream
-from medtl.data.dicom_header import Header, illegal, integer, remark, required, text, value_of
+from medtl.data import jpeg as jpeg_file
+from medtl.data.dicom_header import (
+  Header,
+  illegal,
+  integer,
+  remark,
+  required,
+  shown,
+  text,
+  value_of,
+)
 
 GREY = ('MONOCHROME1', 'MONOCHROME2')
 PALETTE = 'PALETTE COLOR'
 COLOUR = ('RGB', 'YBR_FULL', 'YBR_FULL_422')
 JPEG_2000_COLOUR = ('YBR_RCT', 'YBR_ICT')
 FLOATS = ('FloatPixelData', 'DoubleFloatPixelData')
+OVERLAY_BIT, OVERLAY_DATA = 0x60000102, 0x60003000   # PS3.5 8.1.2: once, overlays lay in free bits
 LARGEST_SIDE = 65535                       # Rows and Columns have 16 bits
 
 
@@ -174,7 +185,7 @@ def _kind(header: Header) -> str:
   from pydicom.uid import UID
   meta = header._replace(elements=header.elements.file_meta)
   kind = text(header, 'SOPClassUID') or text(meta, 'MediaStorageSOPClassUID')
-  return UID(kind).name if kind else 'and SOPClassUID too'
+  return shown(UID(kind).name) if kind else 'and SOPClassUID too'
 
 
 def agree(header: Header, how: Layout) -> Layout:
@@ -187,7 +198,9 @@ def agree(header: Header, how: Layout) -> Layout:
     raise ValueError(f'TransferSyntaxUID says {syntax.name}, but {keyword} is compressed')
   if not syntax.is_encapsulated:
     _check_length(header, how, keyword)
-  elif syntax == RLELossless:
+    return how
+  dicom_codestream.check_items(header.elements[keyword].value)
+  if syntax == RLELossless:
     _check_rle(header)
   else:
     how = _agree_with_codestream(header, how)
@@ -243,9 +256,19 @@ def _agree_with_codestream(header: Header, how: Layout) -> Layout:
   if not found.bits <= how.allocated <= most:
     legal = f'{found.bits} to {most} for this compressed picture'
     raise illegal('BitsAllocated', how.allocated, legal)
+  if syntax == uid.JPEGBaseline8Bit:
+    _check_jpeg(header, how)
   stored = min(how.stored, found.bits)     # no number of the picture has more
   elements.BitsStored = stored
   return how._replace(stored=stored, high=stored - 1)
+
+
+def _check_jpeg(header: Header, how: Layout) -> None:
+  """Raise where a JPEG does not hold all of its picture, or its numbers not all of their bits."""
+  if how.stored < 8:
+    raise illegal('BitsStored', how.stored, '8 for a JPEG picture (PS3.5 8.2.1)')
+  frame = _frame(header)
+  jpeg_file.check(frame[max(frame.find(jpeg_file.START), 0):])
 
 
 def _same(header: Header, keyword: str, inside: int) -> None:
@@ -265,11 +288,22 @@ def stored_numbers(header: Header, how: Layout) -> np.ndarray:
   upper = how.high >= how.stored and not how.floats
   if upper:
     options['correct_unused_bits'] = False
-  x = pixel_array(header.elements, **options)
+  try:
+    x = pixel_array(header.elements, **options)
+  except RuntimeError as error:            # the words of several decoders on one another
+    if 'exceptions were raised' not in str(error):
+      raise
+    raise ValueError(f'its compressed pixels ({syntax.name}) are damaged, or of a kind that none of '
+                     'the decoders reads') from error
   if x.ndim != (2 if how.samples == 1 else 3):
     raise ValueError(f'PixelData holds {len(x)} frames; expected one, as NumberOfFrames says')
   if upper:
     unused = how.allocated - how.stored
     above = how.allocated - 1 - how.high
+    below = x & ((1 << unused - above) - 1)
+    overlaid = OVERLAY_BIT in header.elements and OVERLAY_DATA not in header.elements
+    if (below != below[0, 0]).any() and not overlaid:
+      raise illegal('BitsStored', how.stored, f'{how.high + 1}, as HighBit says, or HighBit '
+                    f'{how.stored - 1}: the bits below the number are in use')
     x = np.right_shift(np.left_shift(x, above), unused)
   return x

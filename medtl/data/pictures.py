@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
-from medtl.data import png, signature
+from medtl.data import jpeg, png, signature
 from medtl.types import MedtlError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.tif', '.tiff', '.bmp', '.webp')
 GREY = np.array([0.299, 0.587, 0.114], np.float32)   # luma of ITU-R BT.601
 UPRIGHT, ORIENTATION = 1, 0x0112                     # EXIF
+WHOLE_NUMBERS = (1, 3, 4, 6, 8, 9)                   # types of a TIFF's tags
 WORDED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)      # say what is wrong
 BROKEN = (*WORDED, ArithmeticError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 
@@ -64,9 +66,9 @@ def read(path: Path | BinaryIO, channels: int, exif: str) -> np.ndarray:
                        'background and store it without transparency (alpha)')
   except WORDED as error:
     raise OSError(f'cannot decode {name}: {error}') from error
-  except BROKEN as error:
-    kind = type(error).__name__
-    raise OSError(f'cannot decode {name}: it is damaged ({kind}: {error})') from error
+  except BROKEN as error:                  # they speak of Python
+    raise OSError(f'cannot decode {name}: it is damaged or cut off: what its parts say does not '
+                  'fit together') from error
   return grey_or_colour(x, channels)
 
 
@@ -87,14 +89,22 @@ def _numbers(data: bytes, name: str, exif: str) -> Numbers:
     _check_one(tiff.pages(data), 'pages', name)
     layout = tiff.layout(data)
     page = tiff.opened(data, layout)
-    _check_upright(page, name, exif)
+    _checked_orientation(page, name, exif)       # Pillow turns it
     return tiff.numbers(page, data, layout)
+  scans = jpeg.scans(data) if kind == 'JPEG' else []
   chunks = png.chunks(data) if kind == 'PNG' else {}
   image = _opened(data, kind)
   if kind != 'JPEG':                       # a JPEG is its first picture: phones append others (MPO)
     _check_one(getattr(image, 'n_frames', 1), 'frames', name)
-  _check_upright(image, name, exif)
-  return png.numbers(image, data, chunks) if kind == 'PNG' else _eight_bits(image)
+  if isinstance(image, PngImageFile):
+    stored = png.load(image, chunks)       # EXIF may follow the pixels
+    turn = _checked_orientation(image, name, exif)
+    x, transparent = png.numbers(stored, data, chunks)
+  else:
+    turn = _checked_orientation(image, name, exif)
+    jpeg.load(image, data, scans)
+    x, transparent = _eight_bits(image)
+  return _upright(x, turn), transparent
 
 
 def _opened(data: bytes, kind: str) -> Image.Image:
@@ -106,7 +116,8 @@ def _opened(data: bytes, kind: str) -> Image.Image:
   try:
     return read_format(io.BytesIO(data), '')
   except SyntaxError as error:
-    raise ValueError(f'it is a damaged {kind} file, or of a kind that is not read ({error}); '
+    said = '' if error.__cause__ else f' ({error})'      # with a cause it speaks of Python
+    raise ValueError(f'it is a damaged {kind} file, or of a kind that is not read{said}; '
                      'store it as PNG') from error
 
 
@@ -115,7 +126,8 @@ def _check_one(count: int, word: str, name: str) -> None:
     raise MedtlError(f'{name} holds {count} {word}; expected one picture a file')
 
 
-def _check_upright(image: Image.Image, name: str, exif: str) -> None:
+def _checked_orientation(image: Image.Image, name: str, exif: str) -> int:
+  """Return how a picture is stored, 1 … 8; MedtlError where it may not be turned."""
   turn = _orientation(image)
   if turn not in range(1, 9):
     raise ValueError(f'its orientation (EXIF) is {turn}; expected 1 … 8: store it upright, as 1')
@@ -123,17 +135,46 @@ def _check_upright(image: Image.Image, name: str, exif: str) -> None:
     raise MedtlError(f"{name} is stored turned (EXIF orientation {turn}); set data.exif='apply' to "
                      'turn such files upright, or store them upright: who drew masks or read them '
                      'elsewhere may have seen either')
+  return turn
+
+
+def _upright(x: np.ndarray, turn: int) -> np.ndarray:
+  """Return a picture [h, w] or [h, w, 3] that is stored turned (EXIF orientation), upright."""
+  if turn in (3, 4, 6, 7):
+    x = x[::-1]
+  if turn in (2, 3, 7, 8):
+    x = x[:, ::-1]
+  return x.swapaxes(0, 1) if turn > 4 else x
 
 
 def _orientation(image: Image.Image) -> Any:
   """Return the orientation that EXIF, XMP or a TIFF's tag states; it may be no legal value."""
-  if image.format == 'PNG':
-    image.load()                           # EXIF may follow the pixels
   try:
+    _check_exif(image.info.get('exif', b''))
     return image.getexif().get(ORIENTATION, UPRIGHT)
   except BROKEN as error:
-    raise ValueError('its EXIF block, which says which side is up, is damaged; remove or repair it '
-                     f'({error})') from error
+    raise ValueError('its EXIF block, which says which side is up, is damaged; remove or repair '
+                     'it') from error
+
+
+def _check_exif(block: bytes) -> None:
+  """Raise where the orientation may be in a part of an EXIF block that is cut or lies outside.
+
+  Pillow passes over it then. EXIF 2.32, section 4.6.2: the block is a TIFF, whose first directory
+  says the orientation; files have it in all types of whole numbers.
+  """
+  block = block.removeprefix(b'Exif\0\0')
+  if not block:
+    return
+  order = {b'II*\0': '<', b'MM\0*': '>'}[block[:4]]
+  (place,) = struct.unpack_from(f'{order}I', block, 4)
+  (count,) = struct.unpack_from(f'{order}H', block, place)
+  for entry in range(place + 2, place + 2 + 12 * count, 12):
+    tag, kind, number, _ = struct.unpack_from(f'{order}HHI4s', block, entry)
+    if tag == ORIENTATION and kind in WHOLE_NUMBERS and number == 1:
+      return
+    if tag == ORIENTATION:
+      raise ValueError('the orientation is not one whole number')
 
 
 def _eight_bits(image: Image.Image) -> Numbers:
@@ -141,7 +182,6 @@ def _eight_bits(image: Image.Image) -> Numbers:
   if image.mode == 'CMYK' and 'adobe' not in image.info:
     raise ValueError('it is a CMYK JPEG without an Adobe marker, so that nobody knows whether 0 is '
                      'no ink or all ink; store it as RGB')
-  ImageOps.exif_transpose(image, in_place=True)
   transparent = None
   if image.mode == 'RGBA':
     transparent = np.asarray(image)[..., 3] < 255

@@ -1,29 +1,38 @@
 """What a PNG says that its numbers are, at every bit depth (PNG Specification 1.2, 1999).
 
 Pillow unpacks the pixels, but cuts 16-bit colour to 8 bits: its second bytes are read once more.
+Pillow takes missing rows for black and ignores further ones, so their number is checked here.
 """
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 START = 8                                  # bytes of the signature
 PALETTE = 3                                # a colour type (IHDR)
 SAMPLES = {0: 1, 2: 3, PALETTE: 1, 4: 2, 6: 4}       # colour type: samples a pixel (4, 6: alpha)
+PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
+          (1, 0, 2, 1))                    # of Adam7: first row and column, steps down and across
+LARGEST_RATIO = 1032                       # of Deflate: 258 bytes from 2 bits
+CHECKSUM = 4                               # bytes at the end of a zlib stream (Adler-32)
+UNLIKELY = 165                             # a sample
 LOW_BYTES = {2: 'RGB;16L', 6: 'RGBA;16L'}  # Pillow's raw modes that take the second byte of two
 
 
 def chunks(data: bytes) -> dict[str, bytes]:
-  """Return {name: content} of a PNG's chunks, the first of each name.
+  """Return {name: content} of a PNG's chunks, the first of each name; of IDAT all in one.
 
   ValueError where the file is cut off, or a checksum is wrong: Pillow does not look at those of the
   pixels' chunks.
   """
   found: dict[str, bytes] = {}
+  pixels = []
   view = memoryview(data)
   place = START
   while 'IEND' not in found:
@@ -37,24 +46,90 @@ def chunks(data: bytes) -> dict[str, bytes]:
     (checksum,) = struct.unpack_from('>I', data, end)
     if zlib.crc32(view[place + 4:end]) != checksum:
       raise ValueError(f'it is damaged: the checksum (CRC) of its chunk {name} is wrong')
-    if name not in found:
+    if name == 'IDAT':
+      pixels.append(view[content:end])
+    elif name not in found:
       found[name] = bytes(view[content:end])
     place = end + 4
+  found['IDAT'] = b''.join(pixels)
   if len(found.get('IHDR', b'')) != 13:
     raise ValueError('it is damaged: it has no header (IHDR)')
   return found
 
 
-def numbers(image: Image.Image, data: bytes,
+def load(image: PngImageFile, said: Mapping[str, bytes]) -> np.ndarray:
+  """Return an opened PNG's pixels as Pillow unpacks them, not turned: [h, w] or [h, w, samples].
+
+  ValueError unless the file holds all rows, no further ones, and all undamaged. `said` are its
+  chunks.
+
+  Pillow's decoder is given room for one row more. So it comes to the checksum behind the last row,
+  and ends before it only if there are further rows. If the last row keeps the unlikely colour of
+  the spare one, it may be missing.
+  """
+  stream = said['IDAT']
+  expected = _length(said['IHDR'])
+  if expected > LARGEST_RATIO * len(stream):
+    raise ValueError(f'it is not whole: its {len(stream)} bytes of compressed pixels cannot hold '
+                     f'the {expected} that its size asks for')
+  if image.info.get('interlace'):
+    _check_length(stream, expected)
+    return np.asarray(image)
+  width, height = image.size
+  bands = len(image.getbands())
+  colour = UNLIKELY if bands == 1 else (UNLIKELY,) * bands
+  canvas = Image.new(image.mode, (width, height + 1), colour)
+  codec, _, _, arguments = image.tile[0]
+  decoder = Image._getdecoder(image.mode, codec, arguments)
+  decoder.setimage(canvas.im, (0, 0, width, height + 1))
+  used, error = decoder.decode(stream[:-CHECKSUM])
+  ended = used < 0
+  if not ended:
+    _, error = decoder.decode(stream[-CHECKSUM:])
+  if error:
+    raise ValueError('it is damaged: its pixels cannot be decompressed, or differ from their '
+                     'checksum (Adler-32)')
+  stored = np.asarray(canvas)
+  if ended or (stored[-2] == stored[-1]).all():
+    _check_length(stream, expected)
+  image.im, image.tile = canvas.im, []     # so Pillow takes it for loaded, and …
+  image.load_prepare()
+  image.load_end()                         # … reads the chunks that follow the pixels
+  return stored[:-1]
+
+
+def _length(header: bytes) -> int:
+  """Return how many bytes the rows of a PNG have, each with a filter before it."""
+  width, height, depth, colour, _, _, interlaced = struct.unpack('>IIBBBBB', header)
+  length = 0
+  for top, left, down, across in PASSES if interlaced else ((0, 0, 1, 1),):
+    rows, columns = math.ceil((height - top) / down), math.ceil((width - left) / across)
+    if rows > 0 and columns > 0:
+      length += rows * (1 + math.ceil(columns * SAMPLES[colour] * depth / 8))
+  return length
+
+
+def _check_length(stream: bytes, expected: int) -> None:
+  """Raise unless a zlib stream holds as many bytes as expected."""
+  found = len(zlib.decompressobj().decompress(stream, expected + 1))
+  if found < expected:
+    raise ValueError(f'it is not whole: it holds {found} bytes of pixels; expected {expected}, as '
+                     'its size says')
+  if found > expected:
+    raise ValueError(f'it is damaged: it holds more than the {expected} bytes of pixels that its '
+                     'size asks for')
+
+
+def numbers(stored: np.ndarray, data: bytes,
             said: Mapping[str, bytes]) -> tuple[np.ndarray, np.ndarray | None]:
   """Return (x [h, w] or [h, w, 3] float32 in 0 … 1, which pixels are transparent [h, w] or None).
 
-  `image` is the opened file, `data` its bytes and `said` its chunks. 1 is what the bit depth can
-  hold at most, or what the significant bits can hold where sBIT says that they are fewer. gAMA,
-  cHRM, sRGB and iCCP say how a screen shows the numbers, and change none.
+  `stored` are the pixels as `load` returns them, `data` the file's bytes and `said` its chunks. 1
+  is what the bit depth can hold at most, or what the significant bits can hold where sBIT says that
+  they are fewer. gAMA, cHRM, sRGB and iCCP say how a screen shows the numbers, and change none.
   """
   depth, colour = said['IHDR'][8:10]
-  stored = _stored(image, data, depth, colour)
+  stored = _integers(stored, data, depth, colour)
   if colour == PALETTE:
     return _looked_up(stored, said)
   transparent = None
@@ -68,13 +143,11 @@ def numbers(image: Image.Image, data: bytes,
   return (x if x.shape[-1] > 1 else x[..., 0]), transparent
 
 
-def _stored(image: Image.Image, data: bytes, depth: int, colour: int) -> np.ndarray:
-  """Return the integers that the file stores, upright [h, w, samples]."""
+def _integers(stored: np.ndarray, data: bytes, depth: int, colour: int) -> np.ndarray:
+  """Return the integers [h, w, samples] that the file stores."""
   if depth == 16 and colour == 4:          # four bytes a pixel; Pillow would drop two
     pairs = _raw(data, 'RGBA')
     return pairs[..., 0::2].astype(np.uint16) << 8 | pairs[..., 1::2]
-  ImageOps.exif_transpose(image, in_place=True)
-  stored = np.asarray(image)
   if depth == 16 and colour in LOW_BYTES:
     return stored.astype(np.uint16) << 8 | _raw(data, LOW_BYTES[colour])
   if stored.ndim == 2:
@@ -87,10 +160,9 @@ def _stored(image: Image.Image, data: bytes, depth: int, colour: int) -> np.ndar
 
 
 def _raw(data: bytes, mode: str) -> np.ndarray:
-  """Return the pixels' bytes [h, w, samples], upright, as Pillow's raw mode takes them out."""
+  """Return the pixels' bytes [h, w, samples] as Pillow's raw mode takes them out."""
   image = Image.open(io.BytesIO(data), formats=['PNG'])
   image.tile = [tile._replace(args=mode) for tile in image.tile]      # type: ignore[attr-defined]
-  ImageOps.exif_transpose(image, in_place=True)
   return np.asarray(image)
 
 

@@ -6,11 +6,9 @@ white-is-zero, int8, uint32, and compressed big-endian samples.
 """
 
 import io
-import math
 import struct
 import sys
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ImageOps, TiffTags
@@ -24,6 +22,8 @@ from PIL.TiffImagePlugin import (
   ImageFileDirectory_v2,
   TiffImageFile,
 )
+
+from medtl.data import tiff_strips
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 PHOTOMETRIC = {WHITE_IS_ZERO: 'grey (white is 0)', BLACK_IS_ZERO: 'grey', RGB: 'RGB',
@@ -47,6 +47,7 @@ UNSPECIFIED, ASSOCIATED, UNASSOCIATED = 0, 1, 2      # ExtraSamples; 1 and 2 are
 UNCOMPRESSED, SEPARATE_PLANES = 1, 2
 USED = {256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325,
         338, 339}                          # the tags that a picture is read by
+TYPES = {*range(1, 14), 16, 17, 18}       # of a tag's values; the last three are BigTIFF's
 PIXEL_BYTES = (1, 2, 3, 4, 6, 8)           # that a pixel may have
 ADVICE = 'store it as 8- or 16-bit grey or RGB, or as 32-bit float grey (uncompressed or LZW)'
 
@@ -101,13 +102,19 @@ def layout(data: bytes) -> Layout:
   8). Nor are colour profiles applied.
   """
   directory, file = _directory(data)
-  written = _written(data, directory.next)
+  written, end = _written(data, directory.next)
+  heads = [(0, 8), (directory.next, end)]
   file.seek(directory.next)
   directory.load(file)
   lost = sorted(written & USED - set(directory))
   if lost:
     raise ValueError(f'it is damaged or cut off: its tag {lost[0]} is not whole')
   tags = {TiffTags.lookup(number).name: value for number, value in directory.items()}
+  for number in sorted(USED & set(directory)):
+    values = directory[number]
+    if not all(isinstance(one, int) for one in (values if isinstance(values, tuple) else (values,))):
+      raise ValueError(f'it is damaged: its tag {number} ({TiffTags.lookup(number).name}) holds no '
+                       'whole numbers')
   if 'PhotometricInterpretation' not in tags:
     raise ValueError('it does not say whether 0 is black or white; store it anew with tag 262 '
                      '(PhotometricInterpretation)')
@@ -123,7 +130,8 @@ def layout(data: bytes) -> Layout:
                 tags.get('PlanarConfiguration', 1) == SEPARATE_PLANES, '<' if little else '>')
   if not _is_read(said):
     raise ValueError(f'it is {said.words}, which is not read; {ADVICE}')
-  _check_whole(tags, samples if said.planar else 1)
+  planes = samples if said.planar else 1
+  tiff_strips.check(data, tags, said.bits * samples // planes, planes, heads)
   return said
 
 
@@ -135,16 +143,25 @@ def _directory(data: bytes) -> tuple[ImageFileDirectory_v2, io.BytesIO]:
   return ImageFileDirectory_v2(header), io.BytesIO(data)
 
 
-def _written(data: bytes, place: int) -> set[int]:
-  """Return the numbers of the tags listed at `place`, of which Pillow passes over broken ones."""
+def _written(data: bytes, place: int) -> tuple[set[int], int]:
+  """Return (the numbers of the tags listed at `place`, where the list ends).
+
+  Pillow passes over broken tags.
+  """
   order = '<' if data.startswith(b'II') else '>'
   count_type, entry_size = ('Q', 20) if data.startswith(b'II+') else ('H', 12)
   (count,) = struct.unpack_from(order + count_type, data, place)
   first = place + struct.calcsize(order + count_type)
-  if first + count * entry_size > len(data):
+  end = first + count * entry_size
+  if end > len(data):
     raise ValueError('it is cut off within its tags')
-  places = range(first, first + count * entry_size, entry_size)
-  return {struct.unpack_from(order + 'H', data, at)[0] for at in places}
+  tags = set()
+  for at in range(first, end, entry_size):
+    tag, kind = struct.unpack_from(order + 'HH', data, at)
+    if kind not in TYPES:
+      raise ValueError(f'it is damaged: its tag {tag} is of an unknown type, {kind}')
+    tags.add(tag)
+  return tags, end + 4                     # with the place of the next page
 
 
 def _one(values: tuple[int, ...], words: str) -> int:
@@ -182,22 +199,6 @@ def _is_read(said: Layout) -> bool:
   if said.planar and not planes_are_read:
     return False
   return said.in_bytes and said.bits <= 16 and said.pixel_bytes in PIXEL_BYTES
-
-
-def _check_whole(tags: Mapping[str, Any], planes: int) -> None:
-  """Raise where strips or tiles are missing, which Pillow would leave black."""
-  width, height = tags.get('ImageWidth', 0), tags.get('ImageLength', 0)
-  if not width or not height:
-    raise ValueError(f'it is damaged: {width} columns and {height} rows')
-  if 'TileOffsets' in tags:
-    found = len(tags['TileOffsets'])
-    across, down = math.ceil(width / tags['TileWidth']), math.ceil(height / tags['TileLength'])
-  else:
-    found = len(tags.get('StripOffsets', ()))
-    across, down = 1, math.ceil(height / tags.get('RowsPerStrip', height))
-  expected = across * down * planes
-  if found < expected:
-    raise ValueError(f'it is damaged: {found} of its {expected} strips or tiles are there')
 
 
 class _Raw(TiffImageFile):

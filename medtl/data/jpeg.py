@@ -1,0 +1,252 @@
+"""JPEG (ITU-T T.81), refused where the file holds less than its picture, or more.
+
+A JPEG has no checksum. libjpeg paints grey what is missing, ignores what is too much, and Pillow
+drops its warnings. So the file is walked here, and Pillow's decoder is fed scan by scan: a scan is
+whole if the decoder needs its last bytes, and none beyond them.
+
+This cannot be noticed: changes within coded data and tables; up to 8 bytes that are missing at the
+end of a scan, or 24 that are too much; data lost between two restart markers; another size that has
+as many blocks, be it less than a block larger or smaller, or with width and height exchanged.
+"""
+
+import io
+import itertools
+import math
+import re
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from PIL import Image
+
+SOI, EOI, SOS, DRI = 0xD8, 0xD9, 0xDA, 0xDD
+START = b'\xff\xd8'
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+NOTES = {*range(0xE2, 0xEE), 0xEF, 0xFE}   # APPn and COM: not JFIF, EXIF, Adobe, which say how to read
+HUFFMAN, PROGRESSIVE = (0xC0, 0xC1, 0xC2), 0xC2      # frames whose data are coded by Huffman
+MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')    # ends coded data, of which the others are part
+RESTART = re.compile(rb'\xff[\xd0-\xd7]')
+UNIT = re.compile(rb'\xff+.|.', re.DOTALL)           # one byte of coded data, or two of one meaning
+TAIL = 32                                  # bytes at the end of a scan; the decoder needs some
+ONES = b'\xff\0'                           # eight bits 1, as coded data write them: never a code
+AHEAD = 8                                  # bytes that libjpeg reads before it needs them
+COEFFICIENTS = 64                          # of a block
+NOT_SENT = -1
+DAMAGED = ('it is damaged: its segments (header, tables, scans) are cut short, or contradict each '
+           'other')
+MISSING = 'it is not whole: it ends before its picture does, or says a size that is too large'
+
+
+class Segment(NamedTuple):
+  """A marker and what follows it."""
+  marker: int
+  body: bytes                              # without its length
+  end: int                                 # of the body; coded data may begin here …
+  stop: int                                # … and end here
+
+
+class Frame(NamedTuple):
+  """The size of a picture, and of its components."""
+  marker: int
+  height: int
+  width: int
+  sampling: dict[int, tuple[int, int]]     # component: its factors across and down
+
+
+class Scan(NamedTuple):
+  """Which coefficients of a picture a scan sends, and where its coded data lie."""
+  components: tuple[int, ...]
+  first: int                               # coefficient
+  last: int
+  before: int                              # lowest bit that was sent of them before; NOT_SENT
+  now: int                                 # lowest bit that is sent now
+  start: int
+  stop: int
+
+
+def check(data: bytes) -> None:
+  """Raise ValueError unless a JPEG holds all of its picture, and no more; Pillow's OSErrors too."""
+  found = scans(data)
+  load(Image.open(io.BytesIO(data), formats=['JPEG']), data, found)
+
+
+def scans(data: bytes) -> list[Scan]:
+  """Return the scans of a JPEG's first picture, [] where they are coded in a way unknown here.
+
+  ValueError where the file is cut off or contradicts itself.
+  """
+  try:
+    return _scans(data)
+  except (IndexError, KeyError, ZeroDivisionError, struct.error) as error:
+    raise ValueError(DAMAGED) from error
+
+
+def _scans(data: bytes) -> list[Scan]:
+  frame: Frame | None = None
+  interval = 0
+  found: list[Scan] = []
+  for part in _segments(data):
+    if part.marker in FRAMES:
+      if frame is not None:
+        raise ValueError(DAMAGED)
+      frame = _frame(part)
+    elif part.marker == DRI:
+      (interval,) = struct.unpack('>H', part.body)
+    elif part.marker == SOS:
+      if frame is None:
+        raise ValueError(DAMAGED)
+      if frame.marker not in HUFFMAN or len(frame.sampling) < part.body[0]:
+        return []
+      scan = _scan(part, frame)
+      _check_length(data, scan, frame, interval)
+      found.append(scan)
+  if frame is None or not found:
+    raise ValueError('it is damaged: it holds no picture')
+  _check_script(found, frame)
+  return found
+
+
+def _segments(data: bytes) -> Iterator[Segment]:
+  """Give the segments between start and end of the first picture."""
+  place, marker = 2, SOI
+  while True:
+    if data[place] != 0xFF:
+      if marker not in NOTES:
+        raise ValueError(DAMAGED)
+      place = _next_marker(data, place)    # some writers of notes count wrong
+    while data[place + 1] == 0xFF:         # fill bytes
+      place += 1
+    marker = data[place + 1]
+    if marker == EOI:
+      return
+    (length,) = struct.unpack_from('>H', data, place + 2)
+    end = place + 2 + length
+    stop = _next_marker(data, end) if marker == SOS else end
+    yield Segment(marker, data[place + 4:end], end, stop)
+    place = stop
+
+
+def _next_marker(data: bytes, place: int) -> int:
+  """Return where the next marker after coded data begins, with the fill bytes before it."""
+  found = MARKER.search(data, place)
+  if found is None:
+    raise ValueError('it is cut off: its end (EOI) is missing')
+  start = found.start()
+  while data[start - 1] == 0xFF:
+    start -= 1
+  return start
+
+
+def _frame(part: Segment) -> Frame:
+  """Return what a frame header says (B.2.2)."""
+  _, height, width, count = struct.unpack_from('>BHHB', part.body)
+  sampling = {}
+  for place in range(6, 6 + 3 * count, 3):
+    factors = part.body[place + 1]
+    sampling[part.body[place]] = factors >> 4, factors & 15
+  return Frame(part.marker, height, width, sampling)
+
+
+def _scan(part: Segment, frame: Frame) -> Scan:
+  """Return what a scan header says (B.2.3)."""
+  count = part.body[0]
+  components = tuple(part.body[1:1 + 2 * count:2])
+  first, last, bits = struct.unpack('3B', part.body[1 + 2 * count:])
+  if frame.marker != PROGRESSIVE and (first, last, bits) == (0, 0, 0):
+    last = COEFFICIENTS - 1                # some writers leave it out, where it tells nothing
+  return Scan(components, first, last, bits >> 4 or NOT_SENT, bits & 15, part.end, part.stop)
+
+
+def _check_length(data: bytes, scan: Scan, frame: Frame, interval: int) -> None:
+  """Raise where a scan has less data than its blocks need at least, or other restart markers."""
+  factors = frame.sampling.values()
+  most_across, most_down = max(h for h, _ in factors), max(v for _, v in factors)
+  if len(scan.components) > 1:             # a unit has blocks of all components (A.2)
+    blocks = sum(math.prod(frame.sampling[one]) for one in scan.components)
+    across, down = frame.width / most_across, frame.height / most_down
+  else:
+    blocks = 1
+    h, v = frame.sampling[scan.components[0]]
+    across, down = math.ceil(frame.width * h / most_across), math.ceil(frame.height * v / most_down)
+  units = math.ceil(across / 8) * math.ceil(down / 8)
+  if scan.first == 0 and 8 * (scan.stop - scan.start) < units * blocks:        # a block has a bit
+    raise ValueError(MISSING)
+  if interval:
+    restarts = len(RESTART.findall(data, scan.start, scan.stop))
+    expected = math.ceil(units / interval) - 1
+    if restarts not in (expected, expected + 1):     # some writers close the last interval too
+      raise ValueError(f'it is damaged: a scan has {restarts} restart markers; expected {expected}')
+
+
+def _check_script(found: list[Scan], frame: Frame) -> None:
+  """Raise unless the scans send all bits of all coefficients, in order (G.1.1.1)."""
+  sent = {component: [NOT_SENT] * COEFFICIENTS for component in frame.sampling}
+  for scan in found:
+    for component in scan.components:
+      levels = sent[component]
+      chosen = slice(scan.first, scan.last + 1)
+      if set(levels[chosen]) != {scan.before}:
+        raise ValueError('it is damaged: one of its scans is missing, or there twice')
+      levels[chosen] = [scan.now] * len(levels[chosen])
+  if any(itertools.chain(*sent.values())):
+    raise ValueError('it is not whole: its last scans are missing')
+
+
+class _Decoder:
+  """Pillow's decoder of one picture, which takes the file in pieces."""
+
+  def __init__(self, image: Image.Image) -> None:
+    codec, extents, _, arguments = image.tile[0]     # type: ignore[attr-defined]
+    image.load_prepare()                             # type: ignore[attr-defined]
+    self.decoder = Image._getdecoder(image.mode, codec, arguments)
+    self.decoder.setimage(image.im, extents)
+    self.rest = b''
+    self.finished = False
+
+  def waits(self, piece: bytes) -> bool:
+    """Decode a piece; return whether the decoder waits with a part of it for further ones."""
+    if self.finished:
+      return False
+    self.rest += piece
+    used, error = self.decoder.decode(self.rest)
+    if error:
+      raise ValueError('it is damaged: its coded data cannot be decoded')
+    self.finished = used < 0
+    self.rest = b'' if self.finished else self.rest[used:]
+    return len(self.rest) > 0
+
+
+def load(image: Image.Image, data: bytes, found: list[Scan]) -> None:
+  """Decode an opened JPEG, whose scans are `found`; ValueError unless each holds its blocks.
+
+  Without scans nothing is done: Pillow decodes the picture when it is asked for.
+
+  libjpeg decodes a unit of blocks once all its bits, and 57 at least, are there. As long as it
+  waits for that, it leaves bytes of what it is given. Between scans it leaves none, but skips all
+  up to the next marker.
+  """
+  if not found:
+    return
+  decoder = _Decoder(image)
+  done = 0
+  for scan in found:
+    tail = max(scan.start, scan.stop - TAIL)
+    while data[tail - 1] == 0xFF:          # is one with the next byte
+      tail += 1
+    waits = decoder.waits(data[done:tail])
+    units = UNIT.findall(data, tail, scan.stop)
+    while units and not waits:             # byte by byte, as it may just have used all
+      waits = decoder.waits(units.pop(0))
+    if not waits and any(data[tail:scan.stop]):      # zeros may fill up
+      raise ValueError('it is damaged: it holds more than its picture, or says a size that is too '
+                       'small')
+    waits = decoder.waits(b''.join(units) + ONES * AHEAD)
+    if len(found) == 1:                    # libjpeg ends with the picture, else with the file
+      waits = not decoder.finished
+    if waits or decoder.waits(ONES) or decoder.waits(ONES):
+      raise ValueError(MISSING)
+    done = scan.stop
+  decoder.waits(data[done:])
+  if not decoder.finished:
+    raise ValueError(MISSING)
+  image.tile = []                          # type: ignore[attr-defined]
