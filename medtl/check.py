@@ -143,10 +143,9 @@ def training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int = 1) 
 def _order(kind: str, dataset: Dataset) -> None:
   """Raise where grades are words that were put in the order of the alphabet."""
   if kind == 'ordinal' and dataset.facts.get('order') == labels.ALPHABET:
-    example = tuple(reversed(dataset.classes))
     raise MedtlError("task.kind='ordinal' learns an order, and the classes are words that were put in the order of the "
-                     f'alphabet: {" < ".join(dataset.classes)}. Give all of them from the least to the most: for instance '
-                     f'--config.data.classes="{example}"')
+                     f'alphabet: {" < ".join(dataset.classes)}. Say the right one, from the least to the most: '
+                     '--config.data.classes="(\'LEAST\', …, \'MOST\')" with all of these words')
 
 
 def _monitor(given: ConfigDict, sides: Mapping[str, Dataset]) -> None:

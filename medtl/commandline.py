@@ -16,7 +16,7 @@ COMPONENTS = ('data', 'model', 'head', 'task')   # their keys are those of funct
 FAMILIES = {'evaluate': ('--config.data.',), 'predict': (), 'report': ()}
 TAKEN = {'evaluate': (), 'report': (),
          'predict': ('--config.data.values', '--config.data.ops', '--config.data.exif',
-                     '--config.data.skip_unreadable')}
+                     '--config.data.skip_unreadable', '--config.data.masks')}
 SWITCHES = ('folds', 'offline')
 HEEDED = {'folds': ('train', 'ablate', 'probe'), 'sweep': ('ablate',), 'only': ('ablate',), 'layers': ('probe',), 'images': ('predict',),
           'output': ('predict',), 'name': ('evaluate', 'report')}       # by which verbs

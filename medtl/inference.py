@@ -21,7 +21,7 @@ from medtl.types import Dataset, MedtlError, Tree
 
 OWN = ('train', 'val', 'test')             # names of a run's own predictions
 # keys of a run's data that also say how unlabelled pictures are read
-READING = ('name', 'ops', 'exif', 'values', 'skip_unreadable', 'keep_gb')
+READING = ('name', 'ops', 'exif', 'masks', 'values', 'skip_unreadable', 'keep_gb')
 FORMULA = ('=', '+', '-', '@', '\t', '\r')             # a spreadsheet computes text that begins so
 BETWEEN = ('; ', ' | ', ' / ', '\n')       # between labels: the first sign that no label contains
 

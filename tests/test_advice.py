@@ -119,10 +119,10 @@ def test_grades_that_are_words_need_an_order_and_numbers_do_not(root):
   config = commandline.parse('train', [f'--config={ROOT}/tests/tiny.py', '--config.task.kind=ordinal',
                                        '--config.task.loss=ordinal', '--config.batch=4'])[1]
   sides = load(root)
-  with pytest.raises(MedtlError, match=r'order of the alphabet: a < b\. Give all of them from the least to the most') as caught:
+  words = r'order of the alphabet: a < b\. Say the right one, from the least to the most: --config.data.classes='
+  with pytest.raises(MedtlError, match=words):
     check.training(config, sides)
-  classes = re.search(r'--config.data.classes="(.*)"', str(caught.value))[1]
-  ordered = load(root, classes=ast.literal_eval(classes))
+  ordered = load(root, classes=('b', 'a'))
   check.training(config, ordered)
   assert ordered['train'].classes == ('b', 'a')
   for name, number in (('a', '10'), ('b', '2')):
@@ -131,3 +131,16 @@ def test_grades_that_are_words_need_an_order_and_numbers_do_not(root):
   check.training(config, numbers)
   assert numbers['train'].classes == ('2', '10')
   assert numbers['train'].facts['notes'][0] == 'classes in the order of their numbers: 2, 10'
+
+
+def test_patients_of_whom_some_are_missing(root):
+  files = sorted(path.relative_to(root).as_posix() for path in root.rglob('*.png'))
+  rows = [f'{name},{name[0]},{name[3:].partition("_")[0] if number else ""}' for number, name in enumerate(files)]
+  (root / 'labels.csv').write_text('\n'.join(['file,label,who', *rows]))
+  keys = dict(manifest='labels.csv', patient='who', pattern='')
+  assert 'fill the column, or leave these rows out' in said(root, **keys)
+  words = said(root, **keys, split=dict(by='image', folds=3))
+  assert 'fill in the 1 missing patients and set data.split.by' in words
+  assert load(root, **keys, split=dict(by='image', folds=3), allow_leak=True)['test'].facts['leak']
+  (root / 'labels.csv').write_text('\n'.join(['file,label,who', *rows[1:]]))
+  assert not load(root, **keys)['test'].facts['leak']

@@ -86,13 +86,11 @@ def test_a_manifest_gives_labels_patients_sides_and_numbers(tmp_path):
   manifest(tmp_path, [dict(path='one.png', disease='10', who='007', part='Training', age='61', sex='f', y='8'),
                       dict(path='two.png', disease='9', who='008', part='test', age='', sex='m', y='9')])
   keys = dict(manifest='labels.csv', file='path', patient='who', partition='part')
-  with pytest.raises(MedtlError, match="'y' is reserved"):
-    folder.load(str(tmp_path), label='disease', **keys)
-  (tmp_path / 'labels.csv').write_text((tmp_path / 'labels.csv').read_text().replace('sex,y', 'sex,eye'))
   data = folder.load(str(tmp_path), label='disease', **keys)
   assert data.classes == ('9', '10') and data.table['y'].tolist() == [1, 0]
   assert data.table['patient'].tolist() == ['007', '008'] and data.table['split'].tolist() == ['train', 'test']
   np.testing.assert_array_equal(data.table['age'], [61, np.nan])
+  np.testing.assert_array_equal(data.table['y_'], [8, 9])        # the table has a column y of its own
   assert data.table['sex'].tolist() == ['f', 'm'] and data.fetch(1).row == 1
 
 

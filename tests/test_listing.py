@@ -131,12 +131,35 @@ def test_masks_beside_their_pictures_are_left_out_with_a_word(tmp_path):
     draw(tmp_path / name)
   found = folder.load(str(tmp_path))
   assert found.table['file'].tolist() == [names[0], names[5], names[3]]
-  assert found.facts['notes'][0].startswith('left out: 3 files that are called a mask of the picture beside them')
+  note = found.facts['notes'][0]
+  assert note.startswith('left out: 3 files that are called masks of other pictures here, first benign/benign (1)_mask.png')
   kept = folder.load(str(tmp_path), masks='keep')             # the note's own advice
   assert kept.size == 6 and not kept.facts['notes']
   assert folder.load(str(tmp_path), label='').size == 3
   with pytest.raises(MedtlError, match=r"data.masks='drop'; expected 'leave_out'"):
     folder.load(str(tmp_path), masks='drop')
+
+
+def test_masks_in_a_folder_beside_that_of_the_pictures_are_left_out(tmp_path):
+  """COVID-19 Radiography: CLASS/images beside CLASS/masks; foot ulcers: images beside masks, to be predicted."""
+  for name in ('covid/images/1.png', 'covid/masks/1.png', 'normal/images/2.png', 'normal/masks/2.png', 'normal/images/scan_seg.png'):
+    draw(tmp_path / name, len(name))
+  found = folder.load(str(tmp_path))
+  assert found.table['file'].tolist() == ['covid/images/1.png', 'normal/images/2.png', 'normal/images/scan_seg.png']
+  assert found.facts['notes'][0].startswith('left out: 2 files that are called masks')
+  assert folder.load(str(tmp_path / 'covid'), label='').table['file'].tolist() == ['images/1.png']
+  assert folder.load(str(tmp_path / 'covid' / 'masks'), label='').size == 1       # asked for by name
+
+
+def test_the_publishers_sides_may_stand_below_the_classes(tmp_path):
+  for side in ('train', 'test'):
+    for name in 'ab':
+      draw(tmp_path / name / side / f'{side}{name}.png', len(side))
+  found = folder.load(str(tmp_path))
+  assert found.classes == ('a', 'b') and found.table['split'].tolist() == ['test', 'train', 'test', 'train']
+  draw(tmp_path / 'a' / 'other' / 'x.png')
+  with pytest.raises(MedtlError, match=r'mixes the sides of a split with other folders \(first: a/other/x.png\)'):
+    folder.load(str(tmp_path))
 
 
 @pytest.mark.parametrize('names, words', [
@@ -172,6 +195,7 @@ def test_one_file_alone_is_a_data_set_of_one(root):
     ('file,label\n"0\n.png",a\n', 'line 2: the file name spans lines'),
     ('file,label,\n0.png,a,\n', 'column 3 has no name; write one'),
     ('file,label\na,a\n', r'line 2: a is a folder; expected a file'),
+    ('file,label,patient\n0.png,a,1\n', "has a column 'patient': is it what it is called. Then set data.patient='patient'"),
     ('file,label\n', 'has no rows'), ('\n\n', 'has no rows'),
     ('file,label\n0.png,a\0\n', 'line 2')])
 def test_a_csv_that_cannot_be_trusted_is_an_error_with_its_line(root, text, words):
@@ -191,6 +215,13 @@ def test_long_fields_lines_within_texts_and_an_index_column_are_read(tmp_path):
   assert found.table['index'].tolist() == [0, 1]
 
 
+def test_two_forgotten_quotes_that_swallow_rows_between_them_are_noticed(root):
+  """The second quote closes the first; the row between them would be part of a text."""
+  (root / 'labels.csv').write_text('file,label,note\na/0.png,a,"x\na/2.png,a,y\nb/1.png,b,z"\nb/3.png,b,w\n')
+  with pytest.raises(MedtlError, match=r"line 2: the text in column 'note' goes on .* what looks like a row \(a/2.png,a,y\)"):
+    folder.load(str(root), manifest='labels.csv')
+
+
 def test_utf16_is_said(root):
   (root / 'labels.csv').write_text('file,label\n0.png,a\n', encoding='utf-16')
   with pytest.raises(MedtlError, match=r'not UTF-8 .*; save it as UTF-8'):
@@ -204,10 +235,14 @@ def test_ids_without_a_suffix_name_the_file_that_is_there_and_the_advice_works(r
     folder.load(str(root), **keys)
   assert folder.load(str(root), **keys, suffix='.png').table['file'].tolist() == ['a/0.png', 'b/1.png']
   (root / 'labels.csv').write_text('id,label\n0.png,a\n2.png,b\n')
-  with pytest.raises(MedtlError, match=rf"there is a/0.png: write names relative to .*, or set data.root to {root / 'a'}"):
+  said = rf"there is a/0.png: write names relative to .*, or set data.root='{root / 'a'}' data.manifest='../labels.csv'"
+  with pytest.raises(MedtlError, match=said):
     folder.load(str(root), **keys)
-  (root / 'labels.csv').rename(root / 'a' / 'labels.csv')
-  assert folder.load(str(root / 'a'), **keys).size == 2
+  assert folder.load(str(root / 'a'), manifest='../labels.csv', file='id').size == 2
+  (root / 'labels.csv').write_text('id,label\n0,a\n2,b\n')
+  with pytest.raises(MedtlError, match=r"data.manifest='../labels.csv' data.suffix='.png'"):
+    folder.load(str(root), **keys)
+  assert folder.load(str(root / 'a'), manifest='../labels.csv', file='id', suffix='.png').size == 2
 
 
 def test_backslashes_of_windows_are_slashes_with_a_word(root):
@@ -231,6 +266,9 @@ def test_a_file_in_several_rows_is_refused_with_counts_and_contradictions(tmp_pa
   other = [dict(file='0.png', label='a'), dict(file='./0.png', label='a'), dict(file='1.png', label='b')]
   with pytest.raises(MedtlError, match='3 rows name 2 files'):
     listed(tmp_path, other)
+  other[1]['file'] = str(tmp_path / '0.png')
+  with pytest.raises(MedtlError, match='3 rows name 2 files'):
+    listed(tmp_path, other)
 
 
 def test_first_and_majority_make_one_case_of_a_file(tmp_path):
@@ -239,8 +277,8 @@ def test_first_and_majority_make_one_case_of_a_file(tmp_path):
   most = listed(tmp_path, READERS, repeated='majority', patient='who')
   assert [most.classes[y] for y in most.table['y']] == ['a', 'b', 'b']
   assert most.table['patient'].tolist() == ['p0', 'p1', 'p2']
-  assert most.facts['notes'][0] == ('9 rows name 3 files; each counts once, with the label of most of its rows and the other '
-                                    'columns of its first row')
+  assert most.facts['notes'][0] == ('9 rows name 3 files, 2 with more than one label; each counts once, with the label of most of '
+                                    'its rows and the other columns of its first row')
   with pytest.raises(MedtlError, match=r"1 files have no majority, first 0.png: a and b, 1 rows each; .*data.repeated='first'"):
     listed(tmp_path, [*rows('ab'), dict(file='0.png', label='b')], repeated='majority')
 
@@ -272,9 +310,19 @@ def test_a_box_is_a_picture_of_its_own_and_a_file_a_group(tmp_path):
   assert found.table['patient'].tolist() == ['0.png', '0.png', '1.png']
   assert found.facts['notes'][:2] == ['each of 3 rows is a box, cut out of 2 files',
                                       'patients are not known: the boxes of one file count as one patient']
+  spelt_out = [{**box, 'width': box['w'], 'height': box['h']} for box in boxes]
+  for box in spelt_out:
+    del box['w'], box['h']
+  np.testing.assert_array_equal(listed(tmp_path, spelt_out, repeated='box').fetch(1).x, whole[0:9, 1:7])
+  assert listed(tmp_path, spelt_out, repeated='first').size == 2
   boxes[2]['x'] = '5'
   with pytest.raises(OSError, match=r'x 5 … 12, y 0 … 9 of 1.png does not lie in its picture of 7 × 9 pixels'):
     listed(tmp_path, boxes, repeated='box').fetch(2)
+  shares = [{**box, 'x': '0.1', 'y': '0.2', 'w': '0.5', 'h': '0.5'} for box in boxes]
+  with pytest.raises(MedtlError, match='the boxes lie in 0 … 1, as shares of the picture; expected x, y, w, h in pixels'):
+    listed(tmp_path, shares, repeated='box')
+  with pytest.raises(MedtlError, match="boxes are places in pictures as they are stored"):
+    listed(tmp_path, boxes, repeated='box', exif='apply')
   boxes[2]['x'] = 'NA'
   with pytest.raises(MedtlError, match=r"1 rows have no box of a size above 0, first that of 1.png"):
     listed(tmp_path, boxes, repeated='box')
@@ -325,7 +373,8 @@ def test_a_folder_called_none_is_asked_about(root):
 
 @pytest.mark.parametrize('words, shown', [
     ('benign Benign malignant', "'Benign' and 'benign'"), ('stage_1 stage-1 stage_2', "'stage-1' and 'stage_1'"),
-    ('0 1 0.0', "'0' and '0.0'")])
+    ('0 1 0.0', "'0' and '0.0'"), ('1 01 2', "'01' and '1'"), ('a\u0308 \u00e4 b', "'a\u0308' and '\u00e4'"),
+    ('a\u200b a b', "'a' and 'a.*'")])
 def test_classes_that_are_probably_one_are_asked_about(tmp_path, words, shown):
   two = [dict(file=f'{i}.png', label=word) for i, word in enumerate(words.split(' '))]
   with pytest.raises(MedtlError, match=f'are these the same class. {shown}.*first 0.png'):
@@ -424,3 +473,13 @@ def test_a_file_overwritten_with_its_old_size_and_time_is_read_again(root):
   assert path.stat().st_size == status.st_size
   after = data.load(**keys)['test'].fetch(0).x
   assert round(float(before.max()) * 255) == 10 and round(float(after.max()) * 255) == 90
+
+
+def test_equal_pictures_with_two_labels_are_said(root):
+  (root / 'b' / 'copy.png').write_bytes((root / 'a' / '0.png').read_bytes())
+  notes = data.load(name='folder', root=str(root), split=dict(by='none'))['test'].facts['notes']
+  assert '1 pictures are equal in every pixel to one of another label, first a/0.png = b/copy.png' in notes
+  grey = np.asarray(Image.open(root / 'a' / '0.png'))
+  Image.fromarray(np.stack([grey] * 3, -1)).save(root / 'a' / 'as_rgb.png')      # luma of equal channels is what they hold
+  notes = data.load(name='folder', root=str(root), split=dict(by='none'))['test'].facts['notes']
+  assert '1 pictures are equal in every pixel to another one, first a/0.png = a/as_rgb.png' in notes

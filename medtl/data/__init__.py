@@ -54,11 +54,32 @@ def _notes(dataset: Dataset) -> list[str]:
   if len(classes) == 2 and np.ndim(dataset.table['y']) == 1 and not (dataset.table['y'] == -1).all():
     turned = '' if dataset.facts['order'] == labels.GIVEN else '; data.classes turns them round'
     found.append(f'of the two classes {classes[1]!r} is the positive one{turned}')
+  found += _twins(dataset)
   low, high = dataset.facts['range']
   if low >= 0 and 0 < high <= MOST_UNUSED:
     found.append(f'the pictures hold numbers of {low:.3g} … {high:.3g} only, where 0 … 1 is expected: 12 bits in 16-bit files? '
                  f"Then add 'window(0, {_power(high):g})' to data.ops")
   return [words for words in found if words]
+
+
+def _twins(dataset: Dataset) -> list[str]:
+  """Return sentences on pictures that are equal in every pixel, with the same label or another."""
+  seen: dict[str, int] = {}
+  twice: list[str] = []
+  torn: list[str] = []
+  for row, content in enumerate(dataset.table['content'].tolist()):
+    first = seen.setdefault(content, row) if content else row
+    if first == row:
+      continue
+    names = f'{splits.name_of(dataset.table, first)} = {splits.name_of(dataset.table, row)}'
+    same = (dataset.table['y'][first] == dataset.table['y'][row]).all()
+    (twice if same else torn).append(names)
+  said = []
+  if twice:
+    said.append(f'{len(twice)} pictures are equal in every pixel to another one, first {twice[0]}')
+  if torn:
+    said.append(f'{len(torn)} pictures are equal in every pixel to one of another label, first {torn[0]}')
+  return said
 
 
 def _power(high: float) -> float:

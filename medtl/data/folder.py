@@ -35,6 +35,9 @@ def load(root: str, *, manifest: str = '', file: str = 'file', label: str | Sequ
   """
   if channels not in (1, 3) or exif not in ('stop', 'apply'):
     raise MedtlError(f"folder: channels={channels}, exif={exif!r}; expected channels 1 or 3 and exif 'stop' or 'apply'")
+  if repeated == 'box' and exif == 'apply':
+    raise MedtlError("boxes are places in pictures as they are stored, and data.exif='apply' turns these; store the pictures "
+                     "upright with boxes that fit, and leave data.exif out")
   keys = listing.Keys(manifest, file, label, patient, partition, pattern, classes, missing, repeated, masks, suffix)
   found = listing.find(root, KIND, keys)
 

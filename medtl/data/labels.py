@@ -2,6 +2,7 @@
 
 import collections
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ MISSING = (
   '.',
 )
 NUMBER = re.compile(r'[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?')  # no leading zeros: 007 is a name
+INVISIBLE = '\u200b\u200c\u200d\u2060\ufeff\u00ad'                # signs of no width
 GIVEN, NUMBERS, ALPHABET = 'given', 'numbers', 'alphabet'  # how the order of classes was found
 
 
@@ -146,8 +148,7 @@ def _stop_twins(found: Sequence[str], raw: Sequence[str], names: Sequence[str]) 
   """Raise where two classes are probably one: other capitals, blanks, or another `1.0` for `1`."""
   groups: dict[str, list[str]] = {}
   for name in found:
-    plain = ' '.join(re.split(r'[\s_-]+', name.casefold()))
-    groups.setdefault(f'{float(plain):g}' if NUMBER.fullmatch(plain) else plain, []).append(name)
+    groups.setdefault(_plain(name), []).append(name)
   twins = [group for group in groups.values() if len(group) > 1]
   if twins:
     shown = '; '.join(' and '.join(map(repr, group)) for group in twins[:4])
@@ -156,6 +157,14 @@ def _stop_twins(found: Sequence[str], raw: Sequence[str], names: Sequence[str]) 
       f'are these the same class? {shown}, first {first}. Write them alike, or list every class '
       f'that is meant: data.classes={tuple(found)}'
     )
+
+
+def _plain(name: str) -> str:
+  """Return what is left of a name when capitals, blanks, invisible signs and zeros do not count."""
+  visible = ''.join(sign for sign in unicodedata.normalize('NFKC', name) if sign not in INVISIBLE)
+  if re.fullmatch(r'[+-]?\d+(\.\d*)?', visible.strip()):
+    return f'{float(visible):g}'
+  return ' '.join(re.split(r'[\s_-]+', visible.casefold())).strip()
 
 
 def _columns(

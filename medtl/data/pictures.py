@@ -21,7 +21,7 @@ from medtl.data import jpeg, png, signature
 from medtl.types import MedtlError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.tif', '.tiff', '.bmp', '.webp')
-GREY = np.array([0.299, 0.587, 0.114], np.float32)   # luma of ITU-R BT.601
+RED, BLUE = np.float32(0.299), np.float32(0.114)     # shares of luma, ITU-R BT.601; green has the rest
 UPRIGHT, ORIENTATION = 1, 0x0112                     # EXIF
 WHOLE_NUMBERS = (1, 3, 4, 6, 8, 9)                   # types of a TIFF's tags
 WORDED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)      # say what is wrong
@@ -75,7 +75,8 @@ def read(path: Path | BinaryIO, channels: int, exif: str) -> np.ndarray:
 def grey_or_colour(x: np.ndarray, channels: int) -> np.ndarray:
   """Return [h, w, channels] of a picture [h, w] or [h, w, 3]."""
   if x.ndim == 3 and channels == 1:
-    x = x @ GREY
+    red, green, blue = np.moveaxis(x, -1, 0)
+    x = green + RED * (red - green) + BLUE * (blue - green)      # exactly grey where all are equal
   return x if x.ndim == 3 else np.repeat(x[..., None], channels, axis=2)
 
 

@@ -1,14 +1,15 @@
 """Files in several rows of a manifest: a row a reader, or a row a box. What they mean is asked."""
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from medtl.types import MedtlError
 
 MEANINGS = ('', 'first', 'majority', 'box')
-BOX = ('x', 'y', 'w', 'h')  # columns: left, top, width and height in pixels of the stored picture
+BOX = ('x', 'y', 'w', 'h')  # columns: left, top, width, height in pixels of the stored picture
+SPELT_OUT = ('x', 'y', 'width', 'height')  # or so, as RSNA writes them
 
 Groups = dict[str, list[int]]  # file → its rows
 
@@ -26,11 +27,7 @@ def ask(found: Groups, raw: np.ndarray) -> None:
   several = {name: rows for name, rows in found.items() if len(rows) > 1}
   if not several:
     return
-  torn = {
-    name: _shown(raw[rows])
-    for name, rows in several.items()
-    if len(np.unique(raw[rows], axis=0)) > 1
-  }
+  torn = contradicting(found, raw)
   first = next(iter(torn or several))
   labels = (
     f', {len(torn)} with more than one label (first {first}: {torn[first]})'
@@ -43,6 +40,15 @@ def ask(found: Groups, raw: np.ndarray) -> None:
     "label that "
     "most of its rows have, 'box' cuts a picture out for each row by columns x, y, w, h (in pixels)"
   )
+
+
+def contradicting(found: Groups, raw: np.ndarray) -> dict[str, str]:
+  """Return {file: its labels in words} of the files whose rows have more than one label."""
+  torn = {}
+  for name, rows in found.items():
+    if len(np.unique(raw[rows], axis=0)) > 1:
+      torn[name] = _shown(raw[rows])
+  return torn
 
 
 def _shown(labels: np.ndarray) -> str:
@@ -85,12 +91,20 @@ def majority(found: Groups, raw: np.ndarray) -> np.ndarray:
   return chosen.reshape(len(found), *raw.shape[1:])
 
 
+def box_columns(names: Collection[str]) -> tuple[str, ...]:
+  """Return the columns that hold boxes, () where there are none."""
+  for columns in (BOX, SPELT_OUT):
+    if all(name in names for name in columns):
+      return columns
+  return ()
+
+
 def boxes(columns: Mapping[str, np.ndarray], files: Sequence[str]) -> np.ndarray:
   """Return int [n, 4] of left, top, right, bottom from the columns x, y, w, h.
 
   Raises MedtlError for a row without a box.
   """
-  text = np.stack([columns[name] for name in BOX], axis=1)
+  text = np.stack([columns[name] for name in box_columns(columns)], axis=1)
   try:
     values = np.where(text == '', 'nan', text).astype(float)
   except ValueError as error:
@@ -103,6 +117,10 @@ def boxes(columns: Mapping[str, np.ndarray], files: Sequence[str]) -> np.ndarray
       f'{len(wrong)} rows have no box of a size above 0, first that of {files[wrong[0]]}; leave '
       'these rows out '
       "(whole pictures beside cut ones are told apart by that alone), or set data.repeated='first'"
+    )
+  if values.max() <= 1:
+    raise MedtlError(
+      'the boxes lie in 0 … 1, as shares of the picture; expected x, y, w, h in pixels: multiply them'
     )
   left, top, width, height = values.T
   return np.stack([left, top, left + width, top + height], axis=1).round().astype(int)

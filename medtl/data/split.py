@@ -146,7 +146,7 @@ def _known_patients(table: Table) -> None:
   empty = np.flatnonzero(np.asarray(table['patient']).astype(str) == '')
   if len(empty):
     raise MedtlError(f"split by='patient', but {len(empty)} examples have no patient (first: {name_of(table, empty[0])}); "
-                     "fill the column, or choose by='image'")
+                     'fill the column, or leave these rows out')
 
 
 def name_of(table: Table, index: int) -> str:
@@ -177,8 +177,10 @@ def check(table: Table, index: Mapping[str, np.ndarray], allow_leak: bool = Fals
   if found and not allow_leak:
     shown = '; '.join(found[:12]) + (f'; … and {len(found) - 12} more' if len(found) > 12 else '')
     by = 'patient' if 'patient' in table else 'image'          # either keeps equal pictures together
+    people = np.asarray(table['patient']).astype(str) if by == 'patient' else np.array([])
+    fill = f'fill in the {(people == "").sum()} missing patients and ' if (people == '').any() else ''
     raise MedtlError(f'{len(found)} leaks between the sides of the split: {shown}. Expected each patient and picture on one '
-                     f"side; set data.split.by='{by}', or set data.allow_leak=True to go on: the report then says so")
+                     f"side; {fill}set data.split.by='{by}', or set data.allow_leak=True to go on: the report then says so")
   return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from medtl.data import labels
-from medtl.data.listing import SIDES
+from medtl.data.listed import SIDES
 from medtl.data.pictures import read
 from medtl.spec import nearest
 from medtl.types import Dataset, Example, MedtlError, Table

@@ -1,0 +1,50 @@
+"""What a config says of a source's files, and what folders or a manifest say of them, as text."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+SIDES = {
+  'train': 'train',
+  'training': 'train',
+  'val': 'val',
+  'valid': 'val',
+  'validation': 'val',
+  'test': 'test',
+  'testing': 'test',
+}
+
+
+class Kind(NamedTuple):
+  """The files that a source reads."""
+
+  belongs: Callable[[Path], bool]
+  words: str  # plural, for messages
+
+
+class Keys(NamedTuple):
+  """What a config says of the files, as `folder.load` describes it."""
+
+  manifest: str
+  file: str
+  label: str | Sequence[str]
+  patient: str
+  partition: str
+  pattern: str
+  classes: Sequence[str | int | float]
+  missing: Sequence[str]
+  repeated: str
+  masks: str
+  suffix: str
+
+
+class Listed(NamedTuple):
+  """Files and what is written beside them, still as text."""
+
+  names: list[str]
+  raw: np.ndarray  # labels [n] or [n, k]
+  table: dict[str, np.ndarray]  # split, patient and all other columns
+  notes: list[str]
+  boxes: np.ndarray | None = None
