@@ -483,3 +483,8 @@ def test_equal_pictures_with_two_labels_are_said(root):
   Image.fromarray(np.stack([grey] * 3, -1)).save(root / 'a' / 'as_rgb.png')      # luma of equal channels is what they hold
   notes = data.load(name='folder', root=str(root), split=dict(by='none'))['test'].facts['notes']
   assert '1 pictures are equal in every pixel to another one, first a/0.png = a/as_rgb.png' in notes
+
+
+def test_patients_of_two_spellings_are_said(tmp_path):
+  found = listed(tmp_path, rows('abab', who='P1 p1 2 2.0'), patient='who')
+  assert found.facts['notes'] == ["patients that are told apart by spelling alone: '2' and '2.0', 'P1' and 'p1'; are they the same?"]

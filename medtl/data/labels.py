@@ -3,7 +3,7 @@
 import collections
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -146,25 +146,30 @@ def _stop_missing(raw: np.ndarray, names: Sequence[str], spelt: Sequence[str]) -
 
 def _stop_twins(found: Sequence[str], raw: Sequence[str], names: Sequence[str]) -> None:
   """Raise where two classes are probably one: other capitals, blanks, or another `1.0` for `1`."""
-  groups: dict[str, list[str]] = {}
-  for name in found:
-    groups.setdefault(_plain(name), []).append(name)
-  twins = [group for group in groups.values() if len(group) > 1]
-  if twins:
-    shown = '; '.join(' and '.join(map(repr, group)) for group in twins[:4])
-    first = names[min(raw.index(name) for name in twins[0])]
+  groups = twins(found)
+  if groups:
+    shown = '; '.join(' and '.join(map(repr, group)) for group in groups[:4])
+    first = names[min(raw.index(name) for name in groups[0])]
     raise MedtlError(
       f'are these the same class? {shown}, first {first}. Write them alike, or list every class '
       f'that is meant: data.classes={tuple(found)}'
     )
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
   """Return what is left of a name when capitals, blanks, invisible signs and zeros do not count."""
   visible = ''.join(sign for sign in unicodedata.normalize('NFKC', name) if sign not in INVISIBLE)
   if re.fullmatch(r'[+-]?\d+(\.\d*)?', visible.strip()):
     return f'{float(visible):g}'
   return ' '.join(re.split(r'[\s_-]+', visible.casefold())).strip()
+
+
+def twins(names: Iterable[str]) -> list[list[str]]:
+  """Return the groups of names that are probably one: they differ in what `plain` takes away."""
+  groups: dict[str, list[str]] = {}
+  for name in sorted(set(names)):
+    groups.setdefault(plain(name), []).append(name)
+  return [group for group in groups.values() if len(group) > 1]
 
 
 def _columns(

@@ -124,6 +124,11 @@ def _patients(
         'both data.patient and data.pattern say who the patient is; expected one of them'
       )
     table['patient'] = patients.by_pattern(files, keys.pattern)
+  if 'patient' in table:
+    alike = labels.twins(table['patient'].tolist())
+    if alike:
+      shown = ', '.join(' and '.join(map(repr, group)) for group in alike[:4])
+      notes.append(f'patients that are told apart by spelling alone: {shown}; are they the same?')
   if 'patient' in table or not guess:
     return
   found = patients.guessed(files)
