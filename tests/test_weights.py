@@ -2,6 +2,7 @@
 
 import copyreg
 import functools
+import io
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import h5py
 import ml_dtypes
 import numpy as np
 import pytest
@@ -204,6 +206,190 @@ def test_truncated_safetensors(tmp_path):
   (tmp_path / 'a.safetensors').write_bytes(data[:-3])
   with pytest.raises(MedtlError, match='truncated'):
     weights.read(tmp_path / 'a.safetensors')
+
+
+# Damage inside of a file
+
+def npy(values, version=(1, 0), **words):
+  """A file of an array as numpy writes it, words of its header replaced by others as long."""
+  file = io.BytesIO()
+  np.lib.format.write_array(file, np.asarray(values), version)
+  data = file.getvalue()
+  for old, new in words.items():
+    assert len(old) == len(new) and old.encode() in data
+    data = data.replace(old.encode(), new.encode())
+  return data
+
+
+def npz(path, **members):
+  with zipfile.ZipFile(path, 'w') as archive:
+    for name, data in members.items():
+      archive.writestr(f'{name}.npy', data)
+  return path
+
+
+ONES = npy(np.ones((4, 2), np.float32))
+BAD_MEMBERS = {
+  'half': (ONES[:-16], 'has not the 32 bytes of numbers that its shape .4, 2. asks for'),
+  'more': (ONES + bytes(8), 'has not the 32 bytes'),
+  'fewer rows': (ONES.replace(b'(4, 2)', b'(3, 2)'), 'has not the 24 bytes'),
+  'gigabytes': (ONES.replace(b'2), }       ', b'200000000),}'), 'has not the 3200000000 bytes'),
+  'wider': (ONES.replace(b'<f4', b'<f8'), 'has not the 64 bytes'),
+  'negative': (ONES.replace(b'(4, 2)', b'(-4,2)'), 'has no valid shape'),
+  'no type': (ONES.replace(b'<f4', b'<Q9'), 'has no readable header'),
+  'no end': (ONES.replace(b'}', b' '), 'has no readable header'),
+  'version 9': (ONES.replace(b'NUMPY\1', b'NUMPY\x09'), 'has no readable header'),
+  'nothing': (b'', 'has no readable header'),
+}
+
+
+@pytest.mark.parametrize('name', BAD_MEMBERS)
+def test_a_damaged_array_of_an_npz_is_an_error_that_names_it(tmp_path, name):
+  data, words = BAD_MEMBERS[name]
+  assert data != ONES
+  path = npz(tmp_path / 'a.npz', **{'other': ONES, 'layer/w': data})
+  with pytest.raises(MedtlError, match=f'damaged: its array layer/w.npy {words}.*; get it again'):
+    weights.read(path)
+
+
+@pytest.mark.filterwarnings('ignore')                       # numpy's own on its older versions
+def test_whole_arrays_of_an_npz_are_read_in_every_form(tmp_path):
+  values = np.arange(6.0).reshape(2, 3)
+  forms = {'turned': npy(np.asfortranarray(values)), 'two': npy(values, (2, 0)),
+           'three': npy(values, (3, 0)), 'big': npy(values.astype('>i2')),
+           'old': npy(values, **{'(2, 3), }': '(2L,3L,)}'})}
+  path = npz(tmp_path / 'a.npz', **forms, one=npy(np.float32(7)), none=npy(np.zeros((0, 3))))
+  arrays = weights.read(path)
+  for name in forms:
+    np.testing.assert_array_equal(arrays[name], values)
+  assert arrays['one'] == 7 and arrays['none'].shape == (0, 3)
+
+
+def test_numbers_that_numpy_cannot_name_are_read_once_the_advice_is_followed(tmp_path):
+  brain = np.asarray([1.5, -3], ml_dtypes.bfloat16)
+  words = r"holds w, which is of 2 bytes without a type, .*convert it by .astype\('float32'\)"
+  with pytest.raises(MedtlError, match=words):
+    weights.read(npz(tmp_path / 'a.npz', w=npy(brain)))
+  again = npz(tmp_path / 'b.npz', w=npy(brain.astype('float32')))
+  np.testing.assert_array_equal(weights.read(again)['w'], [1.5, -3])
+  records = np.zeros(2, [('mean', 'f4'), ('count', 'i8')])
+  with pytest.raises(MedtlError, match=r'holds w, which is of records, .*save each of their field'):
+    weights.read(npz(tmp_path / 'c.npz', w=npy(records)))
+  fields = {name: npy(records[name]) for name in records.dtype.names}
+  assert list(weights.read(npz(tmp_path / 'd.npz', **fields))) == ['mean', 'count']
+
+
+@pytest.fixture
+def archive(tmp_path):
+  """An archive of two arrays, where its list begins, and how long the list's second entry is."""
+  data = npz(tmp_path / 'whole.npz', first=ONES, again=ONES).read_bytes()
+  first = data.index(b'PK\1\2')
+  second = data.index(b'PK\1\2', first + 4)
+  return data, first, data.index(b'PK\5\6') - second
+
+
+@pytest.mark.parametrize('place, value, words', [
+  (8, 1, 'is locked: first.npy asks for a password'), (10, 99, 'its array first.npy cannot be read'),
+  (32, None, 'is damaged: its list of parts ends at first.npy'),         # the length of a comment
+])
+def test_a_zip_archive_whose_list_is_damaged_is_refused(tmp_path, archive, place, value, words):
+  data, first, length = archive
+  changed = bytearray(data)
+  changed[first + place] = length if value is None else value
+  (tmp_path / 'a.npz').write_bytes(changed)
+  with pytest.raises(MedtlError, match=words):
+    weights.read(tmp_path / 'a.npz')
+
+
+def test_two_parts_of_one_name_are_refused(tmp_path, archive):
+  (tmp_path / 'a.npz').write_bytes(archive[0].replace(b'again', b'first'))
+  with pytest.raises(MedtlError, match=r'a.npz is damaged: it holds first.npy twice'):
+    weights.read(tmp_path / 'a.npz')
+
+
+ONE = view(0, (1,), (1,))
+REBUILD = b'ctorch._utils\n_rebuild_tensor_v2\n'
+OTHER = ONE[3:].replace(b'FloatStorage', b'CharStorage').replace(b'\1\0\0\0w', b'\1\0\0\0v')
+STORAGE = ONE.replace(REBUILD + b'(', b'').split(b'Q')[0] + b'Qs.'
+STRANGE = [                              # a pickle, and what is said of it
+  (view(0, None, (1,)), 'a tensor in it has no valid shape'),
+  (view(0, (1,) * 70, (1,) * 70), 'a tensor in it has no valid shape'),
+  (view(0, (0, 1 << 62), (1, 1)), 'a tensor in it has no valid shape'),
+  (view(0, (1,), (1 << 70,)), 'a tensor in it has no valid shape'),
+  (view('0', (1,), (1,)), 'a tensor in it begins nowhere'),
+  (ONE.replace(b'K\x04tQ', b'NtQ'), 'a storage in it has no type, name or size'),
+  (ONE[:-1] + OTHER, 'the storage 0 has two sizes or types'),
+  (b'\x80\x02X\x02\0\0\0\xff\xff.', 'its pickle makes no sense from byte 0 on'),   # no UTF-8
+  (b'\x80\x02K\x01)R.', 'its pickle makes no sense from byte 5 on'),       # a call of a number
+  (b'\x80\x02}]Ns.', 'its pickle makes no sense from byte 5 on'),          # a list for a key
+  (ONE.replace(b'\1\0\0\0w', b'\2\0\0\0w\x10'), r"it holds an array called 'w\?'"),
+  (ONE.replace(b'rebuild', b'rebuilt'), r'w, which is a tensor made by torch\._utils\._rebuilt'),
+  (ONE[:9] + REBUILD + b's.', 'w, which is a function that makes tensors'),
+  (STORAGE, 'w, which is a storage without the shape of a tensor'),
+  (b'\x80\x02)' + b'2\x86' * 40 + b'Q.', 'asks for something else instead of a storage'),
+  (b'\x80\x02N.', 'holds no arrays of a network, only: None$'),
+]
+
+
+@pytest.mark.parametrize('stream, words', STRANGE)
+def test_a_pickle_that_asks_for_what_cannot_be_is_refused_in_words(tmp_path, stream, words):
+  with pytest.raises(MedtlError, match=f'a.pth .*{words}'):
+    weights.read(zipped(tmp_path / 'a.pth', stream, **{'0': bytes(16)}))
+
+
+def test_bytes_behind_the_last_storage_of_the_older_stream_are_an_error(tmp_path):
+  one = (FIXTURES / 'weights_legacy.pth').read_bytes()
+  (tmp_path / 'two.pth').write_bytes(one + one)
+  words = f'has {len(one)} bytes behind its last storage: .*save them in a file each'
+  with pytest.raises(MedtlError, match=words):
+    weights.read(tmp_path / 'two.pth')
+
+
+@pytest.mark.parametrize('shape', [[0, 1 << 62], [0] * 70])
+def test_safetensors_of_no_valid_shape(tmp_path, shape):
+  (tmp_path / 'a.safetensors').write_bytes(safetensor('F32', shape, b''))
+  with pytest.raises(MedtlError, match='holds w, which has no valid shape'):
+    weights.read(tmp_path / 'a.safetensors')
+
+
+def test_numbers_of_an_h5_lie_in_the_file_itself(tmp_path):
+  (tmp_path / 'secret').write_bytes(bytes(16))
+  with h5py.File(tmp_path / 'a.h5', 'w') as file:
+    file.create_dataset('layer/kernel', (4,), 'f4', external=[(tmp_path / 'secret', 0, 16)])
+  words = 'is refused: the numbers of layer/kernel lie in another file; save it again as one file'
+  with pytest.raises(MedtlError, match=words):
+    weights.read(tmp_path / 'a.h5')
+  with h5py.File(tmp_path / 'a.h5') as old, h5py.File(tmp_path / 'b.h5', 'w') as new:
+    new['layer/kernel'] = old['layer/kernel'][()]
+  assert weights.read(tmp_path / 'b.h5')['layer/kernel'].shape == (4,)
+
+
+def test_what_is_no_array_in_an_h5_is_left_out_and_said(tmp_path):
+  with h5py.File(tmp_path / 'a.h5', 'w') as file:
+    file['layer/kernel'], file['layer/note'] = np.ones(4), 'by hand'
+    variables = file.create_group('layers/conv/vars')
+    variables.attrs['name'], variables['0'] = 'conv', h5py.Empty('f4')
+  said = []
+  assert list(weights.read(tmp_path / 'a.h5', say=said.append)) == ['layer/kernel']
+  assert said == ['a.h5: left out: layer/note (text), conv (nothing)']
+
+
+@pytest.mark.parametrize('mark, offset, count, words', [
+  (b'GCOL', 16, 24, 'damaged: an object in it has no bytes'),      # the library would never end
+  (b'TREE', 0, 4, 'truncated or no Keras file: HDF5 cannot read it'),
+])
+def test_damage_on_which_hdf5_hangs_or_raises_is_said(tmp_path, mark, offset, count, words):
+  data = bytearray((FIXTURES / 'weights_keras3.weights.h5').read_bytes())
+  place = data.index(mark) + offset
+  data[place:place + count] = bytes(count)
+  (tmp_path / 'a.h5').write_bytes(data)
+  with pytest.raises(MedtlError, match=f'a.h5 is {words}; get it again'):
+    weights.read(tmp_path / 'a.h5')
+
+
+@pytest.mark.parametrize('name', ['model-00001-of-00000.npz', 'model-00003-of-00002.npz'])
+def test_a_number_that_no_part_can_have_makes_no_part(tmp_path, name):
+  assert list(weights.read(npz(tmp_path / name, w=ONES))) == ['w']
 
 
 @pytest.mark.parametrize('content, words', [

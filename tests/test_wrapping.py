@@ -192,7 +192,8 @@ def test_a_part_alone_is_called_one_and_is_read_once_the_other_lies_beside_it(fo
 
 
 @pytest.mark.parametrize('content', ['[]', '{}', '{"weight_map": {}}', '{"weight_map": {"a": "../../etc/passwd"}}',
-                                     '{"weight_map": {"a": 1}}', 'no json'])
+                                     '{"weight_map": {"a": 1}}', 'no json', '[' * 10**5, '{"weight_map": {"a": ""}}',
+                                     '{"weight_map": {"a": "' + 'x' * 256 + '"}}', r'{"weight_map": {"a": "\ud800"}}'])
 def test_an_index_that_is_none_is_refused(tmp_path, content):
   (tmp_path / 'a.index.json').write_text(content)
   with pytest.raises(MedtlError, match='is no index of a checkpoint'):

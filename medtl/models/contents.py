@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from medtl.models import inert, tensors
+from medtl.models.inert import shown
 from medtl.types import MedtlError
 
 Leaf = tensors.Tensor | tensors.Unreadable | np.ndarray
@@ -69,6 +70,8 @@ class _Walk:
   def _enter(self, array: Leaf, name: str) -> None:
     if name in self.found.arrays:
       raise MedtlError(f'holds two arrays called {shown(name)}; save it again with one of them')
+    if not name.isprintable():
+      raise MedtlError(f'is damaged: it holds an array called {shown(name)!r}; get it again')
     kind = array.dtype.kind if isinstance(array, np.ndarray) else ''
     if kind in ('S', 'U'):
       self.found.others[name] = 'text'
@@ -129,13 +132,9 @@ def kind(value: Any) -> str:
     return "optimizer's state"
   if isinstance(value, Other):
     return value.what
+  if value is None:
+    return 'None'
   return str(value) if isinstance(value, inert.Object | inert.Name) else type(value).__name__
-
-
-def shown(text: str) -> str:
-  """Return text from a file as it can be printed: 60 characters, no control sequences."""
-  printable = ''.join(character if character.isprintable() else '?' for character in text)
-  return printable if len(printable) <= 60 else printable[:59] + '…'
 
 
 def listed(words: Mapping[str, str], most: int = 8) -> str:

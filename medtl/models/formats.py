@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
-from medtl.models import contents, pickled, tensors
+from medtl.models import contents, hdf5, npy, pickled, tensors
+from medtl.models.inert import shown
 from medtl.types import MedtlError
 
 Reader = Callable[[BinaryIO, contextlib.ExitStack], Any]     # the stack keeps files open
@@ -23,6 +24,9 @@ Reader = Callable[[BinaryIO, contextlib.ExitStack], Any]     # the stack keeps f
 SUFFIXES = (
   '.npz', '.safetensors', '.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar', '.h5', '.index.json')
 START = 512                              # bytes that `reader` needs
+_ENCRYPTED = 1                           # a flag of a part of a zip archive
+_ENTRY = b'PK\1\2'                       # begins a part in an archive's list
+_REASON = 120                            # characters of a library's own words
 SAFETENSORS = {
   'F64': 'f8', 'F32': 'f4', 'F16': 'f2', 'BF16': ml_dtypes.bfloat16, 'I64': 'i8', 'I32': 'i4',
   'I16': 'i2', 'I8': 'i1', 'U64': 'u8', 'U32': 'u4', 'U16': 'u2', 'U8': 'u1', 'BOOL': '?',
@@ -56,7 +60,7 @@ def reader(path: Path, start: bytes) -> Reader:
   if start.startswith(b'PK'):
     return _zip
   if start.startswith(b'\x89HDF'):
-    return _h5
+    return hdf5.read
   if start[8:9] == b'{':
     return _safetensors
   if start.startswith(_PICKLES):
@@ -69,8 +73,8 @@ def _tar(path: Path) -> str:
   try:
     with tarfile.open(path) as archive:
       names = archive.getnames()
-  except (tarfile.TarError, OSError) as error:
-    return f'is truncated or damaged: {error}; get it again'
+  except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError):
+    return 'is a tar archive, truncated or damaged; get it again'
   if {'pickle', 'storages', 'tensors'} <= set(names):
     return ('was written by PyTorch before 0.1.10; load it in PyTorch and save it again: '
             'torch.save(torch.load(FILE), NEW)')
@@ -87,29 +91,29 @@ def _pickle(file: BinaryIO, _: contextlib.ExitStack) -> Any:
 
 
 def _zip(file: BinaryIO, opened: contextlib.ExitStack) -> Any:
-  try:
+  with pickled.unpacking('its list of parts'):
     archive = opened.enter_context(zipfile.ZipFile(file))
-    names = archive.namelist()
-    if any(name.endswith('data.pkl') for name in names):
-      return pickled.read_zip(archive)
-    if all(name.endswith('.npy') for name in names):
-      return _npz(file)
-  except pickled.ZIP_ERRORS as error:
-    raise MedtlError(f'is truncated or damaged: {error}; get it again') from None
+  _check_parts(archive.infolist())
+  names = archive.namelist()
+  if any(name.endswith('data.pkl') for name in names):
+    return pickled.read_zip(archive)
+  if all(name.endswith('.npy') for name in names):
+    return {name.removesuffix('.npy'): npy.read(archive, name) for name in names}
   raise MedtlError(_unpack('zip', names))
 
 
-def _npz(file: BinaryIO) -> dict[str, Any]:
-  """Return the arrays of an .npz; Python objects, which only a pickle can make, are refused."""
-  file.seek(0)
-  found: dict[str, Any] = {}
-  with np.load(file, allow_pickle=False) as arrays:
-    for name in arrays.files:
-      try:
-        found[name] = arrays[name]
-      except ValueError:
-        found[name] = contents.Other('Python objects, refused')
-  return found
+def _check_parts(parts: Iterable[zipfile.ZipInfo]) -> None:
+  """Raise MedtlError where a part of a zip archive hides others or cannot be opened."""
+  names: set[str] = set()
+  for part in parts:
+    name = shown(part.filename)
+    if part.flag_bits & _ENCRYPTED:
+      raise MedtlError(f'is locked: {name} asks for a password; pack it again without one')
+    if part.filename in names:
+      raise MedtlError(f'is damaged: it holds {name} twice; get it again')
+    if _ENTRY in part.comment + part.extra + part.orig_filename.encode():
+      raise MedtlError(f'is damaged: its list of parts ends at {name}; get it again')
+    names.add(part.filename)
 
 
 def _safetensors(file: BinaryIO, _: contextlib.ExitStack) -> dict[str, Any]:
@@ -117,7 +121,8 @@ def _safetensors(file: BinaryIO, _: contextlib.ExitStack) -> dict[str, Any]:
   try:
     entries = safetensors.deserialize(file.read())
   except safetensors.SafetensorError as error:
-    raise MedtlError(f'is truncated or no safetensors file: {error}; get it again') from None
+    why = shown(str(error), _REASON)
+    raise MedtlError(f'is truncated or no safetensors file: {why}; get it again') from None
   return {name: _tensor(entry) for name, entry in entries}
 
 
@@ -126,45 +131,7 @@ def _tensor(entry: Mapping[str, Any]) -> np.ndarray | tensors.Unreadable:
   if dtype is None:
     known = ', '.join(SAFETENSORS)
     return tensors.Unreadable(f'is of type {entry["dtype"]}; there are: {known}')
+  if not tensors.is_shape(entry['shape']):
+    return tensors.Unreadable('has no valid shape: the file is damaged; get it again')
   numbers = np.frombuffer(bytes(entry['data']), dtype)
   return numbers.reshape(entry['shape'])
-
-
-def _h5(opened_file: BinaryIO, _: contextlib.ExitStack) -> dict[str, np.ndarray]:
-  """Return 'layer/variable' arrays.
-
-  Keras 3 numbers a layer's variables, so that their names are told from their shapes.
-  """
-  import h5py
-  found: dict[str, h5py.Dataset] = {}
-  layers: dict[str, list[np.ndarray]] = {}
-  arrays: dict[str, np.ndarray] = {}
-
-  def note(name: str, item: Any) -> None:
-    if isinstance(item, h5py.Dataset) and not name.startswith('optimizer'):
-      found[name] = item
-
-  try:
-    with h5py.File(opened_file) as file:
-      file.visititems(note)
-      for name, dataset in sorted(found.items()):
-        group = dataset.parent
-        if group.name.endswith('/vars') and 'name' in group.attrs:
-          layers.setdefault(str(group.attrs['name']), []).append(dataset[()])
-        else:
-          last_two = name.split(':')[0].split('/')[-2:]
-          arrays['/'.join(last_two)] = dataset[()]
-  except (OSError, RuntimeError) as error:
-    raise MedtlError(f'is truncated or no Keras file: {error}; get it again') from None
-  for layer, values in layers.items():
-    for variable, value in zip(_variables(values), values, strict=True):
-      arrays[f'{layer}/{variable}'] = value
-  return arrays
-
-
-def _variables(values: list[np.ndarray]) -> list[str]:
-  """Return the names of a Keras 3 layer's numbered variables."""
-  vectors = all(value.ndim == 1 for value in values)
-  known = ['gamma', 'beta', 'moving_mean', 'moving_variance'] if vectors else ['kernel', 'bias']
-  numbers = [str(index) for index in range(len(known), len(values))]
-  return known[:len(values)] + numbers

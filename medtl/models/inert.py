@@ -46,13 +46,29 @@ def load(file: BinaryIO, makers: Makers, storage: Callable[[Any], Any]) -> Any:
   there; sets become lists. `storage` resolves persistent ids. Raises MedtlError for a damaged
   stream, to be read behind the name of the file.
   """
+  machine = _Machine(makers, storage)
   try:
-    return _Machine(makers, storage).run(file)
+    return machine.run(file)
   except MedtlError:
     raise
-  except Exception as error:             # whatever the machine stumbles over in a damaged stream
-    why = str(error) or type(error).__name__
-    raise MedtlError(f'is truncated or damaged: {why}; get it again') from None
+  except Exception:                      # whatever the machine stumbles over in a damaged stream
+    raise MedtlError('is truncated or damaged: its pickle makes no sense from byte '
+                     f'{machine.place} on; get it again') from None
+
+
+def name_of(value: Any) -> str:
+  """Return 'module.name' of a class or function, '' of anything else.
+
+  Only names are printed: tuples that hold one tuple several times never end.
+  """
+  return str(value) if isinstance(value, Name) else ''
+
+
+def shown(text: str, most: int = 60) -> str:
+  """Return text from a file as it can be printed: 60 characters, no control sequences."""
+  start = text[:most + 1]
+  printable = ''.join(character if character.isprintable() else '?' for character in start)
+  return printable if len(printable) <= most else printable[:most - 1] + '…'
 
 
 def mapping(pairs: Any = ()) -> dict[Any, Any]:
@@ -67,7 +83,10 @@ def put(target: dict[Any, Any], key: Any, value: Any) -> None:
   """Enter a value; a key that is neither text nor a small number goes by its type.
 
   Others are not hashed and not printed: deeply nested tuples overflow the C stack at either.
+  Raises ValueError for a list or dictionary, which Python takes for no key.
   """
+  if isinstance(key, list | dict):
+    raise ValueError('a list is no key of a dictionary')
   plain = isinstance(key, str) or (isinstance(key, int | float) and abs(key) < _LARGE)
   target[key if plain else f'({type(key).__name__})'] = value
 
@@ -80,10 +99,12 @@ class _Machine:
     self.stack: list[Any] = []
     self.below: list[list[Any]] = []     # the stacks under each mark
     self.memo: dict[int, Any] = {}
+    self.place: int | None = 0           # of the opcode that is followed
 
   def run(self, file: BinaryIO) -> Any:
     """Follow the opcodes up to STOP."""
-    for opcode, argument, _ in pickletools.genops(file):
+    for opcode, argument, place in pickletools.genops(file):
+      self.place = place
       if opcode.name in _VALUES:
         self.stack.append(argument)
       elif opcode.name in _CONSTANTS:
@@ -99,7 +120,9 @@ class _Machine:
   def _make(self, maker: Any, args: Any) -> None:
     if not isinstance(args, tuple):
       raise ValueError('the arguments of a call are no tuple')
-    known = self.makers.get(str(maker)) if isinstance(maker, Name) else None
+    if not isinstance(maker, Name | Object):
+      raise ValueError('a call of what is no function')
+    known = self.makers.get(name_of(maker))
     self.stack.append(known(*args) if known else Object(maker, args))
 
   # The stack
@@ -213,7 +236,9 @@ class _Machine:
 
   def op_stack_global(self, _: Any) -> None:
     name, module = self.stack.pop(), self.stack.pop()
-    self.stack.append(Name(str(module), str(name)))
+    if not (isinstance(name, str) and isinstance(module, str)):
+      raise ValueError('the name of a class is no text')
+    self.stack.append(Name(module, name))
 
   def op_ext1(self, code: int) -> None:
     self.stack.append(Name('copyreg', f'extension {code}'))
@@ -228,7 +253,7 @@ class _Machine:
 
   def op_newobj_ex(self, _: Any) -> None:
     named, args, maker = self.stack.pop(), self.stack.pop(), self.stack.pop()
-    self.stack.append(Object(maker, (*args, named)))
+    self._make(maker, (*args, named))
 
   def op_inst(self, words: str) -> None:
     args = self._since_mark()

@@ -5,23 +5,37 @@ storage (since 1.6; TorchScript writes the same), and the older stream of pickle
 storages. Messages of MedtlErrors are to be read behind the file's name.
 """
 
+import contextlib
 import functools
 import io
+import lzma
+import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from medtl.models import inert
-from medtl.models.inert import Name
+from medtl.models.inert import Name, shown
 from medtl.models.tensors import MAKERS, STORAGES, Storage
 from medtl.types import MedtlError
 
-# what `zipfile` raises for damaged archives, encrypted ones and names in no known code
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError)
+# what `zipfile` raises for damaged archives, names in no known code, and sizes beyond all memory
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError,
+               ValueError, RuntimeError, OverflowError, MemoryError)
 # torch/serialization.py, the legacy stream's first two pickles
 MAGIC, PROTOCOL = 0x1950a86a20f9469cfc6c, 1001
+
+
+@contextlib.contextmanager
+def unpacking(what: str) -> Iterator[None]:
+  """Turn the errors of a zip archive into a MedtlError that says what cannot be read."""
+  try:
+    yield
+  except _ZIP_ERRORS:
+    raise MedtlError(f'is truncated or damaged: {what} cannot be read; get it again') from None
 
 
 def read_zip(archive: zipfile.ZipFile) -> Any:
@@ -29,27 +43,38 @@ def read_zip(archive: zipfile.ZipFile) -> Any:
   names = archive.namelist()
   main = min((name for name in names if name.endswith('data.pkl')), key=len)
   folder = main.removesuffix('data.pkl')
-  if f'{folder}byteorder' in names and archive.read(f'{folder}byteorder') != b'little':
-    raise MedtlError('was written on a big-endian machine; save it again on a little-endian one')
+  if f'{folder}byteorder' in names:
+    _check_order(_member(archive, f'{folder}byteorder'))
   storages: dict[Any, Storage] = {}
-  found = _load(io.BytesIO(archive.read(main)), storages)
+  found = _load(io.BytesIO(_member(archive, main)), storages)
   for key, storage in storages.items():
-    storage.read = functools.partial(_member, archive, f'{folder}data/{key}', storage.nbytes)
+    storage.read = functools.partial(_stored_in, archive, f'{folder}data/{key}', storage.nbytes)
   return found
 
 
-def _member(archive: zipfile.ZipFile, name: str, nbytes: int) -> bytes:
-  key = name.rpartition('/')[2]
+def _check_order(order: bytes) -> None:
+  if order == b'big':
+    raise MedtlError('was written on a big-endian machine; save it again on a little-endian one')
+  if order != b'little':
+    raise MedtlError('is damaged: its order of bytes is neither little nor big; get it again')
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+  with unpacking(f'its part {shown(name)}'):
+    return archive.read(name)
+
+
+def _stored_in(archive: zipfile.ZipFile, name: str, nbytes: int) -> bytes:
+  """Return the bytes of a storage."""
+  key = shown(name.rpartition('/')[2])
   try:
     size = archive.getinfo(name).file_size
-    if size != nbytes:                   # asked before anything is unpacked
-      raise MedtlError(f'is damaged: the storage {key} has {size} bytes, expected {nbytes}; '
-                       'get it again')
-    return archive.read(name)
   except KeyError:
     raise MedtlError(f'is damaged: it lacks the storage {key}; get it again') from None
-  except ZIP_ERRORS as error:
-    raise MedtlError(f'is truncated or damaged: {error}; get it again') from None
+  if size != nbytes:                     # asked before anything is unpacked
+    raise MedtlError(f'is damaged: the storage {key} has {size} bytes, expected {nbytes}; '
+                     'get it again')
+  return _member(archive, name)
 
 
 def read_stream(file: BinaryIO) -> Any:
@@ -63,7 +88,8 @@ def read_stream(file: BinaryIO) -> Any:
   storages: dict[Any, Storage] = {}
   found = _load(file, storages)
   keys = _load(file, {})
-  if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(map(str, storages)):
+  named = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+  if not named or len(keys) != len(storages) or set(keys) != set(storages):
     raise MedtlError('is damaged: its list of storages is not that of its tensors; get it again')
   begin = file.tell()
   end = file.seek(0, io.SEEK_END)
@@ -76,6 +102,9 @@ def read_stream(file: BinaryIO) -> Any:
       raise MedtlError(f'is truncated or damaged: a storage has {count} numbers; get it again')
     storage.read = functools.partial(_section, file, begin + 8, storage.nbytes)
     begin = after
+  if begin != end:                       # a byte more among the numbers would move all behind it
+    raise MedtlError(f'has {end - begin} bytes behind its last storage: it is damaged, get it '
+                     'again; or it holds several objects, save them in a file each')
   return found
 
 
@@ -89,20 +118,29 @@ def _load(file: BinaryIO, storages: dict[Any, Storage]) -> Any:
 
 
 def _persistent(storages: dict[Any, Storage], pid: Any) -> Any:
-  """Return the storage of ('storage', type, key, device, count, …), the class of ('module', class)."""
+  """Return the storage of ('storage', type, key, device, count, …), a class of ('module', class)."""
   kind = pid[0] if isinstance(pid, tuple) and len(pid) >= 4 else None
   if kind == 'module':                   # the older stream has the code of classes beside them
     return pid[1]
-  right = kind == 'storage' and isinstance(pid[1], Name) and isinstance(pid[2], str | int)
-  if not right or len(pid) < 5:
-    raise MedtlError(f'is refused: its pickle asks for {str(pid)[:80]} instead of a storage')
-  dtype = STORAGES.get(pid[1].name.removesuffix('Storage'))
+  if kind != 'storage' or len(pid) < 5:
+    asked = pid if isinstance(pid, str) else kind
+    said = shown(asked) if isinstance(asked, str) else 'something else'
+    raise MedtlError(f'is refused: its pickle asks for {said} instead of a storage')
+  written, key, count = pid[1], pid[2], pid[4]
+  whole = isinstance(count, int) and count >= 0
+  if not (isinstance(written, Name) and isinstance(key, str) and whole):
+    raise MedtlError('is damaged: a storage in it has no type, name or size; get it again')
+  dtype = STORAGES.get(written.name.removesuffix('Storage'))
   if dtype is None:
-    raise MedtlError(f'holds numbers of a type that is not known, {pid[1]}')
+    raise MedtlError(f'holds numbers of a type that is not known, {shown(str(written))}')
   if len(pid) > 5 and pid[5] is not None:
     raise MedtlError('holds views of storages as PyTorch 0.3 wrote them; '
                      'save it again with a newer version')
-  return storages.setdefault(pid[2], Storage(np.dtype(dtype), int(pid[4])))
+  storage = Storage(np.dtype(dtype), count)
+  first = storages.setdefault(key, storage)
+  if (first.dtype, first.nbytes) != (storage.dtype, storage.nbytes):
+    raise MedtlError(f'is damaged: the storage {shown(key)} has two sizes or types; get it again')
+  return first
 
 
 def _stored(data: bytes) -> Any:

@@ -12,6 +12,8 @@ from medtl.types import MedtlError
 
 _PART = re.compile(r'(?P<stem>.+)-(?P<number>\d{1,5})-of-(?P<total>\d{1,5})(?P<suffix>\.\w+)')
 _INDEX = '.index.json'
+_NO_INDEX = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_LONGEST = 255                           # bytes of a file's name
 
 
 def files(path: Path) -> list[Path]:
@@ -23,7 +25,7 @@ def files(path: Path) -> list[Path]:
     parts = sorted(set(index(path).values()))
     return _beside(path, parts, f'{path.name} is the index of {len(parts)} parts')
   match = _PART.fullmatch(path.name)
-  if not match:
+  if not match or not 1 <= int(match['number']) <= int(match['total']):
     return [path]
   stem, number, total, suffix = match.groups()
   width = len(number)
@@ -39,14 +41,23 @@ def names(path: Path) -> list[str]:
 def index(path: Path) -> dict[str, str]:
   """Return {name of an array: its file} of an index.json; a file's name has no folder."""
   try:
-    table = json.loads(path.read_text())['weight_map']
-    plain = all(Path(name).name == name for name in table.values())
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    raise MedtlError(f'{path} is no index of a checkpoint ({error!r}); '
-                     'expected {"weight_map": {name: file}}') from None
+    table = json.loads(path.read_bytes())['weight_map']
+    plain = all(_is_file_name(name) for name in table.values())
+  except OSError as error:
+    raise MedtlError(f'cannot read {path}: {error.strerror}') from None
+  except _NO_INDEX:
+    raise MedtlError(f'{path} is no index of a checkpoint; '
+                     'expected {"weight_map": {name: file}}; get it again') from None
   if not plain or not table:
     raise MedtlError(f'{path} is no index of a checkpoint: its weight_map names no files beside it')
   return table
+
+
+def _is_file_name(name: str) -> bool:
+  """Return whether a text can be the name of a file, without a folder."""
+  if not name or not name.isprintable() or len(name.encode()) > _LONGEST:
+    return False
+  return Path(name).name == name
 
 
 def _beside(path: Path, names: Sequence[str], what: str) -> list[Path]:

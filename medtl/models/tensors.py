@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from medtl.models import inert
-from medtl.models.inert import Name, Object
+from medtl.models.inert import Object, name_of, shown
 from medtl.types import MedtlError
 
 # by the names of torch.<name>Storage and torch.<name>; void: what numpy has no numbers for
@@ -30,6 +30,10 @@ _TYPES = {
   **{name: getattr(ml_dtypes, name) for name in
      ('float8_e4m3fn', 'float8_e4m3fnuz', 'float8_e5m2', 'float8_e5m2fnuz', 'float8_e8m0fnu')},
 }
+
+_REBUILD = 'torch._utils._rebuild_'      # begins the names of functions, called but never saved
+_AXES = 32                               # the most that every numpy can have
+_LARGE = 1 << 56                         # more than any file holds, and numpy can still count bytes
 
 Shape = tuple[int, ...]
 
@@ -57,16 +61,19 @@ class Tensor:
   def __init__(self, storage: Storage, offset: int, shape: Shape, stride: Shape,
                dtype: np.dtype | None = None):
     if not isinstance(storage, Storage):
-      raise MedtlError(f'is refused: a tensor of shape {shape} has no storage')
-    if not all(isinstance(number, int) for number in (offset, *shape, *stride)):
-      raise MedtlError('is refused: the shape of a tensor is not of whole numbers')
+      raise MedtlError('is damaged: a tensor in it has no storage; get it again')
+    if not (is_shape(shape) and _whole(stride) and len(stride) == len(shape)):
+      raise MedtlError('is damaged: a tensor in it has no valid shape; get it again')
+    if not _whole((offset,)):
+      raise MedtlError('is damaged: a tensor in it begins nowhere in its storage; get it again')
     self.dtype = storage.dtype if dtype is None else dtype
     count = math.prod(shape)
     steps = [(size - 1) * step for size, step in zip(shape, stride, strict=True)]
     end = offset + sum(steps) + 1 if count else offset
     room = storage.nbytes // self.dtype.itemsize
     if min((offset, *shape, *stride)) < 0 or max(end, count) > room:
-      raise MedtlError(f'is refused: a tensor of shape {shape} does not lie inside its storage')
+      raise MedtlError(f'is refused: a tensor of shape {shown(str(shape))} does not lie inside '
+                       'its storage')
     self.storage, self.offset, self.shape, self.stride = storage, offset, shape, stride
 
   def array(self) -> np.ndarray:
@@ -75,6 +82,20 @@ class Tensor:
     values = np.frombuffer(self.storage.data, self.dtype, count)
     steps = [step * self.dtype.itemsize for step in self.stride]
     return np.lib.stride_tricks.as_strided(values[self.offset:], self.shape, steps).copy()
+
+
+def is_shape(value: Any) -> bool:
+  """Return whether a value can be the shape of an array, even of one without numbers."""
+  if not _whole(value) or len(value) > _AXES or min(value, default=0) < 0:
+    return False
+  return math.prod(size for size in value if size > 0) < _LARGE
+
+
+def _whole(value: Any) -> bool:
+  """Return whether a value is a sequence of whole numbers that numpy can take."""
+  if not isinstance(value, tuple | list):
+    return False
+  return all(isinstance(number, int) and abs(number) < _LARGE for number in value)
 
 
 class Unreadable:
@@ -88,7 +109,14 @@ def leaf(value: Any) -> Tensor | Unreadable | np.ndarray | None:
   """Return the array that a value of a pickle stands for, None where it stands for none."""
   if isinstance(value, Tensor | Unreadable | np.ndarray):
     return value
-  name = str(value.maker).replace('numpy._core', 'numpy.core') if isinstance(value, Object) else ''
+  if isinstance(value, Storage):
+    return Unreadable('is a storage without the shape of a tensor; save the tensor in its place')
+  if name_of(value).startswith(_REBUILD):
+    return Unreadable('is a function that makes tensors: the file is damaged; get it again')
+  if not isinstance(value, Object):
+    return None
+  maker = name_of(value.maker)
+  name = maker.replace('numpy._core', 'numpy.core')
   try:
     if name == 'numpy.core.multiarray._reconstruct':
       return _numpy(*value.state[-4:])
@@ -97,21 +125,28 @@ def leaf(value: Any) -> Tensor | Unreadable | np.ndarray | None:
       return _numpy(shape, dtype, order == 'F', data)
   except MedtlError:
     raise
-  except Exception as error:             # whatever stands where shape, type and bytes belong
-    raise MedtlError(f'is damaged: a numpy array in it is none: {error}; get it again') from None
+  except Exception:                      # whatever stands where shape, type and bytes belong
+    raise MedtlError('is damaged: a numpy array in it is none; get it again') from None
+  if maker and any(isinstance(part, Tensor | Storage) for part in value.args):
+    return Unreadable(f'is a tensor made by {shown(maker)}, which is not known; make it a plain '
+                      'tensor in PyTorch and save it again')
   return None
 
 
 def _numpy(shape: Shape, dtype: Any, turned: bool, data: Any) -> np.ndarray | None:
   """Return the array that `ndarray.__reduce__` wrote, None where it holds no numbers."""
-  code = dtype.args[0] if isinstance(dtype, Object) and str(dtype.maker) == 'numpy.dtype' else ''
-  if not re.fullmatch('[biufc][0-9]{1,2}', str(code)):
+  typed = isinstance(dtype, Object) and name_of(dtype.maker) == 'numpy.dtype'
+  code = dtype.args[0] if typed else ''
+  if not (isinstance(code, str) and re.fullmatch('[biufc][0-9]{1,2}', code)):
     return None
+  if not is_shape(shape):
+    raise MedtlError('is damaged: a numpy array in it has no valid shape; get it again')
   order: Any = dtype.state[1] if dtype.state else '='
   kind = np.dtype(code).newbyteorder(order)
   raw = data.encode('latin-1') if isinstance(data, str) else data
   if not isinstance(raw, bytes | bytearray) or len(raw) != math.prod(shape) * kind.itemsize:
-    raise MedtlError(f'is damaged: an array of shape {shape} has other bytes; get it again')
+    raise MedtlError(f'is damaged: an array of shape {shown(str(shape))} has other bytes; '
+                     'get it again')
   return np.frombuffer(raw, kind).reshape(shape, order='F' if turned else 'C')
 
 
@@ -123,9 +158,11 @@ def _tensor(storage: Storage, offset: int, shape: Shape, stride: Shape, *_: Any)
 def _typed_tensor(storage: Storage, offset: int, shape: Shape, stride: Shape, grad: Any, hooks: Any,
                   dtype: Any, *_: Any) -> Tensor | Unreadable:
   """Return what `torch._utils._rebuild_tensor_v3` would: the storage does not know its type."""
-  kind = _TYPES.get(str(dtype).removeprefix('torch.'))
+  name = name_of(dtype)
+  kind = _TYPES.get(name.removeprefix('torch.'))
   if kind is None:
-    return Unreadable(f'is of {dtype}, which is not known; convert it by .float() and save again')
+    said = shown(name) or 'a type without a name'
+    return Unreadable(f'is of {said}, which is not known; convert it by .float() and save again')
   return Tensor(storage, offset, shape, stride, np.dtype(kind))
 
 
@@ -136,7 +173,7 @@ def _first(data: Any, *_: Any) -> Any:
 
 def _subclass(function: Any, kind: Any, args: Any, *_: Any) -> Any:
   """Return what `torch._tensor._rebuild_from_type_v2` would, without the subclass."""
-  known = MAKERS.get(str(function)) if isinstance(function, Name) else None
+  known = MAKERS.get(name_of(function))
   return known(*args) if known else Object(function, args)
 
 
@@ -155,6 +192,10 @@ def _bytes(data: Any = b'', *_: Any) -> Any:
 
 def _list(items: Any = ()) -> list[Any]:
   return list(items)
+
+
+def _tuple(items: Any = ()) -> tuple[Any, ...]:
+  return tuple(items)
 
 
 _SPARSE = _refuse('a sparse tensor', 'make it dense by .to_dense()')
@@ -176,11 +217,12 @@ MAKERS: dict[str, Callable[..., Any]] = {
   'torch._utils._rebuild_meta_tensor_no_storage': _refuse('without numbers', 'load its weights'),
   'torch._utils._rebuild_wrapper_subclass': _refuse('without a storage', 'make it a plain tensor'),
   'torch._tensor._rebuild_from_type_v2': _subclass,
-  'torch.Size': tuple,
+  'torch.Size': _tuple,
   'collections.OrderedDict': inert.mapping,
   'collections.defaultdict': lambda *args: inert.mapping(*args[_FACTORY:]),
   'collections.Counter': inert.mapping,
-  **{module + name: _list for module in _BUILTINS for name in ('set', 'frozenset', 'list')},
+  **{module + name: _list for module in _BUILTINS for name in ('set', 'list')},
+  **{module + 'frozenset': _tuple for module in _BUILTINS},
   **{module + name: _bytes for module in _BUILTINS for name in ('bytes', 'bytearray')},
   '_codecs.encode': _encoded,
 }

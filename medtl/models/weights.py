@@ -14,6 +14,7 @@ import numpy as np
 from medtl import fetch, spec
 from medtl.models import contents, formats, shards, tensors, wrapping
 from medtl.models.contents import Contents
+from medtl.models.inert import shown
 from medtl.models.port import Dialect
 from medtl.types import MedtlError, Weights
 
@@ -127,12 +128,12 @@ def _joined(several: Sequence[Contents], expected: Iterable[str]) -> Contents:
   for found in several:
     for name in found.arrays:
       if name in joined.arrays:
-        raise MedtlError(f'is no part of one checkpoint: {contents.shown(name)} is in several files')
+        raise MedtlError(f'is no part of one checkpoint: {shown(name)} is in several files')
     joined.arrays.update(found.arrays)
     joined.others.update(found.others)
   for name in expected:
     if name not in joined.arrays:
-      raise MedtlError(f'does not belong to the files beside it: {contents.shown(name)} is in none '
+      raise MedtlError(f'does not belong to the files beside it: {shown(name)} is in none '
                        'of them; get all of them again')
   return joined
 
@@ -154,7 +155,7 @@ def _tell(path: Path, found: Contents, choice: wrapping.Choice,
 
 def _float32(name: str, leaf: contents.Leaf) -> np.ndarray:
   """Return an array's numbers in float32; MedtlError says why there are none."""
-  what = f'holds {contents.shown(name)}, which'
+  what = f'holds {shown(name)}, which'
   if isinstance(leaf, tensors.Unreadable):
     raise MedtlError(f'{what} {leaf.why}')
   array = leaf.array() if isinstance(leaf, tensors.Tensor) else leaf

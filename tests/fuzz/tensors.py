@@ -79,6 +79,10 @@ def _lies(data: bytes, dice: random.Random) -> Iterator[Lie]:
                                      body))
   yield Lie('an array of no numbers', join({'z': dict(dtype='F32', shape=[0], data_offsets=[0, 0]),
                                             **said}, body), frozenset({'z'}))
+  for title, shape in (('of an empty shape that overflows', [0, 1 << 62]),
+                       ('of more axes than numpy has', [0] * 70)):
+    odd = dict(dtype='F32', shape=shape, data_offsets=[0, 0])
+    yield Lie(f'an array {title}', join({'z': odd, **said}, body))
 
 
 def _entries(entry: dict[str, Any]) -> Iterator[tuple[str, Any, bool]]:
@@ -90,6 +94,8 @@ def _entries(entry: dict[str, Any]) -> Iterator[tuple[str, Any, bool]]:
   yield 'negative shape', {**entry, 'shape': [-1]}, False
   yield 'shape of text', {**entry, 'shape': ['4']}, False
   yield 'shape that overflows', {**entry, 'shape': [1 << 62, 1 << 62]}, False
+  yield 'more axes than numpy has', {**entry, 'shape': [*shape, *[1] * 70]}, False
+  yield 'empty shape that overflows', {**entry, 'shape': [0, 1 << 62]}, False
   yield 'other type', {**entry, 'dtype': 'F32' if entry['dtype'] == 'BF16' else 'U8'}, False
   yield 'same width, other type', {**entry, 'dtype': _sibling(entry['dtype'])}, True
   yield 'unknown type', {**entry, 'dtype': 'Q7'}, False

@@ -20,8 +20,9 @@ from tests.fuzz.archives import STORED, archive_lies, pack
 from tests.fuzz.files import EVERYTHING, Edit, Lie, Original, Outputs, Region, apply, free
 
 FIXTURES = Path(__file__).parents[1] / 'fixtures'          # written by PyTorch
-VALUES = {'BININT': 1, 'BININT1': 1, 'BININT2': 1, 'LONG1': 2, 'BINUNICODE': 5, 'BINGET': 1,
-          'BINPUT': 1, 'LONG_BINGET': 1, 'LONG_BINPUT': 1}  # where the argument begins
+# where the argument begins; a text's length is part of it, as it may take in the PUT behind the text
+VALUES = {'BININT': 1, 'BININT1': 1, 'BININT2': 1, 'LONG1': 2, 'BINUNICODE': 1, 'BINGET': 1,
+          'BINPUT': 1, 'LONG_BINGET': 1, 'LONG_BINPUT': 1}
 WIDTHS = {'DoubleStorage': 8, 'FloatStorage': 4, 'HalfStorage': 2, 'BFloat16Storage': 2,
           'LongStorage': 8, 'CharStorage': 1, 'BoolStorage': 1}
 COUNT = 60                                                 # layers, so that the memo passes 255
@@ -97,7 +98,8 @@ def _pickle_regions(data: bytes, base: int = 0) -> list[Region]:
   found = []
   for (name, place), end in zip(operations, ends, strict=True):
     if name in VALUES:
-      found.append(Region(base + place + VALUES[name], base + end, EVERYTHING))
+      shrinks = name == 'BINUNICODE'
+      found.append(Region(base + place + VALUES[name], base + end, EVERYTHING, shrinks=shrinks))
   return found
 
 
@@ -148,6 +150,8 @@ def _zip_lies(members: dict[str, bytes]) -> Callable[[random.Random], Iterator[L
     yield from archive_lies(members, STORED)
     for name, changed in _pickles(members[main], dice):
       yield Lie(name, pack({**members, main: changed}))
+    for name, changed in _other_names(members[main][:2]):
+      yield Lie(name, pack({**members, main: changed}), EVERYTHING)
     for name, changed in _storages(members, f'{folder}data/0'):
       yield Lie(name, pack(changed))
     big = {**members, f'{folder}byteorder': b'big'}
@@ -199,11 +203,17 @@ def _pickles(data: bytes, dice: random.Random) -> Iterator[tuple[str, bytes]]:
   yield 'a dictionary inside itself', start + b'}q\0' + _text('state_dict') + b'h\0s.'
   yield 'a list', start + b']K\x01a.'
   yield 'nothing', start + b'N.'
-  yield 'numbers for names', start + b'}' + b'K\x01' + _tensor() + b's.'
-  yield 'bytes for names', start + b'}' + b'U\x01\xff' + _tensor() + b's.'
+  yield 'a tuple in itself 2 ** 40 times', start + _doubled(40) + b'Q.'
+  yield 'a class named by such a tuple', start + b'}' + _text('w') + _doubled(40) + b'N\x93s.'
+  yield 'such a tuple for a call', start + b'}' + _text('w') + _doubled(40) + b')\x81s.'
   for name, keys in (('shape of text', dict(shape=b'(' + _text('4') + b't')),
                      ('shape of fractions', dict(shape=b'(G?\xf0\0\0\0\0\0\0t')),
                      ('shape of nothing', dict(shape=b'N')),
+                     ('more axes than numpy has',
+                      dict(shape=b'(' + b'K\x01' * 70 + b't', stride=b'(' + b'K\x01' * 70 + b't')),
+                     ('stride that overflows', dict(stride=b'(\x8a\x09' + bytes(8) + b'\x01t')),
+                     ('empty shape that overflows',
+                      dict(shape=b'(K\0\x8a\x08' + bytes(7) + b'\x40t', stride=b'(K\0K\0t')),
                      ('shape that overflows', dict(shape=b'(\x8a\x09' + bytes(8) + b'\x01t')),
                      ('negative shape', dict(shape=b'(J\xff\xff\xff\xfft')),
                      ('shape of gigabytes, stride 0',
@@ -216,9 +226,21 @@ def _pickles(data: bytes, dice: random.Random) -> Iterator[tuple[str, bytes]]:
                      ('storage of -1 numbers', dict(count=b'J\xff\xff\xff\xff')),
                      ('storage of text numbers', dict(count=_text('many'))),
                      ('storage of 2 ** 40 numbers', dict(count=b'\x8a\x06\0\0\0\0\0\x01')),
+                     ('storage of nothing', dict(count=b'N')),
                      ('storage key of nothing', dict(key=b'N')),
                      ('storage key of a list', dict(key=b']'))):
     yield name, start + b'}' + _text('w') + _tensor(**keys) + b's.'
+
+
+def _other_names(start: bytes) -> Iterator[tuple[str, bytes]]:
+  """Give pickles whose only tensor has an odd name, but truly has it: another legal file."""
+  yield 'numbers for names', start + b'}' + b'K\x01' + _tensor() + b's.'
+  yield 'bytes for names', start + b'}' + b'U\x01\xff' + _tensor() + b's.'
+
+
+def _doubled(times: int) -> bytes:
+  """Return the opcodes of a tuple of two equal tuples of two equal tuples …"""
+  return b')' + b'2\x86' * times
 
 
 def _text(words: str) -> bytes:
@@ -256,6 +278,8 @@ def _legacy_lies(data: bytes, dice: random.Random) -> Iterator[Lie]:
                       ('a key twice', listed + listed[:1]), ('keys of numbers', [1, 2]),
                       ('no list of keys', {'a': 1}), ('keys of nothing', None)):
     yield Lie(name, before + main + pickle.dumps(other, 2) + storages)
+  deep = b'\x80\x02' + b']' * 3001 + b'a' * 3000 + b'.'
+  yield Lie('keys of deep lists', before + main + deep + storages)
   yield Lie('no keys', before + main + storages)
   yield Lie('no storages', before + main + keys)
   yield Lie('first storage of 2 ** 40 numbers',
