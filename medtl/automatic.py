@@ -70,7 +70,8 @@ def split(everything: Dataset, folds: bool) -> str:
     'split' in table and not folds and {'train', 'test'} <= set(np.asarray(table['split']).tolist())
   ):
     return 'publisher'
-  return 'patient' if 'patient' in table else 'image'
+  known = 'patient' in table and (np.asarray(table['patient']).astype(str) != '').any()
+  return 'patient' if known else 'image'
 
 
 def kind_of(everything: Dataset) -> str:

@@ -40,22 +40,23 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
   extra = _statistics(config, net, params, extra, train)
   loss = tasks.loss_of(**config.task)
   moves = augment.augment(config.augment, ndim=train.fetch(0).x.ndim - 1, classes=len(train.classes)) if config.augment else None
-  made = Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves, balance, run)
+  drawn = source.pop('drawn')
+  made = Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves, balance, run, drawn)
   _stop_random_frozen(made)
   return made
 
 
 def _stop_random_frozen(parts: Parts) -> None:
-  """Raise where a phase freezes a child that nothing was transferred to: it would stay as chance drew it."""
+  """Raise where a phase freezes parameters that chance drew: nothing was transferred to them."""
   if parts.config.random_frozen:
     return
   for index, phase in enumerate(parts.phases):
     still = [path for path, live in tree.flatten(phase.parts.live).items() if not live]
-    random = [child for child in tree.children(still) if child not in parts.source['transferred']]
+    random = tree.children(parts.drawn.intersection(still))
     if random:
       raise MedtlError(
-        f'phase {index + 1} freezes {phase.freeze}, but nothing was transferred to {", ".join(random)}: frozen, they would stay '
-        'as chance drew them. Give a checkpoint (config.model.weights=NAME or FILE), freeze nothing '
+        f'phase {index + 1} freezes {phase.freeze}, but nothing was transferred to parameters of {", ".join(random)}: frozen, they '
+        'would stay as chance drew them. Give a checkpoint (config.model.weights=NAME or FILE), freeze nothing '
         "(config.phases=(('none', '10 epochs'),)), or set config.random_frozen=True for the control of a transfer")
 
 

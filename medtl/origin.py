@@ -19,7 +19,10 @@ from medtl.types import Dataset, MedtlError, Tree
 
 def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset,
               run: Path | None) -> tuple[models.Net, Tree, Tree, dict[str, Any]]:
-  """Return (the net, now normalising its input, params, extra, facts of where they came from)."""
+  """Return (the net, now normalising its input, params, extra, facts of where they came from).
+
+  facts['drawn'] are the paths of the parameters that chance drew.
+  """
   example = jnp.zeros((1, *dataset.fetch(0).x.shape))
   init = lambda key: tree.flatten(net.init(key, example, train=False))   # noqa: E731
   begun = tree.unflatten(jax.eval_shape(init, jax.random.key(0)))
@@ -37,7 +40,7 @@ def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset
   else:
     mean, std = statistics(dataset)
     arrived, facts = {}, {'name': '', 'mean': tuple(config.mean) or mean, 'std': tuple(config.std) or std}
-  facts['transferred'] = tree.children(map(port.bare, tree.flatten(arrived)))
+  facts['drawn'] = _by_chance(begun, {} if config.transfer == 'mean_var' else arrived, own)
   if config.transfer == 'mean_var':
     arrived = mean_var(arrived, config.seed)
     facts['adapted'] = '; '.join(filter(None, [facts.get('adapted', ''), 'only the mean and variance of each leaf were kept']))
@@ -48,6 +51,13 @@ def variables(config: ConfigDict, net: models.Net, module: Any, dataset: Dataset
     raise MedtlError(f'mean {mean} and std {std} for pictures of {example.shape[-1]} channels; expected one number, or one per channel')
   net = net.clone(mean=mean, std=std)
   return net, merged.pop('params'), merged, facts
+
+
+def _by_chance(begun: Tree, arrived: Tree, own: Sequence[str]) -> frozenset[str]:
+  """Return the paths of parameters that did not arrive; `own` are additions that change nothing at first (low-rank updates)."""
+  there = tree.flatten(arrived)
+  paths = [port.bare(path) for path in tree.flatten(begun) if path.startswith('params/') and path not in there]
+  return frozenset(path for path in paths if not any(re.fullmatch(pattern, path) for pattern in own))
 
 
 def _drawn(init: Callable[[jax.Array], dict[str, Any]], seed: int, paths: Sequence[str]) -> dict[str, np.ndarray]:

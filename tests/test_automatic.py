@@ -1,13 +1,14 @@
 """What a config leaves open is settled by the data, said, and kept by a run that has begun."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from medtl import automatic, build, runfolder
+from medtl import automatic, build, origin, runfolder
 from medtl.types import Dataset, MedtlError
 from tests import tiny
 
@@ -41,6 +42,8 @@ def test_two_folders_are_a_binary_task_by_image_with_a_word(tmp_path, capsys):
   assert "task.kind='auto' is 'binary': two classes" in said
   assert "data.split.by='auto' is 'image': patients are not known" in said and 'data.pattern' in said
   assert automatic.settled(asked(tmp_path / 'in', pattern=r'(\d+)'), tmp_path / 'run').data.split.by == 'patient'
+  nobody = Dataset(lambda i: None, 2, ('a', 'b'), {'row': np.arange(2), 'patient': np.array(['', ''])})     # DICOM without ids
+  assert automatic.split(nobody, folds=False) == 'image'
 
 
 def test_the_publishers_sides_are_kept_but_not_over_folds(tmp_path):
@@ -83,25 +86,37 @@ def test_children_as_chance_drew_them_are_not_frozen_unless_that_is_meant(parts)
   def frozen(*phases, **changes):
     return build.parts(build.changed(parts.config, (('phases', phases), *changes.items())), like=parts)
 
-  with pytest.raises(MedtlError, match=r"phase 1 freezes depth\(2\), but nothing was transferred to backbone/stem, backbone/stage1: "
-                                       r"frozen, they would stay as chance drew them.*random_frozen=True for the control"):
+  said = (r'phase 1 freezes depth\(2\), but nothing was transferred to parameters of backbone/stem, backbone/stage1: frozen, they '
+          r'would stay as chance drew them.*random_frozen=True for the control')
+  with pytest.raises(MedtlError, match=said):
     frozen(('depth(2)', '1 epochs'))
   with pytest.raises(MedtlError, match=r'phase 2 freezes depth\(1.0\)'):
     frozen(('none', '1 epochs'), ('depth(1.0)', '1 epochs'))
-  with pytest.raises(MedtlError, match='to head: frozen'):
+  with pytest.raises(MedtlError, match='of head: frozen'):
     frozen(('match("head/.*")', '1 epochs'))
   frozen(('none', '10 epochs'))                                 # the message's advice, and its other one
-  assert parts.source['transferred'] == []
+  assert 'head/dense/kernel' in parts.drawn and 'drawn' not in parts.source
   frozen(('depth(2)', '1 epochs'), random_frozen=True)
 
 
 def test_what_a_checkpoint_fills_may_be_frozen_and_what_is_left_fresh_may_not(parts):
-  given = dataclasses.replace(parts, source={'transferred': ['backbone/stem', 'backbone/stage1']})
-  phases = build.phases(build.changed(parts.config, (('phases', (('depth(2)', '1 epochs'),)),)), parts.params, 20)
-  build._stop_random_frozen(dataclasses.replace(given, phases=phases))
-  deeper = build.phases(build.changed(parts.config, (('phases', (('depth(3)', '1 epochs'),)),)), parts.params, 20)
-  with pytest.raises(MedtlError, match='transferred to backbone/stage2:'):
-    build._stop_random_frozen(dataclasses.replace(given, phases=deeper))
+  def frozen(depth, *fresh):
+    config = build.changed(parts.config, (('phases', ((f'depth({depth})', '1 epochs'),)),))
+    drawn = frozenset(path for path in parts.drawn if any(re.fullmatch(pattern, path) for pattern in fresh))
+    build._stop_random_frozen(dataclasses.replace(parts, drawn=drawn, phases=build.phases(config, parts.params, 20)))
+
+  frozen(2, 'head/.*', 'backbone/stage2/.*')
+  with pytest.raises(MedtlError, match='parameters of backbone/stage2: frozen'):
+    frozen(3, 'head/.*', 'backbone/stage2/.*')
+  with pytest.raises(MedtlError, match='parameters of backbone/stem, backbone/stage1: frozen'):      # one leaf of a child is enough
+    frozen(2, 'head/.*', 'backbone/.*/kernel')
+
+
+def test_scale_alone_is_no_transfer(parts):
+  """Of transfer='mean_var' each leaf's mean and variance arrive: what is frozen is as chance drew it."""
+  begun = {'params': {'backbone': {'stem': {'kernel': 0, 'lora_a': 0}}, 'head': {'bias': 0}}, 'batch_stats': {'backbone': 0}}
+  assert origin._by_chance(begun, {'params': {'backbone': {'stem': {'kernel': 1}}}}, ['.*/lora_[ab]']) == {'head/bias'}
+  assert origin._by_chance(begun, {}, []) == {'backbone/stem/kernel', 'backbone/stem/lora_a', 'head/bias'}
 
 
 def test_kinds_of_labels():

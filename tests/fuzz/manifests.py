@@ -230,7 +230,7 @@ def _columns(data: bytes) -> Iterator[Lie]:
   twice = head.replace(last, label) if last != b'patient' else head.replace(last, names[2].encode())
   yield Lie('two columns of one name', twice + rest)
   yield Lie('a column without a name', head.replace(last, b'') + rest, frozenset({'age', ''}))
-  yield Lie('a reserved name', head.replace(last, b'row') + rest, NOTHING)
+  yield Lie('a name that the table has', head.replace(last, b'row') + rest, frozenset({'age', 'row_'}))
   yield Lie('no column of labels', head.replace(label, b'class') + rest)
 
 
