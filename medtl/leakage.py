@@ -277,8 +277,9 @@ def claim(found: Overlap | None, folds: int = 0, published: bool = False) -> str
   if found.patients:
     return (f'compared pixel by pixel with {those}: no image is among them, but patients of the '
             'same names are')
-  limits = ['' if found.people else '; patients could not be compared',
+  limits = ['; copies that were resized or compressed anew would not be noticed',
+            '' if found.people else '; patients could not be compared',
             '; what the published weights were trained on is not known here' if published else '']
   never = 'each tested by a net for which it was never used' if folds else 'never used'
-  return (f'{never} for training or for any choice (compared pixel by pixel with {those}'
-          f'{"".join(limits)})')
+  return (f'{never} for training or for any choice, as far as pixels tell (compared pixel by pixel with '
+          f'{those}{"".join(limits)})')

@@ -138,7 +138,7 @@ def test_patients_of_whom_some_are_missing(root):
   rows = [f'{name},{name[0]},{name[3:].partition("_")[0] if number else ""}' for number, name in enumerate(files)]
   (root / 'labels.csv').write_text('\n'.join(['file,label,who', *rows]))
   keys = dict(manifest='labels.csv', patient='who', pattern='')
-  assert 'fill the column, or leave these rows out' in said(root, **keys)
+  assert 'fill them in, leave these examples out' in said(root, **keys)
   words = said(root, **keys, split=dict(by='image', folds=3))
   assert 'fill in the 1 missing patients and set data.split.by' in words
   assert load(root, **keys, split=dict(by='image', folds=3), allow_leak=True)['test'].facts['leak']

@@ -172,7 +172,8 @@ def test_the_fingerprint_tells_other_labels_and_any_change_of_a_file(classes):
 
 
 @pytest.mark.parametrize('keys, words', [
-    (dict(manifest='none.csv'), 'no manifest'), (dict(patient='who'), 'not given'), (dict(channels=2), 'channels 1 or 3'),
+    (dict(manifest='none.csv'), 'no manifest'), (dict(patient='who'), 'data.patient need a manifest, and none'),
+    (dict(channels=2), 'channels 1 or 3'),
     (dict(exif='turn'), "'apply'"), (dict(classes=('sick', 'sound')), r"2 labels outside .*'well' of well/c.TIFF")])
 def test_wrong_keys_say_what_is_right(classes, keys, words):
   with pytest.raises(MedtlError, match=words):

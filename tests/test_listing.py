@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,10 @@ def test_a_name_that_is_not_utf8_is_shown_as_bytes(root):
 
 def test_masks_beside_their_pictures_are_left_out_with_a_word(tmp_path):
   """BUSI as published: 'benign (1).png' beside 'benign (1)_mask.png' and '…_mask_1.png'."""
+  for name in ('x', 'x_lesion', 'x.mask', 'mask_x', 'x-label_2'):
+    draw(tmp_path / 'other' / f'{name}.png')
+  assert folder.load(str(tmp_path), label='').table['file'].tolist() == ['other/x.png']
+  shutil.rmtree(tmp_path / 'other')
   names = ['benign/benign (1).png', 'benign/benign (1)_mask.png', 'benign/benign (1)_mask_1.png', 'normal/normal (1).png',
            'normal/normal (1)_mask.png', 'normal/gas_mask.png']
   for name in names:
@@ -163,7 +168,12 @@ def test_the_publishers_sides_may_stand_below_the_classes(tmp_path):
 
 
 @pytest.mark.parametrize('names, words', [
-    (('images/1.png', 'masks/1.png'), 'pictures and their masks, no classes'),
+    (('images/1.png', 'masks/1.png'), "called images, masks, and 'masks' is what a folder of masks is called"),
+    (('covid/1.png', 'normal/2.png', 'masks/1.png'), "'masks' is what a folder of masks is called"),
+    (('ISIC_Data/1.png', 'ISIC_GroundTruth/1.png'), "'ISIC_GroundTruth' is what a folder of masks is called"),
+    (('training_set/1.png', 'test_set/2.png'), 'sides of a split, no classes'),
+    (('hospital1/a/1.png', 'hospital1/b/2.png', 'hospital2/a/3.png', 'hospital2/b/4.png'),
+     'each of hospital1, hospital2 in .* holds the folders a, b: which of the two is the class'),
     (('train/1.png', 'test/2.png'), 'sides of a split, no classes')])
 def test_folders_that_are_no_classes_are_told_from_classes(tmp_path, names, words):
   for name in names:
@@ -323,6 +333,11 @@ def test_a_box_is_a_picture_of_its_own_and_a_file_a_group(tmp_path):
     listed(tmp_path, shares, repeated='box')
   with pytest.raises(MedtlError, match="boxes are places in pictures as they are stored"):
     listed(tmp_path, boxes, repeated='box', exif='apply')
+  boxes[2]['x'] = '-1'
+  with pytest.raises(OSError, match='x -1 … 6'):
+    listed(tmp_path, boxes, repeated='box').fetch(2)
+  boxes[2].update(x='0.6', y='0.6', w='3.6', h='3')
+  assert listed(tmp_path, boxes, repeated='box').fetch(2).x.shape == (3, 3, 1)      # 1 … 4, rounded
   boxes[2]['x'] = 'NA'
   with pytest.raises(MedtlError, match=r"1 rows have no box of a size above 0, first that of 1.png"):
     listed(tmp_path, boxes, repeated='box')
@@ -331,7 +346,7 @@ def test_a_box_is_a_picture_of_its_own_and_a_file_a_group(tmp_path):
 
 
 def test_what_repeated_rows_mean_is_asked_of_a_manifest_alone(root):
-  with pytest.raises(MedtlError, match="repeated are of a manifest"):
+  with pytest.raises(MedtlError, match=r'data.repeated need a manifest, and none is given'):
     folder.load(str(root), repeated='first')
   with pytest.raises(MedtlError, match="did you mean \"'majority'\""):
     folder.load(str(root), repeated='majorit')
@@ -347,10 +362,13 @@ def test_a_word_for_missing_is_no_class_and_no_patient(tmp_path, word):
   assert found.table['patient'].tolist() == ['p0', 'p0', 'p1', 'p1', '', '']
   assert found.facts['notes'] == ['words that were taken for a missing value: 2 in who; data.missing=() takes none']
   people[5]['label'] = word
+  spelt = tuple(one for one in labels.MISSING if one.lower() != word.strip().lower())
   said = rf'1 pictures have no label, first 5.png \(in labels.csv\) \(written {re.escape(repr(word.strip()))} 1 times\)'
   with pytest.raises(MedtlError, match=said):
     listed(tmp_path, people, patient='who')
-  kept = listed(tmp_path, people, missing=())                 # the message's own advice
+  with pytest.raises(MedtlError, match=re.escape(f'data.missing={spelt}')):
+    listed(tmp_path, people)
+  kept = listed(tmp_path, people, missing=spelt)              # the message's own advice
   assert word.strip() in kept.classes
 
 
@@ -366,9 +384,20 @@ def test_missing_is_one_list_for_every_column(tmp_path):
 
 def test_a_folder_called_none_is_asked_about(root):
   (root / 'b').rename(root / 'None')
-  with pytest.raises(MedtlError, match=r"3 pictures have no label, .*written 'None' 3 times.*data.missing=\(\)"):
+  with pytest.raises(MedtlError, match=r"3 pictures have no label, .*written 'None' 3 times.*take it out of the words"):
     folder.load(str(root))
   assert folder.load(str(root), missing=()).classes == ('None', 'a')
+
+
+def test_several_findings_in_one_field_are_asked_about(tmp_path):
+  """NIH ChestX-ray14: Cardiomegaly|Effusion; BreastMNIST's 'normal, benign' is one class."""
+  several = [dict(file=f'{i}.png', label=word) for i, word in enumerate(('Effusion', 'Cardiomegaly|Effusion', 'No Finding'))]
+  with pytest.raises(MedtlError, match=r"the label 'Cardiomegaly\|Effusion' is made of others, such as 'Effusion'"):
+    listed(tmp_path, several)
+  meant = ('Cardiomegaly|Effusion', 'Effusion', 'No Finding')
+  assert listed(tmp_path, several, classes=meant).classes == meant
+  one = [dict(file=f'{i}.png', label=word) for i, word in enumerate(('malignant', 'normal, benign'))]
+  assert listed(tmp_path, one).classes == ('malignant', 'normal, benign')
 
 
 @pytest.mark.parametrize('words, shown', [
@@ -424,6 +453,17 @@ def test_tcga_barcodes_are_participants_and_no_sites(tmp_path):
     'TCGA-02-1000, a/TCGA-02-1001-01Z-00-DX1_2.png → TCGA-02-1001, a/TCGA-02-1002-01Z-00-DX1_4.png → TCGA-02-1002; '
     'data.pattern or data.patient says otherwise']
   assert 'patient' in folder.load(str(tmp_path), pattern=r'(DX1)').table
+
+
+def test_names_of_which_one_tells_nobody_are_said(tmp_path):
+  for number, name in enumerate(('CNV-1-1', 'CNV-2-1', 'NORMAL-3-1', 'sample')):
+    draw(tmp_path / 'ab'[number % 2] / f'{name}.png')
+  found = folder.load(str(tmp_path))
+  assert 'patient' not in found.table
+  assert found.facts['notes'][0].startswith('patients are not known: 3 of 4 file names tell one (OCT2017') and (
+    'the first that does not is b/sample.png' in found.facts['notes'][0])
+  draw(tmp_path / 'c' / 'TCGA-02-10001-x.png')                    # five signs: no participant's code
+  assert 'patient' not in folder.load(str(tmp_path)).table
 
 
 def test_names_of_another_make_tell_no_patient(tmp_path):

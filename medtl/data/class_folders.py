@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from medtl.data import masks
-from medtl.data.listed import SIDES, Keys, Kind, Listed
+from medtl.data.listed import Keys, Kind, Listed, side
 from medtl.data.walk import walk
 from medtl.types import MedtlError
 
@@ -16,19 +16,23 @@ def find(folder: Path, kind: Kind, keys: Keys) -> Listed:
   walked = walk(folder, kind.belongs)
   notes = [f'passed over: {walked.passed_over}'] if walked.passed_over else []
   if not walked.files:
-    raise MedtlError(f'{folder} holds no {kind.words}' + (f'; {notes[0]}' if notes else ''))
+    dicom = "; DICOM files are read by data.name='dicom'" if '.dcm' in walked.passed_over else ''
+    raise MedtlError('; '.join([f'{folder} holds no {kind.words}', *notes]) + dicom)
   files = walked.files if keys.masks == 'keep' else masks.without(walked.files, notes)
   names = [path.as_posix() for path in files]
   if not keys.label:
     return Listed(names, np.full(len(names), ''), {}, notes)
   _stop_empty(walked.files, walked.folders, kind)
   _stop_loose(folder, files)
-  _stop_no_classes(folder, walked.files)
+  if keys.masks != 'keep':
+    _stop_masks(folder, walked.files)
+  _stop_sides(folder, files)
   level = _side_level(folder, files)
   if level is None:
+    _stop_two_levels(folder, files)
     return Listed(names, np.array([path.parts[0] for path in files]), {}, notes)
   raw = np.array([path.parts[1 - level] for path in files])
-  sides = np.array([SIDES[path.parts[level].lower()] for path in files])
+  sides = np.array([side(path.parts[level]) for path in files])
   return Listed(names, raw, {'split': sides}, notes)
 
 
@@ -48,7 +52,7 @@ def _side_level(folder: Path, files: Sequence[PurePosixPath]) -> int | None:
 
 
 def _is_side(path: PurePosixPath, level: int) -> bool:
-  return len(path.parts) > 2 and path.parts[level].lower() in SIDES
+  return len(path.parts) > 2 and side(path.parts[level]) != ''
 
 
 def _stop_empty(
@@ -74,19 +78,37 @@ def _stop_loose(folder: Path, files: Sequence[PurePosixPath]) -> None:
     )
 
 
-def _stop_no_classes(folder: Path, files: Sequence[PurePosixPath]) -> None:
-  """Raise where the first folders are called so that they can be no classes."""
+def _stop_sides(folder: Path, files: Sequence[PurePosixPath]) -> None:
+  """Raise where the folders of the pictures are called like sides of a split."""
   names = {path.parts[0] for path in files}
   deep = all(len(path.parts) > 2 for path in files)
-  lower = {name.lower() for name in names}
-  shown = ', '.join(sorted(names))
-  if lower <= set(SIDES) and not deep:
+  if not deep and all(side(name) for name in names):
     raise MedtlError(
-      f'the folders in {folder} are called {shown}: sides of a split, no classes; expected '
-      '{train,val,test}/CLASS/…, or a manifest'
+      f'the folders in {folder} are called {", ".join(sorted(names))}: sides of a split, no '
+      'classes; expected {train,val,test}/CLASS/…, or a manifest'
     )
-  if lower & masks.FOLDERS and lower <= masks.FOLDERS | masks.PICTURE_FOLDERS:
+
+
+def _stop_masks(folder: Path, files: Sequence[PurePosixPath]) -> None:
+  """Raise where a class folder is called so that it holds masks."""
+  names = sorted({path.parts[0] for path in files})
+  found = [name for name in names if masks.is_folder(name)]
+  if found:
     raise MedtlError(
-      f'the folders in {folder} are called {shown}: pictures and their masks, no classes; '
-      'expected a folder for each class, or a manifest'
+      f'the folders in {folder} are called {", ".join(names)}, and {found[0]!r} is what a folder '
+      'of masks is called; expected a folder for each class, or a manifest. Where it is a class, '
+      "set data.masks='keep'"
+    )
+
+
+def _stop_two_levels(folder: Path, files: Sequence[PurePosixPath]) -> None:
+  """Raise where all first folders hold the same second ones: either may be the class."""
+  below: dict[str, set[str]] = {}
+  for path in files:
+    below.setdefault(path.parts[0], set()).add(path.parts[1] if len(path.parts) > 2 else '')
+  inner = list(below.values())
+  if len(below) > 1 and len(inner[0]) > 1 and '' not in inner[0] and all(one == inner[0] for one in inner):
+    raise MedtlError(
+      f'each of {", ".join(sorted(below))} in {folder} holds the folders {", ".join(sorted(inner[0]))}: '
+      'which of the two is the class? Expected CLASS/… alone; a manifest can say it'
     )

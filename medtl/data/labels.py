@@ -87,6 +87,7 @@ def find(
   numeric = all(NUMBER.fullmatch(name) for name in (*found, *known))
   if not known:
     _stop_twins(found, raw.tolist(), names)
+    _stop_several(found)
     known = tuple(sorted(found, key=float)) if numeric else tuple(found)
   if len(known) < 2:
     raise MedtlError(
@@ -137,10 +138,12 @@ def _stop_missing(raw: np.ndarray, names: Sequence[str], spelt: Sequence[str]) -
       f'{len(rows)} pictures have no label, first {names[rows[0]]}; fill them in, leave them out, '
       "or set data.label='' to predict"
     )
+  meant = {word.lower() for word in counts}
+  kept = tuple(word for word in spelt if word.lower() not in meant)
   raise MedtlError(
     f'{len(rows)} pictures have no label, first {names[rows[0]]} (written {written}); fill them in '
-    'or '
-    'leave them out. Where that word is a class, set data.missing=(): empty alone is missing then'
+    'or leave them out. Where that word is a class, take it out of the words for missing: '
+    f'data.missing={kept}'
   )
 
 
@@ -154,6 +157,18 @@ def _stop_twins(found: Sequence[str], raw: Sequence[str], names: Sequence[str]) 
       f'are these the same class? {shown}, first {first}. Write them alike, or list every class '
       f'that is meant: data.classes={tuple(found)}'
     )
+
+
+def _stop_several(found: Sequence[str]) -> None:
+  """Raise where a label is made of others: several findings in one field."""
+  for name in found:
+    parts = [part.strip() for part in re.split(r'[|;,+&]', name)]
+    if len(parts) > 1 and any(part in found for part in parts):
+      raise MedtlError(
+        f'the label {name!r} is made of others, such as {next(part for part in parts if part in found)!r}: '
+        'several findings in one field? Write a column of 0 and 1 for each (data.label=(…)), or list '
+        f'every class that is meant: data.classes={tuple(found)}'
+      )
 
 
 def plain(name: str) -> str:

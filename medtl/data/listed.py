@@ -1,5 +1,6 @@
 """What a config says of a source's files, and what folders or a manifest say of them, as text."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +13,20 @@ SIDES = {
   'val': 'val',
   'valid': 'val',
   'validation': 'val',
+  'dev': 'val',
   'test': 'test',
   'testing': 'test',
 }
+
+
+def side(name: str) -> str:
+  """Return the side of a split that a name means, '' where it means none.
+
+  >>> side('Train'), side('test_set'), side('validation-data'), side('benign')
+  ('train', 'test', 'val', '')
+  """
+  plain = re.sub(r'[\W_]*(set|data|images)?$', '', name.lower())
+  return SIDES.get(plain, '')
 
 
 class Kind(NamedTuple):

@@ -108,7 +108,7 @@ def _check_keys(keys: Keys) -> None:
   given = [name for name in ('patient', 'partition', 'repeated', 'suffix') if getattr(keys, name)]
   if given or not isinstance(keys.label, str):
     raise MedtlError(
-      f'{" and ".join(given) or "several labels"} are of a manifest, which is not given; expected '
+      f'{" and ".join(f"data.{name}" for name in given) or "several labels"} need a manifest, and none is given; expected '
       'data.manifest="labels.csv" or, for patients, data.pattern="a regex with (a group)"'
     )
 
@@ -131,10 +131,10 @@ def _patients(
       notes.append(f'patients that are told apart by spelling alone: {shown}; are they the same?')
   if 'patient' in table or not guess:
     return
-  found = patients.guessed(files)
-  if found:
-    table['patient'], words = found
-    notes.append(words)
+  found, words = patients.guessed(files)
+  notes += [words] if words else []
+  if found is not None:
+    table['patient'] = found
   elif boxes:  # cuts of one picture are no independent cases
     table['patient'] = np.array(files)
     notes.append('patients are not known: the boxes of one file count as one patient')

@@ -83,6 +83,8 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _header(path: Path, fields: Sequence[str]) -> list[str]:
   """Return the columns' names; a first one without a name, an index of pandas, is called 'index'."""
+  if fields[0].startswith('sep='):
+    raise MedtlError(f'{path}: the first line, {fields[0]}, is an instruction for Excel; remove it')
   names = [field.strip() for field in fields]
   names[0] = names[0] or 'index'
   for sign, words in OTHER_DELIMITERS.items():

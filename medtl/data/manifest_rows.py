@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medtl.data import labels, manifest, repeated
-from medtl.data.listed import SIDES, Keys, Listed
+from medtl.data.listed import Keys, Listed, side
 from medtl.types import MedtlError
 
 Columns = dict[str, np.ndarray]
@@ -113,7 +113,7 @@ def _table(
   if keys.patient:
     table['patient'] = columns[keys.patient]
   if keys.partition:
-    table['split'] = np.array([SIDES.get(side.lower(), side) for side in columns[keys.partition]])
+    table['split'] = np.array([side(name) or name for name in columns[keys.partition].tolist()])
   boxed = repeated.box_columns(columns)
   for name, column in columns.items():
     if name in (keys.file, *label, keys.patient, keys.partition):

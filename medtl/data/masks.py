@@ -8,18 +8,29 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-NAME = re.compile(
-  r'(.+)[_-](mask|segmentation|seg|annotation|groundtruth|gt)([_-]?\d+)?', re.IGNORECASE
+WORDS = (
+  'masks?|segmentations?|seg|annotations?|ground_?truth|gt|labels?|roi|lesions?|contours?|'
+  'heatmaps?|overlays?'
 )
-FOLDERS = {
-  'mask', 'masks', 'segmentation', 'segmentations', 'annotation', 'annotations', 'groundtruth', 'gt'
-}
-PICTURE_FOLDERS = {'image', 'images', 'img', 'imgs', 'picture', 'pictures', 'scan', 'scans'}
+AFTER = re.compile(rf'(.+)[_.-]({WORDS})([_-]?\d+)?', re.IGNORECASE)  # x_mask_1
+BEFORE = re.compile(rf'({WORDS})[_.-](.+)', re.IGNORECASE)  # mask_x
+FOLDER = re.compile(
+  r'(.*[_\W])?(masks?|segmentations?|annotations?|ground_?truth|gt|labels?)', re.IGNORECASE
+)
+
+
+def is_folder(name: str) -> bool:
+  """Return whether a folder is called so that it holds masks.
+
+  >>> is_folder('masks'), is_folder('ISIC2018_GroundTruth'), is_folder('benign')
+  (True, True, False)
+  """
+  return FOLDER.fullmatch(name) is not None
 
 
 def without(files: Sequence[PurePosixPath], notes: list[str]) -> list[PurePosixPath]:
   """Return the files that are no masks of another one; `notes` gain a sentence on the others."""
-  masks = {path for path in files if _beside(path, set(files))} | _in_folders(files)
+  masks = _beside(files) | _in_folders(files)
   if not masks:
     return list(files)
   first = min(masks)
@@ -30,26 +41,24 @@ def without(files: Sequence[PurePosixPath], notes: list[str]) -> list[PurePosixP
   return [path for path in files if path not in masks]
 
 
-def _beside(path: PurePosixPath, files: set[PurePosixPath]) -> bool:
-  """Return whether a file is called a mask of another one in its folder."""
-  match = NAME.fullmatch(path.stem)
-  if not match:
-    return False
-  suffixes = {other.suffix for other in files}
-  return any(path.with_name(match[1] + suffix) in files for suffix in suffixes)
-
-
-def _in_folders(files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
-  """Return the files in folders that are called masks and have a folder of pictures beside them."""
-  folders = {folder for path in files for folder in path.parents}
+def _beside(files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
+  """Return the files that are called a mask of another one in their folder."""
+  there = {path.with_suffix('') for path in files}
   found = set()
   for path in files:
-    for folder in path.parents:
-      is_mask = folder.name.lower() in FOLDERS
-      if is_mask and any(_is_pictures(other) and other.parent == folder.parent for other in folders):
-        found.add(path)
+    after, before = AFTER.fullmatch(path.stem), BEFORE.fullmatch(path.stem)
+    names = [match[group] for match, group in ((after, 1), (before, 2)) if match]
+    if any(path.with_name(name) in there for name in names):
+      found.add(path)
   return found
 
 
-def _is_pictures(folder: PurePosixPath) -> bool:
-  return folder.name.lower() in PICTURE_FOLDERS
+def _in_folders(files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
+  """Return the files in folders called so that have another folder beside them, not called so."""
+  folders = {folder for path in files for folder in path.parents if folder.name}
+  pictures = {folder.parent for folder in folders if not is_folder(folder.name)}
+  found = set()
+  for path in files:
+    if any(is_folder(folder.name) and folder.parent in pictures for folder in path.parents):
+      found.add(path)
+  return found

@@ -41,11 +41,20 @@ def by_pattern(files: Sequence[str], pattern: str) -> np.ndarray:
   return np.array([match[1] for match in found if match])
 
 
-def guessed(files: Sequence[str]) -> tuple[np.ndarray, str] | None:
-  """Return (patients [n], a sentence that says so) where all files bear names of one KNOWN kind."""
+def guessed(files: Sequence[str]) -> tuple[np.ndarray | None, str]:
+  """Return (patients [n], a sentence that says so) where all files bear names of one KNOWN kind.
+
+  (None, a sentence) where most do, (None, '') where few or none do.
+  """
   for naming, pattern in KNOWN.items():
     found = [re.search(pattern, name) for name in files]
     patients = [match[1] for match in found if match]
+    if len(files) / 2 < len(patients) < len(files):
+      first = files[found.index(None)]
+      return None, (
+        f'patients are not known: {len(patients)} of {len(files)} file names tell one ({naming}), '
+        f'the first that does not is {first}; rename or remove the others, or give data.pattern'
+      )
     if len(patients) == len(files):
       shown = ', '.join(
         f'{name} → {patient}' for name, patient in list(zip(files, patients, strict=True))[:3]
@@ -54,4 +63,4 @@ def guessed(files: Sequence[str]) -> tuple[np.ndarray, str] | None:
         f'patients are taken from the file names ({naming}): {shown}; '
         'data.pattern or data.patient says otherwise'
       )
-  return None
+  return None, ''

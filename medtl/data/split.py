@@ -92,7 +92,7 @@ def deal(table: Table, by: str, folds: int, seed: int) -> np.ndarray:
   count = group.max() + 1
   if count < folds:
     raise MedtlError(f'{count} groups for {folds} folds; expected at least one each (by={by!r}; what shares a patient or pictures '
-                     'equal in every pixel is one group: look for duplicates)')
+                     'equal in every pixel is one group: look for duplicates, and for one name that stands for several patients)')
   label = _strata(table)
   images = np.zeros((count, label.shape[1]), np.int64)
   np.add.at(images, group, label)
@@ -146,7 +146,7 @@ def _known_patients(table: Table) -> None:
   empty = np.flatnonzero(np.asarray(table['patient']).astype(str) == '')
   if len(empty):
     raise MedtlError(f"split by='patient', but {len(empty)} examples have no patient (first: {name_of(table, empty[0])}); "
-                     'fill the column, or leave these rows out')
+                     'fill them in, leave these examples out, or say who the patient is by data.pattern or data.patient')
 
 
 def name_of(table: Table, index: int) -> str:

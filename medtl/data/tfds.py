@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from medtl.data import labels
-from medtl.data.listed import SIDES
+from medtl.data.listed import side
 from medtl.data.pictures import read
 from medtl.spec import nearest
 from medtl.types import Dataset, Example, MedtlError, Table
@@ -38,7 +38,7 @@ def load(builder: str, *, root: str, splits: Sequence[str] = (), image: str = 'i
   sources = [prepared.as_data_source(name, decoders=decoders, file_format='array_record') for name in names]
   columns = _columns(info, sources, label)
   classes, y, order = _labels(columns.pop(label), getattr(info.features[label], 'names', None))
-  sides = np.repeat([SIDES.get(name, name) for name in names], [len(source) for source in sources])
+  sides = np.repeat([side(name) or name for name in names], [len(source) for source in sources])
   table = {'row': np.arange(len(y)), 'y': y, 'split': sides}
   table |= {_column(name, patient): _filled(column) for name, column in columns.items()}
   places = [(name, source, index) for name, source in zip(names, sources, strict=True) for index in range(len(source))]
