@@ -7,7 +7,7 @@ whole process.
 import struct
 from typing import NamedTuple
 
-ITEM = b'\xfe\xff\x00\xe0'
+ITEM = b'\xfe\xff\x00\xe0'               # the tag FFFE,E000
 RLE_HEADER, RLE_SEGMENTS = 64, 15          # bytes; at most
 FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}       # SOF0 … SOF15, SOF55
 START_OF_SCAN = 0xDA
@@ -32,11 +32,12 @@ def check_items(pixels: bytes) -> None:
   """
   place = count = 0
   while place < len(pixels):
-    (length,) = struct.unpack_from('<I', pixels.ljust(place + 8), place + 4)
-    if pixels[place:place + 4] != ITEM or place + 8 + length > len(pixels):
-      raise ValueError('PixelData is damaged: its compressed fragments do not have the lengths that '
-                       'they say')
+    head = pixels[place:place + 8].ljust(8, b'\0')
+    mark, length = struct.unpack('<4sI', head)
     place += 8 + length
+    if mark != ITEM or place > len(pixels):
+      raise ValueError('PixelData is damaged: its compressed fragments have other lengths than '
+                       'they say')
     count += 1
   if count < 2:
     raise ValueError('PixelData holds no fragment of a compressed picture')

@@ -256,19 +256,14 @@ def _agree_with_codestream(header: Header, how: Layout) -> Layout:
   if not found.bits <= how.allocated <= most:
     legal = f'{found.bits} to {most} for this compressed picture'
     raise illegal('BitsAllocated', how.allocated, legal)
-  if syntax == uid.JPEGBaseline8Bit:
-    _check_jpeg(header, how)
+  is_plain_jpeg = syntax in uid.JPEGTransferSyntaxes
+  if is_plain_jpeg:                        # on some broken ones GDCM aborts, the process with it
+    frame = _frame(header)
+    check = jpeg_file.check if syntax == uid.JPEGBaseline8Bit else jpeg_file.scans
+    check(frame[frame.find(jpeg_file.START):])
   stored = min(how.stored, found.bits)     # no number of the picture has more
-  elements.BitsStored = stored
+  elements.BitsStored = found.bits if is_plain_jpeg else stored       # and on fewer
   return how._replace(stored=stored, high=stored - 1)
-
-
-def _check_jpeg(header: Header, how: Layout) -> None:
-  """Raise where a JPEG does not hold all of its picture, or its numbers not all of their bits."""
-  if how.stored < 8:
-    raise illegal('BitsStored', how.stored, '8 for a JPEG picture (PS3.5 8.2.1)')
-  frame = _frame(header)
-  jpeg_file.check(frame[max(frame.find(jpeg_file.START), 0):])
 
 
 def _same(header: Header, keyword: str, inside: int) -> None:
@@ -285,25 +280,32 @@ def stored_numbers(header: Header, how: Layout) -> np.ndarray:
   options: dict[str, Any] = dict(allow_excess_frames=syntax.is_encapsulated)
   if syntax == JPEGBaseline8Bit:
     options['decoding_plugin'] = 'pillow'  # GDCM, pydicom's first choice, aborts on broken files
-  upper = how.high >= how.stored and not how.floats
-  if upper:
+  told = header.elements.BitsStored
+  cut = (how.high >= how.stored or told > how.stored) and not how.floats
+  if cut:
     options['correct_unused_bits'] = False
   try:
     x = pixel_array(header.elements, **options)
   except RuntimeError as error:            # the words of several decoders on one another
     if 'exceptions were raised' not in str(error):
       raise
-    raise ValueError(f'its compressed pixels ({syntax.name}) are damaged, or of a kind that none of '
-                     'the decoders reads') from error
+    raise ValueError(f'its compressed pixels ({syntax.name}) are damaged, or of a kind that no '
+                     'decoder here reads') from error
   if x.ndim != (2 if how.samples == 1 else 3):
     raise ValueError(f'PixelData holds {len(x)} frames; expected one, as NumberOfFrames says')
-  if upper:
-    unused = how.allocated - how.stored
-    above = how.allocated - 1 - how.high
-    below = x & ((1 << unused - above) - 1)
-    overlaid = OVERLAY_BIT in header.elements and OVERLAY_DATA not in header.elements
-    if (below != below[0, 0]).any() and not overlaid:
-      raise illegal('BitsStored', how.stored, f'{how.high + 1}, as HighBit says, or HighBit '
-                    f'{how.stored - 1}: the bits below the number are in use')
-    x = np.right_shift(np.left_shift(x, above), unused)
-  return x
+  return _cut(x, header, how) if cut else x
+
+
+def _cut(x: np.ndarray, header: Header, how: Layout) -> np.ndarray:
+  """Return the numbers without the bits above and below them; raise where these are in use."""
+  unused = how.allocated - how.stored
+  above = how.allocated - 1 - how.high
+  below = x & ((1 << unused - above) - 1)
+  overlaid = OVERLAY_BIT in header.elements and OVERLAY_DATA not in header.elements
+  if (below != below.flat[0]).any() and not overlaid:
+    raise illegal('BitsStored', how.stored, f'{how.high + 1}, as HighBit says, or HighBit '
+                  f'{how.stored - 1}: the bits below the number are in use')
+  told = header.elements.BitsStored
+  if how.stored < told <= 8 and x.max() > how.ends[1]:
+    raise illegal('BitsStored', how.stored, f'{told}, which the compressed numbers need')
+  return np.right_shift(np.left_shift(x, above), unused)

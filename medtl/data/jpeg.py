@@ -4,9 +4,10 @@ A JPEG has no checksum. libjpeg paints grey what is missing, ignores what is too
 drops its warnings. So the file is walked here, and Pillow's decoder is fed scan by scan: a scan is
 whole if the decoder needs its last bytes, and none beyond them.
 
-This cannot be noticed: changes within coded data and tables; up to 8 bytes that are missing at the
-end of a scan, or 24 that are too much; data lost between two restart markers; another size that has
-as many blocks, be it less than a block larger or smaller, or with width and height exchanged.
+This cannot be noticed: changes within coded data and tables; missing data at the end of a scan that
+hold no more than its last two blocks; up to 24 bytes that are too much there; data lost between two
+restart markers; another size that has as many blocks: less than a block more or less, or width and
+height exchanged.
 """
 
 import io
@@ -19,17 +20,19 @@ from typing import NamedTuple
 
 from PIL import Image
 
-SOI, EOI, SOS, DRI = 0xD8, 0xD9, 0xDA, 0xDD
+SOI, EOI, SOS, DRI, ADOBE = 0xD8, 0xD9, 0xDA, 0xDD, 0xEE
 START = b'\xff\xd8'
+ADOBE_COLOURS = {3: (0, 1), 4: (0, 2)}     # components: RGB or YCbCr, CMYK or YCCK
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-NOTES = {*range(0xE2, 0xEE), 0xEF, 0xFE}   # APPn and COM: not JFIF, EXIF, Adobe, which say how to read
-HUFFMAN, PROGRESSIVE = (0xC0, 0xC1, 0xC2), 0xC2      # frames whose data are coded by Huffman
-MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')    # ends coded data, of which the others are part
+HUFFMAN, PROGRESSIVE = (0xC0, 0xC1, 0xC2), 0xC2      # frames that are coded by Huffman
+NOTES = {*range(0xE2, 0xEE), 0xEF, 0xFE}   # APP2 … APP13, APP15, COM: they say nothing of pixels
+MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')    # the first that is not part of coded data
+RESTARTS = range(0xD0, 0xD8)               # markers within coded data
 RESTART = re.compile(rb'\xff[\xd0-\xd7]')
-UNIT = re.compile(rb'\xff+.|.', re.DOTALL)           # one byte of coded data, or two of one meaning
-TAIL = 32                                  # bytes at the end of a scan; the decoder needs some
-ONES = b'\xff\0'                           # eight bits 1, as coded data write them: never a code
-AHEAD = 8                                  # bytes that libjpeg reads before it needs them
+UNIT = re.compile(rb'\xff+.|.', re.DOTALL)           # of coded data: bytes that belong together
+TAIL = 32                                  # bytes at the end of a scan, of which some are needed
+ONES = b'\xff\0'                           # eight bits 1 in coded data; no code has only these
+AHEAD = 8                                  # bytes that libjpeg reads ahead
 COEFFICIENTS = 64                          # of a block
 NOT_SENT = -1
 DAMAGED = ('it is damaged: its segments (header, tables, scans) are cut short, or contradict each '
@@ -58,8 +61,8 @@ class Scan(NamedTuple):
   components: tuple[int, ...]
   first: int                               # coefficient
   last: int
-  before: int                              # lowest bit that was sent of them before; NOT_SENT
-  now: int                                 # lowest bit that is sent now
+  before: int                              # the lowest bit that was sent of them, or NOT_SENT …
+  now: int                                 # … and the lowest one after this scan
   start: int
   stop: int
 
@@ -83,17 +86,21 @@ def scans(data: bytes) -> list[Scan]:
 
 def _scans(data: bytes) -> list[Scan]:
   frame: Frame | None = None
-  interval = 0
+  transform = interval = 0
   found: list[Scan] = []
   for part in _segments(data):
     if part.marker in FRAMES:
       if frame is not None:
         raise ValueError(DAMAGED)
       frame = _frame(part)
+    elif part.marker == ADOBE and part.body.startswith(b'Adobe'):
+      transform = part.body[11] if len(part.body) > 11 else 0
     elif part.marker == DRI:
       (interval,) = struct.unpack('>H', part.body)
     elif part.marker == SOS:
       if frame is None:
+        raise ValueError(DAMAGED)
+      if transform not in ADOBE_COLOURS.get(len(frame.sampling), (transform,)):
         raise ValueError(DAMAGED)
       if frame.marker not in HUFFMAN or len(frame.sampling) < part.body[0]:
         return []
@@ -119,6 +126,8 @@ def _segments(data: bytes) -> Iterator[Segment]:
     marker = data[place + 1]
     if marker == EOI:
       return
+    if marker in RESTARTS:
+      raise ValueError(DAMAGED)
     (length,) = struct.unpack_from('>H', data, place + 2)
     end = place + 2 + length
     stop = _next_marker(data, end) if marker == SOS else end
@@ -159,23 +168,27 @@ def _scan(part: Segment, frame: Frame) -> Scan:
 
 def _check_length(data: bytes, scan: Scan, frame: Frame, interval: int) -> None:
   """Raise where a scan has less data than its blocks need at least, or other restart markers."""
-  factors = frame.sampling.values()
-  most_across, most_down = max(h for h, _ in factors), max(v for _, v in factors)
-  if len(scan.components) > 1:             # a unit has blocks of all components (A.2)
-    blocks = sum(math.prod(frame.sampling[one]) for one in scan.components)
-    across, down = frame.width / most_across, frame.height / most_down
-  else:
-    blocks = 1
-    h, v = frame.sampling[scan.components[0]]
-    across, down = math.ceil(frame.width * h / most_across), math.ceil(frame.height * v / most_down)
-  units = math.ceil(across / 8) * math.ceil(down / 8)
-  if scan.first == 0 and 8 * (scan.stop - scan.start) < units * blocks:        # a block has a bit
+  units, blocks = _units(scan.components, frame)
+  bits = 8 * (scan.stop - scan.start)
+  if scan.first == 0 and bits < units * blocks:      # the first coefficient has a bit in each block
     raise ValueError(MISSING)
   if interval:
     restarts = len(RESTART.findall(data, scan.start, scan.stop))
     expected = math.ceil(units / interval) - 1
     if restarts not in (expected, expected + 1):     # some writers close the last interval too
       raise ValueError(f'it is damaged: a scan has {restarts} restart markers; expected {expected}')
+
+
+def _units(components: tuple[int, ...], frame: Frame) -> tuple[int, int]:
+  """Return (how many units a scan has, blocks in each): all its components share a unit (A.2)."""
+  factors = frame.sampling.values()
+  across, down = max(h for h, _ in factors), max(v for _, v in factors)
+  if len(components) > 1:
+    blocks = sum(math.prod(frame.sampling[component]) for component in components)
+    return math.ceil(frame.width / across / 8) * math.ceil(frame.height / down / 8), blocks
+  h, v = frame.sampling[components[0]]
+  columns, rows = math.ceil(frame.width * h / across), math.ceil(frame.height * v / down)
+  return math.ceil(columns / 8) * math.ceil(rows / 8), 1
 
 
 def _check_script(found: list[Scan], frame: Frame) -> None:

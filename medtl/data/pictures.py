@@ -23,7 +23,7 @@ from medtl.types import MedtlError
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.tif', '.tiff', '.bmp', '.webp')
 RED, BLUE = np.float32(0.299), np.float32(0.114)     # shares of luma, ITU-R BT.601; green has the rest
 UPRIGHT, ORIENTATION = 1, 0x0112                     # EXIF
-WHOLE_NUMBERS = (1, 3, 4, 6, 8, 9)                   # types of a TIFF's tags
+WHOLE_NUMBERS = (3, 4, 6, 8, 9)                      # types of a TIFF's tags that Pillow reads as such
 WORDED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)      # say what is wrong
 BROKEN = (*WORDED, ArithmeticError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 
@@ -162,7 +162,7 @@ def _check_exif(block: bytes) -> None:
   """Raise where the orientation may be in a part of an EXIF block that is cut or lies outside.
 
   Pillow passes over it then. EXIF 2.32, section 4.6.2: the block is a TIFF, whose first directory
-  says the orientation; files have it in all types of whole numbers.
+  says the orientation; files have it in several types of whole numbers.
   """
   block = block.removeprefix(b'Exif\0\0')
   if not block:
@@ -170,6 +170,8 @@ def _check_exif(block: bytes) -> None:
   order = {b'II*\0': '<', b'MM\0*': '>'}[block[:4]]
   (place,) = struct.unpack_from(f'{order}I', block, 4)
   (count,) = struct.unpack_from(f'{order}H', block, place)
+  if count == 0 and place != 8:            # Pillow writes empty directories, at 8
+    raise ValueError('its directory lies elsewhere')
   for entry in range(place + 2, place + 2 + 12 * count, 12):
     tag, kind, number, _ = struct.unpack_from(f'{order}HHI4s', block, entry)
     if tag == ORIENTATION and kind in WHOLE_NUMBERS and number == 1:

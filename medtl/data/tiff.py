@@ -111,8 +111,9 @@ def layout(data: bytes) -> Layout:
     raise ValueError(f'it is damaged or cut off: its tag {lost[0]} is not whole')
   tags = {TiffTags.lookup(number).name: value for number, value in directory.items()}
   for number in sorted(USED & set(directory)):
-    values = directory[number]
-    if not all(isinstance(one, int) for one in (values if isinstance(values, tuple) else (values,))):
+    value = directory[number]
+    values = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(one, int) for one in values):
       raise ValueError(f'it is damaged: its tag {number} ({TiffTags.lookup(number).name}) holds no '
                        'whole numbers')
   if 'PhotometricInterpretation' not in tags:
@@ -167,7 +168,8 @@ def _written(data: bytes, place: int) -> tuple[set[int], int]:
 def _one(values: tuple[int, ...], words: str) -> int:
   """Return the one value that all samples share."""
   if len(set(values)) != 1:
-    raise ValueError(f'its samples differ in {words}: {values}; {ADVICE}')
+    found = str(values) if len(values) <= 8 else f'{len(values)} of them'
+    raise ValueError(f'its samples differ in {words}: {found}; {ADVICE}')
   return values[0]
 
 

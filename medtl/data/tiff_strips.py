@@ -22,6 +22,8 @@ WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262        #
 OFFSETS, SAMPLES, ROWS_PER_STRIP, BYTE_COUNTS = 273, 277, 278, 279
 YCBCR = 6                                  # photometric interpretation
 CLEAR, END = 256, 257                      # codes of LZW
+LONGEST_ENTRY = 200                        # bytes; so few entries have codes of 9 bits
+LONGEST_RUN = 128                          # bytes, of PackBits
 OURS = 165                                 # a byte
 
 
@@ -51,8 +53,8 @@ def check(data: bytes, tags: Mapping[str, Any], pixel_bits: int, planes: int,
     sound = all(_is_inflated(part) for part in parts)
   elif compression in (LZW, PACK_BITS):
     fill_order = tags.get('FillOrder', 1)
-    ends = parts[:1] + parts[1:][-1:]      # a wrong size shows in the first or in the last
-    sound = all(_is_unpacked(part, compression, fill_order) for part in ends)
+    ends = parts if len(parts) < 2 else [parts[0], parts[-1]]     # a wrong size shows there
+    sound = all(_ends(part, compression, fill_order) for part in ends)
   else:
     sound = True
   if not sound:
@@ -115,20 +117,21 @@ def _is_inflated(part: Part) -> bool:
     return False
 
 
-def _is_unpacked(part: Part, compression: int, fill_order: int) -> bool:
-  """Return whether libtiff takes the right number of rows out of a part, and no byte more.
+def _ends(part: Part, compression: int, fill_order: int) -> bool:
+  """Return whether a part ends with its last row: libtiff itself refuses one that ends before it.
 
-  It is given bytes of our own behind them: these, and nothing else, must be one row more.
+  Bytes of our own are put behind its own. If they make up the next row, it had no further ones.
   """
   if fill_order != 1:                      # rare; not looked at
     return True
-  longer = (_lengthened_lzw if compression == LZW else _lengthened_pack_bits)(part)
+  longer = _lengthened_lzw(part) if compression == LZW else _lengthened_pack_bits(part)
   return not longer or _continues(longer, part.row, part.rows, compression)
 
 
 def _lengthened_pack_bits(part: Part) -> bytes:
-  """Return a part with a row more of OURS, in runs of 128 bytes (section 9)."""
-  return part.packed + bytes([257 - 128, OURS]) * math.ceil(part.row / 128)
+  """Return a part with a row more of OURS (section 9)."""
+  run = bytes([257 - LONGEST_RUN, OURS])
+  return part.packed + run * math.ceil(part.row / LONGEST_RUN)
 
 
 def _lengthened_lzw(part: Part) -> bytes:
@@ -142,8 +145,9 @@ def _lengthened_lzw(part: Part) -> bytes:
   bits = f'{last:0{8 * len(packed[-3:])}b}'.rstrip('0')
   if not bits.endswith(f'{END:09b}'):
     return b''
-  codes = [CLEAR, OURS, *range(258, 258 + 199)]      # 1 + 2 + … + 200 bytes
-  codes *= math.ceil(part.row / 20100)
+  codes = [CLEAR, OURS, *range(END + 1, END + LONGEST_ENTRY)]
+  length = sum(range(LONGEST_ENTRY + 1))
+  codes *= math.ceil(part.row / length)
   bits = bits[:-9] + ''.join(f'{code:09b}' for code in (*codes, END))
   bits += '0' * (-len(bits) % 8)
   return packed[:-3] + int(bits, 2).to_bytes(len(bits) // 8)
