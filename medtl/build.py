@@ -41,7 +41,7 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
   loss = tasks.loss_of(**config.task)
   moves = augment.augment(config.augment, ndim=train.fetch(0).x.ndim - 1, classes=len(train.classes)) if config.augment else None
   drawn = source.pop('drawn')
-  made = Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves, balance, run, drawn)
+  made = Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves, balance, run, drawn=drawn)
   _stop_random_frozen(made)
   return made
 

@@ -259,7 +259,7 @@ def _colours(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]
   if reader(keys['name']) not in READERS.values():
     return []
   if plan['shape'][-1] == 1:
-    return _made_grey(dataset, keys)
+    return [f'{words}, as the run needs it' for words in made_grey(dataset, keys)]
   coloured, looked = colour(dataset)
   trained = plan.get('colour')             # runs of older versions do not tell
   if trained and not coloured:
@@ -271,16 +271,18 @@ def _colours(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]
   return []
 
 
-def _made_grey(dataset: Dataset, keys: Keys) -> list[str]:
-  """Return in words how many pictures lose their colour, for a run of one channel."""
-  read = spec.find(reader(keys['name']), 'medtl.data')
+def made_grey(dataset: Dataset, keys: Keys) -> list[str]:
+  """Return in words how many pictures of a source lose their colour where it is read as grey."""
+  name = reader(keys['name'])
+  if name not in READERS.values() or keys.get('channels', 1) != 1:
+    return []
+  read = spec.find(name, 'medtl.data')
   asked = {key: value for key, value in keys.items() if key not in LOAD}
   stored = read(**{**asked, 'channels': 3})
   coloured, looked = colour(stored.subset(dataset.table['row']))
   if not coloured:
     return []
-  return [f'of {looked} pictures that were looked at {coloured} are in colour: they are read as '
-          'grey, as the run needs it']
+  return [f'of {looked} pictures that were looked at {coloured} are in colour: they are read as grey']
 
 
 def _labels(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]:

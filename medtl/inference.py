@@ -147,6 +147,7 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   probabilities = found.score.astype(float).round(6).tolist()
   rows = [[file, answer, *p] for file, answer, p
           in zip(pictures.table['file'].tolist(), said, probabilities, strict=True)]
+  replaced = '; it replaces an earlier one' if output.exists() else ''
   disk.write(output, disk.csv_text([header, *rows]))
   notes = [*pictures.facts['notes'], *leakage.in_training(_overlap(workdir, pictures, keys)), how,
            *renamed, *_doubtful([header, *rows])]
@@ -156,7 +157,7 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   _say(notes)
   lines = [f'predictions of {pictures.size} pictures in {images} by {workdir}', *notes]
   disk.write(remarks, '\n- '.join(lines) + '\n')
-  console.print(disk.printable(f'{pictures.size} pictures: {output}'))
+  console.print(disk.printable(f'{pictures.size} pictures: {output}{replaced}'))
   return output
 
 

@@ -38,6 +38,7 @@ class Parts:
   augment: step.Augment | None
   class_weights: tuple[float, ...] | None
   run: Path | None = None           # the run folder that the weights came from, where they did
+  remarks: dict[str, list[str]] = field(default_factory=dict)   # on the data, shared with parts that are alike
   drawn: frozenset[str] = frozenset()       # paths of the parameters that chance drew
   programs: dict[tuple, Any] = field(default_factory=dict)      # what has been compiled: shared with parts that are alike
   origins: list[Path] = field(default_factory=list)             # checkpoints that hold what such runs began with, shared likewise

@@ -46,6 +46,7 @@ def _train(config: ConfigDict, workdir: Path, command: str, like: Parts | None) 
     parts = prepare(config, origin, like)
     log.heading(str(workdir), f': {build.sentence(parts)}')
     plan = build.plan(parts, describe.rows(parts))
+    plan['data']['notes'] = [*plan['data']['notes'], *_grey(parts)]
     runfolder.write_json(workdir / 'plan.json', {**plan, **_colour(parts)})
     _remember(parts, workdir)
   checkpoints = Checkpoints(workdir / 'checkpoints')
@@ -76,7 +77,7 @@ def prepare(config: ConfigDict, origin: Path | None, like: Parts | None = None) 
   except Missing as error:
     raise Missing(f'{error}\n  instead   {config.hint}' if config.hint else str(error)) from None
   if like is None:
-    for note in parts.data['train'].facts['notes']:
+    for note in (*parts.data['train'].facts['notes'], *_grey(parts)):
       write(disk.printable(f'· {note}'))
   if origin is not None and 'test' in parts.data:
     data = config.data.to_dict()
@@ -84,6 +85,14 @@ def prepare(config: ConfigDict, origin: Path | None, like: Parts | None = None) 
     leakage.stop(inherited, data.get('allow_leak', False),
                  f'Split the data as {origin} does (data.split), so that it never saw the test side')
   return parts
+
+
+def _grey(parts: Parts) -> list[str]:
+  """Return in words that pictures in colour are read as grey; it is looked up once for all runs that are alike."""
+  if 'grey' not in parts.remarks:
+    found = external.made_grey(parts.data['train'], parts.config.data.to_dict())
+    parts.remarks['grey'] = [f'{words}; data.channels=3 keeps colour (skin, fundus, histology)' for words in found]
+  return parts.remarks['grey']
 
 
 def _colour(parts: Parts) -> dict[str, bool]:

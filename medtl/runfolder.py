@@ -383,6 +383,9 @@ def headline(workdir: Path, found: dict[str, Any], print_line: Callable[[Any], A
   """Print the numbers, what was frozen, and how the run compares."""
   print_line('')
   print_line(Text(disk.printable(console.console(found))))
+  origin = read(workdir, 'provenance.json')
+  if origin.get('best_step') is not None:
+    print_line(f'the checkpoint of step {origin["best_step"]} is used: the best on validation')
   for row in read(workdir, 'plan.json')['phases']:
     print_line(f'frozen: {row["freeze"]} for {row["steps"]} steps, {row["live"]:,} of {row["live"] + row["frozen"]:,} parameters live')
   for other in found['comparison']:

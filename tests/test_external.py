@@ -227,3 +227,16 @@ def test_labels_of_another_kind_or_order_are_refused_with_what_fits(tmp_path):
   assert labelled(tmp_path, manifest='labels.csv', label='diagnosis').table['y'].tolist() == [0]
   draw(Path(tmp_path) / 'set' / 'benign' / 'a.png')
   assert labelled(tmp_path / 'set', manifest='', label='label').size == 1
+
+
+def test_colour_that_is_read_as_grey_is_said_and_a_grey_run_says_nothing(tmp_path):
+  random = np.random.RandomState(0)
+  for number in range(4):
+    path = tmp_path / 'ab'[number % 2] / f'{number}.png'
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(random.randint(0, 256, (8, 8, 3)).astype(np.uint8)).save(path)
+  keys = {'name': 'folder', 'root': str(tmp_path), 'split': {'by': 'none'}}
+  whole = external.datasets.load(**keys)['test']
+  assert external.made_grey(whole, keys) == ['of 4 pictures that were looked at 4 are in colour: they are read as grey']
+  assert external.made_grey(whole, {**keys, 'channels': 3}) == []
+  assert external.made_grey(whole, {**keys, 'name': 'phantom.load'}) == []

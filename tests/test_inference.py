@@ -215,7 +215,7 @@ def test_a_run_is_not_tested_on_what_the_run_before_it_was_trained_on(done, monk
 
   def parts(config, origin, like):
     side = Dataset(data.fetch, data.size, data.classes, data.table, facts)
-    return type('Parts', (), {'data': {'train': side, 'test': side.subset(wanted)}})
+    return type('Parts', (), {'data': {'train': side, 'test': side.subset(wanted)}, 'remarks': {'grey': []}})
 
   monkeypatch.setattr(run.build, 'parts', parts)
   rows = sorted(int(name.split()[1]) for name in leakage.read(done).table['file'])

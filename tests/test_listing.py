@@ -341,7 +341,7 @@ def test_a_box_is_a_picture_of_its_own_and_a_file_a_group(tmp_path):
   boxes[2]['x'] = 'NA'
   with pytest.raises(MedtlError, match=r"1 rows have no box of a size above 0, first that of 1.png"):
     listed(tmp_path, boxes, repeated='box')
-  with pytest.raises(MedtlError, match=r"no column 'x' for data.repeated='box'"):
+  with pytest.raises(MedtlError, match=r"has no columns for data.repeated='box'; expected x, y, w, h"):
     listed(tmp_path, rows('ab'), repeated='box')
 
 

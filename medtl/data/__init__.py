@@ -57,7 +57,7 @@ def _notes(dataset: Dataset) -> list[str]:
     found.append(f'of the two classes {classes[1]!r} is the positive one{turned}')
   found += _twins(dataset)
   low, high = dataset.facts['range']
-  if dataset.size >= ENOUGH and low >= 0 and 0 < high <= MOST_UNUSED:
+  if 'manufacturer' not in dataset.table and dataset.size >= ENOUGH and low >= 0 and 0 < high <= MOST_UNUSED:
     found.append(f'the pictures hold numbers of {low:.3g} … {high:.3g} only, where 0 … 1 is expected: 12 bits in 16-bit files? '
                  f"Then add 'window(0, {_power(high):g})' to data.ops")
   return [words for words in found if words]

@@ -22,11 +22,14 @@ class Manifest(NamedTuple):
   columns: dict[str, np.ndarray]  # name → text [n], without blanks around it
   lines: np.ndarray  # [n], the line on which each row begins
 
-  def require(self, names: Sequence[str], why: str = '') -> None:
-    """Raise a MedtlError unless there are columns of these names."""
+  def require(self, key: str, names: Sequence[str]) -> None:
+    """Raise a MedtlError unless there are columns of these names, which data.`key` says."""
     for name in names:
       if name not in self.columns:
-        raise MedtlError(f'{self.path} has no column {name!r}{why}; {nearest(name, self.columns)}')
+        raise MedtlError(
+          f'{self.path} has no column {name!r}, which is what data.{key} says; set it to the right '
+          f'one: {nearest(name, self.columns)}'
+        )
 
 
 def read(path: Path) -> Manifest:

@@ -21,7 +21,10 @@ def find(folder: Path, keys: Keys) -> Listed:
   found = manifest.read(folder / keys.manifest)
   label = _label_columns(keys)
   given = [name for name in (keys.patient, keys.partition) if name]
-  found.require([keys.file, *label, *given])
+  found.require('file', [keys.file])
+  found.require('label', label)
+  found.require('patient', [keys.patient] if keys.patient else [])
+  found.require('partition', [keys.partition] if keys.partition else [])
   _ask(found, (keys.file, *label, *given))
   notes: list[str] = []
   columns = _filled(found, keys, label, notes)
@@ -35,7 +38,10 @@ def find(folder: Path, keys: Keys) -> Listed:
       repeated.agree(groups, table[column], what)
   if keys.repeated == 'box':
     if not repeated.box_columns(columns):
-      found.require(repeated.BOX, " for data.repeated='box'")
+      raise MedtlError(
+        f"{found.path} has no columns for data.repeated='box'; expected x, y, w, h (or width, "
+        f'height), found {", ".join(columns)}'
+      )
     notes.append(f'each of {len(names)} rows is a box, cut out of {len(groups)} files')
     return Listed(names, raw, table, notes, repeated.boxes(columns, names))
   if keys.repeated == '':
