@@ -1,6 +1,7 @@
 """Advice in an error is followed here, as it is written: it must lead on."""
 
 import ast
+import dataclasses
 import re
 from pathlib import Path
 
@@ -125,6 +126,8 @@ def test_grades_that_are_words_need_an_order_and_numbers_do_not(root):
   ordered = load(root, classes=('b', 'a'))
   check.training(config, ordered)
   assert ordered['train'].classes == ('b', 'a')
+  with pytest.raises(MedtlError, match='order of the alphabet: a < b < c'):
+    check.training(config, {side: dataclasses.replace(one, classes=('a', 'b', 'c')) for side, one in sides.items()})
   for name, number in (('a', '10'), ('b', '2')):
     (root / name).rename(root / number)
   numbers = load(root)

@@ -132,6 +132,13 @@ def test_without_a_patient_a_split_by_patient_stops(archive):
     data.load('dicom', root=str(archive), values='modality', split=dict(by='patient', folds=2, val=0))
 
 
+def test_patients_of_dicom_files_are_not_guessed_from_their_names(archive):
+  for number in range(8):
+    folder = archive / ('sick' if number < 4 else 'well')
+    (folder / f'IM{number}').rename(folder / f'NORMAL-7-{number}.dcm')
+  assert len(set(dicom.load(str(archive), values='modality').table['patient'])) == 4
+
+
 def test_a_patient_called_na_is_no_patient(archive):
   for number in (6, 7):
     changed(archive / f'well/IM{number}', PatientID='NA', PixelData=bytes([number]) * (128 * 128 * 2))

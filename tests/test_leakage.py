@@ -112,3 +112,8 @@ def test_folds_are_compared_each_with_its_own():
   assert 'each tested by a net for which it was never used for training' in leakage.claim(leakage.pooled([clean, clean]), folds=2)
   found = leakage.pooled([clean, leaky, leaky])
   assert found.equal == {'': {'train': 2}} and found.size == 3 and leakage.claim(found, 3).startswith('2 of which were used')
+
+
+def test_a_patient_without_a_name_is_no_patient_of_the_same_name():
+  table = {'row': np.arange(3), 'y': np.zeros(3, int), 'patient': np.array([np.nan, 'p1', 'None'], object)}
+  assert leakage._column(Dataset(lambda i: None, 3, ('a', 'b'), table), 'patient').tolist() == ['', 'p1', '']
