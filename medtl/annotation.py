@@ -3,15 +3,22 @@
 numpy's numbers count as Python's, a list counts as a tuple (JSON has lists only), and a whole
 number counts as a float. In a sequence of text a number counts as the text that Python prints:
 classes=(0, 1, 2) are the labels '0', '1' and '2', and 1.0 is '1.0'. A number where a single text is
-expected is refused: label=1 may mean the name of a column or its place.
+expected is refused: label=1 may mean the name of a column or its place. NaN and infinity are no
+numbers.
+
+`Annotated[float, FROM_0]` has a range as well, which is checked with the kind. What several
+arguments of a function must be beside each other is declared above it, by `together`.
 """
 
 import ast
+import functools
+import inspect
+import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -25,14 +32,28 @@ GENERIC = (1, 'text', ('a', 'b'))      # examples where neither the value nor th
 TRUTHS = {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0': False}
 
 
+class Range(NamedTuple):
+  """What a number may be: in words, which follow 'a number', and as a function."""
+  words: str
+  holds: Callable[[Any], bool]
+
+
+ABOVE_0 = Range('above 0', lambda value: value > 0)
+FROM_0 = Range('0 or more', lambda value: value >= 0)
+FROM_1 = Range('at least 1', lambda value: value >= 1)
+FROM_0_BELOW_1 = Range('0 or more, below 1', lambda value: 0 <= value < 1)
+FROM_0_TO_1 = Range('from 0 to 1', lambda value: 0 <= value <= 1)
+ABOVE_0_TO_1 = Range('above 0 and at most 1', lambda value: 0 < value <= 1)
+
+
 class Misfit(Exception):
-  """The value is of another kind."""
+  """The value is of another kind, or out of its range."""
 
 
 def checked(where: str, name: str, value: Any, parameter: Parameter) -> Any:
   """Return the value as the parameter takes it.
 
-  A value of another kind is an error, which shows a value of the right kind.
+  A value of another kind, or out of range, is an error, which shows a value that is right.
   """
   if value is parameter.default:
     return value
@@ -42,7 +63,10 @@ def checked(where: str, name: str, value: Any, parameter: Parameter) -> Any:
   except Misfit:
     shown = _example(value, kind, parameter.default)
     advice = '' if shown is None else f', for instance {shown!r}'
-    raise MedtlError(f'{where}: {name} is {value!r}; expected {words(kind)}{advice}') from None
+    wanted = words(kind)
+    if isinstance(value, float) and not math.isfinite(value):
+      wanted = wanted.replace('a number', 'a finite number')
+    raise MedtlError(f'{where}: {name} is {value!r}; expected {wanted}{advice}') from None
 
 
 def read(text: str, parameter: Parameter | None) -> Any:
@@ -80,14 +104,16 @@ def fitted(value: Any, kind: Any) -> Any:
   """Return the value as a parameter annotated with `kind` takes it; Misfit where it does not."""
   value = _plain(value)
   base, inner = _parts(kind)
+  if base is Annotated:
+    return _within(fitted(value, inner[0]), inner[1])
   if base in (typing.Union, types.UnionType):
     return _one_of(value, inner)
   if base is typing.Literal:
     return _known(value, inner)
   if base is Any or not isinstance(base, type):      # a type variable, for instance
     return value
-  if base is float and type(value) is int:
-    return float(value)
+  if base is float:
+    return _finite(value)
   if base in ONE:
     return _of_type(value, base)
   if issubclass(base, Mapping):
@@ -107,6 +133,8 @@ def words(kind: Any, many: bool = False) -> str:
   ('text or a sequence of text', 'a sequence of 2 whole numbers', 'a number or None')
   """
   base, inner = _parts(kind)
+  if base is Annotated:
+    return f'{words(inner[0], many)} {inner[1].words}'
   if base in (typing.Union, types.UnionType):
     kinds = [one for one in inner if not (one is int and float in inner)]
     return ' or '.join(dict.fromkeys(words(one, many) for one in kinds))
@@ -132,7 +160,7 @@ def _of(base: type, inner: tuple) -> str:
 
 
 def _parts(kind: Any) -> tuple[Any, tuple]:
-  """Return (tuple, (int, ...)) of tuple[int, ...], and (int, ()) of int."""
+  """Return (tuple, (int, ...)) of tuple[int, ...], (int, ()) of int, (Annotated, (int, FROM_0)) …"""
   if kind is None:
     return Nothing, ()
   return typing.get_origin(kind) or kind, typing.get_args(kind)
@@ -146,6 +174,23 @@ def _plain(value: Any) -> Any:
 def _of_type(value: Any, kind: type) -> Any:
   """Return the value where it is of the kind; True and False are no whole numbers."""
   if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    raise Misfit
+  return value
+
+
+def _finite(value: Any) -> float:
+  """Return a whole or other number as a float; NaN and infinity are none."""
+  if type(value) is int:
+    value = float(value) if abs(value) < 2**1000 else math.inf
+  if not math.isfinite(_of_type(value, float)):
+    raise Misfit
+  return value
+
+
+def _within(value: Any, span: Range) -> Any:
+  """Return the value, one number or several, where each is in the range."""
+  numbers = value if isinstance(value, tuple | list) else (value,)
+  if not all(map(span.holds, numbers)):
     raise Misfit
   return value
 
@@ -234,3 +279,49 @@ def _literal(text: str) -> list[Any]:
     return [ast.literal_eval(text)]
   except (ValueError, SyntaxError):
     return []
+
+
+class Law(NamedTuple):
+  """What a function's arguments must be beside each other."""
+  words: str
+  holds: Callable[..., bool]
+  names: tuple[str, ...]                   # of the arguments that it is about
+
+
+def together(words: str, holds: Callable[..., bool]) -> Callable[[Callable], Callable]:
+  """Return a decorator that declares a law; `holds` takes the arguments that it is about by name.
+
+  The function refuses arguments that break it; so does `agree`, before the function is called.
+
+  >>> @together('low < high', lambda low, high: low < high)
+  ... def window(x, low, high=1.0): return (x - low) / (high - low)
+  >>> window(0.75, 0.5)
+  0.5
+  """
+  law = Law(words, holds, tuple(inspect.signature(holds).parameters))
+
+  def declare(function: Any) -> Any:
+    form = inspect.signature(function)
+
+    @functools.wraps(function)
+    def lawful(*args: Any, **keys: Any) -> Any:
+      agree(lawful, form.bind(*args, **keys))
+      return function(*args, **keys)
+
+    lawful.law = law                                     # type: ignore[attr-defined]
+    return lawful
+
+  return declare
+
+
+def agree(function: Callable, bound: inspect.BoundArguments) -> None:
+  """Raise a MedtlError where arguments break the law that is declared above their function."""
+  law: Law | None = getattr(function, 'law', None)
+  if law is None:
+    return
+  whole = inspect.BoundArguments(bound.signature, bound.arguments.copy())
+  whole.apply_defaults()
+  given = {name: whole.arguments[name] for name in law.names}
+  if not law.holds(**given):
+    shown = ', '.join(f'{name}={value}' for name, value in given.items())
+    raise MedtlError(f'{function.__name__}: {shown}; expected {law.words}')

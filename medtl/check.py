@@ -1,14 +1,15 @@
 """What a config and its data must promise before anything is computed: a mistake found after an hour of training costs an hour."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import components, freeze, metrics, optimizer, schedule, spec, tasks
+from medtl import annotation, components, freeze, metrics, optimizer, schedule, spec, tasks
+from medtl.annotation import ABOVE_0, ABOVE_0_TO_1, FROM_0, FROM_1, Range
 from medtl.data import augment, labels
 from medtl.report import threshold
 from medtl.types import Dataset, MedtlError
@@ -27,26 +28,38 @@ KEYS: dict[str, Any] = {
   'random_frozen': bool, 'every': str | int,
 }
 CACHES = ('auto', 'head', 'on', 'off')
-# (what a value must be, in words, and as a function)
+OFF = Range('0 (off) or more', FROM_0.holds)
 NUMBERS = {
-  'batch': ('at least 1', lambda v: v >= 1), 'accumulate': ('at least 1', lambda v: v >= 1), 'resamples': ('at least 1', lambda v: v >= 1),
-  'seed': ('0 or more', lambda v: v >= 0), 'views': ('0 or more', lambda v: v >= 0),
-  'norm_images': ('0 (running averages) or more', lambda v: v >= 0),
-  'workers': ('0 or more', lambda v: v >= 0), 'patience': ('0 (never) or more', lambda v: v >= 0), 'lr': ('above 0', lambda v: v > 0),
-  'head_lr': ('above 0', lambda v: v > 0), 'lr_decay': ('above 0 and at most 1', lambda v: 0 < v <= 1),
-  'decay': ('0 or more', lambda v: v >= 0),
-  'clip': ('0 (off) or more', lambda v: v >= 0), 'l2_sp': ('0 (off) or more', lambda v: v >= 0),
-  'ema': ('0 (off) or more, below 1', lambda v: 0 <= v < 1),
+  **dict.fromkeys(('batch', 'accumulate', 'resamples'), FROM_1),
+  'seed': Range('0 or more, below 2³²', lambda value: 0 <= value < 2**32),
+  'truncate': Range('0 (all children) or more', FROM_0.holds),
+  'norm_images': Range('0 (running averages) or more', FROM_0.holds),
+  'patience': Range('0 (never) or more', FROM_0.holds),
+  **dict.fromkeys(('views', 'workers', 'decay'), FROM_0),
+  **dict.fromkeys(('lr', 'head_lr'), ABOVE_0),
+  'lr_decay': ABOVE_0_TO_1,
+  **dict.fromkeys(('clip', 'l2_sp'), OFF),
+  'ema': Range('0 (off) or more, below 1', lambda value: 0 <= value < 1),
 }
+Factor = Annotated[float, FROM_0]
+
+
+def parameters() -> dict[str, Parameter]:
+  """Return the keys of a config as parameters."""
+  return {name: Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind)
+          for name, kind in KEYS.items()}
 
 
 def config(given: ConfigDict) -> None:
   """Raise a MedtlError for the first key whose value cannot work, whatever the data are."""
-  spec.keys('config', given.to_dict(), {name: _key(name, kind) for name, kind in KEYS.items()})
+  spec.keys('config', given.to_dict(), parameters())
   components.check(given)
-  for name, (words, right) in NUMBERS.items():
-    if not right(given[name]):
-      raise MedtlError(f'config.{name} is {given[name]}; expected a number {words}')
+  for name, span in NUMBERS.items():
+    if not span.holds(given[name]):
+      raise MedtlError(f'config.{name} is {given[name]}; expected a number {span.words}')
+  if given.batch % given.accumulate:
+    raise MedtlError(f'config.accumulate is {given.accumulate}, the parts that a batch is cut into; '
+                     f'expected a divisor of config.batch, {given.batch}')
   if given.seeds != 1:
     raise MedtlError(f'config.seeds is {given.seeds}: how many runs a study makes of each variant, for the verb ablate. A run has one, '
                      'config.seed; leave config.seeds at 1')
@@ -54,10 +67,13 @@ def config(given: ConfigDict) -> None:
                       ('dtype', ('float32', 'bfloat16')), ('transfer', ('weights', 'mean_var'))):
     if given[name] not in known:
       raise MedtlError(f'config.{name} is {given[name]!r}; {spec.nearest(given[name], [repr(word) for word in known])}')
-  _tuple_of(given.phases, 'phases', "(freeze, duration), for instance (('depth(1.0)', '3 epochs'),)", (str, (str, int)), least=1)
-  _tuple_of(given.rules, 'rules', "(regex, learning-rate factor, weight decay), for instance (('.*/bias', 1.0, 0.0),)",
-            (str, (int, float), (int, float)))
+  _tuple_of(given.phases, 'phases', "(freeze, duration), for instance (('depth(1.0)', '3 epochs'),)", (str, str | int), least=1)
+  rule = ('(regex, learning-rate factor, weight decay), both numbers 0 or more, for instance '
+          "(('.*/bias', 1.0, 0.0),)")
+  _tuple_of(given.rules, 'rules', rule, (str, Factor, Factor))
   _tuple_of(given.norms, 'norms', "(regex, policy), for instance (('backbone/.*', 'train'),)", (str, str))
+  _tuple_of(given.shards, 'shards', "(regex, how), for instance (('.*', 'largest'),)", (str, str))
+  _compare(given)
   for pattern, *_ in given.rules:
     spec.regex(pattern, 'config.rules')
   if any(value <= 0 for value in given.std):
@@ -67,25 +83,101 @@ def config(given: ConfigDict) -> None:
                      'l2_sp=0.0')
   if given.views and not given.augment:
     raise MedtlError(f"config.views is {given.views}, but nothing is augmented; set config.augment='flip' for instance, or views=0")
-  spec.steps(given.every, examples=1, batch=1, total=1)
+  _durations(given)
   spec.one(given.threshold, threshold, given=('score', 'has'))
-  spec.one(given.schedule, schedule, given=('total', 'steps'))
   spec.one(given.optimizer, optimizer, given=('decay',))
   for text, _ in given.phases:
     spec.functions(text, freeze, given=('children',))
-  augment.mixes(given.augment)
   _task(given)
-
-
-def _key(name: str, kind: Any) -> Parameter:
-  return Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind)
+  _label(given)
+  _sampling(given)
 
 
 def _tuple_of(value: Any, name: str, words: str, kinds: tuple, least: int = 0) -> None:
-  fits = isinstance(value, tuple | list) and len(value) >= least and all(
-    isinstance(entry, tuple | list) and len(entry) == len(kinds) and all(map(isinstance, entry, kinds)) for entry in value)
-  if not fits:
+  entries = value if isinstance(value, tuple | list) else [value]
+  if len(entries) < least or not all(_is_entry(entry, kinds) for entry in entries):
     raise MedtlError(f'config.{name} is {value!r}; expected a tuple{" of at least one" if least else ""} of {words}')
+
+
+def _is_entry(entry: Any, kinds: tuple) -> bool:
+  """Return whether a sequence holds one value of each kind."""
+  if not isinstance(entry, tuple | list) or len(entry) != len(kinds):
+    return False
+  try:
+    for value, kind in zip(entry, kinds, strict=True):
+      annotation.fitted(value, kind)
+  except annotation.Misfit:
+    return False
+  return True
+
+
+def _compare(given: ConfigDict) -> None:
+  """Raise where a run beside this one has no name of a folder, or changes what is no key."""
+  example = "for instance (('fast', (('lr', 0.01),)),)"
+  _tuple_of(given.compare, 'compare', f'(name, ((key, value), …)), {example}', (str, Sequence))
+  for word, changes in given.compare:
+    folder(word, 'config.compare')
+    _tuple_of(changes, f'compare ({word!r})', '(key, value)', (str, Any))
+    for key, _ in changes:
+      _known(given, key)
+  _once([word.replace(' ', '_') for word, _ in given.compare], 'config.compare')
+
+
+def _known(given: ConfigDict, key: str) -> None:
+  """Raise unless there is a key such as 'model.weights' in the config."""
+  node: Any = given
+  for part in key.split('.'):
+    if not isinstance(node, ConfigDict) or part not in node:
+      known = node if isinstance(node, ConfigDict) else []
+      raise MedtlError(f'config.compare changes {key!r}, which is no key of the config; '
+                       f'{spec.nearest(part, known)}')
+    node = node[part]
+
+
+def _durations(given: ConfigDict) -> None:
+  """Raise for a duration that cannot be read, or is more than the whole run."""
+  for _, duration in given.phases:
+    _explained('phases', spec.steps, duration, examples=1, batch=1)
+  _explained('every', spec.steps, given.every, examples=1, batch=1, total=1)
+
+  def count(duration: str | int) -> int:
+    steps = spec.steps(duration, examples=1, batch=1, total=100, least=0)
+    if steps > 100 and str(duration).strip().endswith('%'):
+      raise MedtlError(f'{duration!r} is more than the whole run; expected at most 100%')
+    return steps
+
+  made = spec.one(given.schedule, schedule, given=('total', 'steps'))
+  _explained('schedule', made, 100, count)
+
+
+def _explained(key: str, read: Callable, *values: Any, **keys: Any) -> None:
+  """Call a function that reads the value of a key; its error is told with the key."""
+  try:
+    read(*values, **keys)
+  except MedtlError as error:
+    raise MedtlError(f'config.{key}: {error}') from None
+
+
+def _label(given: ConfigDict) -> None:
+  """Raise where several label columns are written as one text."""
+  label = given.data.label if 'label' in given.data else ''
+  if given.task.kind == 'multilabel' and isinstance(label, str) and ',' in label:
+    columns = tuple(word.strip() for word in label.split(','))
+    raise MedtlError(f"config.data.label is {label!r}, the name of one column, but task.kind is "
+                     f"'multilabel'; several are written as a tuple: "
+                     f'--config.data.label="{columns}"')
+
+
+def _sampling(given: ConfigDict) -> None:
+  """Raise where examples are drawn or mixed as labels of this kind do not allow."""
+  kind = given.task.kind
+  if given.sampling == 'balanced' and kind == 'multilabel':
+    raise MedtlError("config.sampling is 'balanced', which draws a class and then one of its "
+                     "examples, but task.kind is 'multilabel', several labels an example; set "
+                     "sampling='' and class_weights='balanced'")
+  if augment.mixes(given.augment) and kind == 'ordinal':
+    raise MedtlError(f'config.augment is {given.augment!r}, which mixes labels, but task.kind is '
+                     "'ordinal', whose grades cannot be mixed; leave mixup out")
 
 
 def _task(given: ConfigDict) -> None:
@@ -138,6 +230,22 @@ def training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int = 1) 
                      + ("set task.kind='multilabel' and task.loss='sigmoid'" if many else 'choose multiclass, binary or ordinal'))
   _order(kind, dataset)
   _monitor(given, sides)
+  _schedule(given, dataset.size)
+
+
+def _schedule(given: ConfigDict, size: int) -> None:
+  """Raise where a duration of the schedule is longer than the run on `size` examples."""
+  total = sum(spec.steps(duration, size, given.batch) for _, duration in given.phases)
+
+  def count(duration: str | int) -> int:
+    steps = spec.steps(duration, size, given.batch, total, least=0)
+    if steps > total:
+      raise MedtlError(f'{duration!r} is {steps} steps, but the phases have {total} in all; '
+                       'expected at most as many')
+    return steps
+
+  made = spec.one(given.schedule, schedule, given=('total', 'steps'))
+  _explained('schedule', made, total, count)
 
 
 def _order(kind: str, dataset: Dataset) -> None:
@@ -202,3 +310,26 @@ def name(word: str) -> str:
   if not re.fullmatch(r'\w[\w.-]*', word):
     raise MedtlError(f'--name={word!r} becomes part of file names; expected letters, digits, _ . and -')
   return word
+
+
+def folder(word: Any, where: str) -> str:
+  """Return the name of a run, which becomes that of its folder; one that leads elsewhere is an error."""
+  if not isinstance(word, str) or not re.fullmatch(r'\w[^/\\\x00-\x1f]*(?<!\s)', word):
+    raise MedtlError(f'{where}: the name {word!r} becomes that of a folder; expected text without / '
+                     'and \\ that begins with a letter, a digit or _')
+  return word
+
+
+def variants(names: Sequence[Any], where: str) -> None:
+  """Raise unless the names of a study's variants are those of folders, each its own."""
+  for word in names:
+    folder(word, where)
+  _once(names, where)
+
+
+def _once(names: Sequence[str], where: str) -> None:
+  """Raise where two runs would have the same folder."""
+  for word in names:
+    if names.count(word) > 1:
+      raise MedtlError(f'{where}: the name {word!r} is given to {names.count(word)} runs, which '
+                       'would have the same folder; expected each once')

@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from medtl import annotation, components, runfolder, userfile
+from medtl import annotation, check, components, runfolder, userfile
 from medtl.types import MedtlError
 
 COMPONENTS = ('data', 'model', 'head', 'task')   # their keys are those of functions
@@ -18,6 +18,11 @@ TAKEN = {'evaluate': (), 'report': (),
          'predict': ('--config.data.values', '--config.data.ops', '--config.data.exif',
                      '--config.data.skip_unreadable', '--config.data.masks')}
 SWITCHES = ('folds', 'offline')
+EXPECTED = {                                    # by absl's names of kinds of flags
+  'int': 'a whole number at least 1',
+  'bool': 'True or False',
+  'comma separated list of strings': 'names with commas between them',
+}
 HEEDED = {'folds': ('train', 'ablate', 'probe'), 'sweep': ('ablate',), 'only': ('ablate',), 'layers': ('probe',), 'images': ('predict',),
           'output': ('predict',), 'name': ('evaluate', 'report')}       # by which verbs
 
@@ -67,7 +72,8 @@ def _flags() -> Any:
   flags.DEFINE_bool('offline', False, 'never ask the network', flag_values=values)
   flags.DEFINE_string('sweep', '', 'file of experiments/ with a sweep(config)', flag_values=values)
   flags.DEFINE_list('only', [], 'names of the variants to train now', flag_values=values)
-  flags.DEFINE_integer('layers', 1, 'how many of the last children a probe sees', flag_values=values)
+  flags.DEFINE_integer('layers', 1, 'how many of the last children a probe sees', lower_bound=1,
+                       flag_values=values)
   flags.DEFINE_string('images', '', 'unlabelled pictures: a folder, or one file', flag_values=values)
   flags.DEFINE_string('output', '', 'csv file', flag_values=values)
   flags.DEFINE_string('name', 'test', 'name of the predictions', flag_values=values)
@@ -149,8 +155,38 @@ def _read(values: Any, config: ConfigDict, words: Sequence[str]) -> list[str]:
     config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=['medtl', *words])
     return values(['medtl', *words])[1:]
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    _refuse(values, config, words)
     said = str(error.args[0] if error.args else error).removeprefix('"').removesuffix('"')
     key = re.search(r"(\w+)\W+n?Did you mean \W?(\w+)\W? instead", said)
     if key or ' ' not in said:                         # ml_collections names a key alone where it has no better idea
       said = f'no config key {key[1]!r}; did you mean {key[2]!r}?' if key else f'no config key {said!r}; configs/base.py holds every key'
     raise MedtlError(said) from None
+
+
+def _refuse(values: Any, config: ConfigDict, words: Sequence[str]) -> None:
+  """Raise for the first word whose value is of another kind than its flag or key."""
+  for word in words:
+    name, given, value = word.removeprefix('--').partition('=')
+    if name.startswith('config.') and given:
+      _refuse_key(config, name.removeprefix('config.'), value)
+    elif name in values and given:
+      flag = values[name]
+      try:
+        flag.parser.parse(value)
+      except ValueError:
+        expected = EXPECTED[flag.flag_type()]
+        raise MedtlError(f'--{name} is {value!r}; expected {expected}') from None
+
+
+def _refuse_key(config: ConfigDict, path: str, value: str) -> None:
+  """Raise where a value is of another kind than the key 'lr', 'mesh.data' …"""
+  part, _, name = path.rpartition('.')
+  known = components.parameters(config, part) if part else check.parameters()
+  if name not in known:
+    return
+  if not part and isinstance(config[name], ConfigDict):
+    first = min(config[name], key=lambda key: key != 'name')
+    raise MedtlError(f'config.{name} is {value!r}; expected its keys, each for itself: '
+                     f'--config.{name}.{first}=…')
+  where = f'config.{part}' if part else 'config'
+  annotation.checked(where, name, annotation.read(value, known[name]), known[name])

@@ -1,19 +1,30 @@
 """The parts of a config that name a function: their keys are those of its signature."""
 
+from collections.abc import Mapping
 from inspect import Parameter
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
-from medtl import data, mesh, spec, tasks
-from medtl.data import arguments
+from medtl import annotation, data, mesh, spec, tasks
+from medtl.annotation import ABOVE_0, FROM_0, FROM_0_BELOW_1, Range
+from medtl.data import arguments, ops
 from medtl.types import MedtlError
 
 FILLED = ('size', 'ndim', 'dtype')     # of a model: build.network adds those that are not given
+# the range of a key of this name, in every model and head
+RANGES = {
+  **dict.fromkeys(('width', 'depth', 'heads', 'patch', 'early', 'ratio', 'size'), ABOVE_0),
+  **dict.fromkeys(('registers', 'lora', 'lora_alpha'), FROM_0),
+  **dict.fromkeys(('dropout', 'drop_path'), FROM_0_BELOW_1),
+  'epsilon': ABOVE_0,
+  'ndim': Range('from 1 to 3', lambda value: 1 <= value <= 3),
+}
 TEXT = Parameter('text', Parameter.KEYWORD_ONLY, annotation=str)
 
 
 def parameters(config: ConfigDict, part: str) -> dict[str, Parameter]:
-  """Return the parameters of 'data', 'data.split', 'model', 'head' or 'task' by key.
+  """Return the parameters of 'data', 'data.split', 'model', 'head', 'task' or 'mesh' by key.
 
   Of any other part none are known.
   """
@@ -25,29 +36,59 @@ def parameters(config: ConfigDict, part: str) -> dict[str, Parameter]:
     return {'name': TEXT, 'weights': TEXT} | _model(config.model.name)
   if part == 'head':
     head = spec.find(config.head.name, 'medtl.models.heads')
-    return {'name': TEXT} | spec.parameters(head, given=('classes',))
+    return {'name': TEXT} | _ranged(spec.parameters(head, given=('classes',)))
+  if part == 'mesh':
+    return spec.parameters(mesh.make)
   return spec.parameters(tasks.loss_of) if part == 'task' else {}
 
 
 def _model(name: str) -> dict[str, Parameter]:
   """Return a factory's parameters; what build.network fills in may be left out."""
   factory = spec.find(name, 'medtl.models')
-  found = spec.parameters(factory)
+  found = _ranged(spec.parameters(factory))
   for key in FILLED:
     if key in found and found[key].default is Parameter.empty:
       found[key] = found[key].replace(default=None)
   return found
 
 
+def _ranged(found: Mapping[str, Parameter]) -> dict[str, Parameter]:
+  """Return the parameters, those of RANGES with their range."""
+  made = dict(found)
+  for name in set(found) & set(RANGES):
+    kind: Any = annotation.kind_of(found[name])
+    if kind is not Any:
+      made[name] = found[name].replace(annotation=Annotated[kind, RANGES[name]])
+  return made
+
+
 def check(config: ConfigDict) -> None:
-  """Raise a MedtlError for the first key that its function does not take, or not of that kind."""
+  """Raise a MedtlError for the first key that its function does not take, or not of that size."""
   for part in ('data', 'model', 'head'):
     name = config[part].to_dict().get('name')
     if not isinstance(name, str):
       raise MedtlError(f'config.{part}: name is {name!r}; expected the name of a function, as text')
-  arguments.fitted(data.load, config.data.to_dict())
+  keys = arguments.fitted(data.load, config.data.to_dict())
+  _operations(keys.get('ops', ''))
   for part in ('model', 'head'):
     where = f'config.{part} ({config[part].name})'
     spec.keys(where, config[part].to_dict(), parameters(config, part))
-  spec.keys('config.task', config.task.to_dict(), parameters(config, 'task'))
-  spec.keys('config.mesh', config.mesh.to_dict(), spec.parameters(mesh.make))
+  _heads(config)
+  for part in ('task', 'mesh'):
+    spec.keys(f'config.{part}', config[part].to_dict(), parameters(config, part))
+
+
+def _operations(text: str) -> None:
+  """Raise for the first operation whose arguments do not go together."""
+  for call in spec.chain(text):
+    operation = spec.public(ops)[call.name]
+    annotation.agree(operation, spec.bind(operation, call, given=('x',)))
+
+
+def _heads(config: ConfigDict) -> None:
+  """Raise where the heads of a model's attention cannot share its width."""
+  defaults = {key: one.default for key, one in parameters(config, 'model').items()}
+  keys = defaults | config.model.to_dict()
+  if {'width', 'heads'} <= set(keys) and keys['width'] % keys['heads']:
+    raise MedtlError(f'config.model ({config.model.name}): heads is {keys["heads"]}; expected a '
+                     f'divisor of the width, {keys["width"]}')

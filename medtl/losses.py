@@ -6,12 +6,15 @@ loss is least.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
+from medtl.annotation import FROM_0, FROM_0_BELOW_1
 from medtl.types import MedtlError
+
+Smoothing = Annotated[float, FROM_0_BELOW_1]
 
 
 def learns(*kinds: str) -> Callable[[Callable], Callable]:
@@ -41,7 +44,7 @@ def _target(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Arr
 
 
 @learns('multiclass', 'binary')
-def softmax(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Array:
+def softmax(outputs: jax.Array, y: jax.Array, smoothing: Smoothing = 0.0) -> jax.Array:
   """Return the cross-entropy of softmax(outputs [b, k]) against y [b] or [b, k].
 
   >>> softmax(jnp.zeros((1, 4)), jnp.array([2])).round(4).tolist() == [1.3863]   # log 4
@@ -51,7 +54,7 @@ def softmax(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Arr
 
 
 @learns('multilabel')
-def sigmoid(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Array:
+def sigmoid(outputs: jax.Array, y: jax.Array, smoothing: Smoothing = 0.0) -> jax.Array:
   """Return the mean over k of the binary cross-entropies of sigmoid(outputs [b, k]) against y; for multi-label targets.
 
   Smoothing draws each binary target towards one half.
@@ -62,7 +65,9 @@ def sigmoid(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Arr
 
 
 @learns('multiclass', 'binary')
-def focal(outputs: jax.Array, y: jax.Array, gamma: float = 2.0) -> jax.Array:
+def focal(
+  outputs: jax.Array, y: jax.Array, gamma: Annotated[float, FROM_0] = 2.0
+) -> jax.Array:
   """Return the focal loss −Σ t (1 − p)^γ log p over softmax probabilities (Lin et al. 2017, equation 4, without α)."""
   logs = jax.nn.log_softmax(outputs)
   return -jnp.sum(_target(outputs, y) * (1 - jnp.exp(logs)) ** gamma * logs, -1)

@@ -1,9 +1,12 @@
 """The language of `schedule`: the run's step -> a factor on the learning rate. Durations are texts such as '5%' or '2 epochs'."""
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+
+from medtl.annotation import ABOVE_0, ABOVE_0_TO_1, FROM_0
 
 Schedule = Callable[[jax.Array], jax.Array]
 Duration = str | int
@@ -14,7 +17,12 @@ def constant(total: int, steps: Callable[[Duration], int], warmup: Duration = 0)
   return _warm(lambda step: jnp.ones(()), steps(warmup))
 
 
-def cosine(total: int, steps: Callable[[Duration], int], warmup: Duration = 0, end: float = 0.0) -> Schedule:
+def cosine(
+  total: int,
+  steps: Callable[[Duration], int],
+  warmup: Duration = 0,
+  end: Annotated[float, FROM_0] = 0.0,
+) -> Schedule:
   """Return half a cosine from 1 to `end` over what the warm-up leaves (Loshchilov and Hutter 2017, equation 5)."""
   begin = steps(warmup)
 
@@ -25,13 +33,20 @@ def cosine(total: int, steps: Callable[[Duration], int], warmup: Duration = 0, e
   return _warm(factor, begin)
 
 
-def rising(total: int, steps: Callable[[Duration], int], start: float = 1e-6) -> Schedule:
+def rising(
+  total: int, steps: Callable[[Duration], int], start: Annotated[float, ABOVE_0_TO_1] = 1e-6
+) -> Schedule:
   """Return start, growing evenly in its logarithm to 1 at the last step: a range test (Smith 2017)."""
   return lambda step: start ** (1 - jnp.minimum(step / max(1, total - 1), 1.0))
 
 
-def step(total: int, steps: Callable[[Duration], int], at: Sequence[Duration] = ('50%', '75%'), factor: float = 0.1,
-         warmup: Duration = 0) -> Schedule:
+def step(
+  total: int,
+  steps: Callable[[Duration], int],
+  at: Sequence[Duration] = ('50%', '75%'),
+  factor: Annotated[float, ABOVE_0] = 0.1,
+  warmup: Duration = 0,
+) -> Schedule:
   """Return `factor` to the number of boundaries passed; the defaults are MedMNIST's (Yang et al. 2023)."""
   boundaries = jnp.asarray([steps(text) for text in at])
   return _warm(lambda step: factor ** jnp.sum(step >= boundaries).astype(jnp.float32), steps(warmup))

@@ -157,6 +157,7 @@ def _variants(config: ConfigDict, sweep: Path, made: Mapping[str, Any], seeds: i
   """Return (name, config) of each variant: all are checked before one is trained."""
   with userfile.explained(sweep, EXPECTED):
     variants = [(name, build.changed(config, changes)) for name, changes in made['sweep'](config)]
+  check.variants([name for name, _ in variants], str(sweep))
   if seeds > 1 and any(variant.seed != config.seed for _, variant in variants):
     raise MedtlError(f'config.seeds is {seeds}, but {sweep} tells its variants apart by their seed; set config.seeds=1')
   for name in only:

@@ -2,9 +2,10 @@
 
 import ast
 import collections.abc as abc
+import math
 import re
 from inspect import Parameter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
@@ -222,3 +223,38 @@ def test_annotations_kept_as_text_are_types_too():
 def test_a_default_stands_for_itself():
   assert annotation.checked('x', 'key', None, parameter(int, None)) is None
   assert set(spec.parameters(tasks.loss_of)) == {'kind', 'loss'}
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf, 10**400, np.float32('nan')])
+def test_what_is_not_finite_is_no_number_wherever_it_stands(value):
+  for kind, given in (
+    (float, value),
+    (float | None, value),
+    (abc.Sequence[float], (1.0, value)),
+    (dict[str, float], {'a': value}),
+    (Annotated[float, annotation.FROM_0], value),
+  ):
+    with pytest.raises(annotation.Misfit):
+      annotation.fitted(given, kind)
+
+
+def test_a_range_is_checked_and_told_with_the_kind():
+  rate = Parameter('rate', Parameter.KEYWORD_ONLY, annotation=Annotated[float, annotation.FROM_0])
+  assert annotation.checked('x', 'rate', 0, rate) == 0.0
+  with pytest.raises(MedtlError, match=r'x: rate is -1; expected a number 0 or more, for instance 1$'):
+    annotation.checked('x', 'rate', -1, rate)
+  sizes = Annotated[int | tuple[int, ...], annotation.ABOVE_0]
+  assert annotation.fitted([1, 2], sizes) == (1, 2) and annotation.fitted(3, sizes) == 3
+  for wrong in (0, (1, 0), '1', True):
+    with pytest.raises(annotation.Misfit):
+      annotation.fitted(wrong, sizes)
+
+
+def test_arguments_that_do_not_go_together_are_refused_with_their_defaults_too():
+  @annotation.together('low < high', lambda low, high: low < high)
+  def span(x, low, high=1.0):
+    return x, low, high
+
+  assert span(0, 0.5) == (0, 0.5, 1.0) and list(spec.parameters(span)) == ['x', 'low', 'high']
+  with pytest.raises(MedtlError, match=r'span: low=2, high=1.0; expected low < high'):
+    span(0, low=2)

@@ -1,5 +1,7 @@
 """A config that cannot work is refused before anything is read or trained, in one sentence."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,263 @@ def tiny(root, *words):
 def test_refused(request, words, said):
   with pytest.raises(MedtlError, match=said):
     check.config(tiny(request.config.rootpath, words))
+
+
+VIT = '--config.model.name=vit.vit_ti16'
+MANY = ('--config.task.kind=multilabel', '--config.task.loss=sigmoid')
+GRADES = ('--config.task.kind=ordinal', '--config.task.loss=ordinal')
+
+
+@pytest.mark.parametrize(
+  ('words', 'said'),
+  [
+    # the net
+    (
+      ['model.width=0'],
+      'config.model (resnet.resnet18): width is 0; expected a whole number above 0, for instance 64',
+    ),
+    (['model.width=-3'], 'width is -3; expected a whole number above 0'),
+    (['model.epsilon=-1'], 'epsilon is -1; expected a number above 0'),
+    (['model.ndim=4'], 'ndim is 4; expected a whole number from 1 to 3'),
+    (
+      [VIT, 'model.depth=0'],
+      'config.model (vit.vit_ti16): depth is 0; expected a whole number above 0, for instance 12',
+    ),
+    ([VIT, 'model.heads=-1'], 'heads is -1; expected a whole number above 0'),
+    ([VIT, 'model.heads=5'], 'heads is 5; expected a divisor of the width, 192'),
+    (
+      [VIT, 'model.patch=0'],
+      'patch is 0; expected a whole number or a sequence of whole numbers above 0',
+    ),
+    ([VIT, 'model.patch=(8, 0)'], 'patch is (8, 0); expected'),
+    ([VIT, 'model.early=(0,)'], 'early is (0,); expected a sequence of whole numbers above 0'),
+    ([VIT, 'model.size=(0, 32)'], 'size is (0, 32); expected a sequence of whole numbers above 0'),
+    ([VIT, 'model.ratio=0'], 'ratio is 0; expected a whole number above 0'),
+    ([VIT, 'model.registers=-1'], 'registers is -1; expected a whole number 0 or more'),
+    ([VIT, 'model.lora=-1'], 'lora is -1; expected a whole number 0 or more'),
+    (
+      [VIT, 'model.dropout=1'],
+      'dropout is 1; expected a number 0 or more, below 1, for instance 0.0',
+    ),
+    ([VIT, 'model.drop_path=-1'], 'drop_path is -1; expected a number 0 or more, below 1'),
+    (
+      ['model.name=efficientnet.efficientnet_lite0', 'model.width=0.0'],
+      'width is 0.0; expected a number above 0',
+    ),
+    (
+      ['model.name=efficientnet.efficientnet_lite0', 'model.depth=1e999'],
+      'depth is inf; expected a finite number above 0',
+    ),
+    (
+      ['head.dropout=1.5'],
+      'config.head (linear): dropout is 1.5; expected a number 0 or more, below 1',
+    ),
+    (
+      ['head.name=attentive', 'head.heads=0'],
+      'config.head (attentive): heads is 0; expected a whole number above 0',
+    ),
+    (['truncate=-1'], 'config.truncate is -1; expected a number 0 (all children) or more'),
+    # numbers
+    (['lr=inf'], 'config: lr is inf; expected a finite number, for instance 1'),
+    (['lr=nan'], 'config: lr is nan; expected a finite number'),
+    (['clip=1e999'], 'config: clip is inf; expected a finite number'),
+    (['mean=(1e999,)'], 'config: mean is (inf,); expected a sequence of numbers'),
+    (['std=(1e999,)'], 'config: std is (inf,); expected a sequence of numbers'),
+    (
+      ['seed=99999999999999999999'],
+      'config.seed is 99999999999999999999; expected a number 0 or more, below 2³²',
+    ),
+    (
+      ['accumulate=3'],
+      'config.accumulate is 3, the parts that a batch is cut into; expected a divisor of config.batch, 16',
+    ),
+    (
+      ["rules=(('.*/bias', -1.0, 0.0),)"],
+      "config.rules is (('.*/bias', -1.0, 0.0),); expected a tuple of (regex, ",
+    ),
+    (["rules=(('.*/bias', 1.0, 1e999),)"], 'both numbers 0 or more'),
+    # functions in texts
+    (
+      ['threshold=at_sensitivity(1.5)'],
+      'at_sensitivity: least is 1.5; expected a number above 0 and at most 1, for instance 0.95',
+    ),
+    (['threshold=at_sensitivity(0)'], 'least is 0; expected'),
+    (
+      ['optimizer=adamw(b1=2)'],
+      'adamw: b1 is 2; expected a number 0 or more, below 1, for instance 0.9',
+    ),
+    (['optimizer=adamw(b2=1)'], 'b2 is 1; expected'),
+    (['optimizer=adamw(eps=-1)'], 'eps is -1; expected a number above 0'),
+    (['optimizer=sgd(momentum=-1)'], 'sgd: momentum is -1; expected a number 0 or more, below 1'),
+    (
+      ['task.loss=softmax(smoothing=2)'],
+      'softmax: smoothing is 2; expected a number 0 or more, below 1',
+    ),
+    (['task.loss=focal(gamma=-1)'], 'focal: gamma is -1; expected a number 0 or more'),
+    ([MANY[0], 'task.loss=sigmoid(smoothing=-1)'], 'sigmoid: smoothing is -1; expected'),
+    (['augment=noise(-1)'], 'noise: sigma is -1; expected a number 0 or more'),
+    (['augment=flip | rotate(-10)'], 'rotate: degrees is -10; expected a number 0 or more'),
+    (
+      ['augment=rotate(1, axes=(1, 1))'],
+      'rotate: axes=(1, 1); expected two different spatial axes',
+    ),
+    (['augment=mixup(0)'], 'mixup: alpha is 0; expected a number above 0'),
+    (['augment=shift(2)'], 'shift: share is 2; expected a number from 0 to 1'),
+    (['augment=brightness(-1)'], 'brightness: amount is -1; expected a number 0 or more'),
+    (['augment=gamma(2, 1)'], 'gamma: low=2.0, high=1.0; expected 0 < low <= high'),
+    (['augment=zoom(0, 1)'], 'zoom: low=0.0, high=1.0; expected 0 < low <= high'),
+    (['augment=contrast(-1, 1)'], 'contrast: low=-1.0, high=1.0; expected 0 < low <= high'),
+    (
+      ['augment=elastic(0, 0)'],
+      'elastic: amount=0.0, scale=0.0; expected 0 <= amount <= scale and 0 < scale',
+    ),
+    (
+      ["schedule=cosine(warmup='150%')"],
+      "config.schedule: '150%' is more than the whole run; expected at most 100%",
+    ),
+    (["schedule=constant(warmup='-5%')"], "config.schedule: cannot read the duration '-5%'"),
+    (['schedule=cosine(warmup=-3)'], 'config.schedule: cannot read the duration -3'),
+    (["schedule=step(at=('50%', '200%'))"], "config.schedule: '200%' is more than the whole run"),
+    (['schedule=step(factor=-1)'], 'step: factor is -1; expected a number above 0'),
+    (['schedule=cosine(end=-1)'], 'cosine: end is -1; expected a number 0 or more'),
+    (['schedule=rising(start=0)'], 'rising: start is 0; expected a number above 0 and at most 1'),
+    (["phases=(('none', '-3 epochs'),)"], "config.phases: cannot read the duration '-3 epochs'"),
+    (['data.ops=resize(0)'], 'resize: size=(0,); expected positive whole numbers'),
+    (['data.ops=crop(8) | pad(-1)'], 'pad: size=(-1,); expected positive whole numbers'),
+    (['data.ops=window(1, 0)'], 'window: low=1.0, high=0.0; expected low < high'),
+    (['data.ops=window(0, 1e999)'], 'window: high is inf; expected a finite number'),
+    (
+      ['data.ops=percentiles(low=99.5)'],
+      'percentiles: low=99.5, high=99.0; expected 0 <= low < high <= 100',
+    ),
+    (
+      ['data.ops=percentiles(-1, 140)'],
+      'percentiles: low=-1.0, high=140.0; expected 0 <= low < high <= 100',
+    ),
+    # sequences of sequences
+    (
+      ['shards=x'],
+      "config.shards is ('x',); expected a tuple of (regex, how), for instance (('.*', 'largest'),)",
+    ),
+    (["shards=(('.*',),)"], "config.shards is (('.*',),); expected a tuple of (regex, how)"),
+    (['compare=x'], "config.compare is ('x',); expected a tuple of (name, ((key, value), …))"),
+    (["compare=(('x', 'lr'),)"], 'expected a tuple of (name, ((key, value), …))'),
+    (
+      ["compare=(('x', (('lr',),)),)"],
+      "config.compare ('x') is (('lr',),); expected a tuple of (key, value)",
+    ),
+    (
+      ["compare=(('x', (('lrr', 0.1),)),)"],
+      "config.compare changes 'lrr', which is no key of the config; did you mean 'lr'?",
+    ),
+    (
+      ["compare=(('x', (('model.width.x', 1),)),)"],
+      "config.compare changes 'model.width.x', which is no key",
+    ),
+    (["compare=(('../x', ()),)"], "config.compare: the name '../x' becomes that of a folder"),
+    (["compare=(('a b', ()), ('a_b', ()))"], "config.compare: the name 'a_b' is given to 2 runs"),
+    # words that are no number; not in Python's words
+    (['batch=abc'], "config: batch is 'abc'; expected a whole number, for instance 1"),
+    (['batch=8.5'], 'config: batch is 8.5; expected a whole number'),
+    (['batch='], "config: batch is ''; expected a whole number"),
+    (['lr=fast'], "config: lr is 'fast'; expected a number"),
+    (['random_frozen=maybe'], "config: random_frozen is 'maybe'; expected True or False"),
+    (['mesh.data=x'], "config.mesh: data is 'x'; expected a whole number"),
+    (['mesh=x'], "config.mesh is 'x'; expected its keys, each for itself: --config.mesh.data=…"),
+    (['model=x'], "config.model is 'x'; expected its keys, each for itself: --config.model.name=…"),
+    (['--folds=x'], "--folds is 'x'; expected True or False"),
+    # what several keys say together
+    (
+      [*MANY, 'sampling=balanced'],
+      "config.sampling is 'balanced', which draws a class and then one of its examples, but task.kind is 'multilabel'",
+    ),
+    (
+      [*GRADES, 'augment=flip | mixup(0.2)'],
+      "config.augment is 'flip | mixup(0.2)', which mixes labels, but task.kind is 'ordinal'",
+    ),
+    (
+      [*MANY, 'data.name=folder', 'data.root=x', 'data.label=Effusion, Edema'],
+      """config.data.label is 'Effusion, Edema', the name of one column, but task.kind is 'multilabel'; several are written as a tuple: """
+      """--config.data.label="('Effusion', 'Edema')\"""",
+    ),
+  ],
+)
+def test_a_value_of_an_impossible_size_is_refused_in_one_sentence(request, words, said):
+  given = [word if word.startswith('--') else f'--config.{word}' for word in words]
+  with pytest.raises(MedtlError, match=re.escape(said)) as error:
+    check.config(tiny(request.config.rootpath, *given))
+  words_of_python = ('\n', 'literal', 'malformed', 'object at', 'convert', 'NoneType')
+  assert not any(word in str(error.value) for word in words_of_python)
+
+
+@pytest.mark.parametrize(
+  'words',
+  [
+    ['model.width=1'],
+    [
+      VIT,
+      'model.heads=1',
+      'model.patch=(8, 4)',
+      'model.dropout=0.99',
+      'model.registers=0',
+      'model.early=()',
+    ],
+    ['head.dropout=0'],
+    ['seed=4294967295'],
+    ['mean=0.5'],
+    ['truncate=5'],
+    ['optimizer=sgd(momentum=0)'],
+    ['optimizer=adamw(b1=0)'],
+    ['threshold=at_sensitivity(1)'],
+    ['augment=rotate(0) | noise(0) | shift(1) | elastic(0, 4) | zoom(1, 1)'],
+    ["schedule=cosine(warmup='100%')"],
+    ['task.loss=focal(gamma=0)'],
+    ['data.ops=rescale(1, 0) | resize(1)'],
+    ["compare=(('last block, 2', (('lr', 1), ('model.weights', ''))),)"],
+    ['accumulate=4'],
+    [*MANY, 'sampling=', 'class_weights=balanced'],
+    [*GRADES, 'augment=flip'],
+    [
+      *MANY,
+      'data.name=folder',
+      'data.root=x',
+      "data.label=('Effusion', 'Edema')",
+    ],  # what the sentences advise
+  ],
+)
+def test_the_ends_of_the_ranges_pass(request, words):
+  given = [word if word.startswith('--') else f'--config.{word}' for word in words]
+  check.config(tiny(request.config.rootpath, *given))
+
+
+@pytest.mark.parametrize(
+  ('duration', 'said'),
+  [
+    ('30 epochs', "'30 epochs' is 30 steps, but the phases have 6 in all"),
+    (7, '7 is 7 steps'),
+    (6, ''),
+  ],
+)
+def test_a_schedule_is_no_longer_than_the_run(request, duration, said):
+  made = tiny(request.config.rootpath, f'--config.schedule=cosine(warmup={duration!r})')
+  dataset = Dataset(lambda i: None, 16, ('a', 'b'), {'row': np.arange(16), 'y': np.arange(16) % 2})
+  if said:
+    with pytest.raises(MedtlError, match=f'config.schedule: {said}'):
+      check.training(made, sides(dataset))
+  else:
+    check.training(made, sides(dataset))
+
+
+@pytest.mark.parametrize(
+  'names',
+  [['../x'], ['a/b'], [''], ['.x'], ['a\nb'], ['a '], ['a\\b'], [0.1], [None], ['a', 'b', 'a']],
+)
+def test_names_of_variants_are_those_of_folders(names):
+  with pytest.raises(
+    MedtlError, match=r'sweep.py: the name .* (becomes that of a folder|is given to 2 runs)'
+  ):
+    check.variants(names, 'sweep.py')
+  check.variants(['last block', 'lr=0.1', 'l2-sp0.01', '_a', 'größer (2)', '3%'], 'sweep.py')
 
 
 def test_every_config_of_the_project_passes(request, monkeypatch):
@@ -258,7 +517,7 @@ def test_pictures_without_labels_cannot_train(request):
   [
     ('lr', '0.1', r"config: lr is '0.1'; expected a number, for instance 0.1"),
     ('lr', None, 'lr is None'),
-    ('lr', np.nan, r'config.lr is nan; expected a number above 0'),
+    ('lr', np.nan, r'config: lr is nan; expected a finite number'),
     ('batch', 8.5, 'batch is 8.5; expected a whole number'),
     ('augment', None, 'augment is None; expected text'),
     ('mean', ('a',), 'mean is .*expected a sequence of numbers'),

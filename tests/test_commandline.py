@@ -47,6 +47,7 @@ def test_a_value_may_stand_apart_from_its_name():
   ((CONFIG, '--config.data.splitt.fold=1'), "no config key 'data.splitt.fold'"),
   ((CONFIG, '--fold'), 'fold'),
   ((CONFIG, 'extra'), "unexpected argument 'extra'"),
+  ((CONFIG, '--config.lr=x', '--config.batch=y'), "config: lr is 'x'; expected a number"),
   (('--config=tests/tyni.py',), r"no config 'tests/tyni.py'; did you mean 'tests/tiny.py'"),
   ((), r'train needs --config=configs/x.py; the configs are: configs/breast_clip.py, configs/breast_resnet.py'),
 ])
@@ -60,6 +61,17 @@ def test_what_it_does_not_know_it_explains(words, said):
 def test_a_flag_of_another_verb_is_refused(verb, word):
   with pytest.raises(MedtlError, match=rf'{verb} takes no {word.partition("=")[0]}; it belongs to '):
     config(CONFIG, word, verb=verb)
+
+
+@pytest.mark.parametrize('value', ['x', '0', '-1', '1.5'])
+def test_a_flag_of_the_wrong_size_is_refused_in_words(value):
+  with pytest.raises(MedtlError, match=f"--layers is '{value}'; expected a whole number at least 1"):
+    config(CONFIG, f'--layers={value}', verb='probe')
+
+
+def test_a_list_of_names_that_cannot_be_read_is_refused_in_words():
+  with pytest.raises(MedtlError, match=r"--only is '\"a'; expected names with commas between them"):
+    config(CONFIG, '--only="a', verb='ablate')
 
 
 def test_verbs_of_a_run_folder_take_no_config(tmp_path):

@@ -70,7 +70,7 @@ def parsed(request, *words):
     ('data.name=folder', r"config.data \(folder\) lacks the key 'root'; set it to text"),
     (
       'model.width=w',
-      r"config.model \(resnet.resnet18\): width is 'w'; expected a whole number, for instance 64",
+      r"config.model \(resnet.resnet18\): width is 'w'; expected a whole number above 0, for instance 64",
     ),
     ('model.wdith=8', "did you mean 'width'"),
     ('model.epsilon=tiny', 'epsilon is .tiny.; expected a number'),
@@ -86,7 +86,7 @@ def parsed(request, *words):
     ),
     ("schedule=step(at='50%')", "at is '50%'; expected a sequence of text or whole numbers"),
     ("optimizer=sgd(nesterov='yes')", 'expected True or False'),
-    ("augment=rotate('10')", 'degrees is .10.; expected a number, for instance 10'),
+    ("augment=rotate('10')", 'degrees is .10.; expected a number 0 or more, for instance 10'),
     ("phases=(('depth(None)', '1 epochs'),)", 'd is None; expected a number'),
     ("threshold=at_sensitivity('high')", 'expected a number'),
   ],

@@ -83,3 +83,15 @@ def test_square_keeps_the_picture_in_the_middle():
 def test_wrong_operations_say_what_is_right(text, words):
   with pytest.raises(MedtlError, match=words.replace('<', '.').replace('(', '.')):
     run(text, picture(8, 9, 1))
+
+
+def test_an_operation_checks_its_arguments_at_its_own_door():
+  x = picture(4, 4, 1)
+  for operation, arguments in (
+    (ops.window, (1, 0)),
+    (ops.percentiles, (99.5,)),
+    (ops.resize, (0,)),
+    (ops.pad, (4, -1)),
+  ):
+    with pytest.raises(MedtlError, match=f'{operation.__name__}: .*expected (positive|low <|0 <=)'):
+      operation(x, *arguments)

@@ -118,6 +118,8 @@ def sweep(config):
   ("(('data.split.seed', 7),)", r'b would be tested on \d+ examples of which \d+ are among the \d+ of a: .* on the same test patients'),
   ("(('task.kind', 'ordinal'), ('task.loss', 'ordinal'))", r"b tells .*'ordinal'.* apart and a .*'multiclass'"),
   ("(('larning_rate', 7),)", r"no config key 'larning_rate' to change"),
+  ("()\n  yield '../x', ()", r"sweep.py: the name '../x' becomes that of a folder"),
+  ("()\n  yield 'a', ()", r"sweep.py: the name 'a' is given to 2 runs"),
 ])
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(tmp_path, changes, said):
   (tmp_path / 'sweep.py').write_text(f'''"""T: t."""\nAXIS, AGAINST = 'x', ()\n\n\ndef sweep(config):

@@ -16,17 +16,19 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
-from medtl import spec
+from medtl import annotation, spec
+from medtl.annotation import ABOVE_0, FROM_0, FROM_0_TO_1, together
 from medtl.types import Batch, MedtlError
 
 KINDS = ('field', 'x', 'batch')
+ordered = together('0 < low <= high', lambda low, high: 0 < low <= high)
 
 
 class Field(NamedTuple):
@@ -78,7 +80,9 @@ def _steps(text: str, classes: int) -> dict[str, list[tuple[int, Callable]]]:
     if call.name not in known:
       raise MedtlError(f'unknown operation {call.name!r} in {text!r}; {spec.nearest(call.name, known)}')
     function = known[call.name]
-    arguments = spec.bind(function, call, given=(*KINDS, 'key', 'classes')).arguments
+    bound = spec.bind(function, call, given=(*KINDS, 'key', 'classes'))
+    annotation.agree(function, bound)
+    arguments = bound.arguments
     if _kind(function) == 'batch':
       arguments['classes'] = classes
     steps[_kind(function)].append((place, functools.partial(function, **arguments)))
@@ -124,7 +128,13 @@ def flip(field: Field, key: jax.Array, axis: int = -1) -> Field:
   return field._replace(turn=field.turn.at[:, axis].multiply(jnp.where(jax.random.bernoulli(key), -1.0, 1.0)))
 
 
-def rotate(field: Field, key: jax.Array, degrees: float, axes: tuple[int, int] = (-2, -1)) -> Field:
+@together('two different spatial axes', lambda axes: axes[0] != axes[1])
+def rotate(
+  field: Field,
+  key: jax.Array,
+  degrees: Annotated[float, FROM_0],
+  axes: tuple[int, int] = (-2, -1),
+) -> Field:
   """Rotate about the centre in the plane of `axes` by up to ± degrees, positive as np.rot90: anticlockwise on a screen."""
   n = len(field.move)
   if len({axis % n for axis in axes if -n <= axis < n}) != 2:
@@ -139,27 +149,29 @@ def _rotated(field: Field, angle: jax.Array, axes: tuple[int, int]) -> Field:
   return field._replace(turn=jnp.matmul(field.turn, new, precision='highest'))
 
 
+@ordered
 def zoom(field: Field, key: jax.Array, low: float, high: float) -> Field:
   """Enlarge about the centre by a factor from low to high, the same along all axes; below 1 it shrinks."""
-  _range('zoom', low, high, above=0)
   return field._replace(turn=field.turn / jax.random.uniform(key, minval=low, maxval=high))
 
 
-def shift(field: Field, key: jax.Array, share: float) -> Field:
+def shift(field: Field, key: jax.Array, share: Annotated[float, FROM_0_TO_1]) -> Field:
   """Move along each axis by up to ± share of its length."""
   size = jnp.array(field.bend.shape[1:], jnp.float32)
   way = size * jax.random.uniform(key, size.shape, minval=-share, maxval=share)
   return field._replace(move=field.move - jnp.matmul(field.turn, way, precision='highest'))
 
 
+@together(
+  '0 <= amount <= scale and 0 < scale, in pixels',
+  lambda amount, scale: 0 <= amount <= scale and scale > 0,
+)
 def elastic(field: Field, key: jax.Array, amount: float, scale: float) -> Field:
   """Displace smoothly, along each axis by a Gaussian field of standard deviation amount / 2: 95 % move by less than amount.
 
   The field is noise smoothed with a Gaussian of `scale` pixels (Simard 2003), drawn on knots `scale` pixels apart. Where the
   amount is not well below the scale, neighbours change places and tissue folds: more than the scale is refused.
   """
-  if not 0 <= amount <= scale:
-    raise MedtlError(f'elastic({amount}, {scale}): expected 0 <= amount <= scale, in pixels')
   size = field.bend.shape[1:]
   bells = [_bells(length, scale) for length in size]
   bend = jax.random.normal(key, (len(size), *(bell.shape[1] for bell in bells)))
@@ -175,30 +187,32 @@ def _bells(length: int, scale: float) -> np.ndarray:
   return (bells / np.linalg.norm(bells, axis=1, keepdims=True)).astype(np.float32)
 
 
+@ordered
 def gamma(x: jax.Array, key: jax.Array, low: float, high: float) -> jax.Array:
   """Raise to a power from low to high; what lies outside 0 … 1 is clipped first."""
-  _range('gamma', low, high, above=0)
   return jnp.clip(x, 0, 1) ** jax.random.uniform(key, minval=low, maxval=high)
 
 
-def brightness(x: jax.Array, key: jax.Array, amount: float) -> jax.Array:
+def brightness(x: jax.Array, key: jax.Array, amount: Annotated[float, FROM_0]) -> jax.Array:
   """Add a number from −amount to amount."""
   return x + jax.random.uniform(key, minval=-amount, maxval=amount)
 
 
+@ordered
 def contrast(x: jax.Array, key: jax.Array, low: float, high: float) -> jax.Array:
   """Multiply the distance to the picture's mean by a factor from low to high."""
-  _range('contrast', low, high, above=0)
   mean = x.mean()
   return mean + (x - mean) * jax.random.uniform(key, minval=low, maxval=high)
 
 
-def noise(x: jax.Array, key: jax.Array, sigma: float) -> jax.Array:
+def noise(x: jax.Array, key: jax.Array, sigma: Annotated[float, FROM_0]) -> jax.Array:
   """Add Gaussian noise of standard deviation sigma."""
   return x + sigma * jax.random.normal(key, x.shape, x.dtype)
 
 
-def mixup(batch: Batch, key: jax.Array, alpha: float, classes: int) -> Batch:
+def mixup(
+  batch: Batch, key: jax.Array, alpha: Annotated[float, ABOVE_0], classes: int
+) -> Batch:
   """Return x and y as convex combinations of two examples, the first one's share drawn from Beta(alpha, alpha) (Zhang 2018).
 
   Integer y [b] becomes float [b, classes]; float y [b, k] is mixed as it is. Padding is mixed with nothing.
@@ -219,8 +233,3 @@ def mixup(batch: Batch, key: jax.Array, alpha: float, classes: int) -> Batch:
     return s * values + (1 - s) * values[other]
 
   return batch._replace(x=mix(batch.x), y=mix(y))
-
-
-def _range(name: str, low: float, high: float, above: float) -> None:
-  if not above < low <= high:
-    raise MedtlError(f'{name}({low}, {high}): expected {above} < low <= high')

@@ -7,24 +7,25 @@ from functools import lru_cache
 
 import numpy as np
 
+from medtl.annotation import together
 from medtl.types import MedtlError
 
+positive = together('positive whole numbers', lambda size: all(length >= 1 for length in size))
 
+
+@together('low < high', lambda low, high: low < high)
 def window(x: np.ndarray, low: float, high: float) -> np.ndarray:
   """Return x with low … high stretched to 0 … 1 and what lies outside clipped, as a CT window does (units of x, often HU).
 
   >>> window(np.array([[-2000.0], [-300.0], [400.0]], np.float32), -1000, 400).ravel().tolist()
   [0.0, 0.5, 1.0]
   """
-  if not low < high:
-    raise MedtlError(f'window({low}, {high}) is empty; expected low < high')
   return np.clip((x.astype(np.float32) - np.float32(low)) / np.float32(high - low), 0, 1)
 
 
+@together('0 <= low < high <= 100', lambda low, high: 0 <= low < high <= 100)
 def percentiles(x: np.ndarray, low: float = 1.0, high: float = 99.0) -> np.ndarray:
   """Return x clipped to its own percentiles low … high (in %), all channels together; follow it with rescale."""
-  if not 0 <= low < high <= 100:
-    raise MedtlError(f'percentiles({low}, {high}): expected 0 <= low < high <= 100')
   return np.clip(x, *np.percentile(x, [low, high])).astype(np.float32)
 
 
@@ -35,6 +36,7 @@ def rescale(x: np.ndarray, low: float = 0.0, high: float = 1.0) -> np.ndarray:
   return np.float32(low) + share * np.float32(high - low)
 
 
+@positive
 def resize(x: np.ndarray, *size: int, method: str = 'linear') -> np.ndarray:
   """Return x [*size, c], resampled without aliasing: the filter widens by the factor of shrinking, as Pillow's does.
 
@@ -72,6 +74,7 @@ def _taps(found: int, wanted: int, method: str) -> tuple[np.ndarray, np.ndarray]
   return index, weight.astype(np.float32)
 
 
+@positive
 def crop(x: np.ndarray, *size: int) -> np.ndarray:
   """Return the centre of x, at most `size` along each axis; an axis that is shorter stays as it is."""
   for axis, length in enumerate(_sizes('crop', x, size)):
@@ -80,6 +83,7 @@ def crop(x: np.ndarray, *size: int) -> np.ndarray:
   return x
 
 
+@positive
 def pad(x: np.ndarray, *size: int, value: float = 0.0) -> np.ndarray:
   """Return x in the centre of at least `size` along each axis, surrounded by `value`; a longer axis stays as it is."""
   extra = [max(0, length - found) for length, found in zip(_sizes('pad', x, size), x.shape[:-1], strict=True)]
@@ -93,6 +97,8 @@ def square(x: np.ndarray, value: float = 0.0) -> np.ndarray:
 
 def _sizes(what: str, x: np.ndarray, size: tuple[int, ...]) -> tuple[int, ...]:
   axes = x.ndim - 1
-  if len(size) not in (1, axes) or any(not isinstance(length, int) or length < 1 for length in size):
-    raise MedtlError(f'{what}{size} does not fit a picture of shape {x.shape}; expected 1 or {axes} positive whole numbers')
+  if len(size) not in (1, axes) or not all(isinstance(length, int) for length in size):
+    raise MedtlError(
+      f'{what}{size} does not fit a picture of shape {x.shape}; expected 1 or {axes} whole numbers'
+    )
   return size * axes if len(size) == 1 else size

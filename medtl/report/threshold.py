@@ -1,9 +1,11 @@
 """The language of `threshold`: (score [n], has [n] bool) → where a score becomes a decision, chosen on validation."""
 
 import math
+from typing import Annotated
 
 import numpy as np
 
+from medtl.annotation import ABOVE_0_TO_1
 from medtl.report.curves import roc
 
 
@@ -19,7 +21,9 @@ def youden(score: np.ndarray, has: np.ndarray) -> float:
   return _between(cut, int(np.argmax(right - wrong)))
 
 
-def at_sensitivity(score: np.ndarray, has: np.ndarray, least: float = 0.95) -> float:
+def at_sensitivity(
+  score: np.ndarray, has: np.ndarray, least: Annotated[float, ABOVE_0_TO_1] = 0.95
+) -> float:
   """Return the highest threshold at which at least the share `least` of those with the class is found."""
   wrong, right, cut = roc(score, has)
   if np.isnan(right).any() or np.isnan(wrong).any():
