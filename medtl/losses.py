@@ -47,8 +47,8 @@ def _target(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Arr
 def softmax(outputs: jax.Array, y: jax.Array, smoothing: Smoothing = 0.0) -> jax.Array:
   """Return the cross-entropy of softmax(outputs [b, k]) against y [b] or [b, k].
 
-  >>> softmax(jnp.zeros((1, 4)), jnp.array([2])).round(4).tolist() == [1.3863]   # log 4
-  True
+  >>> round(float(softmax(jnp.zeros((1, 4)), jnp.array([2]))[0]), 4)             # log 4
+  1.3863
   """
   return -jnp.sum(_target(outputs, y, smoothing) * jax.nn.log_softmax(outputs), -1)
 

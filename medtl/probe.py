@@ -36,7 +36,7 @@ def grid(lr: Sequence[float] = (0.01,), decay: Sequence[float] = (1e-4,), balanc
          seed: Sequence[int] = (0,)) -> Settings:
   """Return every combination.
 
-  >>> grid(lr=(0.1, 0.01), seed=(0, 1, 2)).lr.tolist()
+  >>> grid(lr=(0.1, 0.01), seed=(0, 1, 2)).lr.round(2).astype(float).round(2).tolist()
   [0.1, 0.1, 0.1, 0.01, 0.01, 0.01]
   """
   lrs, decays, balances, seeds = zip(*itertools.product(lr, decay, balance, seed), strict=True)

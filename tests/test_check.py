@@ -562,7 +562,7 @@ def get_config():
   with pytest.raises(MedtlError, match=r"x.py sets a key to .* another kind: .*'lr'.*fast"):
     runfolder.load_config(str(tmp_path / 'x.py'))
   (tmp_path / 'x.py').write_text(text.replace('VALUE', '1 + ()'))
-  with pytest.raises(TypeError, match='unsupported operand'):          # a mistake in Python keeps its traceback
+  with pytest.raises(MedtlError, match=r'x.py.*line 6.*unsupported operand'):      # a mistake in Python is shown with its line
     runfolder.load_config(str(tmp_path / 'x.py'))
 
 

@@ -188,7 +188,7 @@ def test_numbers_in_classes_are_the_labels(pictures):
   assert floats.classes == ('0', '1', '2') and floats.table['y'].tolist() == [0, 1, 2] * 4
   with pytest.raises(MedtlError, match=r"labels outside the classes, first '2'"):
     data.load(**keys, classes=(0, 1))
-  with pytest.raises(MedtlError, match=r"m.csv has no column '1'; There are"):
+  with pytest.raises(MedtlError, match=r"m.csv has no column '1', which is what data.label says"):
     data.load(**{**keys, 'label': (1, 2)})
 
 

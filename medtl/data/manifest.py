@@ -26,9 +26,11 @@ class Manifest(NamedTuple):
     """Raise a MedtlError unless there are columns of these names, which data.`key` says."""
     for name in names:
       if name not in self.columns:
+        parts = tuple(part.strip() for part in name.split(','))
+        several = f'; several are written as a tuple: data.{key}={parts}' if len(parts) > 1 else ''
         raise MedtlError(
           f'{self.path} has no column {name!r}, which is what data.{key} says; set it to the right '
-          f'one: {nearest(name, self.columns)}'
+          f'one: {nearest(name, self.columns)}{several}'
         )
 
 
