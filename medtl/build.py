@@ -54,9 +54,12 @@ def _stop_random_frozen(parts: Parts) -> None:
     still = [path for path, live in tree.flatten(phase.parts.live).items() if not live]
     random = tree.children(parts.drawn.intersection(still))
     if random:
+      module = sys.modules[spec.find(parts.config.model.name, 'medtl.models').__module__]
+      known = ', '.join(sorted(module.WEIGHTS))
+      shown = ', '.join(random[:3]) + (f' … {random[-1]}' if len(random) > 3 else '')
       raise MedtlError(
-        f'phase {index + 1} freezes {phase.freeze}, but nothing was transferred to parameters of {", ".join(random)}: frozen, they '
-        'would stay as chance drew them. Give a checkpoint (config.model.weights=NAME or FILE), freeze nothing '
+        f'phase {index + 1} freezes {phase.freeze}, but nothing was transferred to parameters of {shown}: frozen, they would '
+        f'stay as chance drew them. Give a checkpoint (config.model.weights=FILE, or one of: {known or "none"}), freeze nothing '
         "(config.phases=(('none', '10 epochs'),)), or set config.random_frozen=True for the control of a transfer")
 
 

@@ -157,9 +157,14 @@ def _read(values: Any, config: ConfigDict, words: Sequence[str]) -> list[str]:
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
     _refuse(values, config, words)
     said = str(error.args[0] if error.args else error).removeprefix('"').removesuffix('"')
+    unknown = re.fullmatch(r"Unknown command line flag '(data|model|head|task)\.(.*?)'.*", said)
+    if unknown:
+      raise MedtlError(f'no flag --{unknown[1]}.{unknown[2]}; did you mean --config.{unknown[1]}.{unknown[2]}?') from None
     key = re.search(r"(\w+)\W+n?Did you mean \W?(\w+)\W? instead", said)
     if key or ' ' not in said:                         # ml_collections names a key alone where it has no better idea
-      said = f'no config key {key[1]!r}; did you mean {key[2]!r}?' if key else f'no config key {said!r}; configs/base.py holds every key'
+      every = 'configs/base.py holds every key with its meaning'
+      name = said.strip("'")
+      said = f'no config key {key[1]!r}; did you mean {key[2]!r}?' if key else f'no config key {name!r}; {every}'
     raise MedtlError(said) from None
 
 

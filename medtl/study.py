@@ -277,10 +277,11 @@ def _write(rows: list[dict[str, Any]], screened: dict[str, Any], made: dict[str,
 
 def _experiment(path: Path) -> dict[str, Any]:
   """Return what a file of experiments/ defines: sweep(config), AXIS (what differs) and AGAINST (names to compare with)."""
-  found: dict[str, Any] = {'__doc__': None}
-  if path.is_file():
-    with userfile.defined(path, EXPECTED) as made:
-      found = made
+  if not path.is_file():
+    there = sorted(str(other) for other in path.parent.glob('[!_]*.py'))
+    raise MedtlError(f'no experiment {str(path)!r}; {nearest(str(path), there)}')
+  with userfile.defined(path, EXPECTED) as made:
+    found = made
   lacking = [name for name in ('sweep', 'AXIS', 'AGAINST', *(['UNIT'] if 'place' in found else [])) if name not in found]
   if lacking or not found['__doc__']:
     raise MedtlError(f'{path} lacks {", ".join(lacking) or "a docstring"}; expected {EXPECTED}')

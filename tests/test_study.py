@@ -32,8 +32,11 @@ def test_every_override_of_every_experiment_is_a_key_of_its_config(path):
 
 
 def test_a_file_that_is_no_experiment_is_explained(tmp_path):
+  (tmp_path / 'nothing.py').write_text('')
   with pytest.raises(MedtlError, match=r'nothing.py lacks sweep, AXIS, AGAINST; expected a file of experiments'):
     study._experiment(tmp_path / 'nothing.py')
+  with pytest.raises(MedtlError, match=r"no experiment '.*/nothin.py'; did you mean '.*/nothing.py'"):
+    study._experiment(tmp_path / 'nothin.py')
 
 
 def interval(value, low, high, p=None):
