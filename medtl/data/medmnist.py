@@ -22,6 +22,7 @@ CITATION = ('Yang J. et al., MedMNIST v2: a large-scale lightweight benchmark fo
 URL = 'https://zenodo.org/records/10519652/files/{file}?download=1'
 SIDES = ('train', 'val', 'test')
 NAMES = 'images and labels'
+COLOUR = ('pathmnist', 'dermamnist', 'retinamnist', 'bloodmnist')      # n_channels 3 in info.py
 ORGANS = ('bladder; femur-left; femur-right; heart; kidney-left; kidney-right; liver; lung-left; lung-right; pancreas; spleen')
 
 
@@ -115,7 +116,8 @@ def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str
   path = _file(flag, size, root, md5, hint)
   axes = 3 if flag.endswith('3d') else 2
   columns = len(source.classes.split('; ')) if source.task == 'multi-label' else 1
-  arrays = _arrays(_unpacked(path, md5), path, (size,) * axes, columns)
+  shape = (size,) * axes + ((3,) if flag in COLOUR else ())
+  arrays = _arrays(_unpacked(path, md5), path, shape, columns)
   y = np.concatenate([arrays[f'{side}_labels'] for side in SIDES])
   y = y.astype(np.float32) if source.task == 'multi-label' else y[:, 0].astype(np.int32)
   images = [arrays[f'{side}_images'] for side in SIDES]
@@ -169,7 +171,7 @@ def _unpack(path: Path, folder: Path) -> None:
   aside.rename(folder)
 
 
-def _arrays(folder: Path, path: Path, size: tuple[int, ...], columns: int) -> dict[str, np.ndarray]:
+def _arrays(folder: Path, path: Path, shape: tuple[int, ...], columns: int) -> dict[str, np.ndarray]:
   """Return the unpacked arrays; pictures are memory-mapped. MedtlError where they are not what the set is, see `_check`."""
   found: dict[str, np.ndarray] = {}
   for side in SIDES:
@@ -183,16 +185,16 @@ def _arrays(folder: Path, path: Path, size: tuple[int, ...], columns: int) -> di
         words = f'{type(error).__name__} while its array {name} was read'
         raise MedtlError(f'{path} is damaged: {words}; get it again') from error
   for side in SIDES:
-    _check(path, side, found, size, columns)
+    _check(path, side, found, shape, columns)
   return found
 
 
-def _check(path: Path, side: str, arrays: dict[str, np.ndarray], size: tuple[int, ...], columns: int) -> None:
-  """Raise a MedtlError unless pictures are uint8 [n, *size] or [n, *size, 3], and labels are integers [n, columns]."""
+def _check(path: Path, side: str, arrays: dict[str, np.ndarray], shape: tuple[int, ...], columns: int) -> None:
+  """Raise a MedtlError unless pictures are uint8 [n, *shape], and labels are integers [n, columns]."""
   images, labels = arrays[f'{side}_images'], arrays[f'{side}_labels']
-  sized = images.shape[1:] in (size, (*size, 3)) and images.dtype == np.uint8
+  sized = images.shape[1:] == shape and images.dtype == np.uint8
   labelled = labels.shape == (len(images), columns) if images.ndim else False
   if not (sized and labelled and labels.dtype.kind in 'iu'):
     raise MedtlError(f'{path} is no such set: its {side} side has pictures {images.dtype} {images.shape} and labels '
-                     f'{labels.dtype} {labels.shape}; expected uint8 (n, {", ".join(map(str, size))}) or the same with 3 '
-                     f'channels, and integers (n, {columns})')
+                     f'{labels.dtype} {labels.shape}; expected uint8 (n, {", ".join(map(str, shape))}) and '
+                     f'integers (n, {columns})')

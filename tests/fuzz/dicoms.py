@@ -218,7 +218,9 @@ def _regions(data: bytes, values: str) -> list[Region]:
       start, stop = _start_of_pixels(data, element), _end_of_pixels(data, element)
       found.append(Region(start, stop, PIXELS, grows=start == element.value))
     elif outputs:
-      found.append(Region(element.start, element.start + 4, outputs))
+      # another tag, or a representation that nobody knows, loses the element
+      end = element.value if element.tag in HEADER else element.start + 4
+      found.append(Region(element.start, end, outputs))
       if element.tag != 0x00283010:
         found.append(Region(element.value, element.stop, outputs))
   return found
@@ -345,8 +347,9 @@ def _bits(data: bytes) -> Iterator[Lie]:
             put(data, 'PhotometricInterpretation', b'MONOCHROME3 '))
   yield Lie('other photometric interpretation',
             put(data, 'PhotometricInterpretation', b'MONOCHROME2 ' if colour else b'RGB '))
+  # taken as MONOCHROME2 where one sample is grey, which a note says
   yield Lie('photometric interpretation without a value',
-            put(data, 'PhotometricInterpretation', b''))
+            put(data, 'PhotometricInterpretation', b''), PIXELS)
   yield Lie('palette claimed', put(data, 'PhotometricInterpretation', b'PALETTE COLOR '))
 
 
@@ -361,7 +364,9 @@ def _shown(data: bytes) -> Iterator[Lie]:
       yield Lie(f'{keyword} without a value', put(data, keyword, b''), PIXELS)
   if 0x00281051 in elements(data):
     for text in (b'0', b'-400', b'0.5'):
-      yield Lie(f'WindowWidth {text.decode()}', put(data, 'WindowWidth', text))
+      exact = text == b'0.5' and b'LINEAR_EXACT' in data       # of which any width above 0 is legal
+      yield Lie(f'WindowWidth {text.decode()}', put(data, 'WindowWidth', text),
+                PIXELS if exact else NOTHING)
     yield Lie('window without its width', drop(data, 'WindowWidth'), PIXELS)
     yield Lie('two centres, one width', put(data, 'WindowWidth', b'3000'), PIXELS)
   if 0x00281056 in elements(data):

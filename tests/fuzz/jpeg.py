@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tests.fuzz.files import EVERYTHING, PIXELS, Lie, Original, Region, picture
+from tests.fuzz.files import EVERYTHING, NOTHING, PIXELS, Lie, Original, Outputs, Region, picture
 
 SOI, EOI, SOS, DQT, DHT, APP1 = 0xd8, 0xd9, 0xda, 0xdb, 0xc4, 0xe1
 FRAMES = (0xc0, 0xc1, 0xc2)
@@ -129,15 +129,16 @@ def _sizes(data: bytes, frame: Segment, dice: random.Random) -> Iterator[Lie]:
   height, width = struct.unpack('>HH', data[frame.body + 1:frame.body + 5])
   less, more = dice.choice([16, 24, 32]), dice.choice([16, 24, 32])
 
-  def said(name: str, high: int, wide: int) -> Lie:
+  def said(name: str, high: int, wide: int, free: Outputs = NOTHING) -> Lie:
     size = struct.pack('>HH', high, wide)
-    return Lie(name, data[:frame.body + 1] + size + data[frame.body + 5:])
+    return Lie(name, data[:frame.body + 1] + size + data[frame.body + 5:], free)
 
   yield said('height smaller', height - less, width)
   yield said('height larger', height + more, width)
   yield said('width smaller', height, width - less)
   yield said('width larger', height, width + more)
-  yield said('width and height swapped', width, height)
+  # as many blocks as before, so that nothing in the file contradicts it
+  yield said('width and height swapped', width, height, EVERYTHING)
   yield said('height 0', 0, width)
   yield said('width 0', height, 0)
   yield said('declared gigabytes', 65500, 65500)
