@@ -13,7 +13,7 @@ import numpy as np
 
 from medtl import data as datasets
 from medtl import spec
-from medtl.data import dicom, folder
+from medtl.data import dicom, folder, signature
 from medtl.data.walk import walk
 from medtl.types import Dataset, MedtlError, ShapesDiffer
 
@@ -60,37 +60,27 @@ def contents(root: Path) -> Contents:
   found = Contents([], [], walked.passed_over)
   for name in walked.files:
     path = root / name
-    is_picture = folder.KIND.belongs(path) and not _is_dicom(path)
+    is_picture = folder.KIND.belongs(path) and not signature.is_dicom(_head(path))
     (found.pictures if is_picture else found.dicoms).append(path)
   return found
 
 
 def _one_file(path: Path) -> Contents:
-  if _is_dicom(path):
+  first = _head(path)
+  if signature.is_dicom(first):
     return Contents([], [path], '')
-  if _is_picture(path) or folder.KIND.belongs(path):
+  if signature.picture_format(first) or folder.KIND.belongs(path):
     return Contents([path], [], '')
   if dicom.belongs(path):
     return Contents([], [path], '')
   return Contents([], [], '1 file')
 
 
-def _is_dicom(path: Path) -> bool:
-  """Return whether DICM stands at byte 128 (PS3.10, section 7.1)."""
+def _head(path: Path) -> bytes:
   try:
-    with open(path, 'rb') as file:
-      return file.read(132)[128:] == b'DICM'
+    return signature.head(path)
   except OSError:                          # the reader says why, or counts it as unreadable
-    return False
-
-
-def _is_picture(path: Path) -> bool:
-  from PIL import Image
-  try:
-    with Image.open(path):
-      return True
-  except OSError:
-    return False
+    return b''
 
 
 def reader(name: str) -> str:

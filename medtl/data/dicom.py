@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from medtl.data import dicom_header, dicom_pixels, dicom_values, labels, listing
+from medtl.data import dicom_header, dicom_pixels, dicom_values, labels, listing, signature
 from medtl.data.labels import MISSING
 from medtl.data.pictures import grey_or_colour
 from medtl.types import Dataset, Example, MedtlError
@@ -90,8 +90,7 @@ def belongs(path: Path) -> bool:
     return False
   if path.suffix.lower() in SUFFIXES:
     return True
-  with open(path, 'rb') as file:
-    return file.read(132)[128:] == b'DICM'
+  return signature.is_dicom(signature.head(path))
 
 
 def read(path: Path, values: str, channels: int) -> tuple[np.ndarray, tuple[float, ...]]:

@@ -3,7 +3,7 @@
 import collections
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -85,30 +85,43 @@ def find(
     return _columns(raw, tuple(label), known, names)
   found = sorted(set(raw.tolist()))
   numeric = all(NUMBER.fullmatch(name) for name in (*found, *known))
-  if not known:
+  if not classes:
     _stop_twins(found, raw.tolist(), names)
     _stop_several(found)
     known = tuple(sorted(found, key=float)) if numeric else tuple(found)
-  if len(known) < 2:
-    raise MedtlError(
-      f'found one class only ({known[0]!r}); expected a folder or label for each of two or more, '
-      'or data.classes=(…) where a class has no picture here'
-    )
-  number = {name: index for index, name in enumerate(known)}
-  if len(number) < len(known):
-    raise MedtlError(f'data.classes={known} names a class twice; expected each once')
+  number = _numbers_of(known)
   if numeric and classes:  # '1.0', as pandas writes whole numbers beside missing ones, is class 1
     value = {float(name): index for name, index in number.items()}
     number |= {name: value[float(name)] for name in found if float(name) in value}
+  order = GIVEN if classes else NUMBERS if numeric else ALPHABET
+  return Labels(known, _numbered(raw, number, known, names), order)
+
+
+def _numbers_of(classes: Sequence[str]) -> dict[str, int]:
+  """Return {class: its number}; fewer than two classes, or one named twice, are a MedtlError."""
+  if len(classes) < 2:
+    raise MedtlError(
+      f'found one class only ({classes[0]!r}); expected a folder or label for each of two or more, '
+      'or data.classes=(…) where a class has no picture here'
+    )
+  number = {name: index for index, name in enumerate(classes)}
+  if len(number) < len(classes):
+    raise MedtlError(f'data.classes={classes} names a class twice; expected each once')
+  return number
+
+
+def _numbered(
+  raw: np.ndarray, number: Mapping[str, int], classes: Sequence[str], names: Sequence[str]
+) -> np.ndarray:
+  """Return int32 [n], the number of each label; one outside the classes is a MedtlError."""
   strange = [index for index, name in enumerate(raw.tolist()) if name not in number]
   if strange:
     first = str(raw[strange[0]])
     raise MedtlError(
       f'{len(strange)} labels outside the classes, first {first!r} of {names[strange[0]]}; '
-      f'{nearest(first, known)}'
+      f'{nearest(first, classes)}'
     )
-  order = GIVEN if classes else NUMBERS if numeric else ALPHABET
-  return Labels(known, np.array([number[name] for name in raw.tolist()], np.int32), order)
+  return np.array([number[name] for name in raw.tolist()], np.int32)
 
 
 def order_note(classes: Sequence[str], order: str) -> str:

@@ -39,23 +39,7 @@ def find(root: str, kind: Kind, keys: Keys, guess: bool = True) -> Found:
   file's own header does.
   """
   _check_keys(keys)
-  folder = Path(root).expanduser()
-  if not root:
-    raise MedtlError(
-      'no folder of pictures was named; set data.root=FOLDER (--config.data.root=FOLDER)'
-    )
-  if folder.is_file() and not (keys.label or keys.manifest):
-    listed = Listed([folder.name], np.array(['']), {}, [])
-    folder = folder.parent
-  elif not folder.is_dir():
-    raise MedtlError(
-      f'no folder {folder}; expected a folder of pictures'
-      + (', and this is a file' if folder.is_file() else '')
-    )
-  elif keys.manifest:
-    listed = manifest_rows.find(folder, keys)
-  else:
-    listed = class_folders.find(folder, kind, keys)
+  folder, listed = _listed(root, kind, keys)
   where = f' (in {keys.manifest})' if keys.manifest else ''
   shown = [f'{name}{where}' for name in listed.names]
   found = labels.find(listed.raw, keys.label, keys.classes, shown, keys.missing)
@@ -75,6 +59,23 @@ def find(root: str, kind: Kind, keys: Keys, guess: bool = True) -> Found:
     fingerprint(folder, table),
     listed.boxes,
   )
+
+
+def _listed(root: str, kind: Kind, keys: Keys) -> tuple[Path, Listed]:
+  """Return (the folder, what is listed of it): one file, a manifest's, or those of class folders."""
+  folder = Path(root).expanduser()
+  if not root:
+    raise MedtlError(
+      'no folder of pictures was named; set data.root=FOLDER (--config.data.root=FOLDER)'
+    )
+  if folder.is_file() and not (keys.label or keys.manifest):
+    return folder.parent, Listed([folder.name], np.array(['']), {}, [])
+  if not folder.is_dir():
+    is_file = ', and this is a file' if folder.is_file() else ''
+    raise MedtlError(f'no folder {folder}; expected a folder of pictures{is_file}')
+  if keys.manifest:
+    return folder, manifest_rows.find(folder, keys)
+  return folder, class_folders.find(folder, kind, keys)
 
 
 def fingerprint(folder: Path, table: dict[str, np.ndarray]) -> str:

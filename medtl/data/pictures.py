@@ -44,8 +44,7 @@ def recognised(path: Path) -> bool:
     return False
   if not path.is_file():                   # a folder, or a pipe that would never end
     return False
-  with open(path, 'rb') as file:
-    return signature.picture_format(file.read(signature.HEAD)) != ''
+  return signature.picture_format(signature.head(path)) != ''
 
 
 def read(path: Path | BinaryIO, channels: int, exif: str) -> np.ndarray:

@@ -1,5 +1,7 @@
 """What the first bytes of a file say that it is, and what to do about a file that is no picture."""
 
+from pathlib import Path
+
 HEAD = 512                                 # bytes that tell every kind of file named here
 BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)         # bytes of the header at a BMP's byte 14
 UNPACK = 'unpack it and read the pictures in it'
@@ -37,6 +39,17 @@ FOREIGN = (                                # (offset, bytes there, what the file
 PAGES = (b'<!doctype html', b'<html', b'<head', b'<body')
 
 
+def head(path: Path) -> bytes:
+  """Return the first bytes of a file, as many as tell its kind; OSError where it may not be opened."""
+  with open(path, 'rb') as file:
+    return file.read(HEAD)
+
+
+def is_dicom(first: bytes) -> bool:
+  """Return whether DICM stands at byte 128 of a file that begins so (PS3.10, section 7.1)."""
+  return first[128:132] == b'DICM'
+
+
 def picture_format(head: bytes) -> str:
   """Return Pillow's name of the picture format that `head` begins, '' for one that is not read.
 
@@ -48,7 +61,7 @@ def picture_format(head: bytes) -> str:
   if head.startswith(b'\xff\xd8\xff') and head[3:4] != b'\xf7':       # FFF7 begins JPEG-LS
     return 'JPEG'
   if head.startswith((b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')):       # + is BigTIFF
-    return '' if head[128:132] == b'DICM' else 'TIFF'       # a DICOM file may begin as a TIFF
+    return '' if is_dicom(head) else 'TIFF'       # a DICOM file may begin as a TIFF
   if head.startswith(b'RIFF') and head[8:12] == b'WEBP':
     return 'WEBP'
   if head.startswith(b'BM') and int.from_bytes(head[14:18], 'little') in BMP_HEADERS:
