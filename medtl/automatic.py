@@ -33,11 +33,10 @@ def settled(
   task.kind='auto': multilabel for label columns, binary for two classes, else multiclass.
   task.loss='': the kind's own.
   data.split.by='auto': the publisher's split where there is one (not with `folds`), else by
-  patient where patients are known, else
-  by image. batch='auto': the largest that fits in memory.
+  patient where patients are known, else by image. batch='auto': the largest that fits in memory.
   """
   made = ConfigDict(config.to_dict())
-  begun = runfolder.config(workdir) if (workdir / 'config.json').exists() else None
+  begun = runfolder.config(workdir) if runfolder.begun(workdir) else None
   with made.ignore_type():
     if made.data.split.by == AUTO or made.task.kind == AUTO:
       _of_data(made, begun, folds)
@@ -60,7 +59,8 @@ def _of_data(made: ConfigDict, begun: ConfigDict | None, folds: bool) -> None:
     run.write(f"· data.split.by='auto' is {by!r}{SPLITS[by]}")
   if made.task.kind == AUTO:
     made.task.kind = kind
-    run.write(f"· task.kind='auto' is {kind!r}" + (f': {KINDS[kind]}' if begun is None else ''))
+    reason = f': {KINDS[kind]}' if kind in KINDS else ''
+    run.write(f"· task.kind='auto' is {kind!r}{reason}")
 
 
 def split(everything: Dataset, folds: bool) -> str:

@@ -108,6 +108,13 @@ def _refuse_foreign(workdir: Path) -> None:
                      'leave it out')
 
 
+def begun(workdir: Path) -> bool:
+  """Return whether a run has begun in a folder; a command that failed before leaves it to the next."""
+  signs = [workdir / name for name in ('plan.json', 'checkpoints', 'numbers.json')]
+  several = any(workdir.glob('fold*/'))
+  return (workdir / 'config.json').exists() and (several or any(sign.exists() for sign in signs))
+
+
 def claim(workdir: Path, config: ConfigDict, folds: bool = False) -> None:
   """Make the folder this config's, or check that it is; another config's folder is an error that says what differs.
 
@@ -115,11 +122,9 @@ def claim(workdir: Path, config: ConfigDict, folds: bool = False) -> None:
   """
   _refuse_foreign(workdir)
   path = workdir / 'config.json'
-  several = any(workdir.glob('fold*/'))
-  signs = [workdir / name for name in ('plan.json', 'checkpoints', 'numbers.json')]
-  begun = path.exists() and (several or any(sign.exists() for sign in signs))
+  several, there = any(workdir.glob('fold*/')), begun(workdir)
   hosts.wait('claim')                                  # all have looked before the first writes
-  if not begun:                                        # a command that failed before it began leaves its folder to the next
+  if not there:
     disk.write(path, text(config))
     return
   old = tree.flatten({**json.loads(json.dumps(ADDED)), **read(workdir, path.name)})

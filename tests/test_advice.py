@@ -101,7 +101,8 @@ def test_a_class_without_an_example_on_a_side(root):
   for path in sorted((root / 'b').glob('*.png'))[2:]:
     path.unlink()
   words = said(root)
-  assert "class 'b' has no example in" in words and 'take fewer folds' in words
+  assert "class 'b' has no example in" in words and 'the class has 2 examples of 2 patients in all' in words
+  assert 'take fewer folds (data.split.folds=3)' in words
   assert load(root, split=dict(by='patient', folds=2, val=0))['test'].size
 
 

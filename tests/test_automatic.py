@@ -66,6 +66,8 @@ def test_a_run_that_has_begun_keeps_what_it_found(tmp_path):
   found = automatic.settled(config, tmp_path / 'run')
   runfolder.claim(tmp_path / 'run', found)
   folder(tmp_path / 'in', ['c/9'])                              # a third class came later
+  assert automatic.settled(config, tmp_path / 'run').task.kind == 'multiclass'       # nothing had begun
+  (tmp_path / 'run' / 'plan.json').write_text('{}')
   again = automatic.settled(config, tmp_path / 'run')
   assert again.to_dict() == found.to_dict()
   runfolder.claim(tmp_path / 'run', again)                     # and is no other config's folder

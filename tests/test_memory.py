@@ -74,5 +74,6 @@ def test_auto_is_a_word_for_a_number_and_a_run_keeps_what_it_found(tmp_path, mon
   found = automatic.settled(config, tmp_path)
   assert found.batch == 4 and found.lr == 0.1
   run.runfolder.claim(tmp_path, found)
+  (tmp_path / 'plan.json').write_text('{}')           # the run has begun
   monkeypatch.setattr(memory, 'largest', lambda *_: pytest.fail('looked for again'))
   assert automatic.settled(config, tmp_path).batch == 4

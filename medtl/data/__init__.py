@@ -113,5 +113,14 @@ def _check_classes(dataset: Dataset, index: Mapping[str, np.ndarray], split: Map
       if not there:
         few = side == 'train' and 'labels' in split and split['labels'] < 1
         more = 'a larger data.split.labels, ' if few else ''
-        raise MedtlError(f'class {name!r} has no example in {side!r} ({len(rows)} examples); expected every class on '
-                         f'every side: take {more}fewer folds, another fold or seed, or leave the class out')
+        raise MedtlError(f'class {name!r} has no example in {side!r}, which holds {len(rows)} of all {dataset.size}; '
+                         f'{_rarity(dataset, name)}. Expected every class on every side: take {more}fewer folds '
+                         '(data.split.folds=3), another data.split.seed or data.split.fold, or leave its folder or rows out')
+
+
+def _rarity(dataset: Dataset, name: str) -> str:
+  """Return in words how many examples and patients a class has."""
+  y, number = np.asarray(dataset.table['y']), dataset.classes.index(name)
+  has = y[:, number] > 0 if y.ndim == 2 else y == number
+  people = f' of {len(np.unique(dataset.table["patient"][has]))} patients' if 'patient' in dataset.table else ''
+  return f'the class has {has.sum()} examples{people} in all'
