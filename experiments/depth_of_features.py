@@ -8,7 +8,7 @@ The full fine-tunes take longer than all others together: leave them out with --
 rate of the others, 'layerwise' keeps 0.65 of it from child to child downwards, as is usual for such nets (Bao et al. 2022, 2106.08254).
 """
 
-from medtl import build
+from medtl.run import assemble
 
 AXIS = 'children below the probe, or live'
 AGAINST = ('full', 'layerwise', 'probe')
@@ -18,7 +18,7 @@ LIVE = (1, 2, 4)
 def sweep(config):
   """Yield (name, overrides): 'probe3' stands on three children, 'probe' on all of them; 'last2' has two of them live."""
   *_, (_, duration) = config.phases
-  count = build.children(config)
+  count = assemble.children(config)
   for kept in range(1, count):
     yield f'probe{kept}', (('truncate', kept), ('phases', (('depth(1.0)', duration),)))
   yield 'probe', (('phases', (('depth(1.0)', duration),)),)

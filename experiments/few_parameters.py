@@ -6,7 +6,7 @@ python -m medtl.main ablate --config=configs/oct_vit.py:kermany --config.data.ro
 BitFit: Ben Zaken et al. 2022 (arXiv 2106.10199); norms only: Frankle et al. 2021 (2003.00152); LoRA: Hu et al. 2022 (2106.09685).
 """
 
-from medtl import build
+from medtl.run import assemble
 
 AXIS = 'what is live beside the head'
 AGAINST = ('probe',)
@@ -18,7 +18,7 @@ def sweep(config):
   *_, (_, duration) = config.phases
   live = lambda freeze: ('phases', ((freeze, duration),))   # noqa: E731
   yield 'probe', (live('depth(1.0)'),)
-  yield 'last block', (live(f'depth({build.children(config) - 1})'),)
+  yield 'last block', (live(f'depth({assemble.children(config) - 1})'),)
   yield 'biases', (live('all_but_biases'),)
   yield 'norms', (live('all_but_norms'),)
   for rank, targets in LORA:

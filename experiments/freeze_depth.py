@@ -5,7 +5,7 @@ python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.r
 The last phase freezes each depth in turn; phases before it stay as they are.
 """
 
-from medtl import build
+from medtl.run import assemble
 
 AXIS = 'children frozen, counted from the stem'
 AGAINST = ('full', 'probe')
@@ -14,7 +14,7 @@ AGAINST = ('full', 'probe')
 def sweep(config):
   """Yield (name, overrides): 'full' freezes nothing, 'probe' the whole backbone."""
   *before, (_, duration) = config.phases
-  count = build.children(config)
+  count = assemble.children(config)
   for depth in range(count + 1):
     name = 'full' if depth == 0 else 'probe' if depth == count else f'depth{depth}'
     yield name, (('phases', (*before, (f'depth({depth})', duration))),)

@@ -16,8 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from medtl import build, commandline, metrics, prefix, probe
-from medtl.report import console, interval, numbers
+from medtl import cli
+from medtl.evaluation import intervals, metrics, summary
+from medtl.features import linear_heads
+from medtl.report import console
+from medtl.run import assemble, frozen_features
 
 EPOCHS, RATE, BATCH = 100, 1e-3, 1000
 METRICS = {'accuracy': metrics.accuracy, 'auroc': metrics.auroc}
@@ -46,29 +49,29 @@ def epochs(x, y, classes, seed=0):
 
 def main(argv):
   """Print both rows and their difference, and write them to runs/kermany2018.json."""
-  config = commandline.parse('train', argv)[1]
+  config = cli.parse('train', argv)[1]
   like, found = None, []
   for number in range(config.data.split.folds):
-    like = parts = build.parts(build.changed(config, (('data.split.fold', number),)), like=like)
+    like = parts = assemble.parts(assemble.changed(config, (('data.split.fold', number),)), like=like)
     y = {side: np.asarray(data.table['y']) for side, data in parts.data.items()}
-    (_, raw), = prefix.vectors(parts, (len(parts.net.children),))
-    alike = probe.standardise(raw['train'])
+    (_, raw), = frozen_features.vectors(parts, (len(parts.net.children),))
+    alike = linear_heads.standardise(raw['train'])
     made = list(epochs({side: alike(x) for side, x in raw.items()}, y, len(parts.classes)))
     chosen = {side: int(np.argmax([metrics.accuracy(score[side], y[side]) for score in made])) for side in ('val', 'test')}
     print(f'fold {number}: best epoch on validation {chosen["val"] + 1}, on test {chosen["test"] + 1}')
     found.append((parts.data['test'].table, {side: made[epoch]['test'] for side, epoch in chosen.items()}))
   table = {name: np.concatenate([one[name] for one, _ in found]) for name in found[0][0]}
   score = {side: np.concatenate([scores[side] for _, scores in found]) for side in ('val', 'test')}
-  draw = dict(patient=numbers.patients(table)[0], resamples=config.resamples)
-  rows = {'epoch chosen on validation': interval.intervals(score['val'], table['y'], METRICS, **draw),
-          'epoch chosen on test, as published: too good': interval.intervals(score['test'], table['y'], METRICS, **draw),
-          'the second minus the first': interval.difference(score['test'], score['val'], table['y'], METRICS, **draw)}
-  print(f'{build.sentence(parts)}; over {len(table["y"])} images out of fold')
+  draw = dict(patient=summary.patients(table)[0], resamples=config.resamples)
+  rows = {'epoch chosen on validation': intervals.intervals(score['val'], table['y'], METRICS, **draw),
+          'epoch chosen on test, as published: too good': intervals.intervals(score['test'], table['y'], METRICS, **draw),
+          'the second minus the first': intervals.difference(score['test'], score['val'], table['y'], METRICS, **draw)}
+  print(f'{assemble.sentence(parts)}; over {len(table["y"])} images out of fold')
   for name, values in rows.items():
     print(f'| {name} | ' + ' | '.join(console.words(value._asdict()) for value in values.values()) + ' |')
   out = Path('runs') / 'kermany2018.json'
   out.parent.mkdir(exist_ok=True)
-  out.write_text(json.dumps({name: numbers.plain(values) for name, values in rows.items()}, indent=1))
+  out.write_text(json.dumps({name: summary.plain(values) for name, values in rows.items()}, indent=1))
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.r
 Kumar et al. 2022 (arXiv 2202.10054): a fine-tune from a random head distorts features before the head is of use.
 """
 
-from medtl import spec
+from medtl.core import expressions
 
 AXIS = 'what is live, in turn'
 AGAINST = ('fine-tune', 'probe')
@@ -14,7 +14,7 @@ AGAINST = ('fine-tune', 'probe')
 def sweep(config):
   """Yield (name, overrides); the duration of the last phase is shared out between probing and fine-tuning."""
   *_, (_, duration) = config.phases
-  head, rest = spec.scaled(duration, 0.4), spec.scaled(duration, 0.6)
+  head, rest = expressions.scaled(duration, 0.4), expressions.scaled(duration, 0.6)
   yield 'fine-tune', (('phases', (('none', duration),)),)
   yield 'probe', (('phases', (('depth(1.0)', duration),)),)
   yield 'lp-ft', (('phases', (('depth(1.0)', head), ('none', rest))),)

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from medtl import build, commandline, metrics, prefix, probe
-from medtl.report import console, interval
+from medtl import cli
+from medtl.evaluation import intervals, metrics
+from medtl.features import linear_heads
+from medtl.report import console
+from medtl.run import assemble, frozen_features
 
 POOLS = ('token', 'mean', 'token+mean')
 DECAYS = tuple(10.0 ** np.arange(-3.0, 0.6, 0.5))
@@ -23,17 +26,17 @@ METRICS = {'accuracy': metrics.accuracy, 'auroc': lambda score, y: metrics.class
 
 def features(parts):
   """Return {(depth, pool): {side: [n, d]}} for every child of the backbone, each computed from the one below."""
-  return {(depth - 1, pool): x for pool in POOLS for depth, x in prefix.vectors(parts, range(2, len(parts.net.children) + 1), pool)}
+  return {(depth - 1, pool): x for pool in POOLS for depth, x in frozen_features.vectors(parts, range(2, len(parts.net.children) + 1), pool)}
 
 
 def probed(found, y):
   """Return a list of (validation log-loss, words, {side: probabilities}) of every depth, pooling, decay and class weight."""
-  settings = probe.grid(lr=(0.02,), decay=DECAYS, balance=(0.0, 1.0))
+  settings = linear_heads.grid(lr=(0.02,), decay=DECAYS, balance=(0.0, 1.0))
   results = []
   for (depth, pool), x in found.items():
-    alike = probe.standardise(x['train'])
-    made = probe.train(alike(x['train']), y['train'], settings, 2, steps=500)
-    scores = {side: probe.predict(made, alike(x[side])) for side in x}
+    alike = linear_heads.standardise(x['train'])
+    made = linear_heads.train(alike(x['train']), y['train'], settings, 2, steps=500)
+    scores = {side: linear_heads.predict(made, alike(x[side])) for side in x}
     for index, (_, decay, balance, _) in enumerate(zip(*settings, strict=True)):
       score = {side: value[index] for side, value in scores.items()}
       words = f'block {depth}, {pool}, decay {decay:.3g}, balance {balance:g}'
@@ -43,21 +46,21 @@ def probed(found, y):
 
 def plain(x, y):
   """Return (words, {side: probabilities}) of scikit-learn's logistic regression on the last class token, C chosen on validation."""
-  models = {c: probe.logistic(x['train'], y['train'], c) for c in CS}
-  c = max(CS, key=lambda c: METRICS['auroc'](probe.score(models[c], x['val']), y['val']))
-  return f'plain logistic regression, C {c:.3g}', {side: probe.score(models[c], x[side]) for side in x}
+  models = {c: linear_heads.logistic(x['train'], y['train'], c) for c in CS}
+  c = max(CS, key=lambda c: METRICS['auroc'](linear_heads.score(models[c], x['val']), y['val']))
+  return f'plain logistic regression, C {c:.3g}', {side: linear_heads.score(models[c], x[side]) for side in x}
 
 
 def told(name, side, score, y, resamples=2000):
-  found = interval.intervals(score, y, METRICS, resamples=resamples)
+  found = intervals.intervals(score, y, METRICS, resamples=resamples)
   return {'name': name, 'side': side, **{metric: console.words(found[metric]._asdict()) for metric in METRICS}}
 
 
 def main(argv):
   """Print the tables; with --open those of the test set as well, once."""
   shut = '--open' not in argv
-  config = commandline.parse('train', [word for word in argv if word != '--open'])[1]
-  parts = build.parts(config)
+  config = cli.parse('train', [word for word in argv if word != '--open'])[1]
+  parts = assemble.parts(config)
   y = {side: np.asarray(data.table['y']) for side, data in parts.data.items()}
   found = features(parts)
   results = probed(found, y)
@@ -68,7 +71,7 @@ def main(argv):
   rows = [told(words, side, score[side], y[side]) for side in (('val',) if shut else ('val', 'test'))
           for words, score in ((f'mean of the {BEST} best probes', chosen), ('the best probe alone', results[0][2]), (name, baseline))]
   if not shut:
-    gap = interval.difference(chosen['test'], baseline['test'], y['test'], METRICS, resamples=2000)
+    gap = intervals.difference(chosen['test'], baseline['test'], y['test'], METRICS, resamples=2000)
     rows.append({'name': f'mean of the {BEST} best minus plain', 'side': 'test',
                  **{metric: console.words(gap[metric]._asdict()) for metric in METRICS}})
   for row in rows:

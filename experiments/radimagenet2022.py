@@ -6,7 +6,7 @@ Mei et al. 2022 (RadImageNet, Radiology: Artificial Intelligence 4(5)) tried six
 with a config for each backbone at hand. Their top ten layers are the last child here.
 """
 
-from medtl import build
+from medtl.run import assemble
 
 AXIS = 'what is live, learning rate'
 AGAINST = ('all 1e-3',)
@@ -16,7 +16,7 @@ RATES = {'1e-3': 1e-3, '1e-4': 1e-4}
 def sweep(config):
   """Yield (name, overrides)."""
   *_, (_, duration) = config.phases
-  live = {'all': 'none', 'top': f'depth({build.children(config) - 1})', 'head': 'depth(1.0)'}
+  live = {'all': 'none', 'top': f'depth({assemble.children(config) - 1})', 'head': 'depth(1.0)'}
   for name, freeze in live.items():
     for word, rate in RATES.items():
       yield f'{name} {word}', (('phases', ((freeze, duration),)), ('lr', rate), ('head_lr', 1.0))

@@ -6,7 +6,7 @@ Lee et al. 2023 (arXiv 2210.11466): which layers are worth tuning depends on wha
 other labels.
 """
 
-from medtl import build
+from medtl.run import assemble
 
 AXIS = 'the child that is live'
 AGAINST = ('full', 'probe')
@@ -17,5 +17,5 @@ def sweep(config):
   *before, (_, duration) = config.phases
   yield 'full', (('phases', (*before, ('none', duration))),)
   yield 'probe', (('phases', (*before, ('depth(1.0)', duration))),)
-  for child in range(build.children(config)):
+  for child in range(assemble.children(config)):
     yield f'only{child}', (('phases', (*before, (f'only({child})', duration))),)

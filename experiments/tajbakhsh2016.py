@@ -6,7 +6,7 @@ Tajbakhsh et al. 2016 (arXiv 1706.00712): momentum 0.9, rate 0.001, ten times th
 AlexNet's; ours are the backbone's children, and the batches are the config's.
 """
 
-from medtl import build
+from medtl.run import assemble
 
 AXIS = 'children live, counted from the head'
 AGAINST = ('live all', 'live 0')
@@ -15,7 +15,7 @@ AGAINST = ('live all', 'live 0')
 def sweep(config):
   """Yield (name, overrides): 'live 2' moves the last two children and the head."""
   *_, (_, duration) = config.phases
-  count = build.children(config)
+  count = assemble.children(config)
   epochs = round(float(duration.split()[0])) if 'epoch' in str(duration) else 10
   fading = f'step(at={tuple(f"{100 * epoch / epochs:g}%" for epoch in range(1, epochs))!r}, factor=0.95)'
   published = (('optimizer', 'sgd(momentum=0.9)'), ('lr', 1e-3), ('head_lr', 10.0), ('schedule', fading))

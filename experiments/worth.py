@@ -8,7 +8,7 @@ steps, and as many looks at validation, as with all labels (but for epochs round
 fewer steps. From scratch pictures are scaled by 0.5 and 0.5, whatever the share, so that nothing but the first weights differs.
 """
 
-from medtl import spec
+from medtl.core import expressions
 
 AXIS = 'share of the training patients, %'
 UNIT = ' %'
@@ -29,7 +29,7 @@ def sweep(config):
 
 def longer(duration, share):
   """Return '10 epochs' as the epochs of a share of the data that take as many steps; other durations are the same for all."""
-  return spec.scaled(duration, 1 / share) if 'epoch' in str(duration) else duration
+  return expressions.scaled(duration, 1 / share) if 'epoch' in str(duration) else duration
 
 
 def place(name):

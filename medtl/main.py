@@ -27,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from medtl import cpu
+from medtl.runtime import cpu
 
 VERBS = ('train', 'ablate', 'probe', 'lr_find', 'describe', 'evaluate', 'report', 'predict', 'cache')
 INTERRUPTS: dict[int, str] = {signal.SIGINT: 'Ctrl-C', signal.SIGTERM: 'SIGTERM'}
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in PRINTING:
       _tell(f'stopped: nobody reads the output any more; {_advice(verb)}')
     status = 128 + signal.SIGPIPE
-  hosts = sys.modules.get('medtl.hosts')       # help does without
+  hosts = sys.modules.get('medtl.runtime.multihost')       # help does without
   return hosts.leave(status) if hosts else status
 
 
@@ -139,11 +139,11 @@ def _guarded(verb: str, argv: list[str]) -> int:
     print(__doc__)
     return 0
   cpu.prepare()
-  from medtl import hosts
-  from medtl.types import MedtlError, Terminated
+  from medtl.core.types import MedtlError, Terminated
+  from medtl.runtime import multihost
   try:
     if verb not in VERBS:
-      from medtl.spec import nearest
+      from medtl.core.expressions import nearest
       raise MedtlError(f'unknown verb {verb!r}; {nearest(verb, VERBS)}')
     return _call(verb, argv)
   except MedtlError as error:
@@ -162,7 +162,7 @@ def _guarded(verb: str, argv: list[str]) -> int:
       _tell('error: a path begins with ~, and this user has no home folder; write it from / on, or '
             'set HOME')
       return 1
-    hosts.lost(error)
+    multihost.lost(error)
     raise
 
 
@@ -178,15 +178,15 @@ def _said(error: OSError) -> str:
 
 
 def _cache(argv: list[str]) -> int:
-  from medtl import disk, fetch
-  from medtl.types import MedtlError
-  folder = fetch.cache_folder()
+  from medtl.core.types import MedtlError
+  from medtl.runtime import downloads, files
+  folder = downloads.cache_folder()
   if set(argv) - {'--list', '--clear'}:
     raise MedtlError(f'cache takes --list or --clear, found {" ".join(argv)}')
   if '--clear' in argv:
     for name in ('features', 'decoded'):
       shutil.rmtree(folder / name, ignore_errors=True)
-  for name, count, size in disk.inventory(folder):
+  for name, count, size in files.inventory(folder):
     print(f'{name:<12}{count:>8} files{size / 1e6:>12.1f} MB')
   print(folder)
   return 0
@@ -196,65 +196,68 @@ def _settle(place: str, verb: str) -> None:
   """Make JAX ready: where compiled programs are kept, and which of several processes this is."""
   import jax
 
-  from medtl import fetch, hosts
-  from medtl.log import console
+  from medtl.runtime import downloads, multihost
+  from medtl.runtime.run_log import console
   cpu.settle()
   if place:
-    hosts.join(place)
-    console.quiet = not hosts.first()
-    console.print(f'{hosts.share()[1]} processes are one run; where one is lost the others stop, and {hosts.AGAIN}')
-  if not fetch.at_home():
-    os.environ.setdefault('MPLCONFIGDIR', str(fetch.cache_folder() / 'matplotlib'))
+    multihost.join(place)
+    console.quiet = not multihost.first()
+    console.print(f'{multihost.share()[1]} processes are one run; where one is lost the others stop, and {multihost.AGAIN}')
+  if not downloads.at_home():
+    os.environ.setdefault('MPLCONFIGDIR', str(downloads.cache_folder() / 'matplotlib'))
   if verb == 'report':                               # needs the run folder alone
     return
-  fetch.require_cache()
-  jax.config.update('jax_compilation_cache_dir', str(fetch.cache_folder() / 'compiled'))
+  downloads.require_cache()
+  jax.config.update('jax_compilation_cache_dir', str(downloads.cache_folder() / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
 def _call(verb: str, argv: list[str]) -> int:
   if verb == 'cache':
     return _cache(argv)
-  from medtl import commandline
-  flags, config, name = commandline.parse(verb, argv)
+  from medtl import cli
+  flags, config, name = cli.parse(verb, argv)
   from absl import logging
 
-  from medtl import automatic, check, disk, inference, lr_find, probing, run, runfolder, study, userfile
-  from medtl.log import console
-  from medtl.types import MedtlError
+  from medtl.core import user_files
+  from medtl.core.types import MedtlError
+  from medtl.run import open_keys, predict, run_folder, train, validate
+  from medtl.runtime import files
+  from medtl.runtime.run_log import console
+  from medtl.studies import ablation, linear_probe, lr_range_test
   logging.set_verbosity(logging.ERROR)               # orbax tells of every save
   if flags.offline:
     os.environ['MEDTL_OFFLINE'] = '1'
   _settle(flags.hosts, verb)
   kind = {'ablate': f'-{Path(flags.sweep).stem}', 'probe': '-probe', 'lr_find': '-lr_find'}.get(verb, '')
-  workdir = Path(flags.workdir or Path('runs') / (runfolder.name(name, config) + kind)).expanduser()
+  workdir = Path(flags.workdir or Path('runs') / (run_folder.name(name, config) + kind)).expanduser()
   output = Path(flags.output or workdir / 'predictions.csv').expanduser()
   command = ' '.join(['python -m medtl.main', *([verb] if verb != 'train' else []), *argv])
   if verb == 'predict' and not flags.images:
     raise MedtlError('predict needs --images=FOLDER, or one file')
   if verb == 'ablate' and not flags.sweep:
     raise MedtlError('ablate needs --sweep=experiments/x.py')
-  config, begin = automatic.settled(config, workdir, command, flags.folds), time.time()
+  config, begin = open_keys.settled(config, workdir, command, flags.folds), time.time()
   call: dict[str, Callable[[], Any]] = {
-    'train': lambda: (study.folds if flags.folds else run.train)(config, workdir, command),
-    'ablate': lambda: study.ablate(config, userfile.locate(flags.sweep), workdir, command,
+    'train': lambda: (ablation.folds if flags.folds else train.train)(config, workdir, command),
+    'ablate': lambda: ablation.ablate(config, user_files.locate(flags.sweep), workdir, command,
                                    every_fold=flags.folds, only=flags.only),
-    'probe': lambda: probing.probed(config, workdir, command, every_fold=flags.folds, layers=flags.layers),
-    'lr_find': lambda: lr_find.find(config, workdir, command),
-    'describe': lambda: run.explain(config, workdir),
-    'evaluate': lambda: inference.evaluate_again(config, workdir, flags.name),
-    'report': lambda: runfolder.report(workdir, flags.name),
-    'predict': lambda: inference.predict(config, workdir, Path(flags.images).expanduser(), output),
+    'probe': lambda: linear_probe.probed(config, workdir, command, every_fold=flags.folds, layers=flags.layers),
+    'lr_find': lambda: lr_range_test.find(config, workdir, command),
+    'describe': lambda: train.explain(config, workdir),
+    'evaluate': lambda: predict.evaluate_again(config, workdir, flags.name),
+    'report': lambda: run_folder.report(workdir, flags.name),
+    'predict': lambda: predict.predict(config, workdir, Path(flags.images).expanduser(), output),
   }
   if verb in ('evaluate', 'report'):                 # other processes may work on other predictions
-    lock = workdir / 'predictions' / f'{check.name(flags.name)}.lock'
-    with disk.alone(lock, 'give another --name'):
+    lock = workdir / 'predictions' / f'{validate.name(flags.name)}.lock'
+    with files.alone(lock, 'give another --name'):
       numbers = call[verb]()
   else:
     numbers = call[verb]()
   if verb in ('train', 'evaluate', 'report'):
-    runfolder.headline(workdir, numbers, console.print)
-    console.print(f'{time.time() - begin:.0f} s; the page: {workdir / runfolder.page_name(flags.name)}')
+    run_folder.headline(workdir, numbers, console.print)
+    console.print(f'{time.time() - begin:.0f} s; the page: {workdir / run_folder.page_name(flags.name)}')
   return 0
 
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from medtl.core.types import Batch
 from medtl.models import Backbone, Net
-from medtl.types import Batch
 
 ROOT = Path(__file__).parents[1]
 REAL = Path(os.environ.get('MEDTL_REAL', ROOT.parent / 'shared'))

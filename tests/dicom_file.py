@@ -7,7 +7,7 @@ import pydicom
 from pydicom import uid
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-from medtl.data import dicom
+from medtl.data.sources import dicom
 
 STORED = np.arange(16, dtype='<u2').reshape(4, 4) * 273            # 0 … 4095
 WINDOW = dict(WindowCenter='2048', WindowWidth='1000')

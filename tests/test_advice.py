@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medtl import check, commandline, data
-from medtl.types import Dataset, MedtlError
+from medtl import cli, data
+from medtl.core.types import Dataset, MedtlError
+from medtl.run import validate
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,21 +119,21 @@ def test_a_tie_of_readers_and_a_row_without_a_box(root):
 
 
 def test_grades_that_are_words_need_an_order_and_numbers_do_not(root):
-  config = commandline.parse('train', [f'--config={ROOT}/tests/tiny.py', '--config.task.kind=ordinal',
+  config = cli.parse('train', [f'--config={ROOT}/tests/tiny.py', '--config.task.kind=ordinal',
                                        '--config.task.loss=ordinal', '--config.batch=4'])[1]
   sides = load(root)
   words = r'order of the alphabet: a < b\. Say the right one, from the least to the most: --config.data.classes='
   with pytest.raises(MedtlError, match=words):
-    check.training(config, sides)
+    validate.training(config, sides)
   ordered = load(root, classes=('b', 'a'))
-  check.training(config, ordered)
+  validate.training(config, ordered)
   assert ordered['train'].classes == ('b', 'a')
   with pytest.raises(MedtlError, match='order of the alphabet: a < b < c'):
-    check.training(config, {side: dataclasses.replace(one, classes=('a', 'b', 'c')) for side, one in sides.items()})
+    validate.training(config, {side: dataclasses.replace(one, classes=('a', 'b', 'c')) for side, one in sides.items()})
   for name, number in (('a', '10'), ('b', '2')):
     (root / name).rename(root / number)
   numbers = load(root)
-  check.training(config, numbers)
+  validate.training(config, numbers)
   assert numbers['train'].classes == ('2', '10')
   assert numbers['train'].facts['notes'][0] == 'classes in the order of their numbers: 2, 10'
 

@@ -10,11 +10,15 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pytest
 
-from medtl import annotation, freeze, losses, optimizer, schedule, spec, tasks
-from medtl.data import augment, dicom, folder, medmnist, ops, phantom, split, tfds
-from medtl.models import efficientnet, heads, resnet, vit
-from medtl.report import threshold
-from medtl.types import MedtlError
+from medtl.core import annotation, expressions
+from medtl.core.types import MedtlError
+from medtl.data import augmentation, splits, transforms
+from medtl.data.sources import dicom, folder, medmnist, phantom, tfds
+from medtl.evaluation import thresholds
+from medtl.models import heads
+from medtl.models.backbones import efficientnet, resnet, vit
+from medtl.tasks import classification
+from medtl.training import freezing, losses, optimizers, schedules
 
 Texts = abc.Sequence[str]
 
@@ -131,14 +135,14 @@ def every_parameter():
     medmnist,
     phantom,
     tfds,
-    split,
-    ops,
-    augment,
+    splits,
+    transforms,
+    augmentation,
     losses,
-    schedule,
-    optimizer,
-    freeze,
-    threshold,
+    schedules,
+    optimizers,
+    freezing,
+    thresholds,
     heads,
     resnet,
     vit,
@@ -147,8 +151,8 @@ def every_parameter():
   return [
     (f'{module.__name__}.{function}', name, one)
     for module in modules
-    for function, found in spec.public(module).items()
-    for name, one in spec.signature(found).parameters.items()
+    for function, found in expressions.public(module).items()
+    for name, one in expressions.signature(found).parameters.items()
     if name != 'dtype'
   ]
 
@@ -215,14 +219,14 @@ def test_annotations_kept_as_text_are_types_too():
     made,
   )
   with pytest.raises(MedtlError, match=r'size is .*expected a whole number'):
-    spec.bind(made['load'], spec.Call('load', ('a',), {'size': 'b'}))
+    expressions.bind(made['load'], expressions.Call('load', ('a',), {'size': 'b'}))
   with pytest.raises(MedtlError, match=r"annotations of .*broken cannot be read: name 'Nowhere'"):
-    spec.signature(made['broken'])
+    expressions.signature(made['broken'])
 
 
 def test_a_default_stands_for_itself():
   assert annotation.checked('x', 'key', None, parameter(int, None)) is None
-  assert set(spec.parameters(tasks.loss_of)) == {'kind', 'loss'}
+  assert set(expressions.parameters(classification.loss_of)) == {'kind', 'loss'}
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf, 10**400, np.float32('nan')])
@@ -255,6 +259,6 @@ def test_arguments_that_do_not_go_together_are_refused_with_their_defaults_too()
   def span(x, low, high=1.0):
     return x, low, high
 
-  assert span(0, 0.5) == (0, 0.5, 1.0) and list(spec.parameters(span)) == ['x', 'low', 'high']
+  assert span(0, 0.5) == (0, 0.5, 1.0) and list(expressions.parameters(span)) == ['x', 'low', 'high']
   with pytest.raises(MedtlError, match=r'span: low=2, high=1.0; expected low < high'):
     span(0, low=2)

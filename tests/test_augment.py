@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from medtl.data import augment as room
-from medtl.data.augment import augment
-from medtl.types import Batch, MedtlError
+from medtl.core.types import Batch, MedtlError
+from medtl.data import augmentation as room
+from medtl.data.augmentation import augment
 
 KEY = jax.random.key(3)
 GEOMETRY = 'flip | rotate(25) | zoom(0.8, 1.25) | shift(0.1) | elastic(2, 5)'

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medtl import automatic, build, origin, runfolder
-from medtl.types import Dataset, MedtlError
+from medtl.core.types import Dataset, MedtlError
+from medtl.run import assemble, initial_weights, open_keys, run_folder
 from tests import tiny
 
 
@@ -36,57 +36,57 @@ def asked(root, **data):
 
 def test_two_folders_are_a_binary_task_by_image_with_a_word(tmp_path, capsys):
   config = asked(folder(tmp_path / 'in', [f'{"ab"[i % 2]}/{i}' for i in range(8)]))
-  found = automatic.settled(config, tmp_path / 'run')
+  found = open_keys.settled(config, tmp_path / 'run')
   assert (found.task.kind, found.task.loss, found.data.split.by) == ('binary', 'softmax', 'image')
   said = capsys.readouterr().out
   assert "task.kind='auto' is 'binary': two classes" in said
   assert "data.split.by='auto' is 'image': patients are not known" in said and 'data.pattern' in said
-  assert automatic.settled(asked(tmp_path / 'in', pattern=r'(\d+)'), tmp_path / 'run').data.split.by == 'patient'
+  assert open_keys.settled(asked(tmp_path / 'in', pattern=r'(\d+)'), tmp_path / 'run').data.split.by == 'patient'
   nobody = Dataset(lambda i: None, 2, ('a', 'b'), {'row': np.arange(2), 'patient': np.array(['', ''])})     # DICOM without ids
-  assert automatic.split(nobody, folds=False) == 'image'
+  assert open_keys.split(nobody, folds=False) == 'image'
 
 
 def test_the_publishers_sides_are_kept_but_not_over_folds(tmp_path):
   names = [f'{side}/{"abc"[i % 3]}/{i}' for side in ('train', 'test') for i in range(6)]
   config = asked(folder(tmp_path / 'in', names))
-  found = automatic.settled(config, tmp_path / 'run')
+  found = open_keys.settled(config, tmp_path / 'run')
   assert (found.task.kind, found.data.split.by) == ('multiclass', 'publisher')
-  assert automatic.settled(config, tmp_path / 'run', folds=True).data.split.by == 'image'
+  assert open_keys.settled(config, tmp_path / 'run', folds=True).data.split.by == 'image'
 
 
 def test_label_columns_are_a_multilabel_task(tmp_path):
   folder(tmp_path / 'in', ['0', '1'])
   (tmp_path / 'in' / 'labels.csv').write_text('file,mass,cyst\n0.png,1,0\n1.png,1,1\n')
-  found = automatic.settled(asked(tmp_path / 'in', manifest='labels.csv', label=('mass', 'cyst')), tmp_path / 'run')
+  found = open_keys.settled(asked(tmp_path / 'in', manifest='labels.csv', label=('mass', 'cyst')), tmp_path / 'run')
   assert (found.task.kind, found.task.loss) == ('multilabel', 'sigmoid')
 
 
 def test_a_run_that_has_begun_keeps_what_it_found(tmp_path):
   config = asked(folder(tmp_path / 'in', [f'{"ab"[i % 2]}/{i}' for i in range(8)]))
-  found = automatic.settled(config, tmp_path / 'run')
-  runfolder.claim(tmp_path / 'run', found)
+  found = open_keys.settled(config, tmp_path / 'run')
+  run_folder.claim(tmp_path / 'run', found)
   folder(tmp_path / 'in', ['c/9'])                              # a third class came later
-  assert automatic.settled(config, tmp_path / 'run').task.kind == 'multiclass'       # nothing had begun
+  assert open_keys.settled(config, tmp_path / 'run').task.kind == 'multiclass'       # nothing had begun
   (tmp_path / 'run' / 'plan.json').write_text('{}')
-  again = automatic.settled(config, tmp_path / 'run')
+  again = open_keys.settled(config, tmp_path / 'run')
   assert again.to_dict() == found.to_dict()
-  runfolder.claim(tmp_path / 'run', again)                     # and is no other config's folder
+  run_folder.claim(tmp_path / 'run', again)                     # and is no other config's folder
 
 
 def test_what_is_given_is_left_alone():
   config = tiny.get_config()
-  assert automatic.settled(config, Path('nowhere')).to_dict() == config.to_dict()
+  assert open_keys.settled(config, Path('nowhere')).to_dict() == config.to_dict()
 
 
 @pytest.fixture(scope='module')
 def parts():
   """A net as chance drew it, of which nothing is frozen."""
-  return build.parts(build.changed(tiny.get_config(), (('random_frozen', False), ('phases', (('none', '10 epochs'),)))))
+  return assemble.parts(assemble.changed(tiny.get_config(), (('random_frozen', False), ('phases', (('none', '10 epochs'),)))))
 
 
 def test_children_as_chance_drew_them_are_not_frozen_unless_that_is_meant(parts):
   def frozen(*phases, **changes):
-    return build.parts(build.changed(parts.config, (('phases', phases), *changes.items())), like=parts)
+    return assemble.parts(assemble.changed(parts.config, (('phases', phases), *changes.items())), like=parts)
 
   said = (r'phase 1 freezes depth\(2\), but nothing was transferred to parameters of backbone/stem, backbone/stage1: frozen, they '
           r'would stay as chance drew them.*random_frozen=True for the control')
@@ -103,9 +103,9 @@ def test_children_as_chance_drew_them_are_not_frozen_unless_that_is_meant(parts)
 
 def test_what_a_checkpoint_fills_may_be_frozen_and_what_is_left_fresh_may_not(parts):
   def frozen(depth, *fresh):
-    config = build.changed(parts.config, (('phases', ((f'depth({depth})', '1 epochs'),)),))
+    config = assemble.changed(parts.config, (('phases', ((f'depth({depth})', '1 epochs'),)),))
     drawn = frozenset(path for path in parts.drawn if any(re.fullmatch(pattern, path) for pattern in fresh))
-    build._stop_random_frozen(dataclasses.replace(parts, drawn=drawn, phases=build.phases(config, parts.params, 20)))
+    assemble._stop_random_frozen(dataclasses.replace(parts, drawn=drawn, phases=assemble.phases(config, parts.params, 20)))
 
   frozen(2, 'head/.*', 'backbone/stage2/.*')
   with pytest.raises(MedtlError, match='parameters of backbone/stage2: frozen'):
@@ -117,11 +117,11 @@ def test_what_a_checkpoint_fills_may_be_frozen_and_what_is_left_fresh_may_not(pa
 def test_scale_alone_is_no_transfer(parts):
   """Of transfer='mean_var' each leaf's mean and variance arrive: what is frozen is as chance drew it."""
   begun = {'params': {'backbone': {'stem': {'kernel': 0, 'lora_a': 0}}, 'head': {'bias': 0}}, 'batch_stats': {'backbone': 0}}
-  assert origin._by_chance(begun, {'params': {'backbone': {'stem': {'kernel': 1}}}}, ['.*/lora_[ab]']) == {'head/bias'}
-  assert origin._by_chance(begun, {}, []) == {'backbone/stem/kernel', 'backbone/stem/lora_a', 'head/bias'}
+  assert initial_weights._by_chance(begun, {'params': {'backbone': {'stem': {'kernel': 1}}}}, ['.*/lora_[ab]']) == {'head/bias'}
+  assert initial_weights._by_chance(begun, {}, []) == {'backbone/stem/kernel', 'backbone/stem/lora_a', 'head/bias'}
 
 
 def test_kinds_of_labels():
   def of(y, classes):
-    return automatic.kind_of(Dataset(lambda i: None, len(y), classes, {'row': np.arange(len(y)), 'y': np.array(y)}))
+    return open_keys.kind_of(Dataset(lambda i: None, len(y), classes, {'row': np.arange(len(y)), 'y': np.array(y)}))
   assert [of([0, 1], ('a', 'b')), of([0, 2], ('a', 'b', 'c')), of([[0., 1.]], ('a', 'b'))] == ['binary', 'multiclass', 'multilabel']

@@ -5,13 +5,16 @@ import re
 import numpy as np
 import pytest
 
-from medtl import build, check, commandline, metrics, runfolder, tasks
-from medtl.data import split as splits
-from medtl.types import Dataset, MedtlError
+from medtl import cli
+from medtl.core.types import Dataset, MedtlError
+from medtl.data import splits
+from medtl.evaluation import metrics
+from medtl.run import assemble, run_folder, validate
+from medtl.tasks import classification
 
 
 def tiny(root, *words):
-  return commandline.parse('train', [f'--config={root}/tests/tiny.py', *words])[1]
+  return cli.parse('train', [f'--config={root}/tests/tiny.py', *words])[1]
 
 
 @pytest.mark.parametrize('words, said', [
@@ -39,7 +42,7 @@ def tiny(root, *words):
 ])
 def test_refused(request, words, said):
   with pytest.raises(MedtlError, match=said):
-    check.config(tiny(request.config.rootpath, words))
+    validate.config(tiny(request.config.rootpath, words))
 
 
 VIT = '--config.model.name=vit.vit_ti16'
@@ -224,7 +227,7 @@ GRADES = ('--config.task.kind=ordinal', '--config.task.loss=ordinal')
 def test_a_value_of_an_impossible_size_is_refused_in_one_sentence(request, words, said):
   given = [word if word.startswith('--') else f'--config.{word}' for word in words]
   with pytest.raises(MedtlError, match=re.escape(said)) as error:
-    check.config(tiny(request.config.rootpath, *given))
+    validate.config(tiny(request.config.rootpath, *given))
   words_of_python = ('\n', 'literal', 'malformed', 'object at', 'convert', 'NoneType')
   assert not any(word in str(error.value) for word in words_of_python)
 
@@ -266,7 +269,7 @@ def test_a_value_of_an_impossible_size_is_refused_in_one_sentence(request, words
 )
 def test_the_ends_of_the_ranges_pass(request, words):
   given = [word if word.startswith('--') else f'--config.{word}' for word in words]
-  check.config(tiny(request.config.rootpath, *given))
+  validate.config(tiny(request.config.rootpath, *given))
 
 
 @pytest.mark.parametrize(
@@ -282,9 +285,9 @@ def test_a_schedule_is_no_longer_than_the_run(request, duration, said):
   dataset = Dataset(lambda i: None, 16, ('a', 'b'), {'row': np.arange(16), 'y': np.arange(16) % 2})
   if said:
     with pytest.raises(MedtlError, match=f'config.schedule: {said}'):
-      check.training(made, sides(dataset))
+      validate.training(made, sides(dataset))
   else:
-    check.training(made, sides(dataset))
+    validate.training(made, sides(dataset))
 
 
 @pytest.mark.parametrize(
@@ -295,14 +298,14 @@ def test_names_of_variants_are_those_of_folders(names):
   with pytest.raises(
     MedtlError, match=r'sweep.py: the name .* (becomes that of a folder|is given to 2 runs)'
   ):
-    check.variants(names, 'sweep.py')
-  check.variants(['last block', 'lr=0.1', 'l2-sp0.01', '_a', 'größer (2)', '3%'], 'sweep.py')
+    validate.variants(names, 'sweep.py')
+  validate.variants(['last block', 'lr=0.1', 'l2-sp0.01', '_a', 'größer (2)', '3%'], 'sweep.py')
 
 
 def test_every_config_of_the_project_passes(request, monkeypatch):
   monkeypatch.chdir(request.config.rootpath)
   for name in ('quickstart.py', 'oct_vit.py', 'oct_vit.py:kermany', 'oct_vit.py:offline', 'oct_resnet.py', 'oct_resnet.py:keras'):
-    check.config(runfolder.load_config(f'configs/{name}'))
+    validate.config(run_folder.load_config(f'configs/{name}'))
 
 
 @pytest.mark.parametrize('kind, loss, y, said', [
@@ -313,26 +316,26 @@ def test_every_config_of_the_project_passes(request, monkeypatch):
 def test_labels_of_another_kind(request, kind, loss, y, said):
   made = tiny(request.config.rootpath, f'--config.task.kind={kind}', f'--config.task.loss={loss}')
   with pytest.raises(MedtlError, match=said):
-    check.training(made, sides(Dataset(lambda i: None, 40, ('a', 'b', 'c'), {'row': np.arange(40), 'y': y})))
+    validate.training(made, sides(Dataset(lambda i: None, 40, ('a', 'b', 'c'), {'row': np.arange(40), 'y': y})))
 
 
 def test_a_batch_larger_than_the_training_side(request):
   made = tiny(request.config.rootpath)
   with pytest.raises(MedtlError, match=r'config.batch is 16, but the training side has 15 examples'):
-    check.training(made, sides(Dataset(lambda i: None, 15, ('a', 'b'), {'row': np.arange(15), 'y': np.zeros(15, int)})))
+    validate.training(made, sides(Dataset(lambda i: None, 15, ('a', 'b'), {'row': np.arange(15), 'y': np.zeros(15, int)})))
 
 
 @pytest.mark.parametrize(('split', 'said'), [({'by': 'none'}, 'the split has no train and no val'), ({'val': 0}, 'the split has no val:')])
 def test_a_run_needs_three_sides(request, split, said):
   made = tiny(request.config.rootpath)
-  given = build.changed(made, (('data.split', {**made.data.split.to_dict(), **split} if 'by' not in split else split),))
+  given = assemble.changed(made, (('data.split', {**made.data.split.to_dict(), **split} if 'by' not in split else split),))
   with pytest.raises(MedtlError, match=said):
-    build.parts(given)
+    assemble.parts(given)
 
 
 def test_folds_need_one_validation_fold(request):
   with pytest.raises(MedtlError, match=r'each example must stand once: data.split.val is 2, set it to 1'):
-    check.folds(tiny(request.config.rootpath, '--config.data.split.val=2'))
+    validate.folds(tiny(request.config.rootpath, '--config.data.split.val=2'))
 
 
 @pytest.mark.parametrize(('word', 'said'), [
@@ -342,7 +345,7 @@ def test_folds_need_one_validation_fold(request):
 ])
 def test_durations_and_seeds_are_checked_before_anything(request, word, said):
   with pytest.raises(MedtlError, match=said):
-    build.parts(tiny(request.config.rootpath, word))
+    assemble.parts(tiny(request.config.rootpath, word))
 
 
 def sides(train):
@@ -350,10 +353,10 @@ def sides(train):
 
 
 def test_names_of_predictions_stay_inside_the_run_folder():
-  assert check.name('hospital_b-2.1') == 'hospital_b-2.1'
+  assert validate.name('hospital_b-2.1') == 'hospital_b-2.1'
   for word in ('../x', 'a/b', '', '.hidden'):
     with pytest.raises(MedtlError, match='becomes part of file names'):
-      check.name(word)
+      validate.name(word)
 
 
 LABELS = ('effusion', 'frontal', 'edema')
@@ -399,24 +402,24 @@ def test_a_label_that_is_1_everywhere_is_named_before_training_and_each_advice_w
     match=r"config.monitor is 'auroc', which has no value on validation: label 'frontal' is 1 in "
     'all 20 validation examples, as in all 60. You can set config.monitor to one that has',
   ) as error:
-    check.training(made, dealt(made, y))
+    validate.training(made, dealt(made, y))
   said = str(error.value)
   assert 'effusion' not in said and 'fold' not in said   # no other split helps
   advised = said.partition('one that has: ')[2].partition(', or leave')[0].split(', ')
   assert advised == ['accuracy', 'f1', 'brier', 'log_loss', 'ece', 'loss']
   for name in advised:
-    check.training(many(request, f'--config.monitor={name}'), dealt(made, y))
+    validate.training(many(request, f'--config.monitor={name}'), dealt(made, y))
   for name in set(metrics.names('multilabel')) - set(advised):
     with pytest.raises(MedtlError, match=f"config.monitor is '{name}'"):
-      check.training(many(request, f'--config.monitor={name}'), dealt(made, y))
+      validate.training(many(request, f'--config.monitor={name}'), dealt(made, y))
   assert 'or leave the label out of data.label' in str(error.value)
   left = many(request, "--config.data.label=('effusion', 'edema')")
-  check.training(left, dealt(left, y))
+  validate.training(left, dealt(left, y))
   alone = many(request, "--config.data.label=('edema',)")
-  check.training(alone, dealt(alone, y))
+  validate.training(alone, dealt(alone, y))
   with pytest.raises(MedtlError, match=r'loss$'):  # nothing would be left
     useless = many(request, "--config.data.label=('frontal',)")
-    check.training(useless, dealt(useless, y))
+    validate.training(useless, dealt(useless, y))
 
 
 def test_a_label_that_varies_elsewhere_may_be_met_by_another_split(request):
@@ -426,7 +429,7 @@ def test_a_label_that_varies_elsewhere_may_be_met_by_another_split(request):
   with pytest.raises(
     MedtlError, match=r'frontal. is 1 in all 20 validation examples, but not in 2 of all 60'
   ) as error:
-    check.training(made, dealt(made, y))
+    validate.training(made, dealt(made, y))
   assert str(error.value).endswith(
     'or take another data.split.fold or data.split.seed, or fewer data.split.folds'
   )
@@ -434,7 +437,7 @@ def test_a_label_that_varies_elsewhere_may_be_met_by_another_split(request):
   def works(word):
     other = many(request, f'--config.data.split.{word}')
     try:
-      check.training(other, dealt(other, y))
+      validate.training(other, dealt(other, y))
     except MedtlError:
       return False
     return True
@@ -451,10 +454,10 @@ def test_a_label_that_is_0_everywhere_and_several_labels(request):
     MedtlError,
     match=r"'effusion' is 0 in all 20 .*as in all 60; label 'frontal' is 1 .*; label 'edema' is 0",
   ):
-    check.training(many(request), dealt(many(request), y))
+    validate.training(many(request), dealt(many(request), y))
   f1 = many(request, '--config.monitor=f1')
   with pytest.raises(MedtlError) as error:
-    check.training(f1, dealt(f1, y))
+    validate.training(f1, dealt(f1, y))
   assert 'effusion' in str(error.value) and 'frontal' not in str(error.value)
 
 
@@ -467,15 +470,15 @@ def test_a_publishers_side_is_left_for_one_that_is_dealt(request):
     with pytest.raises(
       MedtlError, match=f"or set data.split.by='{by}', which deals the publisher's sides anew$"
     ):
-      check.training(published, dealt(published, y, split=side, **columns))
+      validate.training(published, dealt(published, y, split=side, **columns))
     other = many(request, f'--config.data.split.by={by}')
-    check.training(other, dealt(other, y, split=side, **columns))
+    validate.training(other, dealt(other, y, split=side, **columns))
   side[:] = np.where(
     side == 'val', 'train', side
   )  # the publisher has no 'val': a fold of 'train' is it
   y[:, 1], y[45, 1] = 1, 0
   with pytest.raises(MedtlError, match=r'take another data.split.fold'):
-    check.training(published, dealt(published, y, split=side))
+    validate.training(published, dealt(published, y, split=side))
 
 
 @pytest.mark.parametrize('kind', ['multiclass', 'binary', 'ordinal'])
@@ -491,17 +494,17 @@ def test_a_class_that_validation_lacks(request, kind):
       f'--config.task.loss={loss}',
       f'--config.monitor={name}',
     )
-    check.training(made, sides(train))
+    validate.training(made, sides(train))
     score = np.random.RandomState(0).dirichlet([1, 1], 20)
     if name == 'loss' or (
       name != 'quadratic_kappa' and np.isfinite(metrics.of(kind)[name](score, val.table['y']))
     ):
-      check.training(made, {**sides(train), 'val': val})
+      validate.training(made, {**sides(train), 'val': val})
     else:
       with pytest.raises(
         MedtlError, match="label 'b' is 0 in all 20 validation examples, but not in 40 of all 100"
       ):
-        check.training(made, {**sides(train), 'val': val})
+        validate.training(made, {**sides(train), 'val': val})
 
 
 def test_pictures_without_labels_cannot_train(request):
@@ -509,7 +512,7 @@ def test_pictures_without_labels_cannot_train(request):
   with pytest.raises(
     MedtlError, match=r"have no labels \(data.label=''\): .* for instance data.label='label'"
   ):
-    check.training(tiny(request.config.rootpath), sides(blank))
+    validate.training(tiny(request.config.rootpath), sides(blank))
 
 
 @pytest.mark.parametrize(
@@ -528,24 +531,24 @@ def test_pictures_without_labels_cannot_train(request):
   ],
 )
 def test_every_key_of_a_config_is_of_its_kind(request, name, value, said):
-  made = build.changed(tiny(request.config.rootpath), ((name, value),))
+  made = assemble.changed(tiny(request.config.rootpath), ((name, value),))
   with pytest.raises(MedtlError, match=said):
-    check.config(made)
-  check.config(build.changed(tiny(request.config.rootpath), (('batch', np.int64(8)),)))
+    validate.config(made)
+  validate.config(assemble.changed(tiny(request.config.rootpath), (('batch', np.int64(8)),)))
 
 
 def test_every_key_of_the_base_config_has_a_kind_and_no_other_is_known(request, monkeypatch):
   monkeypatch.chdir(request.config.rootpath)
-  made = runfolder.load_config('configs/base.py')
-  assert set(check.KEYS) == set(made)
+  made = run_folder.load_config('configs/base.py')
+  assert set(validate.KEYS) == set(made)
   with made.unlocked():
     made.pateince = 3
   with pytest.raises(MedtlError, match=r"config has no key 'pateince'; did you mean 'patience'"):
-    check.config(made)
+    validate.config(made)
   with made.unlocked():
     del made['pateince'], made['hint']
   with pytest.raises(MedtlError, match=r"config lacks the key 'hint'; set it to text"):
-    check.config(made)
+    validate.config(made)
 
 
 def test_a_config_file_that_sets_another_kind_says_so(tmp_path, request, monkeypatch):
@@ -560,19 +563,19 @@ def get_config():
 """
   (tmp_path / 'x.py').write_text(text.replace('VALUE', "'fast'"))
   with pytest.raises(MedtlError, match=r"x.py sets a key to .* another kind: .*'lr'.*fast"):
-    runfolder.load_config(str(tmp_path / 'x.py'))
+    run_folder.load_config(str(tmp_path / 'x.py'))
   (tmp_path / 'x.py').write_text(text.replace('VALUE', '1 + ()'))
   with pytest.raises(MedtlError, match=r'x.py.*line 6.*unsupported operand'):      # a mistake in Python is shown with its line
-    runfolder.load_config(str(tmp_path / 'x.py'))
+    run_folder.load_config(str(tmp_path / 'x.py'))
 
 
-@pytest.mark.parametrize('kind', tasks.KINDS)
+@pytest.mark.parametrize('kind', classification.KINDS)
 def test_every_kind_has_a_loss_that_passes(request, kind):
   with pytest.raises(MedtlError, match='unknown operation'):
-    check.config(
+    validate.config(
       tiny(request.config.rootpath, f'--config.task.kind={kind}', '--config.task.loss=none')
     )
   loss = {'multilabel': 'sigmoid', 'ordinal': 'ordinal'}.get(kind, 'softmax')
-  check.config(
+  validate.config(
     tiny(request.config.rootpath, f'--config.task.kind={kind}', f'--config.task.loss={loss}')
   )

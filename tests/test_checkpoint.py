@@ -13,17 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from medtl import checkpoint, hosts, losses, optimizer, partition, step, tasks
-from medtl.checkpoint import Checkpoints, Progress
-from medtl.types import MedtlError, State
+from medtl.core.types import MedtlError, State
+from medtl.runtime import multihost
+from medtl.tasks import classification
+from medtl.training import checkpoints, losses, optimizers, parameter_groups, step
+from medtl.training.checkpoints import Checkpoints, Progress
 
 
 @pytest.fixture(scope='module')
 def made(net, variables, batch):
   params, _ = variables
-  parts = [partition.partition(params, partition.table(params, f'depth({depth})'), direction=optimizer.adamw, lr=0.01,
+  parts = [parameter_groups.partition(params, parameter_groups.table(params, f'depth({depth})'), direction=optimizers.adamw, lr=0.01,
                                ema=0.9, clip=1.0) for depth in (4, 2)]
-  moves = [step.compiled(task=tasks.supervised(net, losses.softmax, kind='multiclass', live=part.live), tx=part.tx, live=part.live)
+  moves = [step.compiled(task=classification.supervised(net, losses.softmax, kind='multiclass', live=part.live), tx=part.tx, live=part.live)
            for part in parts]
 
   def start(index=0):
@@ -50,7 +52,7 @@ def test_ten_steps_are_five_saved_restored_and_five(made, batch, tmp_path):
   again.close()
   for _ in range(5):
     state, _ = moves[0](state, batch)
-  chex.assert_trees_all_equal(checkpoint.raw(state), checkpoint.raw(whole))
+  chex.assert_trees_all_equal(checkpoints.raw(state), checkpoints.raw(whole))
 
 
 def test_frozen_leaves_are_written_once_and_come_back(made, batch, tmp_path):
@@ -64,7 +66,7 @@ def test_frozen_leaves_are_written_once_and_come_back(made, batch, tmp_path):
   again = Checkpoints(tmp_path)
   stored = {path.split('/')[1] for path in again._stored('latest', metadata=True) if path.startswith(('params/', 'extra/'))}
   assert stored == {'head'}
-  chex.assert_trees_all_equal(checkpoint.raw(again.restore('latest', jax.eval_shape(lambda: start()))), checkpoint.raw(state))
+  chex.assert_trees_all_equal(checkpoints.raw(again.restore('latest', jax.eval_shape(lambda: start()))), checkpoints.raw(state))
   again.close()
   shutil.rmtree(tmp_path / 'origin' / '0')
   alone = Checkpoints(tmp_path)
@@ -117,8 +119,8 @@ def test_a_run_killed_while_it_links_goes_on(made, tmp_path, monkeypatch):
 
 
 def test_minus_zero_is_not_zero_and_a_nan_is_itself():
-  assert not checkpoint.identical(np.zeros(2), -np.zeros(2)) and checkpoint.identical(np.full(2, np.nan), np.full(2, np.nan))
-  assert not checkpoint.identical(np.zeros(2, np.float32), np.zeros(2)) and not checkpoint.identical(np.zeros(2), np.zeros((2, 1)))
+  assert not checkpoints.identical(np.zeros(2), -np.zeros(2)) and checkpoints.identical(np.full(2, np.nan), np.full(2, np.nan))
+  assert not checkpoints.identical(np.zeros(2, np.float32), np.zeros(2)) and not checkpoints.identical(np.zeros(2), np.zeros((2, 1)))
 
 
 ARRAYS = hnp.arrays(st.sampled_from([np.float32, np.int32, np.uint32]), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
@@ -127,17 +129,17 @@ ARRAYS = hnp.arrays(st.sampled_from([np.float32, np.int32, np.uint32]), hnp.arra
 @given(st.dictionaries(st.text('ab/', min_size=3), ARRAYS, max_size=6))
 def test_leaves_packed_together_come_asunder(leaves):
   leaves = {**leaves, 'half': np.arange(3, dtype=jnp.bfloat16)}
-  apart, packed = checkpoint.together(leaves)
-  found = checkpoint.asunder(apart, packed)
+  apart, packed = checkpoints.together(leaves)
+  found = checkpoints.asunder(apart, packed)
   assert found.keys() == leaves.keys()
   for path, leaf in leaves.items():
     assert found[path].dtype == leaf.dtype and found[path].shape == leaf.shape and found[path].tobytes() == leaf.tobytes()
 
 
 def test_a_large_leaf_stays_apart(monkeypatch):
-  monkeypatch.setattr(checkpoint, 'SMALL', 16)
+  monkeypatch.setattr(checkpoints, 'SMALL', 16)
   large, small = np.arange(8.0), np.arange(1.0)
-  apart, packed = checkpoint.together({'a/large': large, 'a/small': small})
+  apart, packed = checkpoints.together({'a/large': large, 'a/small': small})
   assert apart.keys() == {'a|large', 'float64'} and packed == {'float64': [('a/small', [1])]}
 
 
@@ -214,7 +216,7 @@ def test_every_path_can_be_a_run_folder(made, tmp_path, monkeypatch, name):
   assert sorted(path.name for path in folder.iterdir()) == ['best', 'latest', 'origin'] and (folder / 'latest' / '0').is_dir()
   again = Checkpoints(folder)
   state = again.restore('latest', jax.eval_shape(lambda: start()))
-  chex.assert_trees_all_equal(checkpoint.raw(state), checkpoint.raw(start()))
+  chex.assert_trees_all_equal(checkpoints.raw(state), checkpoints.raw(start()))
   assert again.progress('latest').best == 0.5
   again.close()
   assert not list((tmp_path / 'temporary').iterdir()) and len(list(tmp_path.iterdir())) == 2
@@ -229,7 +231,7 @@ def test_where_no_link_can_be_made_it_is_said_before_anything_is_computed(tmp_pa
   with pytest.raises(MedtlError, match=r'and so does that one.* choose another --workdir, or set TMPDIR'):
     Checkpoints(tmp_path / 'run [1]' / 'checkpoints')
   Checkpoints(tmp_path / 'run' / 'checkpoints').close()
-  monkeypatch.setattr(hosts, '_place', [0, 2])
+  monkeypatch.setattr(multihost, '_place', [0, 2])
   with pytest.raises(MedtlError, match=r'several processes \(--hosts\) cannot share; choose another'):
     Checkpoints(tmp_path / 'run [1]' / 'checkpoints')
 

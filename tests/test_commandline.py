@@ -2,8 +2,8 @@
 
 import pytest
 
-from medtl import commandline
-from medtl.types import MedtlError
+from medtl import cli
+from medtl.core.types import MedtlError
 
 CONFIG = '--config=tests/tiny.py'
 
@@ -14,7 +14,7 @@ def at_root(monkeypatch, request):
 
 
 def config(*words, verb='train'):
-  return commandline.parse(verb, words)[1]
+  return cli.parse(verb, words)[1]
 
 
 def test_keys_of_the_config_keep_their_type():

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medtl import build, check, commandline, components, data, spec
-from medtl.data import split
-from medtl.types import Dataset, MedtlError
+from medtl import cli, data
+from medtl.core import expressions
+from medtl.core.types import Dataset, MedtlError
+from medtl.data import splits
+from medtl.run import assemble, components, validate
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +31,7 @@ def pictures(tmp_path_factory):
 
 def parsed(request, *words):
   config = f'--config={request.config.rootpath}/tests/tiny.py'
-  return commandline.parse('train', [config, *words])[1]
+  return cli.parse('train', [config, *words])[1]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_a_key_of_another_kind_is_refused_before_anything_is_read(
 ):
   monkeypatch.setattr(data.decoded, 'prepare', lambda *_, **__: pytest.fail('data were read'))
   with pytest.raises(MedtlError, match=said) as error:
-    build.parts(parsed(request, f'--config.{words}'))
+    assemble.parts(parsed(request, f'--config.{words}'))
   assert '\n' not in str(error.value)
 
 
@@ -127,9 +129,9 @@ def test_a_key_of_another_kind_is_refused_before_anything_is_read(
 )
 def test_so_is_a_key_of_a_config_file(request, part, keys, said):
   config = parsed(request)
-  made = build.changed(config, ((part, {**config[part].to_dict(), **keys}),))
+  made = assemble.changed(config, ((part, {**config[part].to_dict(), **keys}),))
   with pytest.raises(MedtlError, match=said):
-    check.config(made)
+    validate.config(made)
 
 
 @pytest.mark.parametrize('part', ['data', 'model', 'head'])
@@ -139,7 +141,7 @@ def test_a_component_without_a_name(request, part):
   with pytest.raises(
     MedtlError, match=rf'config.{part}: name is None; expected the name of a function'
   ):
-    check.config(build.changed(config, ((part, left),)))
+    validate.config(assemble.changed(config, ((part, left),)))
 
 
 def test_numpys_numbers_lists_and_whole_floats_are_taken(request):
@@ -151,14 +153,14 @@ def test_numpys_numbers_lists_and_whole_floats_are_taken(request):
     'keep_gb': 1,
   }
   keys['split'] = {'by': 'patient', 'folds': np.int32(3), 'labels': 1}
-  check.config(build.changed(config, (('data', keys), ('head', {'name': 'linear', 'dropout': 0}))))
+  validate.config(assemble.changed(config, (('data', keys), ('head', {'name': 'linear', 'dropout': 0}))))
   assert data.load(**keys)['train'].fetch(0).x.shape == (16, 16, 1)
 
 
 def test_every_component_names_its_parameters(request):
   config = parsed(request)
   assert {'root', 'name', 'split', 'skip_unreadable'} <= set(
-    components.parameters(build.changed(config, (('data.name', 'folder'),)), 'data')
+    components.parameters(assemble.changed(config, (('data.name', 'folder'),)), 'data')
   )
   assert 'weights' in components.parameters(
     config, 'model'
@@ -252,18 +254,18 @@ def test_the_advice_for_a_word_on_the_command_line_works(request):
     ('schedule=cosine(warmup=0.1)', 'schedule=cosine(warmup=1)'),
   ):
     with pytest.raises(MedtlError):
-      check.config(parsed(request, f'--config.{word}'))
-    check.config(parsed(request, f'--config.{right}'))
+      validate.config(parsed(request, f'--config.{word}'))
+    validate.config(parsed(request, f'--config.{right}'))
 
 
 def test_an_example_in_quotes_is_text_also_where_a_text_alone_is_refused():
   with pytest.raises(MedtlError, match="for instance '1'"):
-    spec.keys(
+    expressions.keys(
       'x',
       {'label': 1, 'name': 'folder', 'root': '', 'split': {}},
       components.arguments.parameters(data.load, 'folder'),
     )
-  spec.keys(
+  expressions.keys(
     'x',
     {'label': '1', 'name': 'folder', 'root': '', 'split': {}},
     components.arguments.parameters(data.load, 'folder'),
@@ -278,7 +280,7 @@ def test_a_share_of_the_labels_that_leaves_a_class_out_is_refused_and_a_larger_o
 
   def check_share(share):
     keys = dict(by='patient', seed=96, labels=share)
-    data._check_classes(whole, split.split(table, **keys), keys)
+    data._check_classes(whole, splits.split(table, **keys), keys)
 
   with pytest.raises(MedtlError, match=r"no example in 'train'.* a larger data.split.labels, fewer"):
     check_share(0.1)

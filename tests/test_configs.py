@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from medtl import automatic, run, runfolder
-from medtl.types import MedtlError, Missing
+from medtl.core.types import MedtlError, Missing
+from medtl.run import open_keys, run_folder, train
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = [f'configs/{path.stem}.py' for path in sorted((ROOT / 'configs').glob('[!_]*.py')) if path.stem != 'base']
@@ -24,7 +24,7 @@ def at_root(monkeypatch):
 
 def shrunk(name):
   """The config with its own phases, optimizer, task and augmentation; small pictures, a narrow net, no download, one step a phase."""
-  config = runfolder.load_config(name)
+  config = run_folder.load_config(name)
   with config.unlocked():
     config.data = dict(name='phantom.load', patients=24, scans=1, size=(32, 32), split=dict(by='patient', folds=3, fold=0, seed=0), ops='')
     if config.task.kind == 'binary':
@@ -46,7 +46,7 @@ DEEP = {'configs/oct_resnet.py', 'configs/oct_resnet.py:keras', 'configs/breast_
 
 @pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in VARIANTS])
 def test_every_config_runs_two_steps(name, tmp_path):
-  numbers = run.train(automatic.settled(shrunk(name), tmp_path / 'run'), tmp_path / 'run')
+  numbers = train.train(open_keys.settled(shrunk(name), tmp_path / 'run'), tmp_path / 'run')
   assert math.isfinite(numbers['metrics']['auroc']['value']) and (tmp_path / 'run' / 'report.html').exists()
   plan = json.loads((tmp_path / 'run' / 'plan.json').read_text())
   assert all(phase['live'] > 0 for phase in plan['phases'])
@@ -61,21 +61,21 @@ def test_every_config_opens_with_its_command(config):
 def test_without_a_network_it_says_what_is_missing_and_what_to_do_instead(config, tmp_path, monkeypatch):
   monkeypatch.setenv('MEDTL_OFFLINE', '1')
   with pytest.raises(Missing, match=rf'(?s)octmnist_224.npz.*URL +https://zenodo.*checksum +md5 .*put it at .*instead +{config}:offline'):
-    run.train(runfolder.load_config(config), tmp_path)
+    train.train(run_folder.load_config(config), tmp_path)
 
 
 def test_a_component_key_that_its_function_does_not_know_is_an_error(tmp_path):
-  config = runfolder.load_config('configs/quickstart.py')
+  config = run_folder.load_config('configs/quickstart.py')
   with config.unlocked():
     config.head = dict(name='linear', pol='mean')
   with pytest.raises(MedtlError, match=r"config.head \(linear\) has no key 'pol'; did you mean 'pool'"):
-    run.train(config.lock(), tmp_path)
+    train.train(config.lock(), tmp_path)
 
 
 def test_run_folders_are_named_by_every_key():
-  config = runfolder.load_config('configs/quickstart.py')
-  name = runfolder.name('configs/oct_vit.py:offline', config)
+  config = run_folder.load_config('configs/quickstart.py')
+  name = run_folder.name('configs/oct_vit.py:offline', config)
   assert re.fullmatch(r'oct_vit-offline-[0-9a-f]{8}', name)
   with config.unlocked():
     config.lr = 0.5
-  assert runfolder.name('configs/oct_vit.py:offline', config) != name
+  assert run_folder.name('configs/oct_vit.py:offline', config) != name

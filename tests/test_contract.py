@@ -9,18 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl import partition, spec, tree
-from medtl.models import Backbone, Net, child_name, heads, resnet
-from medtl.models.port import Dialect
+from medtl.core import expressions, pytrees
+from medtl.models import Backbone, Net, child_name, heads
+from medtl.models.backbones import resnet
+from medtl.models.pretrained.port import Dialect
+from medtl.training import parameter_groups
 from tests.fixtures import seeded
 
 SHAPE = (2, 64, 32, 3)
 TINY = {'resnet': dict(width=8), 'efficientnet': dict(width=0.25),
         'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3)}         # a family that is not named here is made whole
-FAMILIES = {name: module for name in spec.siblings('medtl.models')
-            if hasattr(module := importlib.import_module(f'medtl.models.{name}'), 'RENAMES') and hasattr(module, 'WEIGHTS')
+FAMILIES = {name: module for name in expressions.siblings('medtl.models.backbones')
+            if hasattr(module := importlib.import_module(f'medtl.models.backbones.{name}'), 'RENAMES') and hasattr(module, 'WEIGHTS')
             and any(isinstance(value, type) and issubclass(value, Backbone) for value in vars(module).values())}
-FACTORIES = {f'{family}.{name}': (family, function) for family, module in FAMILIES.items() for name, function in spec.public(module).items()
+FACTORIES = {f'{family}.{name}': (family, function) for family, module in FAMILIES.items() for name, function in expressions.public(module).items()
              if all(p.default is not p.empty for p in inspect.signature(function).parameters.values())}
 SMALL = {                                                          # compiled and run, so as shallow as they can be
   'resnet': lambda module: module.ResNet(module.Bottleneck, (1, 1), 8),
@@ -50,7 +52,7 @@ def test_children_shapes_and_names(name):
   net = Net(backbone, heads.linear(3))
   variables = jax.eval_shape(lambda key: net.init(key, jnp.zeros(SHAPE), train=False), jax.random.key(0))
   children = [child_name(i) for i in range(backbone.stages + 1)]
-  assert partition.children(variables['params']) == children
+  assert parameter_groups.children(variables['params']) == children
   assert set(variables['params']['backbone']) - set(children) <= {'norm'}
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
   value = jax.eval_shape(lambda v, x: net.apply(v, x, method='features'), variables, jnp.zeros(SHAPE))
@@ -67,8 +69,8 @@ def made(request):
   backbone = SMALL[request.param](FAMILIES.get(request.param)) if request.param in SMALL else make(first)
   net = Net(backbone, heads.linear(3), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
   x = jnp.asarray(np.random.RandomState(0).rand(*SHAPE), jnp.float32)
-  shapes = tree.flatten(jax.eval_shape(lambda key: net.init(key, x, train=False), jax.random.key(0)))
-  return net, tree.unflatten(seeded.weights({path: leaf.shape for path, leaf in shapes.items()})), x
+  shapes = pytrees.flatten(jax.eval_shape(lambda key: net.init(key, x, train=False), jax.random.key(0)))
+  return net, pytrees.unflatten(seeded.weights({path: leaf.shape for path, leaf in shapes.items()})), x
 
 
 def test_slice_after_slice_is_the_whole_at_every_cut(made):
@@ -93,10 +95,10 @@ def close(a, b):
 
 def test_only_children_in_training_mode_move_their_statistics(made):
   net, variables, x = made
-  statistics = tree.flatten(variables.get('batch_stats', {}))
+  statistics = pytrees.flatten(variables.get('batch_stats', {}))
   live = {child_name(net.backbone.stages), 'head'}
   run = jax.jit(lambda v, x: net.apply(v, x, train=live, mutable=['batch_stats'], rngs={'dropout': jax.random.key(1)})[1])
-  after = tree.flatten(run(variables, x).get('batch_stats', {}))
+  after = pytrees.flatten(run(variables, x).get('batch_stats', {}))
   moved = {path for path in statistics if not np.array_equal(after[path], statistics[path])}
   assert moved == {path for path in statistics if path.split('/')[1] in live}
 

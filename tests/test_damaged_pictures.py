@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from medtl.data import jpeg, pictures, png
+from medtl.data.formats import jpeg, pictures, png
 from tests.test_pictures import chunk, read, refused, saved, tiff
 from tests.test_pictures import png as png_of
 

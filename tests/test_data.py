@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from medtl import data
-from medtl.data import decoded, folder, labels, stream
-from medtl.types import Dataset, Example, MedtlError
+from medtl.core.types import Dataset, Example, MedtlError
+from medtl.data import batches, store
+from medtl.data.listing import labels
+from medtl.data.sources import folder
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +60,7 @@ def test_sides_hold_everything_once_and_rows_join_the_source(clinic):
 def test_kept_and_streamed_pictures_are_the_same_and_files_are_read_once(clinic, cache, monkeypatch):
   kept, streamed = load(clinic, ops='resize(5)'), load(clinic, ops='resize(5)', keep_gb=0)
   assert kept['train'].facts['kept'] and not streamed['train'].facts['kept']
-  for a, b in zip(stream.once(kept['test'], 3), stream.once(streamed['test'], 3), strict=True):
+  for a, b in zip(batches.once(kept['test'], 3), batches.once(streamed['test'], 3), strict=True):
     chex.assert_trees_all_equal(a, b)
   monkeypatch.setattr(folder, 'read', lambda *_: pytest.fail('a picture was decoded again'))
   again = load(clinic, ops='resize(5)')
@@ -156,7 +158,7 @@ def test_nan_is_named_and_so_are_shapes(clinic):
   x = np.random.RandomState(0).rand(6, 4, 5, 1).astype(np.float32)
   x[3, 0, 0, 0], x[5, 1, 1, 0] = np.nan, np.inf
   with pytest.raises(MedtlError, match=r'2 pictures hold NaN or infinity: row 3; row 5'):
-    decoded.prepare(source(x, np.zeros(6, int)), [], {}, skip_unreadable=0, keep_gb=1)
+    store.prepare(source(x, np.zeros(6, int)), [], {}, skip_unreadable=0, keep_gb=1)
   Image.fromarray(np.zeros((3, 4), np.uint8)).save(clinic / 'B' / 'B-77-0.png')
   with pytest.raises(MedtlError, match=r'(?s)2 shapes.*\(8, 6, 1\) \(40.*\(3, 4, 1\) \(1, first B/B-77-0.*resize\(224, 224\)'):
     load(clinic)
@@ -168,12 +170,12 @@ def test_masks_spacings_and_volumes_survive_being_kept():
   spacing = [(1.0, 0.5, 2.0), (), (3.0, 1.0, 1.0)]
   whole = source(x, mask, spacing)
   whole = Dataset(whole.fetch, 3, whole.classes, {'row': np.arange(3), 'y': np.zeros(3, int)})
-  kept = decoded.prepare(whole, [], {}, skip_unreadable=0, keep_gb=1)
+  kept = store.prepare(whole, [], {}, skip_unreadable=0, keep_gb=1)
   assert kept.facts['kept']
   for number in range(3):
     chex.assert_trees_all_equal(kept.fetch(number), Example(x[number], mask[number], number, spacing[number]))
   with pytest.raises(MedtlError, match='its mask stays'):
-    decoded.prepare(whole, [lambda x: x[:2]], dict(ops='cut'), skip_unreadable=0, keep_gb=1)
+    store.prepare(whole, [lambda x: x[:2]], dict(ops='cut'), skip_unreadable=0, keep_gb=1)
 
 
 def test_labels_outside_the_classes_and_absent_classes_stop(clinic, monkeypatch):

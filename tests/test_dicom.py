@@ -11,8 +11,8 @@ from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_windowing
 
 from medtl import data
-from medtl.data import dicom
-from medtl.types import MedtlError
+from medtl.core.types import MedtlError
+from medtl.data.sources import dicom
 
 REAL = Path(__file__).parents[2] / 'shared/data/dicom_mr_hippo'
 

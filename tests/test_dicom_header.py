@@ -8,8 +8,9 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import get_frame
 
 from medtl import data
-from medtl.data import dicom, dicom_codestream
-from medtl.types import MedtlError
+from medtl.core.types import MedtlError
+from medtl.data.formats import dicom_codestream
+from medtl.data.sources import dicom
 from tests.dicom_file import STORED, WINDOW, encoded, seen, spliced, start_of, written
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')     # pydicom's, on what is written

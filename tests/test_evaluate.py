@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl import evaluate
-from medtl.types import Batch, Dataset, Example, MedtlError
+from medtl.core.types import Batch, Dataset, Example, MedtlError
+from medtl.evaluation import predictions
 
 
 def data(n=10):
@@ -30,7 +30,7 @@ def measure(params, extra, batch):
 
 
 def predicted(dataset):
-  return evaluate.predict(measure, {}, {}, batches(dataset))
+  return predictions.predict(measure, {}, {}, batches(dataset))
 
 
 def test_every_example_once_and_in_order():
@@ -43,19 +43,19 @@ def test_every_example_once_and_in_order():
 def test_scores_that_are_not_finite_are_named():
   bad = lambda params, extra, batch: {'score': jnp.where(batch.row[:, None] == 104, jnp.nan, 0.5) * jnp.ones((4, 2))}   # noqa: E731
   with pytest.raises(MedtlError, match='1 of 10 predictions are not finite, first at row 104'):
-    evaluate.predict(bad, {}, {}, batches(data()))
+    predictions.predict(bad, {}, {}, batches(data()))
 
 
 def test_nothing_to_predict():
   with pytest.raises(MedtlError, match='empty'):
-    evaluate.predict(measure, {}, {}, iter(()))
+    predictions.predict(measure, {}, {}, iter(()))
 
 
 def test_a_file_keeps_predictions_table_and_the_pictures_that_are_shown(tmp_path):
   dataset = data()
   found = predicted(dataset)
-  evaluate.save(tmp_path / 'test.npz', found, dataset, shown=[3, 0])
-  again = evaluate.load(tmp_path / 'test.npz')
+  predictions.save(tmp_path / 'test.npz', found, dataset, shown=[3, 0])
+  again = predictions.load(tmp_path / 'test.npz')
   chex.assert_trees_all_equal(again.predictions.score, found.score)
   assert again.table['patient'].tolist() == dataset.table['patient'].tolist() and again.classes == ('a', 'b')
   assert set(again.pictures) == {103, 100}
@@ -68,16 +68,16 @@ def test_folds_are_pooled_by_row_and_may_not_overlap(tmp_path):
   for number, index in enumerate(([5, 6, 7, 8, 9], [0, 1, 2, 3, 4])):
     part = dataset.subset(np.array(index))
     paths.append(tmp_path / f'{number}.npz')
-    evaluate.save(paths[-1], predicted(part), part, shown=[1])
-  evaluate.pooled([evaluate.load(path) for path in paths], tmp_path / 'all.npz')
-  found = evaluate.load(tmp_path / 'all.npz')
+    predictions.save(paths[-1], predicted(part), part, shown=[1])
+  predictions.pooled([predictions.load(path) for path in paths], tmp_path / 'all.npz')
+  found = predictions.load(tmp_path / 'all.npz')
   assert found.predictions.row.tolist() == list(range(100, 110))
   chex.assert_trees_all_close(found.predictions.score, predicted(dataset).score, atol=1e-6)
   assert set(found.pictures) == {101, 106}
   with pytest.raises(MedtlError, match='5 rows are in more than one fold'):
-    evaluate.pooled([evaluate.load(paths[0])] * 2, tmp_path / 'bad.npz')
+    predictions.pooled([predictions.load(paths[0])] * 2, tmp_path / 'bad.npz')
 
 
 def test_missing_predictions_say_what_to_do(tmp_path):
   with pytest.raises(MedtlError, match='run the verb evaluate'):
-    evaluate.load(tmp_path / 'x.npz')
+    predictions.load(tmp_path / 'x.npz')

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from medtl import external
-from medtl.types import Dataset, Example, MedtlError
+from medtl.core.types import Dataset, Example, MedtlError
+from medtl.run import other_data
 
 OWN = {'name': 'folder.load', 'root': '/nowhere', 'ops': ''}
 
@@ -28,12 +28,12 @@ def draw(path, size=(16, 16), seed=0):
 def unlabelled(root, own=OWN, made=None, **keys):
   """Return (x of each picture, notes) as predict reads them."""
   asked = {'name': own['name'], 'ops': own['ops'], 'root': str(root), 'label': '', **keys}
-  found, _ = external.load(asked, own, made or plan())
+  found, _ = other_data.load(asked, own, made or plan())
   return [found.fetch(index).x for index in range(found.size)], found.facts['notes']
 
 
 def labelled(root, own=OWN, made=None, **keys):
-  return external.load({**own, 'root': str(root), **keys}, own, made or plan())[0]
+  return other_data.load({**own, 'root': str(root), **keys}, own, made or plan())[0]
 
 
 def dicom(path, name='CT_small.dcm'):
@@ -65,16 +65,16 @@ def test_volumes_are_resized_too_and_pictures_are_no_volumes(tmp_path, monkeypat
   volume = np.random.RandomState(0).rand(8, 6, 4, 1).astype(np.float32)
 
   def load(name, *, ops='', split=None, **keys):
-    x = external.spec.functions(ops, external.datasets.operations, given=('x',))[0](volume) if ops else volume
+    x = other_data.spec.functions(ops, other_data.datasets.operations, given=('x',))[0](volume) if ops else volume
     facts = {'shape': list(x.shape), 'notes': [], 'ops': ops}
     return {'test': Dataset(lambda i: Example(x, 0, i), 1, ('benign', 'malignant'), {'row': np.arange(1), 'y': np.zeros(1, int)}, facts)}
 
-  monkeypatch.setattr(external.datasets, 'load', load)
+  monkeypatch.setattr(other_data.datasets, 'load', load)
   asked, own = {'name': 'medmnist.load', 'flag': 'a', 'ops': ''}, {'name': 'medmnist.load', 'flag': 'b', 'ops': ''}
-  found, keys = external.load(asked, own, plan(4, 4, 4, 1))
+  found, keys = other_data.load(asked, own, plan(4, 4, 4, 1))
   assert found.fetch(0).x.shape == (4, 4, 4, 1) and keys['ops'] == 'resize(4, 4, 4)' and '8 × 6 × 4 (1)' in found.facts['notes'][0]
   with pytest.raises(MedtlError, match=r'trained on pictures of 16 × 16 × 1, found volumes of 8 × 6 × 4 × 1: .*as many axes'):
-    external.load(asked, own, plan())
+    other_data.load(asked, own, plan())
 
 
 def test_channels_become_the_run_s_with_a_word(tmp_path):
@@ -95,7 +95,7 @@ def test_a_source_that_has_other_channels_is_refused_and_a_folder_is_not(tmp_pat
   phantoms = {'name': 'phantom.load', 'patients': 4, 'scans': 1, 'size': (16, 16), 'ops': ''}
   made = plan(16, 16, 3, classes=('NORMAL', 'DRUSEN', 'DME', 'CNV'))
   with pytest.raises(MedtlError, match=r'found 1, and phantom.load makes no one of the other; .*--config.data.name=folder.load'):
-    external.load(phantoms, OWN, made)
+    other_data.load(phantoms, OWN, made)
   for number, name in enumerate(made['classes']):
     draw(tmp_path / name / 'a.png', seed=number)
   assert labelled(tmp_path, made=made).fetch(0).x.shape == (16, 16, 3)
@@ -108,11 +108,11 @@ def test_content_decides_what_a_file_is(tmp_path):
   (tmp_path / 'notes.txt').write_text('no picture')
   (tmp_path / 'broken.jpg').write_text('no picture')
   for name, kind in (('one.png', 'dicoms'), ('two.dcm', 'pictures'), ('notes.txt', 'passed_over'), ('broken.jpg', 'pictures')):
-    found = external.contents(tmp_path / name)
+    found = other_data.contents(tmp_path / name)
     assert [one for one in found._fields if getattr(found, one)] == [kind]
   (tmp_path / 'two.dcm').unlink()
   (tmp_path / '.hidden.png').write_text('no picture')
-  found = external.contents(tmp_path)
+  found = other_data.contents(tmp_path)
   assert [[path.name for path in paths] for paths in found[:2]] == [['broken.jpg'], ['one.png']]
   assert found.passed_over == '1 .txt, 1 hidden files'
 
@@ -176,7 +176,7 @@ def test_one_file_is_read_by_its_content_whatever_the_run_was_trained_on(tmp_pat
   for own in (OWN, {**OWN, 'name': 'dicom.load', 'values': 'display'}, {**OWN, 'name': 'medmnist.load', 'flag': 'breastmnist'}):
     for name, kind in (('a.png', 'picture'), ('named', 'picture'), ('IM1', 'dicom'), ('x.png', 'dicom')):
       asked = {'name': own['name'], 'values': 'display'} if 'values' in own or kind == 'dicom' else {'name': own['name']}
-      found, keys = external.load({'ops': '', 'label': '', **asked, 'root': str(tmp_path / name)}, own, plan())
+      found, keys = other_data.load({'ops': '', 'label': '', **asked, 'root': str(tmp_path / name)}, own, plan())
       assert found.size == 1 and found.table['file'].tolist() == [name] and found.fetch(0).x.shape == (16, 16, 1)
       assert keys['name'] == ('dicom.load' if kind == 'dicom' else 'folder.load')
 
@@ -207,7 +207,7 @@ def test_classes_are_the_run_s_whatever_the_other_data_hold(tmp_path):
   assert labelled(tmp_path / 'some', made=backwards).table['y'].tolist() == [1, 0]
   phantoms = {'name': 'phantom.load', 'patients': 4, 'scans': 1, 'size': (16, 16), 'ops': ''}
   with pytest.raises(MedtlError, match=r'the other data has NORMAL, .*a folder for each class, --config.data.name=folder.load'):
-    external.load(phantoms, OWN, plan())
+    other_data.load(phantoms, OWN, plan())
 
 
 def test_labels_of_another_kind_or_order_are_refused_with_what_fits(tmp_path):
@@ -236,7 +236,7 @@ def test_colour_that_is_read_as_grey_is_said_and_a_grey_run_says_nothing(tmp_pat
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(random.randint(0, 256, (8, 8, 3)).astype(np.uint8)).save(path)
   keys = {'name': 'folder', 'root': str(tmp_path), 'split': {'by': 'none'}}
-  whole = external.datasets.load(**keys)['test']
-  assert external.made_grey(whole, keys) == ['of 4 pictures that were looked at 4 are in colour: they are read as grey']
-  assert external.made_grey(whole, {**keys, 'channels': 3}) == []
-  assert external.made_grey(whole, {**keys, 'name': 'phantom.load'}) == []
+  whole = other_data.datasets.load(**keys)['test']
+  assert other_data.made_grey(whole, keys) == ['of 4 pictures that were looked at 4 are in colour: they are read as grey']
+  assert other_data.made_grey(whole, {**keys, 'channels': 3}) == []
+  assert other_data.made_grey(whole, {**keys, 'name': 'phantom.load'}) == []

@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from medtl import fetch as fetching
-from medtl import transfer
-from medtl.fetch import cache_folder, digests, fetch
-from medtl.types import MedtlError
+from medtl.core.types import MedtlError
+from medtl.runtime import downloads as fetching
+from medtl.runtime import http_download
+from medtl.runtime.downloads import cache_folder, digests, fetch
 
 BODY = np.random.RandomState(0).bytes(300_000)
 SHA, MD5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY).hexdigest()
@@ -183,15 +183,15 @@ def test_no_answer_is_an_error_in_time(publisher, monkeypatch):
   with pytest.raises(MedtlError, match=r'refused(.|\n)*http://127.0.0.1'):
     fetch(f'http://127.0.0.1:{port}/x.npz')
   assert time.monotonic() - begin < 2
-  assert transfer.ANSWER < 10
-  monkeypatch.setattr(transfer, 'ANSWER', 0.3)
+  assert http_download.ANSWER < 10
+  monkeypatch.setattr(http_download, 'ANSWER', 0.3)
   with socket.create_server(('127.0.0.1', 0)) as silent, pytest.raises(MedtlError, match=r'no answer|timed out'):
     fetch(f'http://127.0.0.1:{silent.getsockname()[1]}/x.npz')     # which accepts and never speaks
   assert time.monotonic() - begin < 4
 
 
 def test_a_name_that_takes_for_ever_to_look_up_is_an_error_in_time(publisher, monkeypatch):
-  monkeypatch.setattr(transfer, 'ANSWER', 0.2)
+  monkeypatch.setattr(http_download, 'ANSWER', 0.2)
   monkeypatch.setattr(socket, 'getaddrinfo', lambda *_, **__: time.sleep(5))
   begin = time.monotonic()
   with pytest.raises(MedtlError, match='is there a network'):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medtl.data import folder
-from medtl.types import MedtlError
+from medtl.core.types import MedtlError
+from medtl.data.sources import folder
 
 
 def draw(path: Path, seed: int = 0, size: tuple[int, ...] = (9, 7)) -> Path:

@@ -6,9 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl import losses, optimizer, partition, step, tasks, tree
-from medtl.models import Net, heads, resnet, vit
-from medtl.types import Batch, State
+from medtl.core import pytrees
+from medtl.core.types import Batch, State
+from medtl.models import Net, heads
+from medtl.models.backbones import resnet, vit
+from medtl.tasks import classification
+from medtl.training import losses, optimizers, parameter_groups, step
 
 NETS = {'resnet': lambda: resnet.ResNet(resnet.Bottleneck, (1, 1), 8),
         'vit': lambda: vit.vit_ti16(size=(32, 32), patch=4, width=32, heads=2, depth=2, lora=2, lora_targets=('query', 'value', 'up'))}
@@ -41,8 +44,8 @@ def test_a_step_does_the_work_of_the_live_gradient(made, name, text, extras):
   net, batch, params, extra = made[name]
   keys = dict(extras)
   accumulate = keys.pop('accumulate', 1)
-  parts = partition.partition(params, partition.table(params, text), direction=optimizer.adamw, lr=0.1, **keys)
-  task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  parts = parameter_groups.partition(params, parameter_groups.table(params, text), direction=optimizers.adamw, lr=0.1, **keys)
+  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
   opt = parts.tx.init(params)
   state = State(jnp.zeros((), jnp.int32), params, extra, opt, jax.random.key(0))
 
@@ -60,15 +63,15 @@ def test_a_step_does_the_work_of_the_live_gradient(made, name, text, extras):
   live = step.pick(params, parts.live)
   came = keys.get('l2_sp', 0) > 0
   copies = 2 + (keys.get('ema', 0) > 0) + came                     # Adam's two moments, the average, where it began
-  small = tree.nbytes(opt) - copies * tree.nbytes(live)
+  small = pytrees.nbytes(opt) - copies * pytrees.nbytes(live)
   assert 0 <= small < 4096, 'the optimizer keeps a frozen leaf'     # counts and the table of the schedule
 
 
 def test_the_law_notices_a_frozen_gradient(made):
   """The same step, with one glance at what is frozen: the norm of all gradients."""
   net, batch, params, extra = made['resnet']
-  parts = partition.partition(params, partition.table(params, 'depth(2)'), direction=optimizer.adamw, lr=0.1)
-  task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  parts = parameter_groups.partition(params, parameter_groups.table(params, 'depth(2)'), direction=optimizers.adamw, lr=0.1)
+  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
   loss = lambda params, batch: task.loss(params, extra, batch, jax.random.key(0))[0]   # noqa: E731
   every = lambda params, batch: jax.grad(loss)(params, batch)   # noqa: E731
   least = flops(lambda params, batch: step.pick(every(params, batch), parts.live), params, batch)
@@ -79,14 +82,14 @@ def test_the_law_notices_a_frozen_gradient(made):
 def test_low_rank_updates_begin_as_the_checkpoint(made):
   net, batch, params, _ = made['vit']
   plain = Net(vit.vit_ti16(size=(32, 32), patch=4, width=32, heads=2, depth=2), heads.linear(3))
-  bare = tree.unflatten({path: leaf for path, leaf in tree.flatten(params).items() if '/lora_' not in path})
+  bare = pytrees.unflatten({path: leaf for path, leaf in pytrees.flatten(params).items() if '/lora_' not in path})
   chex.assert_trees_all_equal(net.apply({'params': params}, batch.x, train=False), plain.apply({'params': bare}, batch.x, train=False))
   drawn = jax.tree_util.tree_map_with_path(
-    lambda keys, leaf: leaf + 0.1 if tree.path_of(keys).endswith('lora_b') else leaf, params)
-  merged = dict(tree.flatten(drawn))
+    lambda keys, leaf: leaf + 0.1 if pytrees.path_of(keys).endswith('lora_b') else leaf, params)
+  merged = dict(pytrees.flatten(drawn))
   for path in [path for path in merged if path.endswith('lora_a')]:
     where = path.rpartition('/')[0]
     merged[f'{where}/kernel'] = merged[f'{where}/kernel'] + merged[path] @ merged[f'{where}/lora_b']       # W + A B, scale alpha ÷ rank = 1
-  merged = tree.unflatten({path: leaf for path, leaf in merged.items() if '/lora_' not in path})
+  merged = pytrees.unflatten({path: leaf for path, leaf in merged.items() if '/lora_' not in path})
   ours, theirs = net.apply({'params': drawn}, batch.x, train=False), plain.apply({'params': merged}, batch.x, train=False)
   np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()) + 1e-6)

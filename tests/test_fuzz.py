@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medtl.models import weights
-from medtl.types import MedtlError
+from medtl.core.types import MedtlError
+from medtl.models.pretrained import checkpoint_files
 from tests.fuzz import __main__ as program
 from tests.fuzz import outcomes
 from tests.fuzz.files import EVERYTHING, NOTHING, Case, Edit, Original, Region, free
@@ -77,7 +77,7 @@ def wait(path):
   (refuse("{path}: 'NoneType' object is not iterable"), 'message'),
   (refuse("cannot decode {path}: 'Rows'"), 'message'),
   (refuse('cannot decode {path}:'), 'message'),
-  (lambda path: weights.read(3), 'traceback'),
+  (lambda path: checkpoint_files.read(3), 'traceback'),
   (lambda path: {'w': np.ones(1 << 40)}, 'memory'),
   (lambda path: {'w': np.ones(1 << 23)}, 'memory'),
   (wait, 'slow'),

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl import losses, optimizer, partition, tasks
+from medtl.core.types import MedtlError
 from medtl.models import Backbone, Net, heads
-from medtl.types import MedtlError
+from medtl.tasks import classification
+from medtl.training import losses, optimizers, parameter_groups
 from tests.conftest import Toy
 
 
@@ -67,8 +68,8 @@ def test_the_norm_of_the_head_learns_its_statistics_and_standardises(batch):
   variables = net.init(jax.random.key(0), x, train=False)
   params, extra = variables['params'], {'batch_stats': variables['batch_stats']}
   for text, moves in (('depth(1.0)', True), ('match("head/.*")', False)):
-    live = partition.partition(params, partition.table(params, text), direction=optimizer.adamw, lr=0.1).live
-    task = tasks.supervised(net, losses.softmax, kind='multiclass', live=live)
+    live = parameter_groups.partition(params, parameter_groups.table(params, text), direction=optimizers.adamw, lr=0.1).live
+    task = classification.supervised(net, losses.softmax, kind='multiclass', live=live)
     _, (after, _) = task.loss(params, extra, batch._replace(x=x), jax.random.key(0))
     old, new = (value['batch_stats']['head']['norm']['mean'] for value in (extra, after))
     assert (not np.array_equal(old, new)) == moves, text

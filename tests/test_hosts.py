@@ -12,9 +12,9 @@ import time
 import numpy as np
 import pytest
 
-from medtl import hosts
-from medtl.data import stream
-from medtl.types import MedtlError
+from medtl.core.types import MedtlError
+from medtl.data import batches
+from medtl.runtime import multihost
 from tests.test_mesh import PHASES, ROOT, WORDS, leaves
 from tests.test_stream import numbered
 
@@ -53,19 +53,19 @@ def begun(folder, processes, lines=12):
 
 
 def test_alone_a_process_is_the_first_of_one_and_agrees_with_itself():
-  assert hosts.share() == (0, 1) and hosts.first()
-  assert hosts.everywhere([True, False]) == [True, False] and hosts.agreed([3, 0]) == [3, 0]
-  assert hosts.values({'x': np.ones(2)})['x'].tolist() == [1, 1] and hosts.leave(143) == 143
+  assert multihost.share() == (0, 1) and multihost.first()
+  assert multihost.everywhere([True, False]) == [True, False] and multihost.agreed([3, 0]) == [3, 0]
+  assert multihost.values({'x': np.ones(2)})['x'].tolist() == [1, 1] and multihost.leave(143) == 143
 
 
 @pytest.mark.parametrize('words', ['here', '10.0.0.1:8476', '10.0.0.1:8476,2', '10.0.0.1:8476,2,2', '10.0.0.1,2,0', '10.0.0.1:8476,two,0'])
 def test_words_that_say_no_place_are_refused(words):
   with pytest.raises(MedtlError, match=r'expected .auto., or ADDRESS:PORT,COUNT,INDEX with 0 <= INDEX < COUNT'):
-    hosts.join(words)
+    multihost.join(words)
 
 
-@pytest.mark.parametrize('read', [lambda data, share: stream.once(data, 8, workers=0, share=share),
-                                  lambda data, share: (next(one) for one in [stream.batches(data, 8, seed=3, workers=0, share=share)] * 5)])
+@pytest.mark.parametrize('read', [lambda data, share: batches.once(data, 8, workers=0, share=share),
+                                  lambda data, share: (next(one) for one in [batches.batches(data, 8, seed=3, workers=0, share=share)] * 5)])
 def test_the_shares_of_a_batch_are_the_batch(read):
   fetched, plain = [], numbered(21)
   data = dataclasses.replace(plain, fetch=lambda index: fetched.append(index) or plain.fetch(index))

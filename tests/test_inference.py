@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medtl import disk, evaluate, inference, leakage, main, run, runfolder
-from medtl.data import phantom
-from medtl.types import Dataset, Example, MedtlError, Predictions
+from medtl import main
+from medtl.core.types import Dataset, Example, MedtlError, Predictions
+from medtl.data.sources import phantom
+from medtl.evaluation import predictions
+from medtl.run import leakage, predict, run_folder, train
+from medtl.runtime import files
 
 ROOT = Path(__file__).parents[1]
 SEEN = dict(patients=40, scans=2, scanner='target', size=(32, 32), seed=0)       # what the tiny run's data are
@@ -30,23 +33,23 @@ def store(folder, keys=SEEN, side=32, rows=range(80), labelled=True):
     Image.fromarray((example.x[..., 0] * 255).round().astype(np.uint8)).resize((side, side)).save(path)
 
 
-def predicted(tmp_path, monkeypatch, score, classes, kind, files):
+def predicted(tmp_path, monkeypatch, score, classes, kind, names):
   """Return (rows of the csv that predict writes of these scores, its notes), without a net."""
   folder = tmp_path / 'run'
-  runfolder.claim(folder, runfolder.load_config(f'{ROOT}/tests/tiny.py'))
+  run_folder.claim(folder, run_folder.load_config(f'{ROOT}/tests/tiny.py'))
   shown = np.random.RandomState(0).rand(8, len(classes))
   y = (shown > 0.5).astype(int) if kind == 'multilabel' else np.arange(8) % len(classes)
   table = {'row': np.arange(8), 'y': y}
   val = Dataset(lambda i: Example(np.zeros((2, 2, 1)), y[i], i), 8, tuple(classes), table)
-  evaluate.save(folder / 'predictions' / 'val.npz', Predictions(np.arange(8), y, shown), val)
+  predictions.save(folder / 'predictions' / 'val.npz', Predictions(np.arange(8), y, shown), val)
   plan = {'classes': list(classes), 'kind': kind, 'shape': [2, 2, 1]}
-  table = {'row': np.arange(len(files)), 'y': np.full(len(files), -1), 'file': np.array(files, str)}
-  pictures = Dataset(val.fetch, len(files), (), table, {'notes': [], 'unreadable': []})
-  monkeypatch.setattr(inference, 'trained', lambda *_: (None, {}, {}, plan))
-  monkeypatch.setattr(inference.external, 'load', lambda asked, own, plan: (pictures, {**asked, 'name': 'folder.load'}))
-  monkeypatch.setattr(inference.build, 'once', lambda *_: None)
-  monkeypatch.setattr(inference.evaluate, 'predict', lambda *_: Predictions(table['row'], table['y'], np.array(score), {}))
-  output = inference.predict(runfolder.config(folder), folder, tmp_path / 'in', tmp_path / 'out.csv')
+  table = {'row': np.arange(len(names)), 'y': np.full(len(names), -1), 'file': np.array(names, str)}
+  pictures = Dataset(val.fetch, len(names), (), table, {'notes': [], 'unreadable': []})
+  monkeypatch.setattr(predict, 'trained', lambda *_: (None, {}, {}, plan))
+  monkeypatch.setattr(predict.external, 'load', lambda asked, own, plan: (pictures, {**asked, 'name': 'folder.load'}))
+  monkeypatch.setattr(predict.build, 'once', lambda *_: None)
+  monkeypatch.setattr(predict.evaluate, 'predict', lambda *_: Predictions(table['row'], table['y'], np.array(score), {}))
+  output = predict.predict(run_folder.config(folder), folder, tmp_path / 'in', tmp_path / 'out.csv')
   with open(output, newline='', encoding='utf-8') as file:
     found = list(csv.DictReader(file, strict=True))
   return found, (tmp_path / 'out.csv.notes.txt').read_text(encoding='utf-8')
@@ -84,9 +87,9 @@ def test_an_ordinal_prediction_is_the_most_probable_grade(tmp_path, monkeypatch)
 
 def test_names_that_are_not_utf_8_are_written_so_that_everybody_can_read_them(tmp_path):
   broken = b'k\xe4lte.png'.decode('utf-8', 'surrogateescape')
-  disk.write(tmp_path / 'a.csv', disk.csv_text([['file', 'p'], [broken, None], ['x', 0.5]]))
+  files.write(tmp_path / 'a.csv', files.csv_text([['file', 'p'], [broken, None], ['x', 0.5]]))
   assert (tmp_path / 'a.csv').read_bytes().decode('utf-8').splitlines() == ['"file","p"', '"k\\udce4lte.png",""', '"x",0.5']
-  assert 'not UTF-8' in inference._doubtful([['file', broken]])[0]
+  assert 'not UTF-8' in predict._doubtful([['file', broken]])[0]
 
 
 def test_predict_resizes_tells_which_pictures_trained_the_net_and_takes_what_it_says_that_it_takes(done, tmp_path, capsys):
@@ -123,7 +126,7 @@ def test_predict_overwrites_its_own_files_and_no_others(done, tmp_path, capsys):
   for path, first in (('old.csv', 'file,predicted,a\n'), ('new.csv', '"file","predicted","a"\n'), ('renamed.csv', '"file_","predicted"\n'),
                       ('empty.csv', ''), ('in/predictions.csv', '"file","predicted"')):
     (tmp_path / path).write_text(first)
-    inference._replaceable(tmp_path / path, '"file', 'file,predicted')
+    predict._replaceable(tmp_path / path, '"file', 'file,predicted')
 
 
 def test_the_training_pictures_are_no_other_hospital_s(done, tmp_path, capsys, monkeypatch):
@@ -147,8 +150,8 @@ def test_the_training_pictures_are_no_other_hospital_s(done, tmp_path, capsys, m
   for path in (tmp_path / 'in').rglob('*.png'):
     if f'row {path.stem}' in leakage.read(done).table['file']:
       path.unlink()                                                        # 'Take them out'
-  monkeypatch.setattr(inference, 'predictions', lambda *_: None)
-  monkeypatch.setattr(runfolder.page, 'write', lambda path, facts, *_, **__: made.append(facts))
+  monkeypatch.setattr(predict, 'predictions', lambda *_: None)
+  monkeypatch.setattr(run_folder.page, 'write', lambda path, facts, *_, **__: made.append(facts))
   made = []
   assert main.main(words) == 0
   assert made[0]['claim'].startswith('never used for training or for any choice') and not made[0]['warnings']
@@ -165,8 +168,8 @@ def test_an_older_run_makes_no_claim_until_it_is_evaluated_again(done, tmp_path,
   shutil.copytree(done, folder)
   (folder / 'trained_on.npz').unlink()
   shutil.rmtree(folder / 'overlap')
-  monkeypatch.setattr(inference, 'predictions', lambda *_: None)           # they are there
-  monkeypatch.setattr(runfolder.page, 'write', lambda path, facts, *_, **__: claims.append(facts['claim']))
+  monkeypatch.setattr(predict, 'predictions', lambda *_: None)           # they are there
+  monkeypatch.setattr(run_folder.page, 'write', lambda path, facts, *_, **__: claims.append(facts['claim']))
   claims = []
   assert main.main(['report', f'--workdir={folder}']) == main.main(['evaluate', f'--workdir={folder}']) == 0
   assert 'could not be checked' in claims[0] and 'never used' not in claims[0]
@@ -174,10 +177,10 @@ def test_an_older_run_makes_no_claim_until_it_is_evaluated_again(done, tmp_path,
   made, kept = leakage.read(folder), leakage.read(done)
   assert all(np.array_equal(made.table[name], kept.table[name]) for name in leakage.COLUMNS)
   plan = json.loads((folder / 'plan.json').read_text())
-  runfolder.write_json(folder / 'plan.json', {**plan, 'data': {**plan['data'], 'hash': 'of other pictures'}})
+  run_folder.write_json(folder / 'plan.json', {**plan, 'data': {**plan['data'], 'hash': 'of other pictures'}})
   seen = {name: np.where(column == 'train', 'val', column) for name, column in made.table.items()}
   tested = phantom.load(**SEEN).subset(np.setdiff1d(np.arange(80), [int(name.split()[1]) for name in made.table['file']])[:1])
-  seen = {**seen, 'identity': np.append(seen['identity'][1:], leakage.identities(tested, runfolder.config(folder).data.to_dict()))}
+  seen = {**seen, 'identity': np.append(seen['identity'][1:], leakage.identities(tested, run_folder.config(folder).data.to_dict()))}
   leakage.write(folder, leakage.Record(seen, ()))
   assert main.main(['evaluate', f'--workdir={folder}']) == 1
   assert 'The data have changed since the run was trained, and were split anew: restore them' in capsys.readouterr().err
@@ -209,7 +212,7 @@ def test_a_folder_of_runs_names_them(tmp_path, capsys):
 
 
 def test_a_run_is_not_tested_on_what_the_run_before_it_was_trained_on(done, monkeypatch):
-  config = runfolder.config(done)
+  config = run_folder.config(done)
   facts = {'notes': []}
   data = phantom.load(**SEEN)
 
@@ -217,15 +220,15 @@ def test_a_run_is_not_tested_on_what_the_run_before_it_was_trained_on(done, monk
     side = Dataset(data.fetch, data.size, data.classes, data.table, facts)
     return type('Parts', (), {'data': {'train': side, 'test': side.subset(wanted)}, 'remarks': {'grey': []}})
 
-  monkeypatch.setattr(run.build, 'parts', parts)
+  monkeypatch.setattr(train.build, 'parts', parts)
   rows = sorted(int(name.split()[1]) for name in leakage.read(done).table['file'])
   wanted = np.array(rows[:5])
   run_name = re.escape(str(done))
   said = (rf'5 of 5 pictures are among those that {run_name}, where the weights come from, was trained .*'
           rf'Split the data as {run_name} does')
   with pytest.raises(MedtlError, match=said):
-    run.prepare(config, done)
+    train.prepare(config, done)
   wanted = np.setdiff1d(np.arange(80), rows)                               # the advice: the same split
-  run.prepare(config, done)
+  train.prepare(config, done)
   wanted = np.array(rows[:5])
-  run.prepare(run.build.changed(config, (('data', {**config.data.to_dict(), 'allow_leak': True}),)), done)
+  train.prepare(train.build.changed(config, (('data', {**config.data.to_dict(), 'allow_leak': True}),)), done)

@@ -8,10 +8,9 @@ import pytest
 import sklearn.metrics as reference
 from scipy import stats
 
-from medtl import metrics
-from medtl.report import curves, operating, threshold
-from medtl.report.interval import difference, intervals
-from medtl.types import MedtlError, Predictions
+from medtl.core.types import MedtlError, Predictions
+from medtl.evaluation import curves, metrics, operating_points, thresholds
+from medtl.evaluation.intervals import difference, intervals
 from tests.test_metrics import case
 
 ACCURACY = dict(accuracy=metrics.accuracy)
@@ -142,7 +141,7 @@ def test_curves_and_youden_equal_scikit_learn(ties):
   recall, precision = curves.precision_recall(s, has)
   p, r, _ = reference.precision_recall_curve(has, s)
   chex.assert_trees_all_close((recall, precision), (r[:-1][::-1], p[:-1][::-1]))
-  margin = (s - threshold.youden(s, has))[:, None]
+  margin = (s - thresholds.youden(s, has))[:, None]
   best = float(metrics.sensitivity(margin, has[:, None]) + metrics.specificity(margin, has[:, None]) - 1)
   assert best == pytest.approx(np.max(expected[1] - expected[0]))
 
@@ -150,20 +149,20 @@ def test_curves_and_youden_equal_scikit_learn(ties):
 def test_at_least_the_asked_sensitivity_and_no_lower_threshold_than_needed():
   score, y = case(n=200, k=2, ties=False)
   val = Predictions(np.arange(200), y, score)
-  cut = operating.thresholds(val, 'at_sensitivity(0.9)', 'binary')
+  cut = operating_points.class_thresholds(val, 'at_sensitivity(0.9)', 'binary')
   chex.assert_shape(cut, (1,))
   margin, has = score[:, 1:] - cut, y[:, None]
   positives = has.sum()
   assert metrics.sensitivity(margin, has) == np.ceil(0.9 * positives) / positives
-  assert operating.thresholds(val, 'at_sensitivity(1.0)', 'binary') < score[y == 1, 1].min()
-  assert operating.thresholds(val, 'youden', 'multiclass').shape == (2,)
+  assert operating_points.class_thresholds(val, 'at_sensitivity(1.0)', 'binary') < score[y == 1, 1].min()
+  assert operating_points.class_thresholds(val, 'youden', 'multiclass').shape == (2,)
   with pytest.raises(MedtlError, match="did you mean 'youden'"):
-    operating.thresholds(val, 'joude', 'binary')
+    operating_points.class_thresholds(val, 'joude', 'binary')
 
 
 def test_no_threshold_without_both_sides():
   score, y = case(n=30, k=3)
-  cut = operating.thresholds(Predictions(np.arange(30), np.where(y == 2, 0, y), score), 'youden', 'multiclass')
+  cut = operating_points.class_thresholds(Predictions(np.arange(30), np.where(y == 2, 0, y), score), 'youden', 'multiclass')
   assert np.isnan(cut).tolist() == [False, False, True]
 
 

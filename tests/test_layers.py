@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl.models import convolution, efficientnet, layers
-from medtl.models.activation import gelu, joined, relu
-from medtl.models.batch_norm import BatchNorm
-from medtl.models.layer_norm import LayerNorm
-from medtl.models.product import biased, product
-from medtl.models.vit_layers import attend
+from medtl.models.backbones import efficientnet
+from medtl.models.layers import convolution, spatial
+from medtl.models.layers.activation import gelu, joined, relu
+from medtl.models.layers.batch_norm import BatchNorm
+from medtl.models.layers.layer_norm import LayerNorm
+from medtl.models.layers.matmul import biased, product
+from medtl.models.layers.transformer import attend
 
 
 def numbers(*shape, seed=0):
@@ -32,7 +33,7 @@ def same(f, g, *arguments, tolerance=1e-5):
                                             ((3, 3, 3), 1)])
 def test_conv_is_linens(kernel, stride):
   x = numbers(2, *(7, 8, 6)[:len(kernel)], 4)
-  ours = layers.Conv(5, kernel, stride, bias=True)
+  ours = spatial.Conv(5, kernel, stride, bias=True)
   theirs = nn.Conv(5, kernel, stride, padding=[(k // 2, k // 2) for k in kernel])
   params = theirs.init(jax.random.key(0), x)['params']
   params['bias'] = numbers(5)
@@ -111,12 +112,12 @@ def test_max_pool_is_linens(shape, dtype, tolerance):
   n, size = len(shape), 2 * 3 * np.prod(shape)
   bits = np.random.RandomState(0).permutation(np.arange(size, dtype='u2')) + np.uint16(0x3C00)    # no two numbers equal, in bfloat16 too
   x = jnp.asarray(bits.view(jnp.bfloat16).reshape(2, *shape, 3), dtype)
-  same(layers.max_pool, lambda x: nn.max_pool(x, (3,) * n, (2,) * n, [(1, 1)] * n), x, tolerance=tolerance)
+  same(spatial.max_pool, lambda x: nn.max_pool(x, (3,) * n, (2,) * n, [(1, 1)] * n), x, tolerance=tolerance)
 
 
 def test_max_pool_with_zeros_around():
   x = -jnp.abs(numbers(1, 4, 4, 1)) - 1
-  y = layers.max_pool(x, fill=0.0)
+  y = spatial.max_pool(x, fill=0.0)
   assert y[0, 0, 0, 0] == 0 and y[0, 1, 1, 0] == x[0, 1:4, 1:4, 0].max()
 
 
@@ -125,7 +126,7 @@ def test_batch_norm_is_linens_and_keeps_its_statistics_when_it_is_told_to(train)
   class Both(nn.Module):
     @nn.compact
     def __call__(self, x):
-      return layers.norm(x, train, 'a', 'batch', 1e-3), nn.BatchNorm(not train, momentum=0.9, epsilon=1e-3, name='b')(x)
+      return spatial.norm(x, train, 'a', 'batch', 1e-3), nn.BatchNorm(not train, momentum=0.9, epsilon=1e-3, name='b')(x)
 
   x = numbers(4, 5, 3) + 2
   variables = Both().init(jax.random.key(0), x)
@@ -140,7 +141,7 @@ def test_group_norm_of_each_example_has_mean_zero_and_variance_one():
   class Group(nn.Module):
     @nn.compact
     def __call__(self, x):
-      return layers.norm(x, True, 'a', 'group')
+      return spatial.norm(x, True, 'a', 'group')
 
   x = numbers(2, 9, 64) * 3 + 50
   y = Group().apply(Group().init(jax.random.key(0), x), x).reshape(2, 9, 32, 2)

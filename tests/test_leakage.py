@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medtl import data, leakage
-from medtl.data import phantom
-from medtl.types import Dataset, Example, MedtlError
+from medtl import data
+from medtl.core.types import Dataset, Example, MedtlError
+from medtl.data.sources import phantom
+from medtl.run import leakage
 
 KEYS = {'name': 'toy.load'}
 

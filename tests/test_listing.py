@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from medtl import data
-from medtl.data import folder, labels, repeated, walk
-from medtl.types import Dataset, Example, MedtlError
+from medtl.core.types import Dataset, Example, MedtlError
+from medtl.data.listing import labels, repeated_rows, walk
+from medtl.data.sources import folder
 
 
 def draw(path: Path, seed: int = 0, size: tuple[int, ...] = (9, 7)) -> Path:
@@ -350,7 +351,7 @@ def test_what_repeated_rows_mean_is_asked_of_a_manifest_alone(root):
     folder.load(str(root), repeated='first')
   with pytest.raises(MedtlError, match="did you mean \"'majority'\""):
     folder.load(str(root), repeated='majorit')
-  assert set(repeated.MEANINGS) == {'', 'first', 'majority', 'box'}
+  assert set(repeated_rows.MEANINGS) == {'', 'first', 'majority', 'box'}
 
 
 # Missing that is not empty.

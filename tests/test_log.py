@@ -6,7 +6,8 @@ import json
 import pytest
 from rich.table import Table
 
-from medtl import describe, log
+from medtl.run import cost
+from medtl.runtime import run_log
 
 ODD = 'grade [1] [bold]x[/bold] [/nonsense] :fire: {0} %s \\['
 
@@ -14,28 +15,28 @@ ODD = 'grade [1] [bold]x[/bold] [/nonsense] :fire: {0} %s \\['
 def printed(monkeypatch, terminal=False, width=200):
   """Lead the console into a text, which is returned."""
   text = io.StringIO()
-  monkeypatch.setattr(log.console, '_file', text)
-  monkeypatch.setattr(log.console, '_force_terminal', terminal)
-  monkeypatch.setattr(log.console, '_width', width)
+  monkeypatch.setattr(run_log.console, '_file', text)
+  monkeypatch.setattr(run_log.console, '_force_terminal', terminal)
+  monkeypatch.setattr(run_log.console, '_width', width)
   return text
 
 
 def test_brackets_in_names_are_no_markup(monkeypatch):
   text = printed(monkeypatch)
-  log.console.print(ODD)
-  log.heading(ODD, ': what [it] is')
+  run_log.console.print(ODD)
+  run_log.heading(ODD, ': what [it] is')
   table = Table(title=ODD)
   table.add_column(ODD)
   table.add_row(ODD)
-  log.console.print(table)
+  run_log.console.print(table)
   assert text.getvalue().count(ODD) == 5 and f'{ODD}: what [it] is\n' in text.getvalue()
 
 
 def test_a_heading_is_bold_and_a_bar_shows_names_as_they_are_on_a_terminal(monkeypatch):
   text = printed(monkeypatch, terminal=True)
-  monkeypatch.setattr(log.console, '_color_system', log.console._detect_color_system() or 1)
-  log.heading('[red]one', ' two')
-  with log.Bar(ODD, 10) as bar:
+  monkeypatch.setattr(run_log.console, '_color_system', run_log.console._detect_color_system() or 1)
+  run_log.heading('[red]one', ' two')
+  with run_log.Bar(ODD, 10) as bar:
     bar.note('val [2]')
     bar.at(3)
   said = text.getvalue()
@@ -48,8 +49,8 @@ def test_a_terminal_may_be_narrow(monkeypatch, width):
   text = printed(monkeypatch, terminal=True, width=width)
   rules = [dict(pattern='head/.*', lr=1.0, decay=None, parameters=5)]
   row = dict(freeze='none', steps=3, live=5, frozen=0, flops=1.0, flops_full=1.0, optimizer_bytes=1)
-  describe.show([{**row, 'rules': rules}], log.console.print)
-  with log.Bar('phase', 10) as bar:
+  cost.show([{**row, 'rules': rules}], run_log.console.print)
+  with run_log.Bar('phase', 10) as bar:
     bar.note('x')
   assert 'live 5 of 5 parameters' in text.getvalue()
 
@@ -58,10 +59,10 @@ def test_a_pipe_that_nobody_reads_is_main_s_affair(monkeypatch):
   class Closed(io.StringIO):
     def flush(self):
       raise BrokenPipeError
-  monkeypatch.setattr(log.console, '_file', Closed())
+  monkeypatch.setattr(run_log.console, '_file', Closed())
   with pytest.raises(BrokenPipeError):
-    log.console.print('x')
-  del log.console._buffer[:]
+    run_log.console.print('x')
+  del run_log.console._buffer[:]
 
 
 def test_damaged_lines_are_left_out_and_counted(tmp_path, capsys):
@@ -69,11 +70,11 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path, capsys):
   good = [{'step': 1, 'train/loss': 0.5}, {'step': 2, 'train/loss': float('inf')}]
   lines = [json.dumps(good[0]), '\0\0\0', '[1]', '{"a": 1}', '', json.dumps(good[1]), '{"step": 3, "tr']
   path.write_bytes('\n'.join(lines).encode() + b'\xff')
-  assert log.records(path) == good
+  assert run_log.records(path) == good
   assert 'metrics.jsonl: 4 of 6 lines are damaged, and left out' in capsys.readouterr().out
-  log.rewind(path, 1)
+  run_log.rewind(path, 1)
   assert path.read_text() == json.dumps(good[0]) + '\n'
-  assert log.records(path) == good[:1] and log.records(tmp_path / 'none') == []
+  assert run_log.records(path) == good[:1] and run_log.records(tmp_path / 'none') == []
   capsys.readouterr()
-  log.rewind(path, 1)
+  run_log.rewind(path, 1)
   assert not capsys.readouterr().out

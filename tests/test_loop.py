@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl import loop
-from medtl.types import MedtlError, State, Terminated
+from medtl.core.types import MedtlError, State, Terminated
+from medtl.training import loop
 
 
 def state(step=0):

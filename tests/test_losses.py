@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from medtl import losses, metrics, spec, tasks
-from medtl.types import MedtlError
+from medtl.core import expressions
+from medtl.core.types import MedtlError
+from medtl.evaluation import metrics
+from medtl.tasks import classification
+from medtl.training import losses
 
 logits = np.random.RandomState(0).randn(6, 4).astype('f4')
 y = np.array([0, 1, 2, 3, 1, 2])
@@ -56,11 +59,11 @@ def test_ordinal_by_hand():
     losses.ordinal(jnp.asarray(x), jnp.ones((1, 3)))
 
 
-@pytest.mark.parametrize('kind', tasks.KINDS)
+@pytest.mark.parametrize('kind', classification.KINDS)
 def test_probabilities_are_probabilities(kind):
   classes = 2 if kind == 'binary' else 4
-  x = jnp.asarray(np.random.RandomState(1).randn(5, tasks.outputs(kind, classes)) * 5, jnp.float32)
-  p = np.asarray(tasks.probabilities(x, kind))
+  x = jnp.asarray(np.random.RandomState(1).randn(5, classification.outputs(kind, classes)) * 5, jnp.float32)
+  p = np.asarray(classification.probabilities(x, kind))
   chex.assert_shape(p, (5, classes))
   assert (p >= 0).all() and (p <= 1).all()
   if kind != 'multilabel':
@@ -70,12 +73,12 @@ def test_probabilities_are_probabilities(kind):
 def test_ordinal_probabilities_by_hand():
   x = jnp.asarray([[1.0, -1.0]])
   a, b = 1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))
-  assert np.allclose(tasks.probabilities(x, 'ordinal')[0], [1 - a, a - a * b, a * b], atol=1e-6)
+  assert np.allclose(classification.probabilities(x, 'ordinal')[0], [1 - a, a - a * b, a * b], atol=1e-6)
 
 
 DECLARED = {
   name: function.learns
-  for name, function in spec.public(losses).items()
+  for name, function in expressions.public(losses).items()
   if hasattr(function, 'learns')
 }
 
@@ -86,10 +89,10 @@ def answers(name: str, kind: str) -> np.ndarray:
   wanted = truth_of(kind)
   loss = getattr(losses, name)
   slope = jax.jit(jax.grad(lambda x: loss(x, jnp.asarray(wanted)).sum()))
-  x = jnp.full((len(wanted), tasks.outputs(kind, classes)), 0.1)
+  x = jnp.full((len(wanted), classification.outputs(kind, classes)), 0.1)
   for _ in range(200):
     x = x - 0.3 * slope(x)
-  return metrics.decided(np.asarray(tasks.probabilities(x, kind)), wanted)
+  return metrics.decided(np.asarray(classification.probabilities(x, kind)), wanted)
 
 
 def truth_of(kind: str) -> np.ndarray:
@@ -104,7 +107,7 @@ def truth_of(kind: str) -> np.ndarray:
 )
 def test_a_loss_learns_what_it_declares(name, kind):
   decided, wanted = answers(name, kind), truth_of(kind)
-  assert (decided == metrics.truth(decided, wanted)).all() and kind in tasks.KINDS
+  assert (decided == metrics.truth(decided, wanted)).all() and kind in classification.KINDS
 
 
 @pytest.mark.parametrize(
@@ -122,16 +125,16 @@ def test_what_it_does_not_declare_it_may_never_learn(name, kind):
   assert kind not in DECLARED[name] and (decided != metrics.truth(decided, wanted)).any()
 
 
-@pytest.mark.parametrize('kind', tasks.KINDS)
+@pytest.mark.parametrize('kind', classification.KINDS)
 @pytest.mark.parametrize('name', DECLARED)
 def test_a_loss_is_used_for_what_it_declares_and_the_advice_works(name, kind):
   if kind in DECLARED[name]:
-    tasks.loss_of(kind, name)
+    classification.loss_of(kind, name)
     return
   with pytest.raises(
     MedtlError, match=f"the loss '{name}' cannot learn a task of kind '{kind}'"
   ) as error:
-    tasks.loss_of(kind, name)
+    classification.loss_of(kind, name)
   advised = [
     other for other in DECLARED if f'{other!r}' in str(error.value).partition('such as')[2]
   ]
@@ -157,22 +160,22 @@ HUBER = 'def huber(outputs, y):\n  return jnp.abs(outputs - _target(outputs, y))
 
 def test_a_new_loss_must_say_what_it_learns(new):
   new(HUBER)
-  for kind in tasks.KINDS:
+  for kind in classification.KINDS:
     with pytest.raises(
       MedtlError,
       match=rf"the loss 'huber' does not say what it learns; .*losses.py.*@learns\('{kind}'\)",
     ):
-      tasks.loss_of(kind, 'huber')
+      classification.loss_of(kind, 'huber')
   with pytest.raises(MedtlError, match='unknown operation') as error:
-    tasks.loss_of('multiclass', 'hubert')
+    classification.loss_of('multiclass', 'hubert')
   assert 'huber' not in str(error.value).partition('There are')[2]
   new(f"@learns('multiclass')\n{HUBER}")
-  assert tasks.loss_of('multiclass', 'huber')(jnp.zeros((2, 3)), jnp.array([0, 1])).shape == (2,)
+  assert classification.loss_of('multiclass', 'huber')(jnp.zeros((2, 3)), jnp.array([0, 1])).shape == (2,)
   with pytest.raises(
     MedtlError,
     match=r"'huber' cannot learn a task of kind 'ordinal'; set task.kind='multiclass' or choose",
   ):
-    tasks.loss_of('ordinal', 'huber')
+    classification.loss_of('ordinal', 'huber')
 
 
 def test_a_declaration_that_means_nothing_is_refused(new):
@@ -181,18 +184,18 @@ def test_a_declaration_that_means_nothing_is_refused(new):
     MedtlError,
     match="'huber' names 'multiclas', which is no kind of task; did you mean 'multiclass'",
   ):
-    tasks.loss_of('multiclass', 'huber')
+    classification.loss_of('multiclass', 'huber')
   with pytest.raises(MedtlError, match=r"expected some, such as @learns\('multiclass', 'binary'\)"):
     new(f'@learns\n{HUBER}')
   new(f'@learns()\n{HUBER}')
   with pytest.raises(MedtlError, match='does not say what it learns'):
-    tasks.loss_of('multiclass', 'huber')
+    classification.loss_of('multiclass', 'huber')
 
 
 @pytest.mark.parametrize('name', ['target', '_target', 'learns', 'jnp', 'soft'])
 def test_helpers_are_no_losses(name):
   with pytest.raises(MedtlError, match='unknown operation') as error:
-    tasks.loss_of('multiclass', name)
+    classification.loss_of('multiclass', name)
   assert str(error.value).endswith('There are: focal, mse, ordinal, sigmoid, softmax')
 
 
@@ -201,4 +204,4 @@ def test_helpers_are_no_losses(name):
 )
 def test_a_task_has_one_loss_with_its_own_keys(text):
   with pytest.raises(MedtlError, match='expected'):
-    tasks.loss_of('multiclass', text)
+    classification.loss_of('multiclass', text)

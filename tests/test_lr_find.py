@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medtl import lr_find, main
-from medtl.types import MedtlError
+from medtl import main
+from medtl.core.types import MedtlError
+from medtl.studies import lr_range_test
 
 ROOT = Path(__file__).parents[1]
 
 
 def descent(sharpness):
   """Gradient descent on sharpness · w² / 2, whose rate must stay below 2 / sharpness."""
-  w, rates = 1.0, iter(np.geomspace(lr_find.LOW, lr_find.HIGH, lr_find.STEPS))
+  w, rates = 1.0, iter(np.geomspace(lr_range_test.LOW, lr_range_test.HIGH, lr_range_test.STEPS))
 
   def loss():
     nonlocal w
@@ -27,16 +28,16 @@ def descent(sharpness):
 
 @pytest.mark.parametrize('sharpness', [30.0, 300.0])
 def test_both_suggestions_lie_below_the_edge_of_a_bowl(sharpness):
-  found = lr_find.rise(descent(sharpness))
+  found = lr_range_test.rise(descent(sharpness))
   assert 0.001 / sharpness < found.tenth < 2 / sharpness and 0.001 / sharpness < found.steepest < 2 / sharpness
 
 
 def test_it_stops_where_the_loss_runs_away_or_is_not_a_number():
-  assert len(lr_find.rise(descent(3e4)).rates) < lr_find.STEPS
+  assert len(lr_range_test.rise(descent(3e4)).rates) < lr_range_test.STEPS
   values = iter([*np.linspace(1, 0.5, 40), float('nan'), 1.0])
-  assert len(lr_find.rise(lambda: next(values)).rates) == 40
+  assert len(lr_range_test.rise(lambda: next(values)).rates) == 40
   with pytest.raises(MedtlError, match='the loss is not finite after 3 steps at lr 1e-06'):
-    lr_find.rise(iter([1.0, 1.0, 1.0, float('inf')]).__next__)
+    lr_range_test.rise(iter([1.0, 1.0, 1.0, float('inf')]).__next__)
 
 
 @pytest.mark.slow

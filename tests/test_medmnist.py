@@ -9,9 +9,9 @@ import chex
 import numpy as np
 import pytest
 
-from medtl.data import medmnist
-from medtl.fetch import cache_folder
-from medtl.types import MedtlError
+from medtl.core.types import MedtlError
+from medtl.data.sources import medmnist
+from medtl.runtime.downloads import cache_folder
 
 COUNTS = dict(train=5, val=2, test=3)
 

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from medtl import automatic, build, commandline, cpu, memory, prefix, run
-from medtl.types import MedtlError
+from medtl import cli
+from medtl.core.types import MedtlError
+from medtl.run import assemble, batch_size, frozen_features, open_keys, train
+from medtl.runtime import cpu
 from tests import tiny
 
 PLAIN = (('phases', (('none', '2 epochs'),)), ('batch', 16), ('optimizer', 'sgd'),
@@ -16,64 +18,64 @@ PLAIN = (('phases', (('none', '2 epochs'),)), ('batch', 16), ('optimizer', 'sgd'
 
 @pytest.fixture(scope='module')
 def parts():
-  return build.parts(build.changed(tiny.get_config(), PLAIN))
+  return assemble.parts(assemble.changed(tiny.get_config(), PLAIN))
 
 
 def with_(parts, **changes):
-  return build.parts(build.changed(parts.config, tuple(changes.items())), like=parts)
+  return assemble.parts(assemble.changed(parts.config, tuple(changes.items())), like=parts)
 
 
 def test_a_host_has_memory():
   assert 1e8 < cpu.memory() < 1e14
-  assert memory.room() > 1e8
+  assert batch_size.room() > 1e8
 
 
 def test_the_largest_batch_fits_and_the_next_does_not(parts, monkeypatch):
-  need = {batch: memory.needed(with_(parts, batch=batch)) for batch in (1, 2, 4)}
+  need = {batch: batch_size.needed(with_(parts, batch=batch)) for batch in (1, 2, 4)}
   assert need[1] < need[2] < need[4]
   said = []
   for batch in (1, 2):
-    monkeypatch.setattr(memory, 'room', lambda batch=batch: (need[batch] + need[2 * batch]) / 2 / (1 - memory.SPARE))
-    assert memory.largest(parts, said.append) == batch
+    monkeypatch.setattr(batch_size, 'room', lambda batch=batch: (need[batch] + need[2 * batch]) / 2 / (1 - batch_size.SPARE))
+    assert batch_size.largest(parts, said.append) == batch
     assert f'{2 * batch} would not fit' in said[-1]
-  monkeypatch.setattr(memory, 'room', lambda: 1e12)
-  assert memory.largest(parts, said.append) == 4, '40 examples keep 8 steps'
+  monkeypatch.setattr(batch_size, 'room', lambda: 1e12)
+  assert batch_size.largest(parts, said.append) == 4, '40 examples keep 8 steps'
   assert 'keeps 8 steps' in said[-1]
-  monkeypatch.setattr(memory, 'room', lambda: 1e3)
+  monkeypatch.setattr(batch_size, 'room', lambda: 1e3)
   with pytest.raises(MedtlError, match='not even a batch of 1 fits'):
-    memory.largest(parts)
+    batch_size.largest(parts)
 
 
 def test_what_an_error_offers_fits(parts, monkeypatch):
   """A step that needs more than there is is not begun; each way out that is named leads out, and the one before it does not."""
-  there = memory.needed(with_(parts, batch=8)) / (1 - memory.SPARE) + 1
+  there = batch_size.needed(with_(parts, batch=8)) / (1 - batch_size.SPARE) + 1
   assert there < parts.memory(0)
-  monkeypatch.setattr(memory, 'room', lambda: there)
-  with pytest.raises(MedtlError, match=r'phase 1 needs .* for a step of 16 examples, and the') as error, memory.enough(parts, 0, 0):
+  monkeypatch.setattr(batch_size, 'room', lambda: there)
+  with pytest.raises(MedtlError, match=r'phase 1 needs .* for a step of 16 examples, and the') as error, batch_size.enough(parts, 0, 0):
     raise AssertionError('this is not reached')
   said = str(error.value)
   batch, cut, depth = (int(number) for number in (re.search(words, said)[1] for words in (
     r'--config.batch=(\d+)', r'--config.accumulate=(\d+)', r'depth\((\d+)\)')))
   assert batch == 8
   for changes in ({'batch': batch}, {'accumulate': cut}, {'phases': ((f'depth({depth})', '2 epochs'),)}):
-    assert memory.needed(build.parts(build.changed(parts.config, tuple(changes.items())))) <= there, changes
-  assert memory.needed(with_(parts, phases=((f'depth({depth - 1})', '2 epochs'),))) > (1 - memory.SPARE) * there
+    assert batch_size.needed(assemble.parts(assemble.changed(parts.config, tuple(changes.items())))) <= there, changes
+  assert batch_size.needed(with_(parts, phases=((f'depth({depth - 1})', '2 epochs'),))) > (1 - batch_size.SPARE) * there
 
 
 def test_what_xla_says_of_lacking_memory_is_answered(parts):
-  with pytest.raises(MedtlError, match=r'What fits: --config\.batch=8'), memory.enough(parts, 0, prefix.first(parts, 0)):
+  with pytest.raises(MedtlError, match=r'What fits: --config\.batch=8'), batch_size.enough(parts, 0, frozen_features.first(parts, 0)):
     jax.jit(lambda: jnp.zeros((2**21, 2**22)))().block_until_ready()
-  with pytest.raises(ZeroDivisionError), memory.enough(parts, 0, 0):
+  with pytest.raises(ZeroDivisionError), batch_size.enough(parts, 0, 0):
     1 / 0
 
 
 def test_auto_is_a_word_for_a_number_and_a_run_keeps_what_it_found(tmp_path, monkeypatch):
   path = str(tiny.__file__)
-  _, config, _ = commandline.parse('train', [f'--config={path}', '--config.batch=auto', '--config.lr=0.1'])
+  _, config, _ = cli.parse('train', [f'--config={path}', '--config.batch=auto', '--config.lr=0.1'])
   assert config.batch == 'auto' and config.lr == 0.1
-  found = automatic.settled(config, tmp_path)
+  found = open_keys.settled(config, tmp_path)
   assert found.batch == 4 and found.lr == 0.1
-  run.runfolder.claim(tmp_path, found)
+  train.runfolder.claim(tmp_path, found)
   (tmp_path / 'plan.json').write_text('{}')           # the run has begun
-  monkeypatch.setattr(memory, 'largest', lambda *_: pytest.fail('looked for again'))
-  assert automatic.settled(config, tmp_path).batch == 4
+  monkeypatch.setattr(batch_size, 'largest', lambda *_: pytest.fail('looked for again'))
+  assert open_keys.settled(config, tmp_path).batch == 4

@@ -14,9 +14,11 @@ import jax
 import numpy as np
 import pytest
 
-from medtl import build, mesh, tree
-from medtl.checkpoint import Checkpoints
-from medtl.types import MedtlError
+from medtl.core import pytrees
+from medtl.core.types import MedtlError
+from medtl.run import assemble
+from medtl.runtime import sharding
+from medtl.training.checkpoints import Checkpoints
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -42,20 +44,20 @@ def leaves(folder, kind='best'):
   saved = Checkpoints(folder / 'checkpoints')
   params, extra = saved.params(kind)
   saved.close()
-  return tree.flatten({'params': params, **extra})
+  return pytrees.flatten({'params': params, **extra})
 
 
 def test_a_mesh_is_a_product_of_the_devices():
-  assert mesh.make(-1, 1).shape == {'data': jax.device_count(), 'fsdp': 1} and mesh.make(1, -1).shape['fsdp'] == jax.device_count()
+  assert sharding.make(-1, 1).shape == {'data': jax.device_count(), 'fsdp': 1} and sharding.make(1, -1).shape['fsdp'] == jax.device_count()
   with pytest.raises(MedtlError, match=r'data=3, fsdp=5, and there are 1 devices; expected a product of 1'):
-    mesh.make(3, 5)
+    sharding.make(3, 5)
   with pytest.raises(MedtlError, match="unknown way 'larges'; did you mean 'largest'"):
-    mesh.check((('.*', 'larges'),))
+    sharding.check((('.*', 'larges'),))
 
 
 def test_a_run_checks_where_its_parameters_are_to_lie():
   with pytest.raises(MedtlError, match='unknown way'):
-    build.parts(build.changed(tiny.get_config(), (('shards', (('.*', 'axis0'),)),)))
+    assemble.parts(assemble.changed(tiny.get_config(), (('shards', (('.*', 'axis0'),)),)))
 
 
 SENDS = """

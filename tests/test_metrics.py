@@ -8,8 +8,9 @@ import pytest
 import sklearn.metrics as reference
 from sklearn.calibration import calibration_curve
 
-from medtl import metrics, tasks
-from medtl.types import MedtlError
+from medtl.core.types import MedtlError
+from medtl.evaluation import metrics
+from medtl.tasks import classification
 
 
 def case(n=120, k=4, seed=0, many=False, ties=True):
@@ -146,7 +147,7 @@ def test_certain_and_wrong_costs_much_but_not_everything():
 
 
 def test_every_task_has_metrics_and_mistakes_are_named():
-  assert tuple(metrics.KINDS) == tasks.KINDS
+  assert tuple(metrics.KINDS) == classification.KINDS
   with pytest.raises(MedtlError, match="did you mean 'binary'"):
     metrics.names('binar')
   with pytest.raises(MedtlError, match="did you mean 'auroc'"):

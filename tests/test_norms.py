@@ -7,22 +7,25 @@ import jax
 import numpy as np
 import pytest
 
-from medtl import build, losses, norms, partition, prefix, run, tasks, tree
-from medtl.checkpoint import Checkpoints
-from medtl.data import stream
-from medtl.types import MedtlError
+from medtl.core import pytrees
+from medtl.core.types import MedtlError
+from medtl.data import batches
+from medtl.run import assemble, frozen_features, train
+from medtl.tasks import classification
+from medtl.training import batch_statistics, losses, parameter_groups
+from medtl.training.checkpoints import Checkpoints
 from tests import tiny
 
 
 def moved(net, variables, batch, freeze, rules):
   """Return the paths of the norms whose running averages a step moves, and the loss."""
   params, extra = variables
-  live = partition.label(params, partition.table(params, freeze))
-  task = tasks.supervised(net, losses.softmax, kind='multiclass', live=jax.tree.map(lambda name: name != 'frozen', live), rules=rules)
+  live = parameter_groups.label(params, parameter_groups.table(params, freeze))
+  task = classification.supervised(net, losses.softmax, kind='multiclass', live=jax.tree.map(lambda name: name != 'frozen', live), rules=rules)
   value, (after, _) = jax.jit(task.loss)(params, extra, batch, jax.random.key(0))
-  old, new = tree.flatten(extra['batch_stats']), tree.flatten(after['batch_stats'])
+  old, new = pytrees.flatten(extra['batch_stats']), pytrees.flatten(after['batch_stats'])
   found = {path.rpartition('/')[0] for path in old if not np.array_equal(old[path], new[path])}
-  assert found == norms.training({'params': params, **extra}, jax.tree.map(lambda name: name != 'frozen', live), rules)
+  assert found == batch_statistics.training({'params': params, **extra}, jax.tree.map(lambda name: name != 'frozen', live), rules)
   return found, float(value)
 
 
@@ -48,7 +51,7 @@ def test_target_statistics_are_mean_and_variance_of_all_that_the_norm_sees(net, 
   params, extra = variables
   pictures = [np.random.RandomState(seed).randn(8, 12).astype(np.float32) + seed for seed in range(3)]
   wanted = {'backbone/stem/norm1', 'backbone/stage2/norm1'}
-  found = norms.estimated(norms.estimator(net, wanted), wanted, {'params': params, **extra}, pictures)
+  found = batch_statistics.estimated(batch_statistics.estimator(net, wanted), wanted, {'params': params, **extra}, pictures)
   seen = np.concatenate(pictures) @ np.asarray(params['backbone']['stem']['dense']['kernel']) + params['backbone']['stem']['dense']['bias']
   stem = found['backbone']['stem']['norm1']
   np.testing.assert_allclose(stem['mean'], seen.mean(0), atol=1e-5)
@@ -72,31 +75,31 @@ def test_target_statistics_are_mean_and_variance_of_all_that_the_norm_sees(net, 
 ])
 def test_rules_that_cannot_be_meant(variables, rules, said):
   with pytest.raises(MedtlError, match=said.replace('.*', r'\.\*').replace('no(', r'no\(')):
-    norms.check(rules, variables[1]['batch_stats'])
+    batch_statistics.check(rules, variables[1]['batch_stats'])
   with pytest.raises(MedtlError, match='this net has none'):
-    norms.check((('.*', 'train'),), {})
+    batch_statistics.check((('.*', 'train'),), {})
 
 
 def test_activations_under_batch_statistics_are_never_kept():
-  config = build.changed(tiny.get_config(), (('norms', (('backbone/stem/.*', 'train'),)), ('cache', 'on')))
-  found = prefix.choose(build.parts(config), 0)
+  config = assemble.changed(tiny.get_config(), (('norms', (('backbone/stem/.*', 'train'),)), ('cache', 'on')))
+  found = frozen_features.choose(assemble.parts(config), 0)
   assert found.first == 0 and "uses the batch's statistics" in found.why
   with pytest.raises(MedtlError, match=r"what the children below 5 make is no function of a picture alone"):
-    next(prefix.vectors(build.parts(config), [5]))
+    next(frozen_features.vectors(assemble.parts(config), [5]))
 
 
 def test_a_run_begins_with_the_statistics_of_its_own_training_pictures():
-  plain = build.parts(tiny.get_config())
-  adapted = build.parts(build.changed(plain.config, (('norms', (('.*', 'target'),)),)))
-  found, before = (tree.flatten(parts.extra['batch_stats']) for parts in (adapted, plain))
+  plain = assemble.parts(tiny.get_config())
+  adapted = assemble.parts(assemble.changed(plain.config, (('norms', (('.*', 'target'),)),)))
+  found, before = (pytrees.flatten(parts.extra['batch_stats']) for parts in (adapted, plain))
   assert all(not np.array_equal(found[path], before[path]) for path in found)
-  assert prefix.choose(adapted, 0).first == prefix.choose(plain, 0).first
+  assert frozen_features.choose(adapted, 0).first == frozen_features.choose(plain, 0).first
 
 
 @pytest.fixture(scope='module')
 def parts():
   """A run whose second phase trains the last two children, begun at weights and averages of its own."""
-  made = build.parts(tiny.get_config())
+  made = assemble.parts(tiny.get_config())
   random = np.random.RandomState(1)
   return dataclasses.replace(made, params=jax.tree.map(lambda leaf: leaf + 0.1 * random.randn(*leaf.shape).astype(np.float32), made.params))
 
@@ -107,7 +110,7 @@ def test_settled_averages_are_the_same_from_pictures_and_from_activations(parts)
   direct = parts.settled(1, 0, parts.params, parts.extra, [pictures[:12], pictures[12:]])
   cached = parts.settled(1, 3, parts.params, parts.extra, [activations[:12], activations[12:]])
   chex.assert_trees_all_close(direct, cached, rtol=1e-4, atol=1e-5)
-  before, after = tree.flatten(parts.extra), tree.flatten(direct)
+  before, after = pytrees.flatten(parts.extra), pytrees.flatten(direct)
   moved = {path.split('/')[2] for path in before if not np.array_equal(before[path], after[path])}
   assert moved == {'stage3', 'stage4'}
 
@@ -116,19 +119,19 @@ def test_a_net_evaluated_on_what_its_settled_norms_saw_is_the_net_that_trains(ne
   """The law behind it (Wu & Johnson 2021): with one batch, the settled statistics are the batch's own."""
   params, extra = variables
   wanted = {f'backbone/{name}/norm1' for name in ('stem', 'stage1', 'stage2', 'stage3')}
-  found = {**extra, 'batch_stats': norms.estimated(norms.estimator(net, wanted), wanted, {'params': params, **extra}, [batch.x])}
-  with norms.apply(jax.tree.map(lambda _: False, params), (('.*', 'train'),)):                     # without dropout
+  found = {**extra, 'batch_stats': batch_statistics.estimated(batch_statistics.estimator(net, wanted), wanted, {'params': params, **extra}, [batch.x])}
+  with batch_statistics.apply(jax.tree.map(lambda _: False, params), (('.*', 'train'),)):                     # without dropout
     trained, _ = net.apply({'params': params, **extra}, batch.x, train=False, mutable=['batch_stats'])
   chex.assert_trees_all_close(trained, net.apply({'params': params, **found}, batch.x, train=False), atol=1e-4)
 
 
 def test_the_best_checkpoint_holds_the_settled_averages_and_the_latest_those_of_training(tmp_path):
-  config = build.changed(tiny.get_config(), (('norm_images', 48), ('phases', (('none', '2 epochs'),)), ('every', '2 epochs')))
-  run.train(config, tmp_path / 'run')
+  config = assemble.changed(tiny.get_config(), (('norm_images', 48), ('phases', (('none', '2 epochs'),)), ('every', '2 epochs')))
+  train.train(config, tmp_path / 'run')
   saved = Checkpoints(tmp_path / 'run' / 'checkpoints')
   (params, best), (_, latest) = saved.params('best'), saved.params('latest')
   saved.close()
-  parts = build.parts(config)
-  train = stream.batches(parts.data['train'], config.batch, seed=config.seed)
-  chex.assert_trees_all_equal(best, parts.settled(0, 0, params, latest, [next(train).x for _ in range(3)]))
+  parts = assemble.parts(config)
+  train_batches = batches.batches(parts.data['train'], config.batch, seed=config.seed)
+  chex.assert_trees_all_equal(best, parts.settled(0, 0, params, latest, [next(train_batches).x for _ in range(3)]))
   assert not np.array_equal(*(made['batch_stats']['backbone']['stem']['norm']['mean'] for made in (best, latest)))

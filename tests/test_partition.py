@@ -9,16 +9,18 @@ import numpy as np
 import optax
 import pytest
 
-from medtl import freeze, losses, optimizer, partition, spec, step, tasks, tree
-from medtl.types import MedtlError, State
+from medtl.core import expressions, pytrees
+from medtl.core.types import MedtlError, State
+from medtl.tasks import classification
+from medtl.training import freezing, losses, optimizers, parameter_groups, step
 
 CHILDREN = ['stem', 'stage1', 'stage2', 'stage3']
 
 
-def build(params, freeze='none', phase=0, before=None, direction=optimizer.adamw, lr=0.1, **keys):
+def build(params, freeze='none', phase=0, before=None, direction=optimizers.adamw, lr=0.1, **keys):
   split = {name: keys.pop(name) for name in ('decay', 'head_lr', 'lr_decay', 'rules') if name in keys}
-  rules = partition.table(params, freeze, **split)
-  return partition.partition(params, rules, direction=direction, lr=lr, phase=phase, before=before, **keys)
+  rules = parameter_groups.table(params, freeze, **split)
+  return parameter_groups.partition(params, rules, direction=direction, lr=lr, phase=phase, before=before, **keys)
 
 
 def start(parts, variables):
@@ -27,7 +29,7 @@ def start(parts, variables):
 
 
 def trained(net, parts, variables, batch, steps=3, **keys):
-  task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
   move = step.compiled(task=task, tx=parts.tx, live=parts.live, **keys)
   state = start(parts, variables)
   for _ in range(steps):
@@ -43,9 +45,9 @@ STRATEGIES = ['none', 'depth(0)', 'depth(2)', 'depth(0.5)', 'depth(4)', 'match("
 def test_frozen_leaves_and_their_statistics_stay_bit_identical(net, variables, batch, text):
   parts = build(variables[0], text, decay=0.1, clip=1.0)
   state, _ = trained(net, parts, variables, batch)
-  before, after, live = (tree.flatten(value) for value in (variables[0], state.params, parts.live))
+  before, after, live = (pytrees.flatten(value) for value in (variables[0], state.params, parts.live))
   assert all(np.array_equal(before[path], after[path]) != live[path] for path in before), 'a frozen leaf moved or a live one did not'
-  old, new = (tree.flatten(value['batch_stats']) for value in (variables[1], state.extra))
+  old, new = (pytrees.flatten(value['batch_stats']) for value in (variables[1], state.extra))
   for path in old:
     norm = path.rpartition('/')[0]
     alive = any(value for other, value in live.items() if other.startswith(norm + '/'))
@@ -57,9 +59,9 @@ def test_frozen_leaves_and_their_statistics_stay_bit_identical(net, variables, b
 ])
 def test_depth_freezes_children_from_the_stem_on(variables, text, frozen):
   parts = build(variables[0], text)
-  live = partition.live_children(parts.live)
+  live = parameter_groups.live_children(parts.live)
   assert [name for name in CHILDREN if name not in live] == frozen and 'head' in live
-  assert partition.frozen_depth(parts.live) == len(frozen)
+  assert parameter_groups.frozen_depth(parts.live) == len(frozen)
 
 
 def test_a_norm_after_the_last_stage_is_frozen_with_it():
@@ -67,9 +69,9 @@ def test_a_norm_after_the_last_stage_is_frozen_with_it():
             'head': {'dense': {'kernel': jnp.ones((2, 2))}}}
   probe, last = build(params, 'depth(2)'), build(params, 'depth(1)')
   assert not probe.live['backbone']['norm']['scale'] and last.live['backbone']['norm']['scale']
-  assert partition.frozen_depth(probe.live) == 2 and partition.frozen_depth(last.live) == 1
+  assert parameter_groups.frozen_depth(probe.live) == 2 and parameter_groups.frozen_depth(last.live) == 1
   only_norm = build(params, 'match("backbone/stem/.*|backbone/stage1/.*")')
-  assert partition.frozen_depth(only_norm.live) == 1, 'a live norm needs the last stage recomputed'
+  assert parameter_groups.frozen_depth(only_norm.live) == 1, 'a live norm needs the last stage recomputed'
   assert build(params, 'only(1)').live['backbone']['norm']['scale'] and not build(params, 'only(0)').live['backbone']['norm']['scale']
 
 
@@ -83,22 +85,22 @@ def test_one_step_of_adamw_by_hand(net, variables, batch):
   """lr_decay 0.5, head × 2: the rate of stage 3 is 0.1 · 0.5, of the stem 0.1 · 0.5⁴; decay for kernels; Adam's first step is g/|g|."""
   parts = build(variables[0], lr_decay=0.5, head_lr=2.0, decay=0.3)
   state, _ = trained(net, parts, variables, batch, steps=1)
-  task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
   key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), 1)
   grads = jax.grad(lambda p: task.loss(p, variables[1], batch, key)[0])(variables[0])
   rates = {'head': 0.2, 'stage3': 0.05, 'stage2': 0.025, 'stage1': 0.0125, 'stem': 0.00625}
-  for path, g in tree.flatten(grads).items():
-    p = tree.flatten(variables[0])[path]
+  for path, g in pytrees.flatten(grads).items():
+    p = pytrees.flatten(variables[0])[path]
     child = path.removeprefix('backbone/').partition('/')[0]
     decay = 0.3 if path.endswith('kernel') else 0.0
     expected = p - rates[child] * (g / (jnp.abs(g) + 1e-8) + decay * p)
     if path.endswith('dense/bias') and 'backbone' in path:
       continue                                         # before a BatchNorm its gradient is rounding noise
-    chex.assert_trees_all_close(tree.flatten(state.params)[path], expected, atol=1e-5)
+    chex.assert_trees_all_close(pytrees.flatten(state.params)[path], expected, atol=1e-5)
 
 
 def test_sgd_by_hand():
-  tx = optimizer.sgd(0.1, momentum=0.5)
+  tx = optimizers.sgd(0.1, momentum=0.5)
   p, g = jnp.asarray([2.0]), jnp.asarray([1.0])
   state = tx.init(p)
   first, state = tx.update(g, state, p)
@@ -139,13 +141,13 @@ def test_what_becomes_live_later_moves_like_a_fresh_adam(net, variables, batch):
   first = build(variables[0], 'depth(4)')
   state, _ = trained(net, first, variables, batch, steps=50)
   second = build(variables[0], 'depth(3)', phase=1, before=first.labels)
-  opt = partition.carry(state.opt, second.tx.init(state.params))
-  counts = {path: int(leaf) for path, leaf in tree.flatten(opt).items() if path.endswith('count')}
+  opt = parameter_groups.carry(state.opt, second.tx.init(state.params))
+  counts = {path: int(leaf) for path, leaf in pytrees.flatten(opt).items() if path.endswith('count')}
   assert sorted(counts.values()) == [0, 50], counts
   grads = jax.tree.map(jnp.ones_like, state.params)
   updates, _ = second.tx.update(grads, opt, state.params, step=state.step)
   assert np.allclose(updates['backbone']['stage3']['dense']['kernel'], -0.1, atol=1e-6)
-  old, new = (jax.tree.leaves({path: leaf for path, leaf in tree.flatten(value).items() if '/mu/head/' in path})
+  old, new = (jax.tree.leaves({path: leaf for path, leaf in pytrees.flatten(value).items() if '/mu/head/' in path})
               for value in (state.opt, opt))
   chex.assert_trees_all_equal(old, new)
 
@@ -155,11 +157,11 @@ def test_two_equal_phases_are_one(net, variables, batch):
   two = build(variables[0], 'depth(2)', ema=0.9, phase=1, before=one.labels)
   assert two.labels == one.labels
   state, _ = trained(net, one, variables, batch)
-  chex.assert_trees_all_equal(partition.carry(state.opt, two.tx.init(state.params)), state.opt)
+  chex.assert_trees_all_equal(parameter_groups.carry(state.opt, two.tx.init(state.params)), state.opt)
 
 
 def test_frozen_leaves_have_no_optimizer_state_and_no_average(variables):
-  sizes = [tree.size(jax.eval_shape(build(variables[0], f'depth({d})', ema=0.9).tx.init, variables[0])) for d in range(5)]
+  sizes = [pytrees.size(jax.eval_shape(build(variables[0], f'depth({d})', ema=0.9).tx.init, variables[0])) for d in range(5)]
   params = [sum(leaf.size for leaf in jax.tree.leaves(variables[0]['backbone'][name])) for name in CHILDREN]
   drops = [a - b for a, b in itertools.pairwise(sizes)]
   assert all(abs(drop - 3 * count) <= 4 for drop, count in zip(drops, params, strict=True)), 'two moments and an average a live leaf'
@@ -168,7 +170,7 @@ def test_frozen_leaves_have_no_optimizer_state_and_no_average(variables):
 def test_the_average_follows_its_formula(net, variables, batch):
   parts = build(variables[0], 'depth(3)', ema=0.5)
   state, _ = trained(net, parts, variables, batch, steps=1)
-  mean = partition.averaged(state.opt, state.params)
+  mean = parameter_groups.averaged(state.opt, state.params)
   chex.assert_trees_all_close(mean['head'], jax.tree.map(lambda a, b: (a + b) / 2, variables[0]['head'], state.params['head']), atol=1e-6)
   chex.assert_trees_all_equal(mean['backbone']['stem'], state.params['backbone']['stem'])
 
@@ -176,19 +178,19 @@ def test_the_average_follows_its_formula(net, variables, batch):
 def test_l2_sp_pulls_what_was_transferred_back_to_where_it_began(variables):
   """Li et al. 2018, equation 2, by hand: −lr · (g + α (w − w₀)); the head is fresh, w₀ outlives a phase
   and also one in which a leaf was frozen."""
-  came = jax.tree_util.tree_map_with_path(lambda keys, _: tree.path_of(keys).startswith('backbone'), variables[0])
+  came = jax.tree_util.tree_map_with_path(lambda keys, _: pytrees.path_of(keys).startswith('backbone'), variables[0])
   keys = dict(direction=lambda decay: optax.identity(), lr=0.1, l2_sp=0.5, transferred=came)
   one = build(variables[0], 'depth(3)', **keys)
   two = build(variables[0], 'depth(2)', phase=1, before=one.labels, **keys)
   opt = one.tx.init(variables[0])
   moved = jax.tree.map(lambda leaf, live: leaf + 2.0 if live else leaf, variables[0], one.live)
-  opt = partition.anchored(partition.carry(opt, two.tx.init(moved)), variables[0])
+  opt = parameter_groups.anchored(parameter_groups.carry(opt, two.tx.init(moved)), variables[0])
   updates, _ = two.tx.update(jax.tree.map(jnp.ones_like, moved), opt, moved, step=jnp.asarray(0))
   assert np.allclose(updates['backbone']['stage3']['dense']['kernel'], -0.1 * (1 + 0.5 * 2.0), atol=1e-6)
   assert np.allclose(updates['backbone']['stage2']['dense']['kernel'], -0.1) and np.allclose(updates['head']['dense']['kernel'], -0.1)
   probe = build(variables[0], 'depth(4)', phase=2, before=two.labels, **keys)
   again = build(variables[0], 'depth(3)', phase=3, before=probe.labels, **keys)
-  opt = partition.anchored(partition.carry(probe.tx.init(moved), again.tx.init(moved)), variables[0])
+  opt = parameter_groups.anchored(parameter_groups.carry(probe.tx.init(moved), again.tx.init(moved)), variables[0])
   updates, _ = again.tx.update(jax.tree.map(jnp.ones_like, moved), opt, moved, step=jnp.asarray(0))
   assert np.allclose(updates['backbone']['stage3']['dense']['kernel'], -0.1 * (1 + 0.5 * 2.0), atol=1e-6)
 
@@ -199,14 +201,14 @@ def test_flops_fall_with_depth(net, variables, batch, keys):
   counts = []
   for depth in range(5):
     parts = build(variables[0], f'depth({depth})', **keys)
-    task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+    task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
     move = step.compiled(task=task, tx=parts.tx, live=parts.live, accumulate=accumulate)
     counts.append(step.flops(move.lower(start(parts, variables), batch)))
   assert all(a > 1.05 * b for a, b in itertools.pairwise(counts)), counts
 
 
 def test_freeze_language_is_the_module():
-  assert set(spec.public(freeze)) == {'none', 'depth', 'match', 'all_but', 'all_but_norms', 'all_but_biases', 'all_but_lora', 'only'}
+  assert set(expressions.public(freezing)) == {'none', 'depth', 'match', 'all_but', 'all_but_norms', 'all_but_biases', 'all_but_lora', 'only'}
 
 
 @pytest.mark.parametrize('text, said', [
@@ -217,4 +219,4 @@ def test_freeze_language_is_the_module():
 ])
 def test_patterns_that_cannot_be_meant(variables, text, said):
   with pytest.raises(MedtlError, match=said):
-    partition.table(variables[0], text)
+    parameter_groups.table(variables[0], text)

@@ -10,10 +10,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 
-from medtl.data import phantom, retina
-from medtl.types import MedtlError
+from medtl.core.types import MedtlError
+from medtl.data import synthetic_retina
+from medtl.data.sources import phantom
 
-LABEL = retina.LABEL
+LABEL = synthetic_retina.LABEL
 
 
 @pytest.fixture(scope='module')
@@ -22,17 +23,17 @@ def masks():
 
 
 def labels_of(mask):
-  return {retina.TISSUES[value] for value in np.unique(mask)}
+  return {synthetic_retina.TISSUES[value] for value in np.unique(mask)}
 
 
-@pytest.mark.parametrize('side, published', [(1, retina.NASAL), (-1, retina.TEMPORAL)])
+@pytest.mark.parametrize('side, published', [(1, synthetic_retina.NASAL), (-1, synthetic_retina.TEMPORAL)])
 def test_averages_over_the_sectors_are_the_published_ones(side, published):
-  for sector, (low, high) in enumerate(itertools.pairwise(retina.SECTORS)):
+  for sector, (low, high) in enumerate(itertools.pairwise(synthetic_retina.SECTORS)):
     r = np.linspace(low, high, 81)
-    found = (retina.thickness(side * r, 0.0) * r).sum(1) / r.sum()
+    found = (synthetic_retina.thickness(side * r, 0.0) * r).sum(1) / r.sum()
     error = np.abs(found - published[:, sector])
     assert error[1] < 5 and np.delete(error, 1).max() < 0.2        # µm; the ganglion cells are cut off at 0 in the pit
-  assert (retina.thickness(np.linspace(-4, 4, 99), 0.2) >= 0).all()
+  assert (synthetic_retina.thickness(np.linspace(-4, 4, 99), 0.2) >= 0).all()
 
 
 def test_the_same_seed_gives_the_same_bytes():
@@ -56,8 +57,8 @@ def test_a_scan_depends_on_nothing_but_its_seed_patient_and_number():
 
 
 def test_a_patients_scans_share_their_anatomy_and_the_scanners_see_other_people():
-  person = retina.draw('CNV', (0, 0, 7))
-  assert all(np.array_equal(a, b) for a, b in zip(person, retina.draw('CNV', (0, 0, 7)), strict=True))
+  person = synthetic_retina.draw('CNV', (0, 0, 7))
+  assert all(np.array_equal(a, b) for a, b in zip(person, synthetic_retina.draw('CNV', (0, 0, 7)), strict=True))
   source, target = (phantom.load(patients=8, scanner=name) for name in ('source', 'target'))
   assert not set(source.table['patient']) & set(target.table['patient'])
   assert not np.array_equal(source.table['age'], target.table['age'])
@@ -99,27 +100,27 @@ def test_layers_lie_in_order_and_measure_what_the_anatomy_says(masks):
     layers = np.where(mask == LABEL['intraretinal fluid'], -1, mask)
     for column in layers.T:
       assert (np.diff(column[column >= 0]) >= 0).all()
-  person = retina.draw('NORMAL', (0, 0, 4))
+  person = synthetic_retina.draw('NORMAL', (0, 0, 4))
   mask = phantom.render(person, 0, size=(1024, 128))[1]
   total = (mask[:, 64] > 0) & (mask[:, 64] < LABEL['choroid'])
-  expected = [sum(um[0] for name, um in retina.tissues(person, np.array([x, x + 0.01]), 0.0).items() if name != 'choroid')
+  expected = [sum(um[0] for name, um in synthetic_retina.tissues(person, np.array([x, x + 0.01]), 0.0).items() if name != 'choroid')
               for x in (-0.8, 0.0, 0.8)]
   assert min(expected) - 20 < 1920 / 1024 * total.sum() < max(expected) + 20
 
 
 def test_oedema_thickens_the_retina_as_published():
-  thick = {label: [sum(retina.tissues(retina.draw(label, (0, 0, number)), np.linspace(-0.5, 0.5, 9), 0.0)[name].mean()
-                       for name in retina.TISSUES[1:13]) for number in range(80)] for label in ('NORMAL', 'DME')}
-  assert np.mean(thick['NORMAL']) == pytest.approx(retina.NASAL[:7, 0].sum(), rel=0.05)       # µm, the central subfield
+  thick = {label: [sum(synthetic_retina.tissues(synthetic_retina.draw(label, (0, 0, number)), np.linspace(-0.5, 0.5, 9), 0.0)[name].mean()
+                       for name in synthetic_retina.TISSUES[1:13]) for number in range(80)] for label in ('NORMAL', 'DME')}
+  assert np.mean(thick['NORMAL']) == pytest.approx(synthetic_retina.NASAL[:7, 0].sum(), rel=0.05)       # µm, the central subfield
   assert 300 < np.mean(thick['DME']) < 452 and np.min(thick['DME']) < np.max(thick['NORMAL'])   # 452 in cystoid oedema; some subtle
 
 
 def test_the_mask_fits_the_picture(masks):
-  light = {name: [] for name in retina.TISSUES}
+  light = {name: [] for name in synthetic_retina.TISSUES}
   for index in range(masks.size):
     example = masks.fetch(index)
     for value in np.unique(example.y):
-      light[retina.TISSUES[value]].append(example.x[..., 0][example.y == value].mean())
+      light[synthetic_retina.TISSUES[value]].append(example.x[..., 0][example.y == value].mean())
   mean = {name: np.mean(values) for name, values in light.items()}
   assert mean['RPE'] > mean['ellipsoid zone'] > mean['RNFL'] > mean['IPL'] > mean['INL'] > mean['ONL'] > mean['vitreous']
   assert mean['ONL'] > mean['intraretinal fluid'] and mean['choroid'] > mean['sclera']
@@ -127,7 +128,7 @@ def test_the_mask_fits_the_picture(masks):
 
 
 def test_scanners_differ_in_resolution_contrast_and_noise():
-  person = retina.draw('NORMAL', (0, 0, 0))
+  person = synthetic_retina.draw('NORMAL', (0, 0, 0))
   (source, mask), (target, other) = (phantom.render(person, 0, name) for name in ('source', 'target'))
   tissue = [picture[..., 0][where == LABEL['ONL']] for picture, where in ((source, mask), (target, other))]
   vitreous = [picture[..., 0][where == 0] for picture, where in ((source, mask), (target, other))]

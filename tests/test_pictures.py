@@ -13,8 +13,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from medtl.data import dicom, folder, pictures
-from medtl.types import MedtlError
+from medtl.core.types import MedtlError
+from medtl.data.formats import pictures
+from medtl.data.sources import dicom, folder
 
 equal, close = np.testing.assert_array_equal, np.testing.assert_allclose
 HEIGHT, WIDTH = 5, 7

@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl import origin, tree
-from medtl.models import Net, efficientnet, heads, port, resnet, vit
-from medtl.models.port import Dialect
-from medtl.types import MedtlError
+from medtl.core import pytrees
+from medtl.core.types import MedtlError
+from medtl.models import Net, heads
+from medtl.models.backbones import efficientnet, resnet, vit
+from medtl.models.pretrained import port
+from medtl.models.pretrained.port import Dialect
+from medtl.run import initial_weights
 
 TARGET = {'params/backbone/stem/conv/kernel': (3, 3, 3, 8), 'params/backbone/stem/norm/scale': (8,),
           'batch_stats/backbone/stem/norm/mean': (8,), 'params/backbone/stage1/query/kernel': (8, 8),
@@ -34,13 +37,13 @@ def numbers(shapes):
 
 
 def target(**changes):
-  return tree.unflatten({path: jax.ShapeDtypeStruct(shape, 'f4') for path, shape in {**TARGET, **changes}.items()})
+  return pytrees.unflatten({path: jax.ShapeDtypeStruct(shape, 'f4') for path, shape in {**TARGET, **changes}.items()})
 
 
 def test_arrays_arrive_renamed_transposed_and_cut_and_the_head_stays_fresh():
   arrays = numbers(THEIRS)
   found, report = port.port(arrays, target(), {'other': OTHER, 'right': DIALECT}, fresh=('head/.*',))
-  leaves = tree.flatten(found)
+  leaves = pytrees.flatten(found)
   assert set(leaves) == set(TARGET) - {'params/head/dense/kernel'}
   assert report == ('right', 7, ('params/head/dense/kernel',), ('bn.num_batches_tracked', 'fc.weight'), DIALECT.mean, DIALECT.std, ())
   np.testing.assert_array_equal(leaves['params/backbone/stem/conv/kernel'][1, 2], arrays['conv.weight'][:, :, 1, 2].T)
@@ -113,9 +116,9 @@ def whole_and_kept(keep):
 @pytest.mark.parametrize('keep', [1, 2, 3])
 def test_a_checkpoint_fits_whatever_is_kept_of_the_net_and_the_norm_belongs_to_the_last_child(keep):
   net, cut, whole = whole_and_kept(keep)
-  kept, paths = set(tree.flatten(cut)), set(tree.flatten(whole))
-  arrays = {path: np.ones(leaf.shape) for path, leaf in tree.flatten(whole).items()}
-  rules = origin.left_out(net)
+  kept, paths = set(pytrees.flatten(cut)), set(pytrees.flatten(whole))
+  arrays = {path: np.ones(leaf.shape) for path, leaf in pytrees.flatten(whole).items()}
+  rules = initial_weights.left_out(net)
   report = port.port(arrays, cut, {'own': Dialect('flax', ())}, fresh=('head/.*',), without=rules)[1]
   assert report.ported == len([path for path in kept if '/head/' not in path])
   lost = {path for path in paths if any(re.fullmatch(rule, port.bare(path)) for rule in rules)}
@@ -130,7 +133,7 @@ def test_a_net_of_all_children_is_the_whole_one():
   assert program(net) == program(net.clone(keep=0)) != program(net.clone(keep=2))
   for backbone in (resnet.bit50(), resnet.resnet18(), efficientnet.efficientnet_lite0()):
     count = backbone.stages + 1
-    found = [origin.left_out(Net(backbone, heads.linear(2), keep=keep)) for keep in (0, count, count - 1)]
+    found = [initial_weights.left_out(Net(backbone, heads.linear(2), keep=keep)) for keep in (0, count, count - 1)]
     assert found[:2] == [(), ()] and re.fullmatch(found[2][0], 'backbone/norm/scale')
 
 
@@ -181,7 +184,7 @@ def stems(channels, bias=False):
 
 def test_one_number_for_mean_and_std_means_all_channels():
   (_, shapes), (_, wanted) = stems(1), stems(3)
-  arrays = {path: np.ones(leaf.shape) for path, leaf in tree.flatten(wanted).items()}
+  arrays = {path: np.ones(leaf.shape) for path, leaf in pytrees.flatten(wanted).items()}
   found, report = port.port(arrays, shapes, {'own': Dialect('flax', ())}, mean=(0.4,), std=(0.2,))
   assert report.mean == pytest.approx((0.4,)) and report.std == pytest.approx((0.2,))
   np.testing.assert_allclose(found['params']['backbone']['stem']['conv']['kernel'], 3, rtol=1e-6)
@@ -192,7 +195,7 @@ def test_one_grey_channel_computes_what_three_copies_do(bias):
   """Not at the border, where the zeros of the padding stand for another grey: compared where no tap covers them."""
   ours, theirs = stems(1, bias), stems(3, bias)
   random = np.random.RandomState(0)
-  arrays = {path: np.abs(random.randn(*leaf.shape)) + 0.1 for path, leaf in tree.flatten(theirs[1]).items()}
+  arrays = {path: np.abs(random.randn(*leaf.shape)) + 0.1 for path, leaf in pytrees.flatten(theirs[1]).items()}
   own = {'own': Dialect('flax', ())}
   single, report = port.port(arrays, ours[1], own)
   triple, normal = port.port(arrays, theirs[1], own)
@@ -206,7 +209,7 @@ def test_one_grey_channel_computes_what_three_copies_do(bias):
 
 def test_one_grey_channel_is_exact_everywhere_when_the_means_are_equal():
   (ours, shapes), (theirs, wanted) = stems(1), stems(3)
-  arrays = {path: np.abs(np.random.RandomState(1).randn(*leaf.shape)) + 0.1 for path, leaf in tree.flatten(wanted).items()}
+  arrays = {path: np.abs(np.random.RandomState(1).randn(*leaf.shape)) + 0.1 for path, leaf in pytrees.flatten(wanted).items()}
   half = {'own': Dialect('flax', (), (0.5,) * 3, (0.5, 0.25, 0.2))}
   (single, report), (triple, normal) = port.port(arrays, shapes, half), port.port(arrays, wanted, half)
   grey = jnp.asarray(np.random.RandomState(0).rand(1, 32, 32, 1), jnp.float32)
@@ -229,7 +232,7 @@ def test_position_embeddings_take_the_constant_where_the_stem_has_no_bias():
 
 def test_other_numbers_of_channels_repeat_the_kernel():
   (_, shapes), (_, wanted) = stems(5), stems(3)
-  arrays = {path: np.random.RandomState(1).rand(*leaf.shape) for path, leaf in tree.flatten(wanted).items()}
+  arrays = {path: np.random.RandomState(1).rand(*leaf.shape) for path, leaf in pytrees.flatten(wanted).items()}
   found, report = port.port(arrays, shapes, {'own': Dialect('flax', ())})
   kernel, before = found['params']['backbone']['stem']['conv']['kernel'], arrays['params/backbone/stem/conv/kernel']
   np.testing.assert_allclose(kernel, before[:, :, [0, 1, 2, 0, 1]] * 0.6, rtol=1e-6)
@@ -239,7 +242,7 @@ def test_other_numbers_of_channels_repeat_the_kernel():
 def test_standardised_stems_keep_their_channels():
   net = Net(resnet.bit50(width=4), heads.linear(2))
   one, three = (jax.eval_shape(lambda key, c=c: net.init(key, jnp.zeros((1, 32, 32, c)), train=False), jax.random.key(0)) for c in (1, 3))
-  arrays = {path: np.ones(leaf.shape) for path, leaf in tree.flatten(three).items()}
+  arrays = {path: np.ones(leaf.shape) for path, leaf in pytrees.flatten(three).items()}
   with pytest.raises(MedtlError, match='standardised over 3 input channels'):
     port.port(arrays, one, {'own': Dialect('flax', (), standardised=True)})
 
@@ -255,9 +258,9 @@ def test_mean_and_variance_alone_remain():
   random = np.random.RandomState(3)
   leaf = random.exponential(2.0, (40, 50)).astype(np.float32)
   arrived = {'params': {'backbone': {'stem': {'kernel': leaf}}}, 'batch_stats': {'backbone': {'stem': {'mean': leaf[0]}}}}
-  found = origin.mean_var(arrived, 0)
+  found = initial_weights.mean_var(arrived, 0)
   assert set(found) == {'params'}, 'statistics of norms do not come along'
   new = found['params']['backbone']['stem']['kernel']
   assert new.shape == leaf.shape and new.dtype == leaf.dtype and not np.array_equal(np.sort(new, None), np.sort(leaf, None))
   assert abs(new.mean() - leaf.mean()) < 0.15 and abs(new.std() - leaf.std()) < 0.15
-  assert np.array_equal(new, origin.mean_var(arrived, 0)['params']['backbone']['stem']['kernel'])
+  assert np.array_equal(new, initial_weights.mean_var(arrived, 0)['params']['backbone']['stem']['kernel'])

@@ -6,31 +6,34 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl import build, disk, prefix, step, tree
-from medtl.data import stream
-from medtl.types import MedtlError
+from medtl.core import pytrees
+from medtl.core.types import MedtlError
+from medtl.data import batches
+from medtl.run import assemble, frozen_features
+from medtl.runtime import files
+from medtl.training import step
 from tests import tiny
 
 
 @pytest.fixture(scope='module')
 def parts():
-  return build.parts(tiny.get_config())
+  return assemble.parts(tiny.get_config())
 
 
 def with_(parts, **changes):
-  config = build.changed(parts.config, tuple((name.replace('__', '.'), value) for name, value in changes.items()))
-  return build.parts(config, like=parts)
+  config = assemble.changed(parts.config, tuple((name.replace('__', '.'), value) for name, value in changes.items()))
+  return assemble.parts(config, like=parts)
 
 
 def test_nothing_is_kept_where_nothing_is_frozen_or_each_example_is_used_once(parts):
-  assert prefix.choose(with_(parts, phases=(('none', '3 epochs'),)), 0)[:2] == (0, 'no child is frozen whole')
-  assert prefix.choose(with_(parts, phases=(('depth(2)', '1 epochs'),)), 0)[:2] == (0, 'each example is used once')
-  assert prefix.choose(with_(parts, cache='off'), 0)[:2] == (0, "cache='off'")
-  assert prefix.choose(with_(parts, cache='head'), 1)[0] == 0 and prefix.choose(with_(parts, cache='head'), 0)[0] == 5
+  assert frozen_features.choose(with_(parts, phases=(('none', '3 epochs'),)), 0)[:2] == (0, 'no child is frozen whole')
+  assert frozen_features.choose(with_(parts, phases=(('depth(2)', '1 epochs'),)), 0)[:2] == (0, 'each example is used once')
+  assert frozen_features.choose(with_(parts, cache='off'), 0)[:2] == (0, "cache='off'")
+  assert frozen_features.choose(with_(parts, cache='head'), 1)[0] == 0 and frozen_features.choose(with_(parts, cache='head'), 0)[0] == 5
 
 
 def test_augmented_pictures_are_computed_each_time_and_it_is_said(parts):
-  found = prefix.choose(build.parts(build.changed(parts.config, (('augment', 'flip'),))), 0)
+  found = frozen_features.choose(assemble.parts(assemble.changed(parts.config, (('augment', 'flip'),))), 0)
   assert found.first == 0 and 'pictures are augmented (flip), anew each time' in found.why
 
 
@@ -38,61 +41,61 @@ def test_a_byte_must_save_enough_work(parts, monkeypatch):
   flops, size = parts.cost(5)
   shape = jax.eval_shape(parts.features(0, 5), {'params': parts.params, **parts.extra}, parts.example().x).shape
   assert size == 4 * np.prod(shape[1:])
-  monkeypatch.setitem(prefix.BALANCE, 'cpu', 0.99 * flops / size)
-  assert prefix.choose(with_(parts), 0).first == 5
-  monkeypatch.setitem(prefix.BALANCE, 'cpu', 1.01 * flops / size)
-  depth, why, _ = prefix.choose(with_(parts), 0)
+  monkeypatch.setitem(frozen_features.BALANCE, 'cpu', 0.99 * flops / size)
+  assert frozen_features.choose(with_(parts), 0).first == 5
+  monkeypatch.setitem(frozen_features.BALANCE, 'cpu', 1.01 * flops / size)
+  depth, why, _ = frozen_features.choose(with_(parts), 0)
   assert depth == 0 and 'reading costs more than computing' in why
 
 
 def test_activations_that_do_not_fit_are_computed_each_time_and_it_is_said(parts, monkeypatch, tmp_path):
   monkeypatch.setenv('MEDTL_CACHE', str(tmp_path))                      # where none are kept already
   whole = parts.cost(5)[1] * sum(side.size for side in parts.data.values())
-  monkeypatch.setitem(prefix.BALANCE, 'cpu', 0.0)
+  monkeypatch.setitem(frozen_features.BALANCE, 'cpu', 0.0)
   monkeypatch.setenv('MEDTL_FEATURES_GB', str(1.01 * whole / 1e9))
   made = with_(parts)
-  assert prefix.choose(made, 0).first == 5
-  monkeypatch.setattr(disk, 'free', lambda folder: whole - 1)
-  assert 'room for' in prefix.choose(with_(parts), 0).why
-  assert prefix.choose(made, 0).first == 5, 'decided once'
+  assert frozen_features.choose(made, 0).first == 5
+  monkeypatch.setattr(files, 'free', lambda folder: whole - 1)
+  assert 'room for' in frozen_features.choose(with_(parts), 0).why
+  assert frozen_features.choose(made, 0).first == 5, 'decided once'
   monkeypatch.undo()
   monkeypatch.setenv('MEDTL_FEATURES_GB', str(0.99 * whole / 1e9))
-  monkeypatch.setitem(prefix.BALANCE, 'cpu', 0.0)
-  assert 'MEDTL_FEATURES_GB' in prefix.choose(with_(parts), 0).why
-  viewed = build.parts(build.changed(parts.config, (('augment', 'flip'), ('views', 3))))
+  monkeypatch.setitem(frozen_features.BALANCE, 'cpu', 0.0)
+  assert 'MEDTL_FEATURES_GB' in frozen_features.choose(with_(parts), 0).why
+  viewed = assemble.parts(assemble.changed(parts.config, (('augment', 'flip'), ('views', 3))))
   for share, first in ((4.01, 5), (3.99, 0)):                          # three views, and the pictures as they are
     monkeypatch.setenv('MEDTL_FEATURES_GB', str(share * whole / 1e9))
-    assert prefix.choose(with_(viewed), 0).first == first
+    assert frozen_features.choose(with_(viewed), 0).first == first
 
 
 def test_what_alike_runs_share_is_what_each_would_make(parts):
   """Another fold, rate and depth of a scaled net: the same weights and programs as a run of its own has."""
-  scaled = build.parts(build.changed(parts.config, (('mean', (0.5,)), ('std', (0.5,)))))
+  scaled = assemble.parts(assemble.changed(parts.config, (('mean', (0.5,)), ('std', (0.5,)))))
   changes = dict(phases=(('depth(4)', '2 epochs'),), lr=0.01, data__split=dict(by='patient', folds=4, fold=2, seed=0))
-  shared, alone = with_(scaled, **changes), build.parts(with_(scaled, **changes).config)
+  shared, alone = with_(scaled, **changes), assemble.parts(with_(scaled, **changes).config)
   assert shared.programs is scaled.programs and shared.net is scaled.net
   chex.assert_trees_all_equal(shared.params, alone.params)
   assert shared.data['test'].table['row'].tolist() == alone.data['test'].table['row'].tolist() != scaled.data['test'].table['row'].tolist()
   batch = shared.example()._replace(x=jax.random.uniform(jax.random.key(0), shared.example().x.shape))
   first = scaled.program(1)(scaled.start(1), batch)[0]                          # fills the shared programs with another rate's
   states = [one.program(0)(one.start(), batch)[0] for one in (shared, alone)]
-  chex.assert_trees_all_equal(*(tree.flatten(state.params) for state in states))
+  chex.assert_trees_all_equal(*(pytrees.flatten(state.params) for state in states))
   assert not np.array_equal(first.params['head']['dense']['kernel'], states[0].params['head']['dense']['kernel'])
 
 
 def test_a_norm_of_the_head_does_not_keep_the_backbone_from_being_computed_once(parts):
   headed = with_(parts, head=dict(name='linear', norm=True), norms=(('head/.*', 'train'),), phases=(('depth(1.0)', '3 epochs'),),
                  cache='on')
-  assert prefix.choose(headed, 0).first == headed.phases[0].depth == 5
-  next(prefix.vectors(headed, [5]))
+  assert frozen_features.choose(headed, 0).first == headed.phases[0].depth == 5
+  next(frozen_features.vectors(headed, [5]))
 
 
 def test_another_seed_shows_other_views(parts):
   changes = (('mean', (0.5,)), ('std', (0.5,)), ('augment', 'noise(0.1)'), ('views', 2), ('cache', 'on'))
-  seen = build.parts(build.changed(parts.config, changes))
+  seen = assemble.parts(assemble.changed(parts.config, changes))
   other = with_(seen, seed=3)
   assert other.programs is seen.programs
-  batch = next(stream.once(seen.data['train'], 8))
+  batch = next(batches.once(seen.data['train'], 8))
   assert not np.array_equal(seen.view(batch, 1).x, other.view(batch, 1).x) and np.array_equal(seen.view(batch, 1).x, seen.view(batch, 1).x)
 
 
@@ -108,11 +111,11 @@ def test_what_a_program_holds_tells_programs_apart(parts):
     other = with_(parts, **changes)
     assert other.programs is parts.programs and other._kind(0) != parts._kind(0), changes
   target = with_(parts, norms=(('.*', 'target'),))
-  reseeded = build.parts(build.changed(target.config, (('seed', 1),)), like=target)
-  fresh = build.parts(build.changed(target.config, (('seed', 1),)))
+  reseeded = assemble.parts(assemble.changed(target.config, (('seed', 1),)), like=target)
+  fresh = assemble.parts(assemble.changed(target.config, (('seed', 1),)))
   chex.assert_trees_all_equal((reseeded.params, reseeded.extra), (fresh.params, fresh.extra))
   assert reseeded.programs is target.programs
-  assert not build.alike(target.config, build.changed(target.config, (('batch', 8),))), 'estimated in whole batches'
+  assert not assemble.alike(target.config, assemble.changed(target.config, (('batch', 8),))), 'estimated in whole batches'
   for changes in (dict(optimizer='sgd'), dict(dtype='bfloat16'), dict(augment='flip'),
                   dict(norms=(('.*', 'source'),)), dict(truncate=3, phases=(('none', '1 epochs'),))):
     assert with_(parts, **changes).programs is not parts.programs, changes
@@ -121,9 +124,9 @@ def test_what_a_program_holds_tells_programs_apart(parts):
 def test_norms_estimated_on_the_training_side_are_another_fold_s_no_more(parts):
   target = dict(norms=(('.*', 'target'),), mean=(0.5,), std=(0.5,))
   one = with_(parts, **target)
-  two = build.parts(build.changed(one.config, (('data.split.fold', 1),)), like=one)
+  two = assemble.parts(assemble.changed(one.config, (('data.split.fold', 1),)), like=one)
   assert two.programs is not one.programs
-  assert not np.array_equal(*(tree.flatten(made.extra)['batch_stats/backbone/stage1/block0/norm1/mean'] for made in (one, two)))
+  assert not np.array_equal(*(pytrees.flatten(made.extra)['batch_stats/backbone/stage1/block0/norm1/mean'] for made in (one, two)))
 
 
 def test_a_fold_with_other_steps_runs_the_same_program(parts):
@@ -133,28 +136,28 @@ def test_a_fold_with_other_steps_runs_the_same_program(parts):
 
 
 def test_a_truncated_net_is_the_first_children_of_the_whole_one(parts):
-  scaled = build.changed(parts.config, (('mean', (0.5,)), ('std', (0.5,))))
-  whole = build.parts(scaled)
-  cut = build.parts(build.changed(scaled, (('truncate', 3), ('phases', (('depth(1.0)', '2 epochs'),)))))
+  scaled = assemble.changed(parts.config, (('mean', (0.5,)), ('std', (0.5,))))
+  whole = assemble.parts(scaled)
+  cut = assemble.parts(assemble.changed(scaled, (('truncate', 3), ('phases', (('depth(1.0)', '2 epochs'),)))))
   assert cut.net.children == ('stem', 'stage1', 'stage2') and cut.phases[0].depth == 3
   x = jax.random.uniform(jax.random.key(0), cut.example().x.shape)
   apply = lambda parts, **slice: parts.net.apply({'params': whole.params, **whole.extra}, x, method='features', **slice)   # noqa: E731
   chex.assert_trees_all_equal(apply(cut), apply(whole, last=3))
   assert 'stage3' not in cut.params['backbone']
   with pytest.raises(MedtlError, match=r'config.truncate is 9; this backbone has 5 children .stem and 4 stages.'):
-    build.parts(build.changed(scaled, (('truncate', 9),)))
+    assemble.parts(assemble.changed(scaled, (('truncate', 9),)))
 
 
 def test_views_cached_and_computed_in_the_step_agree_over_ten_steps(parts):
   """f32, the same views: loss and logits to 1e-5 (issue: the frozen prefix, computed once)."""
-  config = build.changed(parts.config, (('augment', 'flip | rotate(20) | gamma(0.8, 1.2)'), ('views', 3), ('mean', (0.5,)), ('std', (0.5,)),
+  config = assemble.changed(parts.config, (('augment', 'flip | rotate(20) | gamma(0.8, 1.2)'), ('views', 3), ('mean', (0.5,)), ('std', (0.5,)),
                                         ('phases', (('depth(3)', '10 epochs'),)), ('cache', 'on'), ('batch', 10)))
-  made = build.parts(config)
+  made = assemble.parts(config)
   assert made.data['train'].size % 10 == 0, 'no padding: a padded row has no number to draw a view from'
-  assert prefix.choose(made, 0) == (3, "cache='on'", 3)
-  train = prefix.boundary(made, 0, made.params, made.extra)['train']
-  plain = build.endless(made.data['train'], made.config)
-  kept = build.endless(train, made.config, views=3)
+  assert frozen_features.choose(made, 0) == (3, "cache='on'", 3)
+  train = frozen_features.boundary(made, 0, made.params, made.extra)['train']
+  plain = assemble.endless(made.data['train'], made.config)
+  kept = assemble.endless(train, made.config, views=3)
   cached, whole = made.start(), made.start()
   uncached = step.compiled(task=made.task(0), tx=made.phases[0].parts.tx, live=made.phases[0].parts.live)
   seen = set()
@@ -173,7 +176,7 @@ def test_views_cached_and_computed_in_the_step_agree_over_ten_steps(parts):
 
 
 def test_a_view_belongs_to_the_picture_and_not_to_its_batch(parts):
-  made = build.parts(build.changed(parts.config, (('augment', 'rotate(20) | noise(0.1)'), ('views', 2))))
+  made = assemble.parts(assemble.changed(parts.config, (('augment', 'rotate(20) | noise(0.1)'), ('views', 2))))
   batch = made.example()._replace(x=jax.random.uniform(jax.random.key(0), made.example().x.shape), row=jnp.arange(16))
   backwards = jax.tree.map(lambda leaf: leaf[::-1], batch)
   chex.assert_trees_all_close(made.view(batch, 1).x, made.view(backwards, 1).x[::-1], atol=1e-6)
@@ -181,18 +184,18 @@ def test_a_view_belongs_to_the_picture_and_not_to_its_batch(parts):
 
 
 def test_views_need_an_augmentation_that_leaves_examples_apart(parts):
-  mixed = build.parts(build.changed(parts.config, (('augment', 'mixup(0.2)'), ('views', 2))))
-  assert 'mixes examples' in prefix.choose(mixed, 0).why and prefix.choose(mixed, 0).first == 0
+  mixed = assemble.parts(assemble.changed(parts.config, (('augment', 'mixup(0.2)'), ('views', 2))))
+  assert 'mixes examples' in frozen_features.choose(mixed, 0).why and frozen_features.choose(mixed, 0).first == 0
   for cache, index in (('off', 0), ('head', 1)):
-    found = prefix.choose(build.parts(build.changed(parts.config, (('augment', 'flip'), ('views', 2), ('cache', cache)))), index)
+    found = frozen_features.choose(assemble.parts(assemble.changed(parts.config, (('augment', 'flip'), ('views', 2), ('cache', cache)))), index)
     assert (found.first, found.views) == (0, 0) and 'views are not used' in found.why
   with pytest.raises(MedtlError, match=r'config.views is 2, but nothing is augmented'):
-    build.parts(build.changed(parts.config, (('views', 2),)))
+    assemble.parts(assemble.changed(parts.config, (('views', 2),)))
 
 
 def test_a_cached_phase_runs_in_bfloat16(parts):
-  made = build.parts(build.changed(parts.config, (('dtype', 'bfloat16'), ('cache', 'on'))))
-  batch = next(build.endless(prefix.boundary(made, 0, made.params, made.extra)['train'], made.config))
+  made = assemble.parts(assemble.changed(parts.config, (('dtype', 'bfloat16'), ('cache', 'on'))))
+  batch = next(assemble.endless(frozen_features.boundary(made, 0, made.params, made.extra)['train'], made.config))
   assert batch.x.dtype == jnp.bfloat16
   state, logs = made.program(0, 5)(made.start(), batch)
   assert np.isfinite(logs['loss']) and int(state.step) == 1

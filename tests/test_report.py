@@ -10,9 +10,9 @@ import chex
 import numpy as np
 import pytest
 
-from medtl import metrics
-from medtl.report import console, figures, numbers, operating, page
-from medtl.types import MedtlError, Predictions
+from medtl.core.types import MedtlError, Predictions
+from medtl.evaluation import metrics, operating_points, summary
+from medtl.report import console, figures, page
 from tests.test_metrics import case
 
 KINDS = tuple(metrics.KINDS)
@@ -35,18 +35,18 @@ def both(kind, **kwargs):
   return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}
 
 
-def summary(kind, predictions=None, tables=None, **kwargs):
+def summarised(kind, predictions=None, tables=None, **kwargs):
   given = both(kind)
   classes = ('A', 'B') if kind == 'binary' else ('A', 'B', 'C')
-  return numbers.summarise(predictions or given[0], tables or given[1], classes, kind, **(QUICK | kwargs))
+  return summary.summarise(predictions or given[0], tables or given[1], classes, kind, **(QUICK | kwargs))
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_the_numbers_are_whole_and_strict_json(kind):
-  found = summary(kind)
+  found = summarised(kind)
   assert json.loads(json.dumps(found, allow_nan=False)) == found
   assert set(found['metrics']) == {*metrics.names(kind), 'sensitivity', 'specificity'} == set(found['by_patient'])
-  assert set(found['headline']) <= set(found['metrics']) <= set(numbers.LABELS)
+  assert set(found['headline']) <= set(found['metrics']) <= set(summary.LABELS)
   assert [row['class'] for row in found['per_class']] == (['B'] if kind == 'binary' else ['A', 'B', 'C'])
   test, _ = side(kind)
   assert (found['images'], found['patients'], found['unit']) == (60, 20, 'patient')
@@ -60,15 +60,15 @@ def test_the_numbers_are_whole_and_strict_json(kind):
 @pytest.mark.parametrize('kind', ['binary', 'multiclass'])
 def test_thresholds_come_from_validation_alone(kind):
   predictions, tables = both(kind)
-  before = summary(kind, predictions, tables)
-  cut = operating.thresholds(predictions['val'], 'youden', kind)
+  before = summarised(kind, predictions, tables)
+  cut = operating_points.class_thresholds(predictions['val'], 'youden', kind)
   assert [row['threshold'] for row in before['per_class']] == cut.tolist()
   test = predictions['test']
   changed = {**predictions, 'test': Predictions(test.row, test.y, test.score[::-1])}
-  assert [row['threshold'] for row in summary(kind, changed, tables)['per_class']] == cut.tolist()
-  column, y = operating.columns(test, kind)
+  assert [row['threshold'] for row in summarised(kind, changed, tables)['per_class']] == cut.tolist()
+  column, y = operating_points.columns(test, kind)
   assert before['metrics']['sensitivity']['value'] == metrics.sensitivity(column - cut, y)
-  stricter = summary(kind, threshold='at_sensitivity(1.0)')
+  stricter = summarised(kind, threshold='at_sensitivity(1.0)')
   pairs = zip(stricter['per_class'], before['per_class'], strict=True)
   assert all(new['threshold'] <= old['threshold'] for new, old in pairs)
 
@@ -76,12 +76,12 @@ def test_thresholds_come_from_validation_alone(kind):
 def test_each_fold_may_bring_its_own_thresholds():
   """The same thresholds on every row are the same numbers; without any, sensitivity is missing, with the reason."""
   predictions, tables = both('multiclass')
-  expected = summary('multiclass', predictions, tables)
-  cut = operating.thresholds(predictions['val'], 'youden', 'multiclass')
+  expected = summarised('multiclass', predictions, tables)
+  cut = operating_points.class_thresholds(predictions['val'], 'youden', 'multiclass')
   test = predictions['test']
   own = Predictions(test.row, test.y, test.score, {'threshold': np.tile(cut, (60, 1))})
-  assert summary('multiclass', {'test': own}, tables)['metrics'] == expected['metrics']
-  none = summary('multiclass', {'test': test}, tables)
+  assert summarised('multiclass', {'test': own}, tables)['metrics'] == expected['metrics']
+  none = summarised('multiclass', {'test': test}, tables)
   assert none['metrics']['sensitivity']['value'] is None and none['metrics']['auroc'] == expected['metrics']['auroc']
   assert not any('threshold' in warning for warning in none['warnings']) and none['val'] == {}
 
@@ -91,34 +91,34 @@ def test_each_fold_s_thresholds_by_patient_are_not_those_of_the_pooled_validatio
   test = predictions['test']
   cut = np.tile([0.2, 0.3, 0.4], (60, 1))
   own = Predictions(test.row, test.y, test.score, {'threshold': np.tile([0.9, 0.9, 0.9], (60, 1)), 'patient_threshold': cut})
-  pooled = numbers.pool_by_patient(own, tables['test'])
-  assert np.allclose(numbers.cuts(pooled, None, 'youden', 'multiclass'), cut[:len(pooled.row)])
-  with_val, without = (summary('multiclass', {**sides, 'test': own}, tables)['by_patient'] for sides in (predictions, {}))
+  pooled = summary.pool_by_patient(own, tables['test'])
+  assert np.allclose(summary.cuts(pooled, None, 'youden', 'multiclass'), cut[:len(pooled.row)])
+  with_val, without = (summarised('multiclass', {**sides, 'test': own}, tables)['by_patient'] for sides in (predictions, {}))
   assert with_val['sensitivity'] == without['sensitivity'] and without['sensitivity']['value'] is not None
-  assert set(numbers.sides(predictions['val'], tables['val'])) == {'threshold', 'patient_threshold'}
+  assert set(summary.sides(predictions['val'], tables['val'])) == {'threshold', 'patient_threshold'}
 
 
 def test_scores_are_pooled_by_patient():
   test = Predictions(np.array([5, 6, 7]), np.array([1, 0, 1]), np.array([[0.2, 0.8], [0.9, 0.1], [0.6, 0.4]]))
-  found = numbers.pool_by_patient(test, {'patient': np.array(['b', 'a', 'b'])})
+  found = summary.pool_by_patient(test, {'patient': np.array(['b', 'a', 'b'])})
   chex.assert_trees_all_close((found.row, found.y), (np.array([6, 5]), np.array([0, 1])))
   chex.assert_trees_all_close(found.score, np.array([[0.9, 0.1], [0.4, 0.6]]))
   with pytest.raises(MedtlError, match='1 of 1 patients have images of several labels'):
-    numbers.pool_by_patient(test, {'patient': np.array(['a', 'a', 'a'])})
+    summary.pool_by_patient(test, {'patient': np.array(['a', 'a', 'a'])})
 
 
 def test_what_is_doubtful_is_said():
   predictions, tables = both('multiclass')
   anonymous = {name: {'row': table['row']} for name, table in tables.items()}
-  found = summary('multiclass', predictions, anonymous)
+  found = summarised('multiclass', predictions, anonymous)
   assert found['unit'] == 'image' and found['patients'] is None and found['by_patient'] is None
   assert any('Patients are not known' in warning for warning in found['warnings'])
   gaps = {**tables, 'test': {**tables['test'], 'patient': np.where(np.arange(60) == 3, '', tables['test']['patient'])}}
-  assert any('1 of 60 images name no patient' in warning for warning in summary('multiclass', predictions, gaps)['warnings'])
-  few = summary('multiclass')['warnings']
+  assert any('1 of 60 images name no patient' in warning for warning in summarised('multiclass', predictions, gaps)['warnings'])
+  few = summarised('multiclass')['warnings']
   assert any(re.match(r'Few patients in the test set \(A \d, B \d, C \d\)', text) for text in few)
   mixed = {**tables, 'test': {**tables['test'], 'patient': np.array([f'P{i % 5}' for i in range(60)])}}
-  assert 'several labels' in summary('multiclass', predictions, mixed)['by_patient_note']
+  assert 'several labels' in summarised('multiclass', predictions, mixed)['by_patient_note']
 
 
 def test_a_class_that_the_test_set_lacks():
@@ -127,7 +127,7 @@ def test_a_class_that_the_test_set_lacks():
   keep = np.asarray(test.y) != 1
   external = {**predictions, 'test': Predictions(test.row[keep], test.y[keep], test.score[keep])}
   table = {**tables, 'test': {name: column[keep] for name, column in tables['test'].items()}}
-  found = summary('multiclass', external, table)
+  found = summarised('multiclass', external, table)
   assert found['metrics']['auroc']['value'] is None and 'no example' in found['metrics']['auroc']['reason']
   assert found['per_class'][1]['auroc']['value'] is None and found['per_class'][0]['auroc']['low'] is not None
   assert 'no example' in render('multiclass', external, table)
@@ -136,11 +136,11 @@ def test_a_class_that_the_test_set_lacks():
 def test_the_worst_mistakes_come_first():
   score = np.array([[0.9, 0.1], [0.2, 0.8], [0.55, 0.45], [0.3, 0.7], [0.01, 0.99]])
   test = Predictions(np.arange(10, 15), np.array([1, 1, 1, 0, 1]), score)
-  found = numbers.worst(test, 'binary')
+  found = summary.worst(test, 'binary')
   fields = [(item['row'], item['true'], item['predicted'], item['p']) for item in found]
   assert fields == [(10, 1, 0, 0.9), (13, 0, 1, 0.7), (12, 1, 0, 0.55)]
-  assert len(numbers.worst(test, 'binary', 2)) == 2
-  many = numbers.worst(Predictions(test.row, np.array([[0, 0], [0, 0], [1, 1], [0, 1], [0, 1]]), score), 'multilabel')
+  assert len(summary.worst(test, 'binary', 2)) == 2
+  many = summary.worst(Predictions(test.row, np.array([[0, 0], [0, 0], [1, 1], [0, 1], [0, 1]]), score), 'multilabel')
   assert [(item['row'], item['predicted'], item['true']) for item in many] == [(10, 0, 0), (11, 1, 0), (12, 1, 1)]
 
 
@@ -149,11 +149,11 @@ def test_two_runs_are_compared_in_pairs(kind):
   predictions, tables = both(kind)
   first, val = predictions['test'], predictions['val']
   worse = Predictions(first.row, first.y, np.roll(first.score, 1, 1))
-  found = numbers.compare([(first, val)], [(worse, val)], tables['test'], kind, **QUICK)
-  assert set(found) == set(summary(kind)['metrics']) and found['auroc']['low'] > 0
-  assert numbers.compare([(first, None)], [(worse, None)], tables['test'], kind, **QUICK)['sensitivity']['value'] is None
+  found = summary.compare([(first, val)], [(worse, val)], tables['test'], kind, **QUICK)
+  assert set(found) == set(summarised(kind)['metrics']) and found['auroc']['low'] > 0
+  assert summary.compare([(first, None)], [(worse, None)], tables['test'], kind, **QUICK)['sensitivity']['value'] is None
   with pytest.raises(MedtlError, match='different rows'):
-    numbers.compare([(first, None)], [(Predictions(first.row + 1, first.y, first.score), None)], tables['test'], kind)
+    summary.compare([(first, None)], [(Predictions(first.row + 1, first.y, first.score), None)], tables['test'], kind)
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -161,13 +161,13 @@ def test_one_seed_is_the_run_itself_and_several_are_their_mean_with_chance_in_th
   predictions, tables = both(kind)
   test, val = predictions['test'], predictions['val']
   noise = [Predictions(test.row, test.y, probabilities(kind, test.score, seed)) for seed in range(4)]
-  assert numbers.several([(test, val)], tables['test'], kind, **QUICK) == summary(kind)['metrics']
-  found = numbers.several([(run, val) for run in noise], tables['test'], kind, **QUICK)
+  assert summary.several([(test, val)], tables['test'], kind, **QUICK) == summarised(kind)['metrics']
+  found = summary.several([(run, val) for run in noise], tables['test'], kind, **QUICK)
   for name, metric in metrics.of(kind).items():
     assert found[name]['value'] == pytest.approx(np.mean([metric(run.score, run.y) for run in noise]))
-  gap = numbers.compare([(run, val) for run in noise], [(test, val)] * 4, tables['test'], kind, **QUICK)
+  gap = summary.compare([(run, val) for run in noise], [(test, val)] * 4, tables['test'], kind, **QUICK)
   for name in metrics.of(kind):
-    assert gap[name]['value'] == pytest.approx(found[name]['value'] - summary(kind)['metrics'][name]['value'])
+    assert gap[name]['value'] == pytest.approx(found[name]['value'] - summarised(kind)['metrics'][name]['value'])
 
 
 def probabilities(kind, score, seed):
@@ -197,7 +197,7 @@ def facts(**changes):
 def render(kind='multiclass', predictions=None, tables=None, images=None, classes=None, **changes):
   given = both(kind)
   predictions, tables = predictions or given[0], tables or given[1]
-  found = summary(kind, predictions, tables)
+  found = summarised(kind, predictions, tables)
   return page.render(facts(**changes), {**found, 'classes': classes or found['classes']}, predictions, tables, images)
 
 
@@ -235,14 +235,14 @@ def test_a_page_is_one_file_for_every_kind_of_task(kind):
   assert not {'script', 'link', 'iframe', 'base'} & set(read.tags) and 'url(' not in text and '@import' not in text
   for drawing in drawings(text):
     ElementTree.fromstring(drawing)
-  assert f'{summary(kind)["metrics"]["auroc"]["value"]:.3f}' in text
+  assert f'{summarised(kind)["metrics"]["auroc"]["value"]:.3f}' in text
   assert text == render(kind, images=lambda i: np.full((8, 8, 1), i / 60))      # the same run, the same bytes
 
 
 def test_everything_is_escaped():
   predictions, tables = both('multiclass')
   tables['test']['file'] = np.full(60, HOSTILE)
-  beside = {'name': HOSTILE, 'note': HOSTILE, 'metrics': summary('multiclass')['metrics']}
+  beside = {'name': HOSTILE, 'note': HOSTILE, 'metrics': summarised('multiclass')['metrics']}
   rules = [{'pattern': HOSTILE, 'lr': 1.0, 'decay': None, 'parameters': 9}]
   classes = [f'{HOSTILE}{i}' for i in range(3)]
   text = render('multiclass', predictions, tables, classes=classes, title=HOSTILE, sentence=HOSTILE, command=HOSTILE,
@@ -261,7 +261,7 @@ def test_a_fact_that_is_missing_is_an_error():
   del given['hardware']
   predictions, tables = both('multiclass')
   with pytest.raises(Exception, match='hardware'):
-    page.render(given, summary('multiclass'), predictions, tables)
+    page.render(given, summarised('multiclass'), predictions, tables)
 
 
 def test_phantoms_are_called_phantoms():
@@ -271,7 +271,7 @@ def test_phantoms_are_called_phantoms():
 
 def test_pictures_of_mistakes():
   text = render(images=lambda i: np.zeros((6, 40, 30, 1)))
-  assert text.count('data:image/png') == len(numbers.worst(side('multiclass')[0], 'multiclass')) > 0
+  assert text.count('data:image/png') == len(summary.worst(side('multiclass')[0], 'multiclass')) > 0
   assert 'out of reach' not in text and 'out of reach' in render()
   perfect = {name: Predictions(p.row, p.y, np.eye(3)[p.y]) for name, p in both('multiclass')[0].items()}
   assert 'None: each test image' in render(predictions=perfect)
@@ -296,12 +296,12 @@ def test_a_picture_of_what_the_model_saw(shape):
 def test_the_page_is_written_whole(tmp_path):
   predictions, tables = both('binary')
   path = tmp_path / 'report.html'
-  page.write(path, facts(), summary('binary'), predictions, tables)
+  page.write(path, facts(), summarised('binary'), predictions, tables)
   assert path.read_text().rstrip().endswith('</html>') and [item.name for item in tmp_path.iterdir()] == ['report.html']
 
 
 def test_the_console_shows_the_headline():
-  found = summary('binary')
+  found = summarised('binary')
   lines = console.console(found).splitlines()
   assert lines[0] == '60 images of 20 patients, 95% intervals by patient'
   assert [line.split()[0] for line in lines[1:4]] == ['AUROC', 'Sensitivity', 'Specificity']

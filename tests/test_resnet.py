@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl import tree
-from medtl.models import Net, heads, port, resnet, weights
-from medtl.models.layers import standardise
-from medtl.types import MedtlError
+from medtl.core import pytrees
+from medtl.core.types import MedtlError
+from medtl.models import Net, heads
+from medtl.models.backbones import resnet
+from medtl.models.layers.spatial import standardise
+from medtl.models.pretrained import checkpoint_files, port
 from tests.fixtures import resnet_seeds, seeded
 
 REFERENCE = np.load(Path(__file__).parent / 'fixtures' / 'resnet.npz')
@@ -80,7 +82,7 @@ def test_versions_differ_in_stride_alone():
   nets = [Net(resnet.resnet50(width=4, **version), heads.linear(2)) for version in (V1, V15)]
   first, second = (shapes_of(net, *x.shape) for net in nets)
   chex.assert_trees_all_equal_shapes(first, second)
-  arrays = tree.unflatten(seeded.weights({path: leaf.shape for path, leaf in tree.flatten(first).items()}))
+  arrays = pytrees.unflatten(seeded.weights({path: leaf.shape for path, leaf in pytrees.flatten(first).items()}))
   a, b = (jax.jit(lambda x, net=net: net.apply(arrays, x, last=3, method='features'))(x) for net in nets)
   chex.assert_shape((a, b), (1, 8, 8, 32))
   assert jnp.abs(a - b).max() > 1e-2
@@ -100,7 +102,7 @@ def test_a_volume_that_is_the_same_along_an_axis_is_a_picture():
   x = jnp.asarray(seeded.picture(2, 8, 8, 6))
   variables = jax.jit(lambda key: flat.init(key, x, False))(jax.random.key(0))
   middle = {1: lambda k: k[None], 3: lambda k: jnp.zeros((3, *k.shape)).at[1].set(k)}
-  lifted = tree.unflatten({path: middle[leaf.shape[0]](leaf) if leaf.ndim == 4 else leaf for path, leaf in tree.flatten(variables).items()})
+  lifted = pytrees.unflatten({path: middle[leaf.shape[0]](leaf) if leaf.ndim == 4 else leaf for path, leaf in pytrees.flatten(variables).items()})
   volume = jnp.repeat(x[:, None], 4, axis=1)
   a, b = jax.jit(lambda: (flat.apply(variables, x, False), deep.apply(lifted, volume, False)))()
   chex.assert_trees_all_close(b, jnp.repeat(a[:, None], 4, axis=1), atol=1e-5)
@@ -184,7 +186,7 @@ def bit_timm_names(depths):
 ])
 def test_published_names_are_ours_one_to_one(dialect, names, factory):
   net = Net(factory(), heads.linear(7))
-  wanted = set(tree.flatten(shapes_of(net, 1, 32, 32, 3)))
+  wanted = set(pytrees.flatten(shapes_of(net, 1, 32, 32, 3)))
   arrays = {name: np.zeros((2, 2)) for name in names}
   pieces, ignored = port._rename(arrays, resnet.RENAMES[dialect], (), {})
   assert sorted(piece.path for piece in pieces) == sorted(wanted)
@@ -200,7 +202,7 @@ def test_weights_are_cited():
 @pytest.mark.real
 def test_real_weights_know_a_cat_and_a_cup(real):
   from skimage import data, transform
-  arrays = weights.read(real / 'weights' / 'resnet50_keras_imagenet_fp16.npz')
+  arrays = checkpoint_files.read(real / 'weights' / 'resnet50_keras_imagenet_fp16.npz')
   net = Net(resnet.resnet50(version='v1', bias=True, epsilon=1e-3), heads.linear(1000))
   variables, report = port.port(arrays, shapes_of(net, 1, 224, 224, 3), resnet.RENAMES)
   net = net.clone(mean=report.mean, std=report.std)

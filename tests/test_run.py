@@ -16,10 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medtl import build, disk, log, main, run, runfolder, tree
-from medtl.checkpoint import Checkpoints
-from medtl.data import phantom
-from medtl.types import MedtlError
+from medtl import main
+from medtl.core import pytrees
+from medtl.core.types import MedtlError
+from medtl.data.sources import phantom
+from medtl.run import assemble, run_folder, train
+from medtl.runtime import files, run_log
+from medtl.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,9 +44,9 @@ def test_the_page_stands_alone_and_says_that_phantoms_are_phantoms(done):
 
 
 def test_the_logs_hold_every_step_once(done):
-  steps = [record['step'] for record in log.records(done / 'metrics.jsonl') if 'train/loss' in record]
+  steps = [record['step'] for record in run_log.records(done / 'metrics.jsonl') if 'train/loss' in record]
   assert steps == list(range(1, len(steps) + 1))
-  assert any('val/auroc' in record for record in log.records(done / 'metrics.jsonl'))
+  assert any('val/auroc' in record for record in run_log.records(done / 'metrics.jsonl'))
 
 
 def test_a_finished_run_is_only_read(done, capsys):
@@ -61,7 +64,7 @@ def test_the_folder_of_another_config_is_refused(done, capsys):
                                    ['probe'], ['lr_find']], ids=' '.join)
 def test_where_a_process_works_a_second_one_is_refused(tmp_path, capsys, words):
   folder = tmp_path / 'run'
-  with disk.alone(folder / 'lock'):
+  with files.alone(folder / 'lock'):
     assert main.main([*words, f'--config={ROOT}/tests/tiny.py', f'--workdir={folder}']) == 1
   said = f'error: another process works in {folder} (process {os.getpid()} on '
   assert said in capsys.readouterr().err
@@ -70,22 +73,22 @@ def test_where_a_process_works_a_second_one_is_refused(tmp_path, capsys, words):
 
 def test_runs_beside_a_run_and_before_it_are_kept_to_one_process_too(tmp_path, capsys):
   words = [f'--config={ROOT}/tests/tiny.py', f'--workdir={tmp_path}/run']
-  disk.write(tmp_path / 'run' / 'config.json', '{}')
-  with disk.alone(tmp_path / 'run' / 'compare' / 'scratch' / 'lock'):
+  files.write(tmp_path / 'run' / 'config.json', '{}')
+  with files.alone(tmp_path / 'run' / 'compare' / 'scratch' / 'lock'):
     assert main.main([*words, "--config.compare=(('scratch', (('lr', 0.5),)),)"]) == 1
   assert f'another process works in {tmp_path}/run/compare/scratch' in capsys.readouterr().err
-  source = runfolder.name('tiny.py', runfolder.load_config(words[0].partition('=')[2]))
-  with disk.alone(tmp_path / source / 'lock'):
+  source = run_folder.name('tiny.py', run_folder.load_config(words[0].partition('=')[2]))
+  with files.alone(tmp_path / source / 'lock'):
     assert main.main([*words, f'--config.model.weights=run:{ROOT}/tests/tiny.py']) == 1
   assert f'another process works in {tmp_path / source}' in capsys.readouterr().err
 
 
 def test_a_finished_run_is_read_while_others_work_on_it(done, capsys):
-  with disk.alone(done / 'lock'), disk.alone(done / 'predictions' / 'other.lock'):
+  with files.alone(done / 'lock'), files.alone(done / 'predictions' / 'other.lock'):
     assert main.main([f'--config={ROOT}/tests/tiny.py', f'--workdir={done}']) == 0
     assert main.main(['report', f'--workdir={done}']) == 0
   capsys.readouterr()
-  with disk.alone(done / 'predictions' / 'test.lock'):
+  with files.alone(done / 'predictions' / 'test.lock'):
     assert main.main(['report', f'--workdir={done}']) == 1
   assert f'another process works in {done}/predictions' in capsys.readouterr().err
 
@@ -95,11 +98,11 @@ def test_what_a_killed_process_left_does_not_make_a_folder_foreign(tmp_path, mon
     (tmp_path / 'run' / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / 'run' / name).write_text('{')
   (tmp_path / 'run' / 'predictions' / 'x').write_text('')
-  config = runfolder.load_config(f'{ROOT}/tests/tiny.py')
-  with pytest.raises(MedtlError, match='is no run folder and not empty'), runfolder.unfinished(tmp_path / 'run', config):
+  config = run_folder.load_config(f'{ROOT}/tests/tiny.py')
+  with pytest.raises(MedtlError, match='is no run folder and not empty'), run_folder.unfinished(tmp_path / 'run', config):
     pass
   shutil.rmtree(tmp_path / 'run' / 'predictions')
-  with runfolder.unfinished(tmp_path / 'run', config) as to_do:
+  with run_folder.unfinished(tmp_path / 'run', config) as to_do:
     assert to_do and sorted(path.name for path in (tmp_path / 'run').iterdir()) == ['config.json', 'lock']
 
 
@@ -138,14 +141,14 @@ def test_a_file_that_a_finished_run_lacks_is_no_reason_to_claim_its_folder(copie
 
 @pytest.mark.slow
 def test_following_that_advice_writes_the_files_anew_and_trains_no_step(copied, done, capsys, monkeypatch):
-  monkeypatch.setattr(run.describe, 'tell', lambda *_: None)            # it compiles
+  monkeypatch.setattr(train.describe, 'tell', lambda *_: None)            # it compiles
   names = ['plan.json', 'provenance.json', 'numbers.json', 'predictions/val.npz', 'predictions/test.npz']
   for name in names:
     (copied / name).unlink()
   assert main.main([f'--config={ROOT}/tests/tiny.py', f'--workdir={copied}']) == 0
   assert 'continuing at step' in (said := capsys.readouterr().out) and 'val/auroc' not in said
   assert all((copied / name).exists() for name in names)
-  again, first = (runfolder.read(folder, 'numbers.json')['metrics'] for folder in (copied, done))
+  again, first = (run_folder.read(folder, 'numbers.json')['metrics'] for folder in (copied, done))
   assert again == first
 
 
@@ -251,7 +254,7 @@ def reached(folder, process, step):
 
 def leaves(folder, kind):
   checkpoints = Checkpoints(folder / 'checkpoints')
-  found = {**tree.flatten(checkpoints.params(kind)), 'step': checkpoints.step(kind), 'progress': checkpoints.progress(kind)}
+  found = {**pytrees.flatten(checkpoints.params(kind)), 'step': checkpoints.step(kind), 'progress': checkpoints.progress(kind)}
   checkpoints.close()
   return found
 
@@ -272,7 +275,7 @@ def test_killed_twice_and_terminated_once_it_ends_with_the_same_bits(tmp_path):
     timeless = lambda progress: dataclasses.replace(progress, spans={})   # noqa: E731
   assert a['step'] == b['step'] and timeless(a['progress']) == timeless(b['progress'])
   assert (whole / 'numbers.json').read_text() == (killed / 'numbers.json').read_text()
-  logs = [[{name: value for name, value in record.items() if name != 'time'} for record in log.records(folder / 'metrics.jsonl')]
+  logs = [[{name: value for name, value in record.items() if name != 'time'} for record in run_log.records(folder / 'metrics.jsonl')]
           for folder in (whole, killed)]
   assert logs[0] == logs[1]
 
@@ -288,31 +291,31 @@ def test_describe_predicts_and_trains_nothing(tmp_path, capsys, monkeypatch):
 
 
 def test_a_publisher_s_checkpoint_refuses_numbers_that_are_not_0_to_1():
-  config = runfolder.load_config(f'{ROOT}/tests/tiny.py')
+  config = run_folder.load_config(f'{ROOT}/tests/tiny.py')
   given = (('model', dict(name='efficientnet.efficientnet_lite0', weights='imagenet')), ('data.ops', 'rescale(-1000, 400)'))
   with pytest.raises(MedtlError, match=r"-1000 … 400.*'window\(low, high\)'"):
-    build.parts(build.changed(config, given))
+    assemble.parts(assemble.changed(config, given))
 
 
 def test_weights_of_another_run_are_its_best_checkpoint_and_a_study_keeps_one_source(done, tmp_path, monkeypatch):
-  config = runfolder.config(done)
+  config = run_folder.config(done)
   there = Checkpoints(done / 'checkpoints')
   kept = there.params('best')
   there.close()
-  made = build.parts(build.changed(config, (('model.weights', f'run:{done}'), ('seed', 7))), done)
-  ours, theirs = (tree.flatten({'params': params['backbone'], **extra}) for params, extra in ((made.params, made.extra), kept))
+  made = assemble.parts(assemble.changed(config, (('model.weights', f'run:{done}'), ('seed', 7))), done)
+  ours, theirs = (pytrees.flatten({'params': params['backbone'], **extra}) for params, extra in ((made.params, made.extra), kept))
   assert ours.keys() == theirs.keys() and all(np.array_equal(ours[path], theirs[path]) for path in ours)
   assert not np.array_equal(made.params['head']['dense']['kernel'], kept[0]['head']['dense']['kernel']) and made.source['name'] == str(done)
   with pytest.raises(MedtlError, match=rf'train it first: python -m medtl.main --config={ROOT}/tests/tiny.py --workdir={tmp_path}/'):
-    run.explain(build.changed(config, (('model.weights', f'run:{ROOT}/tests/tiny.py'),)), tmp_path / 'x')
+    train.explain(assemble.changed(config, (('model.weights', f'run:{ROOT}/tests/tiny.py'),)), tmp_path / 'x')
   trained = []
-  monkeypatch.setattr(run, 'train', lambda config, folder, command: trained.append(folder))
+  monkeypatch.setattr(train, 'train', lambda config, folder, command: trained.append(folder))
   words = f'{ROOT}/tests/tiny.py'
-  name = runfolder.name(words, runfolder.load_config(words))
-  target = build.changed(config, (('model.weights', f'run:{words}'),))
-  assert run.source(target, tmp_path / 'study' / 'a', '') == tmp_path / 'study' / name == trained[0]
+  name = run_folder.name(words, run_folder.load_config(words))
+  target = assemble.changed(config, (('model.weights', f'run:{words}'),))
+  assert train.source(target, tmp_path / 'study' / 'a', '') == tmp_path / 'study' / name == trained[0]
   shutil.copytree(done, tmp_path / 'study' / name)
-  assert run.source(target, tmp_path / 'study' / 'a' / 'fold0', '') == tmp_path / 'study' / name and len(trained) == 1
+  assert train.source(target, tmp_path / 'study' / 'a' / 'fold0', '') == tmp_path / 'study' / name and len(trained) == 1
 
 
 @pytest.mark.parametrize(('verb', 'without'), [('--help', 'numpy|jax|flax'), ('cache', 'jax|flax|optax|orbax|sklearn|matplotlib'),

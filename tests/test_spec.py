@@ -4,15 +4,16 @@ import functools
 
 import pytest
 
-from medtl import losses, schedule, spec
-from medtl.types import MedtlError
+from medtl.core import expressions
+from medtl.core.types import MedtlError
+from medtl.training import losses, schedules
 
 
 def test_chain_keeps_order_and_literals():
-  calls = spec.chain("a(1, -2.5, 'x') | b | c(d=(1, 2))")
+  calls = expressions.chain("a(1, -2.5, 'x') | b | c(d=(1, 2))")
   assert [call.name for call in calls] == ['a', 'b', 'c']
   assert calls[0].args == (1, -2.5, 'x') and calls[2].kwargs == {'d': (1, 2)}
-  assert spec.chain('  ') == []
+  assert expressions.chain('  ') == []
 
 
 @pytest.mark.parametrize(('text', 'says'), [
@@ -24,39 +25,39 @@ def test_chain_keeps_order_and_literals():
 ])
 def test_what_is_no_chain_of_literals_is_refused(text, says):
   with pytest.raises(MedtlError, match=says):
-    spec.chain(text)
+    expressions.chain(text)
 
 
 def test_unknown_operation_names_the_nearest():
   with pytest.raises(MedtlError, match=r"unknown operation 'softmx'.*did you mean 'softmax'"):
-    spec.functions('softmx', losses, given=('outputs', 'y'))
+    expressions.functions('softmx', losses, given=('outputs', 'y'))
 
 
 def test_unknown_key_names_the_nearest():
   with pytest.raises(MedtlError, match=r"no key 'smooth'.*did you mean 'smoothing'"):
-    spec.functions('softmax(smooth=0.1)', losses, given=('outputs', 'y'))
+    expressions.functions('softmax(smooth=0.1)', losses, given=('outputs', 'y'))
 
 
 def test_too_many_arguments_are_said():
   with pytest.raises(MedtlError, match=r'focal: too many positional arguments'):
-    spec.functions('focal(1.0, 2.0)', losses, given=('outputs', 'y'))
+    expressions.functions('focal(1.0, 2.0)', losses, given=('outputs', 'y'))
 
 
 def test_component_checks_module_function_and_keys():
   with pytest.raises(MedtlError, match=r"no module 'losess'.*did you mean 'losses'"):
-    spec.component({'name': 'losess.focal'}, 'medtl', 'x')
+    expressions.component({'name': 'losess.focal'}, 'medtl', 'x')
   with pytest.raises(MedtlError, match=r"no function 'fcal'.*did you mean 'focal'"):
-    spec.component({'name': 'losses.fcal'}, 'medtl', 'x')
+    expressions.component({'name': 'losses.fcal'}, 'medtl', 'x')
   with pytest.raises(MedtlError, match=r"config.x \(losses.focal\) has no key 'gama'.*did you mean 'gamma'"):
-    spec.component({'name': 'losses.focal', 'gama': 1}, 'medtl', 'x', given=('outputs', 'y'))
-  function, kwargs = spec.component({'name': 'losses.focal', 'gamma': 1.0}, 'medtl', 'x', given=('outputs', 'y'))
+    expressions.component({'name': 'losses.focal', 'gama': 1}, 'medtl', 'x', given=('outputs', 'y'))
+  function, kwargs = expressions.component({'name': 'losses.focal', 'gamma': 1.0}, 'medtl', 'x', given=('outputs', 'y'))
   assert function is losses.focal and kwargs == {'gamma': 1.0}
 
 
 @pytest.mark.parametrize('name', ['os.system', 'losses.jax', 'a b.c', '__import__'])
 def test_only_a_modules_own_functions_can_be_named(name):
   with pytest.raises(MedtlError):
-    spec.find(name, 'medtl')
+    expressions.find(name, 'medtl')
 
 
 @pytest.mark.parametrize(('text', 'count'), [
@@ -64,18 +65,18 @@ def test_only_a_modules_own_functions_can_be_named(name):
   ('0.5 epochs', 2), ('64 examples', 2), ('65 examples', 3), ('10%', 20), ('7 steps', 7), (9, 9), ('9', 9),
 ])
 def test_durations_are_seen_as_steps(text, count):
-  assert spec.steps(text, examples=100, batch=32, total=200) == count
+  assert expressions.steps(text, examples=100, batch=32, total=200) == count
 
 
 @pytest.mark.parametrize('text', ['3 apples', 'epochs', '', '-1 epochs'])
 def test_durations_that_cannot_be_read(text):
   with pytest.raises(MedtlError, match=r'cannot read the duration'):
-    spec.steps(text, 100, 32)
+    expressions.steps(text, 100, 32)
 
 
 def test_schedules():
-  steps = functools.partial(spec.steps, examples=100, batch=10, total=100, least=0)
-  cosine = spec.one("cosine(warmup='10%')", schedule, given=('total', 'steps'))(100, steps)
+  steps = functools.partial(expressions.steps, examples=100, batch=10, total=100, least=0)
+  cosine = expressions.one("cosine(warmup='10%')", schedules, given=('total', 'steps'))(100, steps)
   assert [round(float(cosine(step)), 4) for step in (0, 4, 9, 10, 55, 100)] == [0.1, 0.5, 1.0, 1.0, 0.5, 0.0]
-  falling = spec.one("step(at=('50%', '75%'))", schedule, given=('total', 'steps'))(100, steps)
+  falling = expressions.one("step(at=('50%', '75%'))", schedules, given=('total', 'steps'))(100, steps)
   assert [round(float(falling(step)), 4) for step in (0, 49, 50, 75)] == [1.0, 1.0, 0.1, 0.01]

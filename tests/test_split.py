@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from medtl.data import split as splits
-from medtl.types import MedtlError
+from medtl.core.types import MedtlError
+from medtl.data import splits
 
 
 def table(patients: int = 60, classes: int = 3, seed: int = 0, **columns) -> dict[str, np.ndarray]:

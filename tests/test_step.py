@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl import build, losses, optimizer, partition, step, tasks, tree
+from medtl.core import pytrees
+from medtl.core.types import Batch, MedtlError, State
 from medtl.models import Net
-from medtl.types import Batch, MedtlError, State
+from medtl.run import assemble
+from medtl.tasks import classification
+from medtl.training import losses, optimizers, parameter_groups, step
 from tests import tiny
 from tests.conftest import Toy, ToyHead
 
@@ -28,9 +31,9 @@ def plain(batch):
 
 
 def run(net, params, batch, steps=1, freeze='depth(1)', **keys):
-  rules = partition.table(params, freeze)
-  parts = partition.partition(params, rules, direction=lambda decay: optimizer.sgd(decay, momentum=0.9), lr=0.1)
-  task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live, class_weights=keys.pop('class_weights', None))
+  rules = parameter_groups.table(params, freeze)
+  parts = parameter_groups.partition(params, rules, direction=lambda decay: optimizers.sgd(decay, momentum=0.9), lr=0.1)
+  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live, class_weights=keys.pop('class_weights', None))
   move = step.compiled(task=task, tx=parts.tx, live=parts.live, **keys)
   params = jax.tree.map(jnp.array, params)
   state = State(jnp.zeros((), jnp.int32), params, {}, parts.tx.init(params), jax.random.key(0))
@@ -69,7 +72,7 @@ def test_an_example_without_any_label_keeps_its_weight():
   class Outputs:
     apply = staticmethod(lambda variables, x, **_: (x, {}))
   x, y = jnp.array([[3.0, -1.0], [0.5, 2.0]]), jnp.array([[0.0, 0.0], [1.0, 0.0]])
-  task = tasks.supervised(Outputs, losses.sigmoid, kind='multilabel', live={'head': {'a': True}}, class_weights=(0.5, 1.5))
+  task = classification.supervised(Outputs, losses.sigmoid, kind='multilabel', live={'head': {'a': True}}, class_weights=(0.5, 1.5))
   batch = Batch(x, y, jnp.ones(2, bool), jnp.arange(2))
   value, _ = task.loss({'head': {'a': x}}, {}, batch, jax.random.key(0))
   each = losses.sigmoid(x, y)
@@ -89,8 +92,8 @@ def test_augmentation_sees_another_key_each_step(plain, batch):
 
 def test_it_compiles_once_and_donates_its_state(plain, batch):
   net, params = plain
-  parts = partition.partition(params, partition.table(params, 'none'), direction=optimizer.adamw, lr=0.1)
-  task = tasks.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  parts = parameter_groups.partition(params, parameter_groups.table(params, 'none'), direction=optimizers.adamw, lr=0.1)
+  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
   move = jax.jit(chex.assert_max_traces(lambda state, batch: step.update(state, batch, task=task, tx=parts.tx, live=parts.live), 1),
                  donate_argnums=0)
   params = jax.tree.map(jnp.array, params)
@@ -109,7 +112,7 @@ def test_pick_and_join_are_inverse(plain):
 
 def test_measure_counts_each_row_by_itself(plain, batch):
   net, params = plain
-  task = tasks.supervised(net, losses.softmax, kind='multiclass')
+  task = classification.supervised(net, losses.softmax, kind='multiclass')
   whole = task.measure(params, {}, batch)
   chex.assert_shape(whole['score'], (8, 3))
   half = task.measure(params, {}, jax.tree.map(lambda leaf: leaf[:4], batch))
@@ -121,19 +124,19 @@ def test_measure_counts_each_row_by_itself(plain, batch):
 def test_what_is_computed_again_gives_the_same_step_and_is_not_held(model):
   """`config.remat`: what the backward pass is handed from the forward one, in bytes, and the step's numbers."""
   changes = (('model', model), ('optimizer', 'sgd'), ('phases', (('none', '2 epochs'),)))
-  plain = build.parts(build.changed(tiny.get_config(), changes))
-  again = build.parts(build.changed(plain.config, (('remat', ('.*',)),)))
+  plain = assemble.parts(assemble.changed(tiny.get_config(), changes))
+  again = assemble.parts(assemble.changed(plain.config, (('remat', ('.*',)),)))
   assert again.net.again == again.net.children
-  batch = next(build.endless(plain.data['train'], plain.config))
+  batch = next(assemble.endless(plain.data['train'], plain.config))
   (first, logs), (second, others) = (parts.program(0)(parts.start(), batch) for parts in (plain, again))
   np.testing.assert_allclose(others['loss'], logs['loss'], rtol=1e-6)
-  for path, leaf in tree.flatten((first.params, first.extra)).items():
-    np.testing.assert_allclose(tree.flatten((second.params, second.extra))[path], leaf, rtol=1e-4, atol=1e-5, err_msg=path)
+  for path, leaf in pytrees.flatten((first.params, first.extra)).items():
+    np.testing.assert_allclose(pytrees.flatten((second.params, second.extra))[path], leaf, rtol=1e-4, atol=1e-5, err_msg=path)
 
   def held(parts):
     loss = lambda params: parts.task(0).loss(params, parts.extra, batch, jax.random.key(0))[0]   # noqa: E731
     kept = jax.eval_shape(lambda params: jax.vjp(loss, params)[1], parts.params)
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)) - 4 * tree.size(parts.params)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)) - 4 * pytrees.size(parts.params)
   assert held(again) < 0.6 * held(plain)
   with pytest.raises(MedtlError, match=r"config.remat: 'stage99' matches no child; there are: stem, stage1"):
-    build.parts(build.changed(plain.config, (('remat', ('stage99',)),)))
+    assemble.parts(assemble.changed(plain.config, (('remat', ('stage99',)),)))

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medtl import build, data, evaluate, inference, main, metrics, run, runfolder, study
+from medtl import data, main
+from medtl.core.types import MedtlError
+from medtl.evaluation import intervals as interval_module
+from medtl.evaluation import metrics, predictions
 from medtl.report import comparison
-from medtl.report import interval as interval_module
-from medtl.types import MedtlError
+from medtl.run import assemble, predict, run_folder, train
+from medtl.studies import ablation
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = [path for path in sorted((ROOT / 'experiments').glob('[!_]*.py')) if 'def sweep(' in path.read_text()]
@@ -22,11 +25,11 @@ EXPERIMENTS = [path for path in sorted((ROOT / 'experiments').glob('[!_]*.py')) 
 def test_every_override_of_every_experiment_is_a_key_of_its_config(path):
   text = path.read_text()
   name = text.split('--config=')[1].split()[0]
-  config = runfolder.load_config(str(ROOT / name))
-  variants = list(study._experiment(path)['sweep'](config))
+  config = run_folder.load_config(str(ROOT / name))
+  variants = list(ablation._experiment(path)['sweep'](config))
   names = [name for name, _ in variants]
   assert len(names) == len(set(names)) > 1
-  made = [build.changed(config, changes) for _, changes in variants]
+  made = [assemble.changed(config, changes) for _, changes in variants]
   assert sum(variant.to_dict() != config.to_dict() for variant in made) >= len(made) - 1      # one may be the config itself
   assert f'--sweep=experiments/{path.name}' in text
 
@@ -34,9 +37,9 @@ def test_every_override_of_every_experiment_is_a_key_of_its_config(path):
 def test_a_file_that_is_no_experiment_is_explained(tmp_path):
   (tmp_path / 'nothing.py').write_text('')
   with pytest.raises(MedtlError, match=r'nothing.py lacks sweep, AXIS, AGAINST; expected a file of experiments'):
-    study._experiment(tmp_path / 'nothing.py')
+    ablation._experiment(tmp_path / 'nothing.py')
   with pytest.raises(MedtlError, match=r"no experiment '.*/nothin.py'; did you mean '.*/nothing.py'"):
-    study._experiment(tmp_path / 'nothin.py')
+    ablation._experiment(tmp_path / 'nothin.py')
 
 
 def interval(value, low, high, p=None):
@@ -127,52 +130,52 @@ def sweep(config):
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(tmp_path, changes, said):
   (tmp_path / 'sweep.py').write_text(f'''"""T: t."""\nAXIS, AGAINST = 'x', ()\n\n\ndef sweep(config):
   yield 'a', ()\n  yield 'b', {changes}\n''')
-  config = runfolder.load_config(f'{ROOT}/tests/tiny.py')
+  config = run_folder.load_config(f'{ROOT}/tests/tiny.py')
   with pytest.raises(MedtlError, match=said):
-    study.ablate(config, tmp_path / 'sweep.py', tmp_path / 'study')
+    ablation.ablate(config, tmp_path / 'sweep.py', tmp_path / 'study')
   assert not list((tmp_path).rglob('checkpoints'))
 
 
 def test_every_fold_and_one_split_are_not_each_other_s_continuation(tmp_path):
-  config = runfolder.load_config(f'{ROOT}/tests/tiny.py')
+  config = run_folder.load_config(f'{ROOT}/tests/tiny.py')
   for folder, made in (('one', 'plan.json'), ('every', 'fold0/plan.json')):
-    runfolder.claim(tmp_path / folder, config)
+    run_folder.claim(tmp_path / folder, config)
     (tmp_path / folder / made).parent.mkdir(exist_ok=True)
     (tmp_path / folder / made).write_text('{}')
   with pytest.raises(MedtlError, match=r'one holds one split of this config, and every fold \(--folds\) is asked for; choose another'):
-    study.folds(config, tmp_path / 'one')
+    ablation.folds(config, tmp_path / 'one')
   with pytest.raises(MedtlError, match=r'every holds every fold of this config, and one split is asked for'):
-    run.train(config, tmp_path / 'every')
+    train.train(config, tmp_path / 'every')
   (tmp_path / 'every' / 'plan.json').write_text('{"folds": [1, 2]}')
   (tmp_path / 'every' / 'numbers.json').write_text('{}')
   with pytest.raises(MedtlError, match=r'holds 2 nets, one for each fold; name one of them: --workdir=.*every/fold0'):
-    inference.trained(config, tmp_path / 'every')
+    predict.trained(config, tmp_path / 'every')
   assert not (tmp_path / 'every' / 'checkpoints').exists()
 
 
 def test_seeds_as_variants_are_not_run_from_several_seeds(tmp_path):
-  config = build.changed(runfolder.load_config(f'{ROOT}/tests/tiny.py'), (('seeds', 2),))
+  config = assemble.changed(run_folder.load_config(f'{ROOT}/tests/tiny.py'), (('seeds', 2),))
   with pytest.raises(MedtlError, match=r'seeds is 2, but .*seeds.py tells its variants apart by their seed'):
-    study.ablate(config, ROOT / 'experiments' / 'seeds.py', tmp_path)
+    ablation.ablate(config, ROOT / 'experiments' / 'seeds.py', tmp_path)
 
 
 def test_only_names_of_the_sweep_are_taken(tmp_path):
   (tmp_path / 'sweep.py').write_text(SWEEP)
-  config = runfolder.load_config(f'{ROOT}/tests/tiny.py')
+  config = run_folder.load_config(f'{ROOT}/tests/tiny.py')
   with pytest.raises(MedtlError, match=r"--only=slwo: .* has no such variant; did you mean 'slow'"):
-    study.ablate(config, tmp_path / 'sweep.py', tmp_path / 'study', only=['slwo'])
+    ablation.ablate(config, tmp_path / 'sweep.py', tmp_path / 'study', only=['slwo'])
 
 
 @pytest.mark.parametrize('folder', ['surgical', 'freeze_depth'])
 def test_scores_stand_beside_variants_that_freeze_below_a_boundary_alone(tmp_path, folder):
-  config = runfolder.load_config(f'{ROOT}/tests/tiny.py')
-  sweep = study._experiment(ROOT / 'experiments' / f'{folder}.py')['sweep']
+  config = run_folder.load_config(f'{ROOT}/tests/tiny.py')
+  sweep = ablation._experiment(ROOT / 'experiments' / f'{folder}.py')['sweep']
   found = []
   for name, changes in sweep(config):
-    variant, depth = build.changed(config, changes), 2
-    runfolder.claim(tmp_path / name, variant)
-    found.append(study._frozen_below(config, tmp_path / name, {'depth': depth, 'freeze': variant.phases[-1][0]}))
-    assert not study._frozen_below(build.changed(config, (('model', {'name': 'vit.vit_ti16', 'weights': ''}),)), tmp_path / name,
+    variant, depth = assemble.changed(config, changes), 2
+    run_folder.claim(tmp_path / name, variant)
+    found.append(ablation._frozen_below(config, tmp_path / name, {'depth': depth, 'freeze': variant.phases[-1][0]}))
+    assert not ablation._frozen_below(assemble.changed(config, (('model', {'name': 'vit.vit_ti16', 'weights': ''}),)), tmp_path / name,
                                    {'depth': depth, 'freeze': 'depth(2)'})
   assert sum(found) == (1 if folder == 'surgical' else len(found))
 
@@ -185,11 +188,11 @@ def one_without(tmp_path):
   for number in range(18):
     picture = np.random.RandomState(number).randint(0, 255, (8, 8)).astype(np.uint8)
     Image.fromarray(picture).save(tmp_path / f'{number}.png')
-  base = runfolder.load_config(f'{ROOT}/tests/tiny.py')
+  base = run_folder.load_config(f'{ROOT}/tests/tiny.py')
   source = dict(name='folder.load', root=str(tmp_path), manifest='m.csv', label=('a', 'b'), ops='')
   for seed in range(20):
     split = dict(by='image', folds=3, fold=0, seed=seed)
-    config = build.changed(
+    config = assemble.changed(
       base,
       (
         ('data', {**source, 'split': split}),
@@ -205,43 +208,43 @@ def one_without(tmp_path):
 def test_every_fold_is_looked_at_before_the_first_is_trained(one_without, tmp_path, monkeypatch):
   trained = []
   monkeypatch.setattr(
-    run, 'prepare', lambda config, *_: build.data_of(config) and SimpleNamespace(config=config)
+    train, 'prepare', lambda config, *_: assemble.data_of(config) and SimpleNamespace(config=config)
   )
-  monkeypatch.setattr(study.describe, 'tell', lambda *_: None)
-  monkeypatch.setattr(run, 'train', lambda config, *_: trained.append(config) or 1 / 0)
+  monkeypatch.setattr(ablation.describe, 'tell', lambda *_: None)
+  monkeypatch.setattr(train, 'train', lambda config, *_: trained.append(config) or 1 / 0)
   said = (
     r"data.split.fold=1: config.monitor is 'auroc', .*'b' is 1 in all 6 .* not in 1 of all 18.*"
     ' Every fold is trained here'
   )
   with pytest.raises(MedtlError, match=said):
-    study.folds(one_without, tmp_path / 'run')
+    ablation.folds(one_without, tmp_path / 'run')
   (tmp_path / 'sweep.py').write_text(SWEEP)
   monkeypatch.setattr(
-    study,
+    ablation,
     'forecast',
-    lambda variants, *_: {name: run.prepare(one) for name, (one, _) in variants.items()},
+    lambda variants, *_: {name: train.prepare(one) for name, (one, _) in variants.items()},
   )
   with pytest.raises(MedtlError, match=said):
-    study.ablate(one_without, tmp_path / 'sweep.py', tmp_path / 'study', every_fold=True)
+    ablation.ablate(one_without, tmp_path / 'sweep.py', tmp_path / 'study', every_fold=True)
   assert not trained
   for study_of in (
-    study.folds,
-    lambda *keys: study.ablate(keys[0], tmp_path / 'sweep.py', keys[1], every_fold=True),
+    ablation.folds,
+    lambda *keys: ablation.ablate(keys[0], tmp_path / 'sweep.py', keys[1], every_fold=True),
   ):
     with pytest.raises(
       ZeroDivisionError
     ):  # the advice: by the loss it could be chosen in every fold
       study_of(
-        build.changed(one_without, (('monitor', 'loss'),)), tmp_path / f'fixed{len(trained)}'
+        assemble.changed(one_without, (('monitor', 'loss'),)), tmp_path / f'fixed{len(trained)}'
       )
   assert len(trained) == 2
 
 
 def test_what_is_alike_is_looked_at_once(monkeypatch):
-  config, looked = runfolder.load_config(f'{ROOT}/tests/tiny.py'), []
-  monkeypatch.setattr(build, 'data_of', lambda config: looked.append(config.data.split.fold))
-  faster, other = build.changed(config, (('lr', 0.5),)), build.changed(config, (('monitor', 'f1'),))
-  study.look_at_folds([config, faster, other], 3)
+  config, looked = run_folder.load_config(f'{ROOT}/tests/tiny.py'), []
+  monkeypatch.setattr(assemble, 'data_of', lambda config: looked.append(config.data.split.fold))
+  faster, other = assemble.changed(config, (('lr', 0.5),)), assemble.changed(config, (('monitor', 'f1'),))
+  ablation.look_at_folds([config, faster, other], 3)
   assert looked == [0, 1, 2, 0, 1, 2]
 
 
@@ -255,7 +258,7 @@ def test_an_ablation_over_folds_ends_in_one_table_and_repeats_nothing(tmp_path, 
   assert [row['name'] for row in rows] == ['slow', 'fast'] and rows[0]['images'] == 80
   assert rows[0]['differences']['slow'] is None and rows[1]['differences']['slow']['auroc']['p_holm'] > 0
   assert all((tmp_path / 'study' / name).exists() for name in ('study.csv', 'study.html'))
-  test = [evaluate.load(tmp_path / 'study' / name / 'predictions' / 'test.npz').predictions for name in ('slow', 'fast')]
+  test = [predictions.load(tmp_path / 'study' / name / 'predictions' / 'test.npz').predictions for name in ('slow', 'fast')]
   assert np.array_equal(test[0].row, np.arange(80)) and not np.array_equal(test[0].score, test[1].score)
   capsys.readouterr()
   assert main.main(words) == 0
@@ -264,7 +267,7 @@ def test_an_ablation_over_folds_ends_in_one_table_and_repeats_nothing(tmp_path, 
   said = capsys.readouterr().out
   assert said.count('is finished already; nothing was trained') == 2 and 'means over 2 seeds' in said
   both = json.loads((tmp_path / 'study' / 'study.json').read_text())['rows']
-  one, other = (evaluate.load(tmp_path / 'study' / name / 'predictions' / 'test.npz').predictions for name in ('slow', 'slow-seed1'))
+  one, other = (predictions.load(tmp_path / 'study' / name / 'predictions' / 'test.npz').predictions for name in ('slow', 'slow-seed1'))
   assert not np.array_equal(one.score, other.score) and np.array_equal(one.y, other.y)
   assert both[0]['metrics']['auroc']['value'] == pytest.approx((metrics.auroc(one.score, one.y) + metrics.auroc(other.score, other.y)) / 2)
   assert both[0]['seconds'] > rows[0]['seconds'] and 'from seeds 0 to 1' in (tmp_path / 'study' / 'study.html').read_text()

@@ -13,9 +13,9 @@ import pytest
 import tensorflow_datasets
 from PIL import Image
 
-from medtl.data import folder, tfds
-from medtl.data.oct2017 import prepare
-from medtl.types import MedtlError
+from medtl.core.types import MedtlError
+from medtl.data.prepare.oct2017 import prepare
+from medtl.data.sources import folder, tfds
 
 ROOT = Path(__file__).parents[1]
 FILES = [f'{side}/{label}/{label}-{100 * place + patient}-{number}.jpeg'
@@ -197,7 +197,7 @@ def test_prepared_once(prepared):
 def test_the_command_prepares_what_is_there(tmp_path):
   """The third version has no val."""
   write(tmp_path / 'OCT', [name for name in FILES if not name.startswith('val')])
-  program = [sys.executable, '-m', 'medtl.data.oct2017', str(tmp_path / 'OCT'), str(tmp_path / 'root')]
+  program = [sys.executable, '-m', 'medtl.data.prepare.oct2017', str(tmp_path / 'OCT'), str(tmp_path / 'root')]
   done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT)
   assert done.stdout.splitlines()[-1] == str(tmp_path / 'root' / 'oct2017' / '1.0.0'), done.stderr
   assert set(tfds.load('oct2017', root=str(tmp_path / 'root')).table['split']) == {'train', 'test'}

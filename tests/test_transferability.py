@@ -6,8 +6,8 @@ from sklearn.datasets import load_wine
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import BayesianRidge
 
-from medtl import transferability as scores
-from medtl.types import MedtlError
+from medtl.core.types import MedtlError
+from medtl.features import transferability as scores
 
 
 @pytest.fixture(scope='module')

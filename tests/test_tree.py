@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtl import tree
-from medtl.types import MedtlError
+from medtl.core import pytrees
+from medtl.core.types import MedtlError
 
 names = st.text('abc', min_size=1, max_size=3)
 trees = st.recursive(st.integers(), lambda inner: st.dictionaries(names, inner, min_size=1, max_size=3), max_leaves=8)
@@ -15,32 +15,32 @@ trees = st.recursive(st.integers(), lambda inner: st.dictionaries(names, inner, 
 @settings(deadline=None, max_examples=50)
 @given(st.dictionaries(names, trees, min_size=1, max_size=3))
 def test_unflatten_is_the_inverse_of_flatten(value):
-  assert tree.unflatten(tree.flatten(value)) == value
+  assert pytrees.unflatten(pytrees.flatten(value)) == value
 
 
 def test_the_first_full_match_wins():
-  found = tree.label({'a': {'b': 0, 'bb': 0}}, [('a/b', 1), ('a/.*', 2)])
+  found = pytrees.label({'a': {'b': 0, 'bb': 0}}, [('a/b', 1), ('a/.*', 2)])
   assert found == {'a': {'b': 1, 'bb': 2}}
 
 
 def test_a_leaf_that_no_rule_covers_is_an_error():
   with pytest.raises(MedtlError, match='no rule matches a/c; add'):
-    tree.label({'a': {'b': 0, 'c': 0}}, [('a/b', 1)])
+    pytrees.label({'a': {'b': 0, 'c': 0}}, [('a/b', 1)])
 
 
 def test_a_rule_that_matches_nothing_is_an_error():
   with pytest.raises(MedtlError, match="rule 'x' matches nothing; the paths begin a/b"):
-    tree.label({'a': {'b': 0}}, [('x', 1), ('.*', 2)])
+    pytrees.label({'a': {'b': 0}}, [('x', 1), ('.*', 2)])
 
 
 def test_difference_names_every_kind():
   found = {'a': np.zeros(2, 'f4'), 'b': np.zeros(3, 'f4'), 'd': np.zeros(1)}
   expected = {'a': np.zeros(2, 'f4'), 'b': np.zeros(4, 'f4'), 'c': np.zeros(1)}
-  words = tree.difference(found, expected)
+  words = pytrees.difference(found, expected)
   assert words == 'missing: c (1,) float64\nunexpected: d (1,) float64\nb: found (3,) float32, expected (4,) float32'
-  assert tree.difference(found, found) == ''
+  assert pytrees.difference(found, found) == ''
 
 
 def test_sizes():
   value = {'a': np.zeros((2, 3), 'f4'), 'b': np.zeros(4, 'f8')}
-  assert tree.size(value) == 10 and tree.nbytes(value) == 24 + 32
+  assert pytrees.size(value) == 10 and pytrees.nbytes(value) == 24 + 32

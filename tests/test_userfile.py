@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 import configs.base  # what a test has imported stays what it was
-from medtl import runfolder, study, userfile
-from medtl.types import MedtlError
+from medtl.core import user_files
+from medtl.core.types import MedtlError
+from medtl.run import run_folder
+from medtl.studies import ablation
 
 ROOT = Path(__file__).parents[1]
 OWN = '''from configs import base
@@ -36,8 +38,8 @@ def write(path, text):
 
 
 def test_configs_of_medtl_work_from_every_directory(elsewhere):
-  whole = runfolder.load_config(f'{ROOT}/configs/oct_resnet.py:source')
-  named = runfolder.load_config('configs/oct_resnet.py:source')
+  whole = run_folder.load_config(f'{ROOT}/configs/oct_resnet.py:source')
+  named = run_folder.load_config('configs/oct_resnet.py:source')
   assert whole == named and whole.model.width == 16
 
 
@@ -45,8 +47,8 @@ def test_configs_of_medtl_work_from_every_directory(elsewhere):
 def test_a_config_of_one_s_own_imports_base_from_every_directory(elsewhere, folder):
   path = write(elsewhere / folder / 'own.py', OWN)
   for name in (str(path), f'{folder}/own.py', f'{path}:small'):
-    assert runfolder.load_config(name).lr == 0.125
-  assert runfolder.name(f'{path}:small', runfolder.load_config(str(path))).startswith('own-small-')
+    assert run_folder.load_config(name).lr == 0.125
+  assert run_folder.name(f'{path}:small', run_folder.load_config(str(path))).startswith('own-small-')
 
 
 def test_own_modules_of_a_folder_called_configs_go_first_and_none_stays(elsewhere):
@@ -56,7 +58,7 @@ def test_own_modules_of_a_folder_called_configs_go_first_and_none_stays(elsewher
     write(elsewhere / place / 'configs' / 'rates.py', f"RATE = {len(place)}.5\nPLACE = '{place}'\n")
     path = write(elsewhere / place / 'configs' / 'own.py', OWN.replace('import base', 'import base, rates').replace(
       '0.125', f'rates.RATE if rates.PLACE == {place!r} else 0.0'))
-    assert runfolder.load_config(str(path)).lr == 1.5
+    assert run_folder.load_config(str(path)).lr == 1.5
   assert {name: module for name, module in sys.modules.items() if name.startswith('configs')} == before
 
 
@@ -64,7 +66,7 @@ def test_a_folder_called_configs_in_the_working_directory_does_not_hide_base(els
   monkeypatch.syspath_prepend(str(elsewhere))
   write(elsewhere / 'configs' / '__init__.py', 'RATE = 0.5\n')
   path = write(elsewhere / 'mine' / 'own.py', OWN.replace('import base', 'import RATE, base').replace('0.125', 'RATE'))
-  assert runfolder.load_config(str(path)).lr == 0.5
+  assert run_folder.load_config(str(path)).lr == 0.5
 
 
 @pytest.mark.parametrize('text, said', [
@@ -85,22 +87,22 @@ def test_a_folder_called_configs_in_the_working_directory_does_not_hide_base(els
 def test_what_is_wrong_with_a_config_is_said_with_its_line(elsewhere, text, said):
   write(elsewhere / 'own.py', text)
   with pytest.raises(MedtlError) as caught:
-    runfolder.load_config('own.py')
+    run_folder.load_config('own.py')
   assert said in str(caught.value) and len(str(caught.value)) < 700
 
 
 def test_what_the_errors_advise_works(elsewhere):
   write(elsewhere / 'own.py', OWN.replace("variant=''", 'variant').replace('0.125', 'len(variant) / 10'))
   with pytest.raises(MedtlError, match='needs a variant'):
-    runfolder.load_config('own.py')
-  assert runfolder.load_config('own.py:four').lr == 0.4
+    run_folder.load_config('own.py')
+  assert run_folder.load_config('own.py:four').lr == 0.4
   with pytest.raises(MedtlError, match=r"no config 'won.py'; did you mean 'own.py'"):
-    runfolder.load_config('won.py')
+    run_folder.load_config('won.py')
 
 
 def test_a_key_that_is_not_known_is_said(elsewhere, capsys):
   write(elsewhere / 'own.py', OWN.replace('config.lr =', 'config.later_version ='))
-  runfolder.load_config('own.py')
+  run_folder.load_config('own.py')
   assert 'own.py: this version of medtl knows no later_version, and does not heed it' in capsys.readouterr().out
 
 
@@ -117,13 +119,13 @@ SWEEP = '"""Rates: two."""\nAXIS, AGAINST = "rate", ()\n\n\ndef sweep(config):\n
 ])
 def test_what_is_wrong_with_a_sweep_is_said_with_its_line(elsewhere, text, said):
   path = write(elsewhere / 'sweep.py', text)
-  config = runfolder.load_config('configs/quickstart.py')
+  config = run_folder.load_config('configs/quickstart.py')
   with pytest.raises(MedtlError) as caught:
-    study.ablate(config, path, elsewhere / 'study')
+    ablation.ablate(config, path, elsewhere / 'study')
   assert said in str(caught.value)
 
 
 def test_sweeps_of_medtl_are_found_from_every_directory(elsewhere):
-  assert userfile.locate('experiments/worth.py') == ROOT / 'experiments' / 'worth.py'
+  assert user_files.locate('experiments/worth.py') == ROOT / 'experiments' / 'worth.py'
   write(elsewhere / 'experiments' / 'worth.py', '')
-  assert userfile.locate('experiments/worth.py') == Path('experiments/worth.py')
+  assert user_files.locate('experiments/worth.py') == Path('experiments/worth.py')

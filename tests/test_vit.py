@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl import spec, tree
-from medtl.models import Net, heads, port, vit
-from medtl.models.vit_checkpoints import resize_positions
-from medtl.types import MedtlError
+from medtl.core import expressions, pytrees
+from medtl.core.types import MedtlError
+from medtl.models import Net, heads
+from medtl.models.backbones import vit
+from medtl.models.pretrained import port
+from medtl.models.pretrained.vit import resize_positions
 from tests.fixtures import seeded
 
 FIXTURES = Path(__file__).parent / 'fixtures'
@@ -171,8 +173,8 @@ def test_pictures_of_another_size_are_refused():
 
 def test_a_factory_names_its_keys():
   with pytest.raises(MedtlError, match="did you mean 'registers'"):
-    spec.component(dict(name='vit.vit_ti16', register=4), 'medtl.models', 'model')
-  factory, keys = spec.component(dict(name='vit.dinov2_vit_s14', size=[28, 42], registers=4), 'medtl.models', 'model')
+    expressions.component(dict(name='vit.vit_ti16', register=4), 'medtl.models.backbones', 'model')
+  factory, keys = expressions.component(dict(name='vit.dinov2_vit_s14', size=[28, 42], registers=4), 'medtl.models.backbones', 'model')
   assert factory(**keys) == vit.ViT(size=(28, 42), width=384, heads=6, patch=14, layer_scale=True, registers=4)
 
 
@@ -220,7 +222,7 @@ def test_real_clip_finds_two_crops_of_a_picture_alike(real):
   same = [alike[i, 0, i, 1] for i in range(3)]
   different = [alike[i, a, j, b] for i in range(3) for j in range(3) if i != j for a in range(2) for b in range(2)]
   assert min(same) > max(different)
-  assert tree.size(found) == 85_799_424
+  assert pytrees.size(found) == 85_799_424
 
 
 def packed(file):

@@ -16,9 +16,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from medtl.models import weights
-from medtl.models.port import Dialect
-from medtl.types import MedtlError, Weights
+from medtl.core.types import MedtlError, Weights
+from medtl.models.pretrained import checkpoint_files
+from medtl.models.pretrained.port import Dialect
 
 FIXTURES = Path(__file__).parent / 'fixtures'
 TORCH = [FIXTURES / 'weights_zip.pth', FIXTURES / 'weights_legacy.pth']
@@ -28,9 +28,9 @@ TORCH = [FIXTURES / 'weights_zip.pth', FIXTURES / 'weights_legacy.pth']
 def test_torch_tensors_without_torch(path):
   said = []
   dialect = Dialect('torch', (('^whole$', 'params/backbone/stem/a'), ('^(?!params/)(.*)$', r'params/backbone/stage1/\1')))
-  arrays = weights.read(path, {'any': dialect}, part='state_dict.module', say=said.append)
+  arrays = checkpoint_files.read(path, {'any': dialect}, part='state_dict.module', say=said.append)
   assert said == [f"{path.name}: reading what lies below 'state_dict.module'; nothing is left out"]
-  everything = weights.read(path, say=said.append)
+  everything = checkpoint_files.read(path, say=said.append)
   assert list(everything) == [f'state_dict.module.{name}' for name in arrays]
   assert said[1:] == [f'{path.name}: left out: epoch (int), kind (torch.float32)']
   whole = np.arange(24)
@@ -45,7 +45,7 @@ def test_torch_tensors_without_torch(path):
 
 @pytest.mark.parametrize('name', ['weights_keras2.h5', 'weights_keras3.weights.h5'])
 def test_keras_files_say_layer_and_variable(name):
-  arrays = weights.read(FIXTURES / name)
+  arrays = checkpoint_files.read(FIXTURES / name)
   found = {name: (array.shape, array.flat[0]) for name, array in arrays.items()}
   assert found == {'first/kernel': ((3, 3, 3, 4), 0), 'first/bias': ((4,), 1), 'norm/gamma': ((4,), 2), 'norm/beta': ((4,), 3),
                    'norm/moving_mean': ((4,), 4), 'norm/moving_variance': ((4,), 5), 'depth/kernel': ((3, 3, 4, 1), 6),
@@ -60,12 +60,12 @@ def safetensor(dtype, shape, data):
 
 def test_npz_and_safetensors(tmp_path):
   np.savez(tmp_path / 'a.npz', **{'layer/kernel': np.ones((2, 3), np.float16), 'step': np.int64(3)})
-  arrays = weights.read(tmp_path / 'a.npz')
+  arrays = checkpoint_files.read(tmp_path / 'a.npz')
   assert {name: (array.dtype, array.shape) for name, array in arrays.items()} == {
     'layer/kernel': (np.float32, (2, 3)), 'step': (np.float32, ())}
   values = np.asarray([1.5, -3.0], ml_dtypes.bfloat16)
   (tmp_path / 'b.bin').write_bytes(safetensor('BF16', [2], values.tobytes()))
-  np.testing.assert_array_equal(weights.read(tmp_path / 'b.bin')['w'], [1.5, -3])
+  np.testing.assert_array_equal(checkpoint_files.read(tmp_path / 'b.bin')['w'], [1.5, -3])
 
 
 class Call:
@@ -133,7 +133,7 @@ def test_hostile_pickles_are_read_unexecuted_and_named(tmp_path, trap, name, pro
   name = {'builtins.list': 'object'}.get(name, name).replace('builtins', '(builtins|__builtin__)')
   for path in (zipped(tmp_path / 'zip.pth', stream), tmp_path / 'plain.pth'):
     with pytest.raises(MedtlError, match=rf'holds no arrays of a network, only: w \({name}\)'):
-      weights.read(path)
+      checkpoint_files.read(path)
 
 
 @pytest.mark.parametrize('name', BESIDE)
@@ -141,14 +141,14 @@ def test_tensors_are_read_beside_what_is_not_executed(tmp_path, trap, name):
   said = []
   data = {'0': np.arange(4, dtype='f4').tobytes()}
   path = zipped(tmp_path / 'a.pth', view(0, (4,), (1,), between=BESIDE[name]), **data)
-  np.testing.assert_array_equal(weights.read(path, say=said.append)['w'], [0, 1, 2, 3])
+  np.testing.assert_array_equal(checkpoint_files.read(path, say=said.append)['w'], [0, 1, 2, 3])
   assert said == [f'a.pth: left out: other ({name})']
 
 
 def test_objects_in_npz_are_refused(tmp_path):
   np.savez(tmp_path / 'a.npz', w=np.asarray([Call(eval, '1')], object))
   with pytest.raises(MedtlError, match='refused'):
-    weights.read(tmp_path / 'a.npz')
+    checkpoint_files.read(tmp_path / 'a.npz')
 
 
 def view(offset, shape, stride, after=b'', between=b''):
@@ -174,7 +174,7 @@ def view(offset, shape, stride, after=b'', between=b''):
 ])
 def test_tensors_outside_their_storage_are_refused(tmp_path, offset, shape, stride):
   with pytest.raises(MedtlError, match='does not lie inside its storage'):
-    weights.read(zipped(tmp_path / 'a.pth', view(offset, shape, stride), **{'0': bytes(16)}))
+    checkpoint_files.read(zipped(tmp_path / 'a.pth', view(offset, shape, stride), **{'0': bytes(16)}))
 
 
 def test_tensors_inside_their_storage_are_read_and_cannot_be_changed_afterwards(tmp_path):
@@ -183,12 +183,12 @@ def test_tensors_inside_their_storage_are_read_and_cannot_be_changed_afterwards(
   elsewhere = stream.replace(b'\x03\0\0\0cpu', b'\x06\0\0\0cuda:1')
   assert elsewhere != stream
   for written in (stream, elsewhere):
-    np.testing.assert_array_equal(weights.read(zipped(tmp_path / 'a.pth', written, **data))['w'], [1, 3])
+    np.testing.assert_array_equal(checkpoint_files.read(zipped(tmp_path / 'a.pth', written, **data))['w'], [1, 3])
   build = pickle.dumps({'shape': (10**6,)}, 2)[2:-1] + b'b'
   with pytest.raises(MedtlError, match='changes a tensor after it was checked'):
-    weights.read(zipped(tmp_path / 'b.pth', view(0, (2,), (1,), build), **data))
+    checkpoint_files.read(zipped(tmp_path / 'b.pth', view(0, (2,), (1,), build), **data))
   with pytest.raises(MedtlError, match='lacks the storage 0'):
-    weights.read(zipped(tmp_path / 'c.pth', view(0, (2,), (1,))))
+    checkpoint_files.read(zipped(tmp_path / 'c.pth', view(0, (2,), (1,))))
 
 
 @pytest.mark.parametrize('source', [*TORCH, FIXTURES / 'weights_keras2.h5', FIXTURES / 'resnet.npz'], ids=lambda path: path.name)
@@ -198,14 +198,14 @@ def test_truncated_files_say_so(tmp_path, source, share):
   path = tmp_path / source.name
   path.write_bytes(data[:int(share * len(data))])
   with pytest.raises(MedtlError, match=r'truncated|damaged'):
-    weights.read(path)
+    checkpoint_files.read(path)
 
 
 def test_truncated_safetensors(tmp_path):
   data = safetensor('F32', [4], bytes(16))
   (tmp_path / 'a.safetensors').write_bytes(data[:-3])
   with pytest.raises(MedtlError, match='truncated'):
-    weights.read(tmp_path / 'a.safetensors')
+    checkpoint_files.read(tmp_path / 'a.safetensors')
 
 
 # Damage inside of a file
@@ -249,7 +249,7 @@ def test_a_damaged_array_of_an_npz_is_an_error_that_names_it(tmp_path, name):
   assert data != ONES
   path = npz(tmp_path / 'a.npz', **{'other': ONES, 'layer/w': data})
   with pytest.raises(MedtlError, match=f'damaged: its array layer/w.npy {words}.*; get it again'):
-    weights.read(path)
+    checkpoint_files.read(path)
 
 
 @pytest.mark.filterwarnings('ignore')                       # numpy's own on its older versions
@@ -259,7 +259,7 @@ def test_whole_arrays_of_an_npz_are_read_in_every_form(tmp_path):
            'three': npy(values, (3, 0)), 'big': npy(values.astype('>i2')),
            'old': npy(values, **{'(2, 3), }': '(2L,3L,)}'})}
   path = npz(tmp_path / 'a.npz', **forms, one=npy(np.float32(7)), none=npy(np.zeros((0, 3))))
-  arrays = weights.read(path)
+  arrays = checkpoint_files.read(path)
   for name in forms:
     np.testing.assert_array_equal(arrays[name], values)
   assert arrays['one'] == 7 and arrays['none'].shape == (0, 3)
@@ -269,14 +269,14 @@ def test_numbers_that_numpy_cannot_name_are_read_once_the_advice_is_followed(tmp
   brain = np.asarray([1.5, -3], ml_dtypes.bfloat16)
   words = r"holds w, which is of 2 bytes without a type, .*convert it by .astype\('float32'\)"
   with pytest.raises(MedtlError, match=words):
-    weights.read(npz(tmp_path / 'a.npz', w=npy(brain)))
+    checkpoint_files.read(npz(tmp_path / 'a.npz', w=npy(brain)))
   again = npz(tmp_path / 'b.npz', w=npy(brain.astype('float32')))
-  np.testing.assert_array_equal(weights.read(again)['w'], [1.5, -3])
+  np.testing.assert_array_equal(checkpoint_files.read(again)['w'], [1.5, -3])
   records = np.zeros(2, [('mean', 'f4'), ('count', 'i8')])
   with pytest.raises(MedtlError, match=r'holds w, which is of records, .*save each of their field'):
-    weights.read(npz(tmp_path / 'c.npz', w=npy(records)))
+    checkpoint_files.read(npz(tmp_path / 'c.npz', w=npy(records)))
   fields = {name: npy(records[name]) for name in records.dtype.names}
-  assert list(weights.read(npz(tmp_path / 'd.npz', **fields))) == ['mean', 'count']
+  assert list(checkpoint_files.read(npz(tmp_path / 'd.npz', **fields))) == ['mean', 'count']
 
 
 @pytest.fixture
@@ -298,13 +298,13 @@ def test_a_zip_archive_whose_list_is_damaged_is_refused(tmp_path, archive, place
   changed[first + place] = length if value is None else value
   (tmp_path / 'a.npz').write_bytes(changed)
   with pytest.raises(MedtlError, match=words):
-    weights.read(tmp_path / 'a.npz')
+    checkpoint_files.read(tmp_path / 'a.npz')
 
 
 def test_two_parts_of_one_name_are_refused(tmp_path, archive):
   (tmp_path / 'a.npz').write_bytes(archive[0].replace(b'again', b'first'))
   with pytest.raises(MedtlError, match=r'a.npz is damaged: it holds first.npy twice'):
-    weights.read(tmp_path / 'a.npz')
+    checkpoint_files.read(tmp_path / 'a.npz')
 
 
 ONE = view(0, (1,), (1,))
@@ -334,7 +334,7 @@ STRANGE = [                              # a pickle, and what is said of it
 @pytest.mark.parametrize('stream, words', STRANGE)
 def test_a_pickle_that_asks_for_what_cannot_be_is_refused_in_words(tmp_path, stream, words):
   with pytest.raises(MedtlError, match=f'a.pth .*{words}'):
-    weights.read(zipped(tmp_path / 'a.pth', stream, **{'0': bytes(16)}))
+    checkpoint_files.read(zipped(tmp_path / 'a.pth', stream, **{'0': bytes(16)}))
 
 
 def test_bytes_behind_the_last_storage_of_the_older_stream_are_an_error(tmp_path):
@@ -342,14 +342,14 @@ def test_bytes_behind_the_last_storage_of_the_older_stream_are_an_error(tmp_path
   (tmp_path / 'two.pth').write_bytes(one + one)
   words = f'has {len(one)} bytes behind its last storage: .*save them in a file each'
   with pytest.raises(MedtlError, match=words):
-    weights.read(tmp_path / 'two.pth')
+    checkpoint_files.read(tmp_path / 'two.pth')
 
 
 @pytest.mark.parametrize('shape', [[0, 1 << 62], [0] * 70])
 def test_safetensors_of_no_valid_shape(tmp_path, shape):
   (tmp_path / 'a.safetensors').write_bytes(safetensor('F32', shape, b''))
   with pytest.raises(MedtlError, match='holds w, which has no valid shape'):
-    weights.read(tmp_path / 'a.safetensors')
+    checkpoint_files.read(tmp_path / 'a.safetensors')
 
 
 def test_numbers_of_an_h5_lie_in_the_file_itself(tmp_path):
@@ -358,10 +358,10 @@ def test_numbers_of_an_h5_lie_in_the_file_itself(tmp_path):
     file.create_dataset('layer/kernel', (4,), 'f4', external=[(tmp_path / 'secret', 0, 16)])
   words = 'is refused: the numbers of layer/kernel lie in another file; save it again as one file'
   with pytest.raises(MedtlError, match=words):
-    weights.read(tmp_path / 'a.h5')
+    checkpoint_files.read(tmp_path / 'a.h5')
   with h5py.File(tmp_path / 'a.h5') as old, h5py.File(tmp_path / 'b.h5', 'w') as new:
     new['layer/kernel'] = old['layer/kernel'][()]
-  assert weights.read(tmp_path / 'b.h5')['layer/kernel'].shape == (4,)
+  assert checkpoint_files.read(tmp_path / 'b.h5')['layer/kernel'].shape == (4,)
 
 
 def test_what_is_no_array_in_an_h5_is_left_out_and_said(tmp_path):
@@ -370,7 +370,7 @@ def test_what_is_no_array_in_an_h5_is_left_out_and_said(tmp_path):
     variables = file.create_group('layers/conv/vars')
     variables.attrs['name'], variables['0'] = 'conv', h5py.Empty('f4')
   said = []
-  assert list(weights.read(tmp_path / 'a.h5', say=said.append)) == ['layer/kernel']
+  assert list(checkpoint_files.read(tmp_path / 'a.h5', say=said.append)) == ['layer/kernel']
   assert said == ['a.h5: left out: layer/note (text), conv (nothing)']
 
 
@@ -384,12 +384,12 @@ def test_damage_on_which_hdf5_hangs_or_raises_is_said(tmp_path, mark, offset, co
   data[place:place + count] = bytes(count)
   (tmp_path / 'a.h5').write_bytes(data)
   with pytest.raises(MedtlError, match=f'a.h5 is {words}; get it again'):
-    weights.read(tmp_path / 'a.h5')
+    checkpoint_files.read(tmp_path / 'a.h5')
 
 
 @pytest.mark.parametrize('name', ['model-00001-of-00000.npz', 'model-00003-of-00002.npz'])
 def test_a_number_that_no_part_can_have_makes_no_part(tmp_path, name):
-  assert list(weights.read(npz(tmp_path / name, w=ONES))) == ['w']
+  assert list(checkpoint_files.read(npz(tmp_path / name, w=ONES))) == ['w']
 
 
 @pytest.mark.parametrize('content, words', [
@@ -400,27 +400,27 @@ def test_a_number_that_no_part_can_have_makes_no_part(tmp_path, name):
 def test_what_is_no_checkpoint_is_named(tmp_path, content, words):
   (tmp_path / 'a.pth').write_bytes(content)
   with pytest.raises(MedtlError, match=words):
-    weights.read(tmp_path / 'a.pth')
+    checkpoint_files.read(tmp_path / 'a.pth')
 
 
 def test_a_file_without_arrays_or_with_other_things(tmp_path):
   with pytest.raises(MedtlError, match='holds no arrays'):
-    weights.read(zipped(tmp_path / 'a.pth', pickle.dumps({})))
+    checkpoint_files.read(zipped(tmp_path / 'a.pth', pickle.dumps({})))
   with pytest.raises(MedtlError, match=r'b.pth holds no arrays of a network, only: best \(float\)'):
-    weights.read(zipped(tmp_path / 'b.pth', pickle.dumps({'best': 0.9})))
+    checkpoint_files.read(zipped(tmp_path / 'b.pth', pickle.dumps({'best': 0.9})))
   with pytest.raises(MedtlError, match='holds no arrays of a network, only: list'):
-    weights.read(zipped(tmp_path / 'c.pth', pickle.dumps([1])))
+    checkpoint_files.read(zipped(tmp_path / 'c.pth', pickle.dumps([1])))
   with pytest.raises(MedtlError, match='cannot read'):
-    weights.read(tmp_path)
+    checkpoint_files.read(tmp_path)
 
 
 def test_locate_names_paths_and_mistakes(tmp_path):
   file = tmp_path / 'mine.npz'
   file.write_bytes(b'x')
   table = {'imagenet': Weights(file.as_uri())}
-  assert weights.locate('imagenet', table) == (file, table['imagenet'], '')
-  assert weights.locate(f'{file}::a.b', table) == (file, None, 'a.b')
+  assert checkpoint_files.locate('imagenet', table) == (file, table['imagenet'], '')
+  assert checkpoint_files.locate(f'{file}::a.b', table) == (file, None, 'a.b')
   with pytest.raises(MedtlError, match="did you mean 'imagenet'"):
-    weights.locate('imagnet', table)
+    checkpoint_files.locate('imagnet', table)
   with pytest.raises(MedtlError, match=r'no file .*missing\.npz; give the path of a checkpoint, or one of: imagenet'):
-    weights.locate('missing.npz', table)
+    checkpoint_files.locate('missing.npz', table)

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from medtl import origin, tree
-from medtl.models import contents, inert, port, resnet, vit, weights, wrapping
-from medtl.models.port import Dialect
-from medtl.types import MedtlError
+from medtl.core import pytrees
+from medtl.core.types import MedtlError
+from medtl.models.backbones import resnet, vit
+from medtl.models.pretrained import checkpoint_files, find_network, nested_contents, pickle_reader, port
+from medtl.models.pretrained.port import Dialect
+from medtl.run import initial_weights
 
 FIXTURES = Path(__file__).parent / 'fixtures'
 SHAPES = {'conv1.weight': (2, 1, 3, 3), 'bn1.weight': (2,), 'bn1.bias': (2,), 'bn1.running_mean': (2,), 'bn1.running_var': (2,),
@@ -42,7 +44,7 @@ def folder(tmp_path_factory):
 
 def read(path, **keys):
   said = []
-  return weights.read(path, DIALECTS, say=said.append, **keys), '\n'.join(said)
+  return checkpoint_files.read(path, DIALECTS, say=said.append, **keys), '\n'.join(said)
 
 
 def check(arrays, more=0.0, without=()):
@@ -106,10 +108,10 @@ def test_numpy_arrays_of_every_order_and_type_come_out_of_a_pickle(tmp_path, pro
 
 def test_what_was_read_and_not_used_is_said_and_kept_as_facts(folder, capsys):
   config = ConfigDict({'model': {'weights': f'{folder}/model.safetensors.index.json'}, 'fresh': ('head/.*',), 'mean': (), 'std': ()})
-  wanted = tree.unflatten({port.rename(name, LAID_OUT): jax.ShapeDtypeStruct(value.shape, 'f4') for name, value in STATE.items()
+  wanted = pytrees.unflatten({port.rename(name, LAID_OUT): jax.ShapeDtypeStruct(value.shape, 'f4') for name, value in STATE.items()
                            if port.rename(name, LAID_OUT)})
-  ported, facts = origin.from_publisher(wanted, config, types.SimpleNamespace(WEIGHTS={}, RENAMES={'tiny': LAID_OUT}))
-  assert tree.flatten(ported)['params/backbone/stem/conv/weight'].shape == (2, 1, 3, 3)
+  ported, facts = initial_weights.from_publisher(wanted, config, types.SimpleNamespace(WEIGHTS={}, RENAMES={'tiny': LAID_OUT}))
+  assert pytrees.flatten(ported)['params/backbone/stem/conv/weight'].shape == (2, 1, 3, 3)
   parts = [f'model-0000{number}-of-00002.safetensors' for number in (1, 2)]
   assert facts['file'] == ', '.join(parts)
   assert facts['sha256'] == ', '.join(hashlib.sha256((folder / part).read_bytes()).hexdigest() for part in parts)
@@ -130,7 +132,7 @@ def test_the_other_network_is_said_and_read_as_the_message_says(folder, name, ot
   said = read(path)[1].splitlines()[-1]
   advice = f"config.model.weights='{path}::{other}'"
   assert said == f'{path.name}: {other!r} is such a network too; {advice} reads that one'
-  source = weights.locate(advice.partition("'")[2].rstrip("'"), {})
+  source = checkpoint_files.locate(advice.partition("'")[2].rstrip("'"), {})
   arrays, said = read(source.path, part=source.part)
   check(arrays, 0.5)
   assert said == f"{path.name}: reading what lies below {other!r}; nothing is left out"
@@ -142,7 +144,7 @@ def test_a_part_may_be_the_outermost_name_or_one_of_a_publishers_checkpoint(fold
     read(folder / 'dino.pth', part='studnet')
   file = folder / 'odd::name.pth'
   file.write_bytes((folder / 'net.pth').read_bytes())
-  assert weights.locate(str(file), {}) == (file, None, '')
+  assert checkpoint_files.locate(str(file), {}) == (file, None, '')
 
 
 REFUSED = {
@@ -197,7 +199,7 @@ def test_a_part_alone_is_called_one_and_is_read_once_the_other_lies_beside_it(fo
 def test_an_index_that_is_none_is_refused(tmp_path, content):
   (tmp_path / 'a.index.json').write_text(content)
   with pytest.raises(MedtlError, match='is no index of a checkpoint'):
-    weights.read(tmp_path / 'a.index.json')
+    checkpoint_files.read(tmp_path / 'a.index.json')
 
 
 def test_a_packed_file_says_so_and_reads_once_it_is_unpacked(folder, tmp_path):
@@ -231,15 +233,15 @@ def test_pytorch_s_oldest_tar_is_named(tmp_path):
 
 def test_a_folder_says_what_to_give_instead(folder, tmp_path):
   with pytest.raises(MedtlError, match='is a folder without a checkpoint'):
-    weights.locate(str(tmp_path), {})
+    checkpoint_files.locate(str(tmp_path), {})
   (tmp_path / 'model.safetensors').write_bytes((folder / 'metadata.safetensors').read_bytes())
   (tmp_path / 'config.json').write_text('{}')
   with pytest.raises(MedtlError, match=r'is a folder; give one of its files: model.safetensors$'):
-    weights.locate(str(tmp_path), {})
-  check(read(weights.locate(str(tmp_path / 'model.safetensors'), {}).path)[0])
+    checkpoint_files.locate(str(tmp_path), {})
+  check(read(checkpoint_files.locate(str(tmp_path / 'model.safetensors'), {}).path)[0])
   (tmp_path / 'plan.json').write_text('{}')
   with pytest.raises(MedtlError, match=rf'is the folder of a run; config.model.weights=run:{tmp_path} '):
-    weights.locate(str(tmp_path), {})
+    checkpoint_files.locate(str(tmp_path), {})
 
 
 def test_an_unpacked_pytorch_file_is_read_once_it_is_packed_again(folder, tmp_path):
@@ -248,7 +250,7 @@ def test_an_unpacked_pytorch_file_is_read_once_it_is_packed_again(folder, tmp_pa
   unpacked, = tmp_path.iterdir()
   advice = f'zip -0 -r {unpacked.name}.pth {unpacked.name}'
   with pytest.raises(MedtlError, match=f'is a PyTorch file that was unpacked; pack it again .*{advice}'):
-    weights.locate(str(unpacked), {})
+    checkpoint_files.locate(str(unpacked), {})
   with zipfile.ZipFile(tmp_path / 'again.pth', 'w') as archive:           # what zip -0 -r does
     for file in unpacked.rglob('*'):
       archive.write(file, file.relative_to(tmp_path))
@@ -274,20 +276,20 @@ NAMES = list(STATE)
 ])
 def test_most_names_of_the_architecture_decide_and_equals_are_named(prefixes, taken, rivals):
   names = ['queue', *(prefix + name for prefix in prefixes for name in NAMES), 'optimizer.lr']
-  assert wrapping.choose(names, DIALECTS) == (taken, rivals)
+  assert find_network.choose(names, DIALECTS) == (taken, rivals)
 
 
 def test_a_prefix_that_the_architecture_knows_itself_stays():
   names = ['vit.embeddings.cls_token', *(f'vit.encoder.layer.{i}.output.dense.bias' for i in range(4)), 'classifier.bias']
-  assert wrapping.choose(names, vit.RENAMES) == ('', ())
+  assert find_network.choose(names, vit.RENAMES) == ('', ())
   both = [prefix + name for prefix in ('a.', 'b.') for name in names]
-  assert wrapping.choose(both, vit.RENAMES) == ('a.', ('b.',))
+  assert find_network.choose(both, vit.RENAMES) == ('a.', ('b.',))
 
 
 def test_other_architectures_and_their_blocks_have_no_prefix():
   densenet = [f'features.block{block}.layer{layer}.{name}.weight' for block in range(4) for layer in range(6) for name in ('conv1', 'bn1')]
-  assert wrapping.choose([*densenet, 'features.conv0.weight'], {**DIALECTS, **resnet.RENAMES}) == ('', ())
-  assert wrapping.choose(NAMES, {}) == ('', ()) and wrapping.choose([], DIALECTS) == ('', ())
+  assert find_network.choose([*densenet, 'features.conv0.weight'], {**DIALECTS, **resnet.RENAMES}) == ('', ())
+  assert find_network.choose(NAMES, {}) == ('', ()) and find_network.choose([], DIALECTS) == ('', ())
 
 
 def test_sequential_names_of_a_resnet_are_torchvision_s():
@@ -298,7 +300,7 @@ def test_sequential_names_of_a_resnet_are_torchvision_s():
     first, _, rest = name.partition('.')
     other = port.rename(f'{words[first]}.{rest}', resnet.RENAMES['sequential'])
     assert other == port.rename(name, resnet.RENAMES['torchvision']) and '.' not in other
-  assert wrapping.choose([f'backbone.{words[name.split(".")[0]]}.{name.partition(".")[2]}' for name in names],
+  assert find_network.choose([f'backbone.{words[name.split(".")[0]]}.{name.partition(".")[2]}' for name in names],
                          resnet.RENAMES).prefix == 'backbone.'
 
 
@@ -316,7 +318,7 @@ def test_what_pretraining_adds_to_a_vision_transformer_is_dropped():
 # Pickles as data
 
 def plain(stream):
-  return inert.load(io.BytesIO(stream), {}, lambda pid: pid)
+  return pickle_reader.load(io.BytesIO(stream), {}, lambda pid: pid)
 
 
 @pytest.mark.parametrize('protocol', range(6))
@@ -332,9 +334,9 @@ def test_plain_values_are_what_pickle_makes_of_them(protocol):
 
 
 def test_every_opcode_is_followed():
-  known = inert._VALUES | set(inert._CONSTANTS) | inert._IGNORED
+  known = pickle_reader._VALUES | set(pickle_reader._CONSTANTS) | pickle_reader._IGNORED
   opcodes = {opcode.name for opcode in pickletools.opcodes}
-  assert {name for name in opcodes - known if not hasattr(inert._Machine, f'op_{name.lower()}')} == set()
+  assert {name for name in opcodes - known if not hasattr(pickle_reader._Machine, f'op_{name.lower()}')} == set()
   assert known <= opcodes
 
 
@@ -342,14 +344,14 @@ def test_nests_without_end_are_refused(monkeypatch):
   value = {'w': np.ones(1)}
   for _ in range(60):
     value = {'a': value, 'b': value}
-  monkeypatch.setattr(contents, '_MANY', 1000)
+  monkeypatch.setattr(nested_contents, '_MANY', 1000)
   with pytest.raises(MedtlError, match='nested without end'):
-    contents.of(value)
+    nested_contents.of(value)
   chain = []
   for _ in range(10**5):
     chain = [chain]
   with pytest.raises(MedtlError, match='nested without end'):
-    contents.of({'w': np.ones(1), 'chain': chain})
+    nested_contents.of({'w': np.ones(1), 'chain': chain})
   circle = {'w': np.ones(1)}
   circle['self'] = circle
-  assert list(contents.of(circle).arrays) == ['w']
+  assert list(nested_contents.of(circle).arrays) == ['w']

@@ -19,7 +19,7 @@ python -m experiments.bench ablation --workdir=STUDY
 import importlib
 import sys
 
-from medtl import cpu
+from medtl.runtime import cpu
 
 KNOWN = {'--against': 'against', '--gpu': 'gpu', '--startup': 'startup', '--input': 'input', '--scale': 'scale',
          'probe': 'probe', 'ablation': 'ablation'}

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.bench.cases import CLASSES, MODELS, WORKS, Case
-from medtl import runfolder
+from medtl.run import run_folder
 
 
 class Worker:
@@ -97,6 +97,6 @@ def main(argv):
           row = compared(case, flags.repeats)
           print(line(row), flush=True)
   facts = row['facts']
-  print(f'\n{time.strftime("%Y-%m-%d")}; {runfolder.hardware()}; {facts[0]["version"]} on {facts[0]["device"]}, {facts[1]["version"]} on '
+  print(f'\n{time.strftime("%Y-%m-%d")}; {run_folder.hardware()}; {facts[0]["version"]} on {facts[0]["device"]}, {facts[1]["version"]} on '
         f'{facts[1]["device"]}; medians of {flags.repeats}, in turn; peak memory of the whole process on a CPU, of the device elsewhere; '
         'torch: eager on a CPU, torch.compile on a GPU')

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from experiments.bench import input as reading
 from experiments.bench.against import Worker, pictures
 from experiments.bench.cases import Case
-from medtl import cpu, runfolder
-from medtl.models.vit_layers import attend
+from medtl.models.layers.transformer import attend
+from medtl.run import run_folder
+from medtl.runtime import cpu
 
 # dense bfloat16 FLOP/s of a device, from NVIDIA's data sheets (halved where these count sparsity)
 PEAKS = {'B200': 2.25e15, 'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40S': 362e12, 'L4': 121e12}
@@ -84,7 +85,7 @@ def main(argv):
     swept(folder, accelerated)
     fed(folder, accelerated)
     attention(accelerated)
-  print(f'\n{time.strftime("%Y-%m-%d")}; {runfolder.hardware()}; jax {jax.__version__}; medians of {REPEATS}, in turn; torch: '
+  print(f'\n{time.strftime("%Y-%m-%d")}; {run_folder.hardware()}; jax {jax.__version__}; medians of {REPEATS}, in turn; torch: '
         'torch.compile with autocast on a GPU, eager on a CPU')
   if not accelerated:
     print('NOT MEASURED, for want of a GPU: speed against torch.compile at 224 px, model FLOP utilisation, reading against a GPU\'s step, '

@@ -12,8 +12,9 @@ from PIL import Image
 
 from experiments.bench import ours
 from experiments.bench.cases import CLASSES, MODELS, Case
-from medtl import build, data, runfolder
-from medtl.data import stream
+from medtl import data
+from medtl.data import batches
+from medtl.run import assemble, run_folder
 
 FORMS = {'jpg': 'JPEG', 'png': 'PNG, 16 bit', 'dcm': 'DICOM, 12 bit', 'rle': 'DICOM, 12 bit, RLE'}
 COUNT, SOURCE, SIZE, BATCH = 256, 512, 224, 16       # pictures of SOURCE pixels a side become SIZE
@@ -53,9 +54,9 @@ def slice_of(picture, number, form):
 
 def speed(dataset, workers):
   """Return pictures a second, in batches, each read anew."""
-  list(stream.once(dataset.subset(np.arange(BATCH)), BATCH, workers=workers))
+  list(batches.once(dataset.subset(np.arange(BATCH)), BATCH, workers=workers))
   begin = time.perf_counter()
-  count = sum(int(batch.mask.sum()) for batch in stream.once(dataset, BATCH, workers=workers))
+  count = sum(int(batch.mask.sum()) for batch in batches.once(dataset, BATCH, workers=workers))
   return count / (time.perf_counter() - begin)
 
 
@@ -65,13 +66,13 @@ def ahead(dataset, case, steps=12):
   A CPU's step holds up the thread that would ask: there a batch counts that comes within a twentieth of a step after it.
   """
   config, program, state = ours.full(case)
-  batches = build.endless(dataset, config)
-  batch, early, begin = next(batches), 0, 0.0
+  fed = assemble.endless(dataset, config)
+  batch, early, begin = next(fed), 0, 0.0
   for number in range(steps + 1):
     start = time.perf_counter()
     state, logs = program(state, batch)
     asked = time.perf_counter()
-    batch = jax.block_until_ready(next(batches))
+    batch = jax.block_until_ready(next(fed))
     there, running = time.perf_counter(), not logs['loss'].is_ready()
     jax.block_until_ready(logs)
     early += number > 0 and (running or there - asked < 0.05 * (asked - start))
@@ -102,7 +103,7 @@ def main(argv):
     for model in flags.models.split(','):
       eaten, early = ahead(sets[FORMS['jpg']], Case(model, 'float32', 'full', MODELS[model][1], SIZE, f'{folder}/jpg'))
       print(f'| {model}, reading jpg | {eaten:.1f} | {early:.0%} |', flush=True)
-  print(f'\n{runfolder.hardware()}' + ('' if flags.npz else '; npz was not measured: --npz=BREASTMNIST'))
+  print(f'\n{run_folder.hardware()}' + ('' if flags.npz else '; npz was not measured: --npz=BREASTMNIST'))
 
 
 def loaded(folder, keep_gb):

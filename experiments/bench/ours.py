@@ -6,14 +6,15 @@ import jax
 
 from configs import base
 from experiments.bench import cases
-from medtl import build, cpu, prefix
+from medtl.run import assemble, frozen_features
+from medtl.runtime import cpu
 
 
 def made(case):
   """Return the parts of a run that does a case's work on the case's pictures, from random weights."""
   frozen, cached = cases.WORKS[case.work]
   ops = f'resize({case.size}, {case.size})'
-  return build.parts(build.changed(base.get_config(), (
+  return assemble.parts(assemble.changed(base.get_config(), (
     ('data', dict(name='folder.load', root=case.folder, channels=3, ops=ops, split=dict(by='image', folds=5, fold=0, seed=0))),
     ('model', dict(name=cases.MODELS[case.model][0], weights='')), ('mean', (0.5,)), ('std', (0.5,)), ('batch', case.batch),
     ('phases', ((f'depth({float(frozen)})' if frozen else 'none', '100 epochs'),)), ('dtype', case.dtype),
@@ -30,11 +31,11 @@ def prepare(case):
   """Return (a function that does the work once and waits for it, facts) of a case."""
   cpu.settle()
   parts = made(case)
-  first = prefix.first(parts, 0)
-  sides = prefix.boundary(parts, 0, parts.params, parts.extra)
-  batch = next(build.endless(sides['train'], parts.config))
+  first = frozen_features.first(parts, 0)
+  sides = frozen_features.boundary(parts, 0, parts.params, parts.extra)
+  batch = next(assemble.endless(sides['train'], parts.config))
   begin = time.perf_counter()
-  facts = {'frozen': parts.phases[0].depth, 'from': first, 'why': prefix.choose(parts, 0).why, 'flops': parts.flops(0)}
+  facts = {'frozen': parts.phases[0].depth, 'from': first, 'why': frozen_features.choose(parts, 0).why, 'flops': parts.flops(0)}
   if case.work == 'forward':
     params, extra = jax.tree.map(jax.numpy.asarray, (parts.params, parts.extra))
     program = jax.jit(parts.task(0).measure).lower(params, extra, batch).compile()

@@ -11,25 +11,27 @@ from pathlib import Path
 
 import numpy as np
 
-from medtl import build, commandline, evaluate, metrics, run, runfolder
-from medtl.data import stream
-from medtl.types import MedtlError
+from medtl import cli
+from medtl.core.types import MedtlError
+from medtl.data import batches
+from medtl.evaluation import metrics, predictions
+from medtl.run import assemble, run_folder, train
 
 EPOCHS, TIMED, BATCH = 100, 2, 32
 
 
 def main(argv):
   """Print the seconds and the AUROC of both ways of probing."""
-  config = build.changed(commandline.parse('train', argv)[1], (
+  config = assemble.changed(cli.parse('train', argv)[1], (
     ('phases', (('depth(1.0)', f'{EPOCHS} epochs'),)), ('batch', BATCH), ('lr', 1e-3), ('head_lr', 1.0)))
-  parts = build.parts(config)
+  parts = assemble.parts(config)
   epoch, theirs = usual_loop(parts)
   with tempfile.TemporaryDirectory() as folder:
     os.environ['MEDTL_CACHE'] = folder                   # nothing is known beforehand
     begin = time.perf_counter()
-    numbers = run.train(config, Path(folder) / 'run')
-    ours, spans = time.perf_counter() - begin, runfolder.read(Path(folder) / 'run', 'provenance.json')['spans']
-    score = evaluate.load(Path(folder) / 'run' / 'predictions' / 'test.npz').predictions
+    numbers = train.train(config, Path(folder) / 'run')
+    ours, spans = time.perf_counter() - begin, run_folder.read(Path(folder) / 'run', 'provenance.json')['spans']
+    score = predictions.load(Path(folder) / 'run' / 'predictions' / 'test.npz').predictions
   assert numbers['images'] == len(score.y)
   test = parts.data['test']
   print(f'\n| a probe of {EPOCHS} epochs, batches of {BATCH}, evaluated each epoch | seconds | test AUROC |\n|---|---|---|')
@@ -37,7 +39,7 @@ def main(argv):
   print(f'| a forward pass each epoch (torch): {EPOCHS} × {epoch:.1f} s, from {TIMED} timed epochs | {EPOCHS * epoch:.0f} | '
         f'{metrics.auroc(theirs, np.asarray(test.table["y"])):.3f} |')
   print(f'\nratio {EPOCHS * epoch / ours:.1f}; ours spent ' + ', '.join(f'{name} {seconds:.1f} s' for name, seconds in spans.items())
-        + f'; {build.sentence(parts)}; {runfolder.hardware()}')
+        + f'; {assemble.sentence(parts)}; {run_folder.hardware()}')
 
 
 def torch_features(weights_file):
@@ -45,8 +47,8 @@ def torch_features(weights_file):
   import torch
   from transformers import CLIPVisionConfig, CLIPVisionModel
 
-  from medtl.models import weights
-  arrays = weights.read(weights_file)
+  from medtl.models.pretrained import checkpoint_files
+  arrays = checkpoint_files.read(weights_file)
   net = CLIPVisionModel(CLIPVisionConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
                                          patch_size=16))
   bare = 'embeddings.class_embedding' in net.state_dict()             # transformers 5 names no vision_model any more
@@ -88,14 +90,14 @@ def usual_loop(parts):
   seconds, kept = [], []
   for number in range(TIMED):
     begin, kept = time.perf_counter(), []
-    batches = stream.batches(parts.data['train'], BATCH, seed=0, start=number * parts.epoch)
+    fed = batches.batches(parts.data['train'], BATCH, seed=0, start=number * parts.epoch)
     for _ in range(parts.epoch):
-      batch = next(batches)
+      batch = next(fed)
       x, y = features(batch), torch.from_numpy(batch.y[batch.mask]).long()
       step(x, y)
       kept.append((x, y))
     head.eval()
-    for batch in stream.once(parts.data['val'], BATCH):
+    for batch in batches.once(parts.data['val'], BATCH):
       head(features(batch))
     seconds.append(time.perf_counter() - begin)
   for _ in range(EPOCHS - TIMED):
@@ -103,5 +105,5 @@ def usual_loop(parts):
       step(x, y)
   head.eval()
   with torch.no_grad():
-    test = torch.cat([torch.softmax(head(features(batch)), 1) for batch in stream.once(parts.data['test'], BATCH)]).numpy()
+    test = torch.cat([torch.softmax(head(features(batch)), 1) for batch in batches.once(parts.data['test'], BATCH)]).numpy()
   return statistics.median(seconds), test

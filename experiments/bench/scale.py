@@ -14,8 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import base
-from medtl import build, step, tree
-from medtl.models import child_name, vit
+from medtl.core import pytrees
+from medtl.models import child_name
+from medtl.models.backbones import vit
+from medtl.run import assemble
+from medtl.training import step
 
 NETS = {'ViT-B/16': dict(width=768, depth=12, heads=12), 'ViT-L/16': dict(width=1024, depth=24, heads=16),
         'ViT-H/14': dict(width=1280, depth=32, heads=16, patch=14), 'ViT-g/14': dict(width=1536, depth=40, heads=24, patch=14)}
@@ -29,7 +32,7 @@ COLLECTIVE = re.compile(r'= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-a
 def parameters(**shape):
   """Return (parameters, those of the children below each depth) of a ViT."""
   net = vit.ViT(**shape)
-  leaves = tree.flatten(jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), train=False))['params'])
+  leaves = pytrees.flatten(jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), train=False))['params'])
   size = [sum(leaf.size for path, leaf in leaves.items() if path.startswith(f'{child_name(index)}/')) for index in range(net.stages + 1)]
   return sum(leaf.size for leaf in leaves.values()), np.cumsum([0, *size])
 
@@ -73,14 +76,14 @@ def compiled(**words):
     config.model = dict(name='vit.vit_s16', weights='')
     config.phases, config.batch = ((words.pop('freeze'), '2 epochs'),), 8
     config.mesh.update(words)
-  made = build.parts(config)
+  made = assemble.parts(config)
   found = {}
   for kinds, name in COLLECTIVE.findall(made.program(0).as_text()):
     size = sum(BYTES[kind] * int(np.prod([int(one) for one in shape.split(',') if one])) for kind, shape in
                re.findall(r'(\w+)\[([\d,]*)\]', kinds))
     found[name] = found.get(name, 0) + size
-  live = tree.size(step.pick(made.params, made.phases[0].parts.live))
-  return found, {'all-reduce': 4 * live, 'all-gather': 4 * (tree.size(made.params) + live)}
+  live = pytrees.size(step.pick(made.params, made.phases[0].parts.live))
+  return found, {'all-reduce': 4 * live, 'all-gather': 4 * (pytrees.size(made.params) + live)}
 
 
 def main(argv):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from experiments.bench.against import pictures
-from medtl import runfolder
+from medtl.run import run_folder
 
 IMPORTS = ('jax', 'flax', 'optax', 'orbax.checkpoint', 'grain', 'sklearn', 'scipy', 'matplotlib', 'tensorboardX', 'rich', 'PIL')
 VERBS = {'--help': ['--help'], 'cache': ['cache'], 'report': ['report', '--workdir={run}'],
@@ -27,7 +27,7 @@ def first_step(folder, name):
   subprocess.run([sys.executable, '-m', 'medtl.main', *words], check=True, stdout=subprocess.DEVNULL)
   end = time.time()
   first = json.loads((run / 'metrics.jsonl').read_text().splitlines()[0])['time']
-  return first - begin, end - begin, runfolder.read(run, 'provenance.json')['spans']
+  return first - begin, end - begin, run_folder.read(run, 'provenance.json')['spans']
 
 
 def imported(words):
@@ -56,4 +56,4 @@ def main(argv):
     for name, words in VERBS.items():
       seconds, packages = imported([word.format(run=f'{folder}/nothing_kept') for word in words])
       print(f'| {name} | {seconds:.1f} | ' + ', '.join(f'{package} {took:.2f}' for package, took in packages.items()) + ' |')
-  print(f'\n{runfolder.hardware()}; compiled programs lie in MEDTL_CACHE/compiled, ~/.cache/medtl unless told')
+  print(f'\n{run_folder.hardware()}; compiled programs lie in MEDTL_CACHE/compiled, ~/.cache/medtl unless told')

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from experiments.bench.cases import Case
-from medtl import cpu
+from medtl.runtime import cpu
 
 
 def main(side, case, frozen):

@@ -1,4 +1,4 @@
-"""Room 1: files → Dataset → Batch. `load` is its door: a source by name, operations, split and checks."""
+"""files → Dataset → Batch. `load` is its door: a source by name, operations, split and checks."""
 
 import dataclasses
 import math
@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from medtl import spec
-from medtl.data import arguments, decoded, labels
-from medtl.data import ops as operations
-from medtl.data import split as splits
-from medtl.types import Dataset, MedtlError
+from medtl.core import expressions
+from medtl.core.types import Dataset, MedtlError
+from medtl.data import arguments, splits, store
+from medtl.data import transforms as operations
+from medtl.data.listing import labels
 
 ENOUGH = 4                                 # pictures whose range says something
 MOST_UNUSED = 0.27                         # of 0 … 1: pictures of 14 bits and fewer in files of 16, and a little more
@@ -22,22 +22,22 @@ def load(name: str, *, split: Mapping[str, Any], ops: str = '', skip_unreadable:
          keep_gb: float = 4.0, **source: Any) -> dict[str, Dataset]:
   """Return {'train', 'val', 'test'} (`split` says which there are; see split.split) of a source, checked.
 
-  `name` is a function of medtl/data ('folder.load', 'folder' for short) and `source` are its keys. `ops` are applied to each
+  `name` is a function of medtl/data/sources ('folder.load', 'folder' for short) and `source` are its keys. `ops` are applied to each
   picture as it is read. Up to `skip_unreadable` pictures that cannot be read are left out; `facts['unreadable']` lists them.
   `allow_leak` lets a patient or an equal picture stand on two sides; `facts['leak']` lists them. Pictures are kept decoded
   in the cache folder where they need at most `keep_gb` (10⁹ bytes), otherwise read anew each time. `facts` also gain
   `ops`, `hash`, `shape`, `split` (its keys), `split_hash`, `split_ignored` (the source has one of its own), `patients` (0: unknown)
   and `notes`: sentences on what was guessed or left out, which console and page show.
   """
-  chain = spec.functions(ops, operations, given=('x',))
-  everything = spec.find(name, 'medtl.data')(**source)
+  chain = expressions.functions(ops, operations, given=('x',))
+  everything = expressions.find(name, 'medtl.data.sources')(**source)
   if not everything.fingerprint:
     raise MedtlError(f'the source {name} gives its Dataset no fingerprint, so that changed data would be taken for the '
                      'old; set fingerprint to a hash of all that the examples depend on, as in listing.fingerprint')
   facts = {'name': name.partition('.')[0], 'order': 'publisher', 'notes': [], **everything.facts}
   everything = dataclasses.replace(everything, facts=facts)
   _check_labels(everything)
-  whole = decoded.prepare(everything, chain, dict(source, name=name, ops=ops), skip_unreadable=skip_unreadable, keep_gb=keep_gb)
+  whole = store.prepare(everything, chain, dict(source, name=name, ops=ops), skip_unreadable=skip_unreadable, keep_gb=keep_gb)
   index = splits.split(whole.table, **split)
   leak = splits.check(whole.table, index, allow_leak)
   _check_classes(whole, index, split)

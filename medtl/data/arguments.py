@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from inspect import Parameter
 from typing import Any, TypeVar
 
-from medtl import spec
-from medtl.data import ops, split
-from medtl.types import MedtlError
+from medtl.core import expressions
+from medtl.core.types import MedtlError
+from medtl.data import splits, transforms
 
 # keys of `load` that are 0 or more
 LEAST = {'skip_unreadable': 'the number of pictures that may be left out',
@@ -17,7 +17,7 @@ Load = TypeVar('Load', bound=Callable[..., Any])
 
 def checked(load: Load) -> Load:
   """Return `load` as a function that first checks its keys, see `fitted`."""
-  names = list(spec.parameters(load))
+  names = list(expressions.parameters(load))
 
   @functools.wraps(load)
   def check_and_load(*values: Any, **keys: Any) -> Any:
@@ -29,8 +29,8 @@ def checked(load: Load) -> Load:
 
 def parameters(load: Callable, name: str) -> dict[str, Parameter]:
   """Return the keys that `load` and the source of that name take together."""
-  source = spec.find(_full(name), 'medtl.data')
-  return spec.parameters(source) | spec.parameters(load)
+  source = expressions.find(_full(name), 'medtl.data.sources')
+  return expressions.parameters(source) | expressions.parameters(load)
 
 
 def _full(name: str) -> str:
@@ -40,7 +40,7 @@ def _full(name: str) -> str:
 
 def split_parameters() -> dict[str, Parameter]:
   """Return the keys of `config.data.split`."""
-  return spec.parameters(split.split, given=('table',))
+  return expressions.parameters(splits.split, given=('table',))
 
 
 def fitted(load: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,16 +52,16 @@ def fitted(load: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
   if not isinstance(split_keys, Mapping):
     raise MedtlError(f'config.data: split is {split_keys!r}; expected its keys, for instance '
                      "dict(by='patient'): on the command line --config.data.split.by=patient")
-  found = spec.keys(f'config.data ({name})', given, parameters(load, name))
+  found = expressions.keys(f'config.data ({name})', given, parameters(load, name))
   known = split_parameters()
-  found['split'] = spec.keys('config.data.split', split_keys, known)
+  found['split'] = expressions.keys('config.data.split', split_keys, known)
   if 'by' not in split_keys:
-    ways = ', '.join(map(repr, split.WAYS))
+    ways = ', '.join(map(repr, splits.WAYS))
     raise MedtlError(f"config.data.split lacks the key 'by'; set it to one of: {ways}")
-  if split_keys['by'] != split.AUTO:
+  if split_keys['by'] != splits.AUTO:
     defaults = {key: one.default for key, one in known.items()}
-    split.check_keys(**defaults | found['split'])
-  spec.functions(found.get('ops', ''), ops, given=('x',))
+    splits.check_keys(**defaults | found['split'])
+  expressions.functions(found.get('ops', ''), transforms, given=('x',))
   for key, words in LEAST.items():
     if key in found and not found[key] >= 0:             # nan is not either
       raise MedtlError(f'config.data: {key} is {found[key]}; expected 0 or more, {words}')

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from medtl.types import MedtlError
+from medtl.core.types import MedtlError
 
 Train = bool | Collection[str]     # False, True, or the names of the children that are in training mode
 

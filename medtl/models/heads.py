@@ -5,8 +5,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from medtl import spec
-from medtl.types import MedtlError
+from medtl.core import expressions
+from medtl.core.types import MedtlError
 
 POOLS = ('auto', 'mean', 'max', 'token', 'token+mean')
 
@@ -35,7 +35,7 @@ def linear(classes: int, pool: str = 'auto', dropout: float = 0.0, norm: bool = 
   transformers share a large constant part, beside which the differences between pictures are small.
   """
   if pool not in POOLS:
-    raise MedtlError(f'unknown pooling {pool!r}; {spec.nearest(pool, POOLS)}')
+    raise MedtlError(f'unknown pooling {pool!r}; {expressions.nearest(pool, POOLS)}')
   return Linear(classes, pool, dropout, norm)
 
 

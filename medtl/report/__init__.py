@@ -1,1 +1,1 @@
-"""ROOM 7. Predictions + table → numbers with intervals, pictures, one page."""
+"""Numbers and predictions → figures, one page, the console."""

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medtl import disk, metrics
-from medtl.report import console, efficiency, figures, page
-from medtl.report.interval import holm
-from medtl.report.numbers import LABELS
+from medtl.evaluation import label_efficiency, metrics
+from medtl.evaluation.intervals import holm
+from medtl.evaluation.summary import LABELS
+from medtl.report import console, figures, page
+from medtl.runtime import files
 
 Row = Mapping[str, Any]
 SURE = 0.05                      # corrected p below which two variants are told apart
@@ -86,7 +87,7 @@ def csv(rows: Sequence[Row]) -> str:
       cells |= {f'{name} minus {reference} {part}': found and found[name].get(part) for name in measured
                 for part in ('value', 'low', 'high', 'p', 'p_holm')}
     flat.append(cells)
-  return disk.csv_text([list(flat[0]), *(list(cells.values()) for cells in flat)])
+  return files.csv_text([list(flat[0]), *(list(cells.values()) for cells in flat)])
 
 
 def chance(runs: int, first: Sequence[int]) -> str:
@@ -124,7 +125,7 @@ def screened(found: Mapping[str, Any]) -> list[str]:
 
 
 def write(path: Path, rows: Sequence[Row], facts: Mapping[str, Any], screen: Mapping[str, Any],
-          curves: efficiency.Curves | None = None, lines: Sequence[str] = ()) -> None:
+          curves: label_efficiency.Curves | None = None, lines: Sequence[str] = ()) -> None:
   """Write the study's page: `facts` are title, sentence, command, axis, warnings, hardware, versions, seconds; `screen` may be {}.
 
   `curves` are families of variants that differ in an amount, `lines` what is said of them.
@@ -137,6 +138,6 @@ def write(path: Path, rows: Sequence[Row], facts: Mapping[str, Any], screen: Map
     found = {row['name']: row['metrics'][first] for row in rows}
     points = {family: [(amount, found[name]) for amount, name in sorted(members.items())] for family, members in curves.items()}
     pictures['curves'] = figures.families(points, LABELS[first], facts['axis'])
-  disk.write(path, page.environment().get_template('study.html.j2').render(
+  files.write(path, page.environment().get_template('study.html.j2').render(
     rows=rows, facts=facts, first=first, shown=(first, *SHOWN), labels=LABELS, over=console.over(rows[0]), pictures=pictures,
     verdict=verdict(rows, first), spent=spent(rows), screen=screen, screened=screened(screen), lines=lines))

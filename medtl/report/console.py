@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from medtl.report.numbers import LABELS
+from medtl.evaluation.summary import LABELS
 
 
 def console(numbers: Mapping[str, Any]) -> str:

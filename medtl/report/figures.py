@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from medtl import metrics
-from medtl.report import curves, operating
-from medtl.report.numbers import LABELS
-from medtl.types import Predictions
+from medtl.core.types import Predictions
+from medtl.evaluation import curves, metrics, operating_points
+from medtl.evaluation.summary import LABELS
 
 # Okabe and Ito 2008, told apart by all
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
@@ -30,7 +29,7 @@ SQUARE = (4.3, 3.9)            # inches
 
 def roc(test: Predictions, cut: np.ndarray, kind: str, classes: Sequence[str]) -> str:
   """Return ROC curves, every class against the rest, with the operating points that `cut` gives."""
-  score, y = operating.columns(test, kind)
+  score, y = operating_points.columns(test, kind)
   points = zip(1 - metrics.class_specificity(score - cut, y), metrics.class_sensitivity(score - cut, y), strict=True)
   areas = metrics.class_auroc(score, y)
   with _axes(SQUARE) as (figure, (axes,)):
@@ -47,7 +46,7 @@ def roc(test: Predictions, cut: np.ndarray, kind: str, classes: Sequence[str]) -
 
 def precision_recall(test: Predictions, cut: np.ndarray, kind: str, classes: Sequence[str]) -> str:
   """Return precision-recall curves with the operating points; a dotted line at each class's share of the examples."""
-  score, y = operating.columns(test, kind)
+  score, y = operating_points.columns(test, kind)
   truth, found = metrics.truth(score, y), score >= cut
   areas = metrics.class_auprc(score, y)
   with _axes(SQUARE) as (figure, (axes,)):

@@ -7,10 +7,10 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from medtl import disk
+from medtl.core.types import Predictions, Table
+from medtl.evaluation.summary import LABELS, cuts, worst
 from medtl.report import console, figures
-from medtl.report.numbers import LABELS, cuts, worst
-from medtl.types import Predictions, Table
+from medtl.runtime import files
 
 Images = Callable[[int], np.ndarray] | None
 NAMES = dict(url='Address', sha256='SHA-256', hash='SHA-256 of what was read')
@@ -54,7 +54,7 @@ def write(path: Path, facts: Facts, numbers: Mapping[str, Any], predictions: Map
 
   `images(i)` is the picture x [*s, c] of the i-th test prediction; None where pictures are out of reach.
   """
-  disk.write(path, render(facts, numbers, predictions, tables, images))
+  files.write(path, render(facts, numbers, predictions, tables, images))
 
 
 def render(facts: Facts, numbers: Mapping[str, Any], predictions: Mapping[str, Predictions], tables: Mapping[str, Table],

@@ -21,9 +21,9 @@ import numpy as np
 
 import medtl
 from medtl import data as room
-from medtl.data import dicom, folder, medmnist
-from medtl.models import weights
-from medtl.types import Dataset, MedtlError
+from medtl.core.types import Dataset, MedtlError
+from medtl.data.sources import dicom, folder, medmnist
+from medtl.models.pretrained import checkpoint_files
 from tests.fuzz import manifests
 from tests.fuzz.files import Case, Original, Outputs
 from tests.fuzz.manifests import pictures
@@ -220,7 +220,7 @@ def _attempt(action: Callable[..., Values], original: Original, data: bytes, scr
 def _read(path: Path, original: Original) -> Values:
   """Return all that a file gives, by the source or reader alone."""
   if original.door == 'checkpoint':
-    return {str(name): values for name, values in weights.read(path).items()}
+    return {str(name): values for name, values in checkpoint_files.read(path).items()}
   with _door(path, original) as (name, keys):
     return _examples(LOADS[name](**keys))
 

@@ -1,0 +1,262 @@
+"""Text in configs becomes callables: names are Python names, chains are 'a(1) | b(2)', literals only."""
+
+import ast
+import difflib
+import importlib
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from medtl.core import annotation
+from medtl.core.types import MedtlError
+
+
+class Call(NamedTuple):
+  """One parsed operation: `resize(224, 224)` is Call('resize', (224, 224), {})."""
+  name: str
+  args: tuple
+  kwargs: dict[str, Any]
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+  """Return a sentence that names the nearest right word and all of them.
+
+  >>> nearest('resise', ['resize', 'window'])
+  "did you mean 'resize'? There are: resize, window"
+  """
+  words = sorted(words)
+  close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+  hint = f'did you mean {close[0]!r}? ' if close else ''
+  return f'{hint}There are: {", ".join(words) or "none"}'
+
+
+def chain(text: str) -> list[Call]:
+  """Parse 'a(1, b=2) | c' into calls; arguments are literals, nothing is evaluated.
+
+  >>> chain('window(-1000, 400) | resize(8)')
+  [Call(name='window', args=(-1000, 400), kwargs={}), Call(name='resize', args=(8,), kwargs={})]
+  """
+  if not text.strip():
+    return []
+  try:
+    node: ast.expr = ast.parse(text.strip(), mode='eval').body
+  except SyntaxError as error:
+    raise MedtlError(f'cannot read {text!r}: {error.msg} at column {error.offset}; '
+                     "expected something like 'window(-1000, 400) | resize(224, 224)'") from None
+  calls: list[Call] = []
+  while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+    calls.insert(0, _call(node.right, text))
+    node = node.left
+  return [_call(node, text), *calls]
+
+
+def _call(node: ast.expr, text: str) -> Call:
+  if isinstance(node, ast.Name):
+    return Call(node.id, (), {})
+  if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+    raise MedtlError(f'cannot read {ast.unparse(node)!r} in {text!r}: expected name or name(arguments)')
+  try:
+    args = tuple(ast.literal_eval(value) for value in node.args)
+    kwargs = {word.arg or '**': ast.literal_eval(word.value) for word in node.keywords}
+  except ValueError:
+    raise MedtlError(f'{ast.unparse(node)!r} in {text!r}: arguments must be literals (numbers, strings, tuples)') from None
+  return Call(node.func.id, args, kwargs)
+
+
+def public(module: ModuleType) -> dict[str, Callable]:
+  """Return the functions that a module defines itself and does not hide."""
+  return {name: value for name, value in vars(module).items()
+          if inspect.isfunction(value) and not name.startswith('_') and getattr(value, '__module__', '') == module.__name__}
+
+
+def bind(function: Callable, call: Call, what: str = '', given: tuple[str, ...] = ()) -> inspect.BoundArguments:
+  """Return a call's arguments as the signature takes them; the caller fills in those `given`."""
+  where = what or call.name
+  everything = signature(function)
+  known = [name for name in everything.parameters if name not in given]
+  open_ended = any(one.kind is one.VAR_KEYWORD for one in everything.parameters.values())
+  for name in call.kwargs:
+    if name not in known and not open_ended:
+      raise MedtlError(f'{where} has no key {name!r}; {nearest(name, known)}')
+  left = everything.replace(parameters=[everything.parameters[name] for name in known])
+  try:
+    bound = left.bind(*call.args, **call.kwargs)
+  except TypeError as error:
+    raise MedtlError(f'{where}: {error}; expected {_short(call.name, left)}') from None
+  for name, value in bound.arguments.items():
+    bound.arguments[name] = _checked(where, value, left.parameters[name])
+  return bound
+
+
+def _checked(where: str, value: Any, parameter: inspect.Parameter) -> Any:
+  """Return what a parameter holds, checked: `*size` holds several values, `**keys` a mapping."""
+  if parameter.kind is parameter.VAR_POSITIONAL:
+    return tuple(annotation.checked(where, parameter.name, one, parameter) for one in value)
+  if parameter.kind is parameter.VAR_KEYWORD:
+    return {name: annotation.checked(where, name, one, parameter) for name, one in value.items()}
+  return annotation.checked(where, parameter.name, value, parameter)
+
+
+def signature(function: Callable) -> inspect.Signature:
+  """Return a function's signature; annotations that its module holds as text become types."""
+  try:
+    return inspect.signature(function, eval_str=True)
+  except NameError as error:
+    name = f'{function.__module__}.{function.__name__}'
+    raise MedtlError(f'the annotations of {name} cannot be read: {error}; expected types that its '
+                     'module imports') from None
+
+
+def _short(name: str, made: inspect.Signature) -> str:
+  """Return 'resize(size, order=1)': a signature without its types."""
+  words = [one.name if one.default is one.empty else f'{one.name}={one.default!r}'
+           for one in made.parameters.values()]
+  return f'{name}({", ".join(words)})'
+
+
+def parameters(function: Callable, given: tuple[str, ...] = ()) -> dict[str, inspect.Parameter]:
+  """Return a function's parameters by name, without those that the caller fills in."""
+  named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+  found = signature(function).parameters
+  return {name: one for name, one in found.items() if one.kind in named and name not in given}
+
+
+def keys(where: str, given: Mapping[str, Any],
+         known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+  """Return the keys as the parameters take them.
+
+  A key that is not known, of another kind or lacking is an error.
+  """
+  for name in given:
+    if name not in known:
+      raise MedtlError(f'{where} has no key {name!r}; {nearest(name, known)}')
+  for name, parameter in known.items():
+    if parameter.default is parameter.empty and name not in given:
+      wanted = annotation.words(annotation.kind_of(parameter))
+      raise MedtlError(f'{where} lacks the key {name!r}; set it to {wanted}')
+  return {name: annotation.checked(where, name, one, known[name]) for name, one in given.items()}
+
+
+def operations(module: ModuleType, given: tuple[str, ...] = ()) -> dict[str, Callable]:
+  """Return a module's public functions that take `given` first: its helpers are no operations."""
+  count = len(given)
+  return {name: function for name, function in public(module).items()
+          if tuple(inspect.signature(function).parameters)[:count] == given}
+
+
+def functions(text: str, known: ModuleType | Mapping[str, Callable],
+              given: tuple[str, ...] = ()) -> list[Callable]:
+  """Return the chain's operations, arguments bound; each still takes `given`, by position or by name."""
+  words = operations(known, given) if isinstance(known, ModuleType) else known
+  bound = []
+  for call in chain(text):
+    if call.name not in words:
+      hint = nearest(call.name, words)
+      raise MedtlError(f'unknown operation {call.name!r} in {text!r}; {hint}')
+    function = words[call.name]
+    bound.append(_fill(function, bind(function, call, given=given), given))
+  return bound
+
+
+def _fill(function: Callable, bound: inspect.BoundArguments, given: tuple[str, ...]) -> Callable:
+  kinds = {name: parameter.kind for name, parameter in inspect.signature(function).parameters.items()}
+  star, named = (), {}
+  for name, value in bound.arguments.items():
+    if kinds[name] is inspect.Parameter.VAR_POSITIONAL:
+      star = value
+    elif kinds[name] is inspect.Parameter.VAR_KEYWORD:
+      named.update(value)
+    else:
+      named[name] = value
+  if star:                                  # f(x, *size): what is given comes first, by position
+    return lambda *args: function(*args, *star, **named)
+  return lambda *args, **kwargs: function(**dict(zip(given, args, strict=False)), **named, **kwargs)
+
+
+def one(text: str, known: ModuleType | Mapping[str, Callable],
+        given: tuple[str, ...] = ()) -> Callable:
+  """Return the single operation that the text names."""
+  bound = functions(text, known, given)
+  if len(bound) != 1:
+    raise MedtlError(f'expected one operation, found {len(bound)} in {text!r}')
+  return bound[0]
+
+
+def regex(pattern: str, what: str) -> re.Pattern:
+  """Return the compiled pattern; one that is no regex is an error that names it."""
+  try:
+    return re.compile(pattern)
+  except re.error as error:
+    raise MedtlError(f'{what} {pattern!r} is not a regex: {error}') from None
+
+
+def find(name: str, package: str) -> Callable:
+  """Return the function that 'module.function' (or 'function') names inside a package: no registry, a name is a Python name."""
+  *path, last = name.split('.')
+  if not all(part.isidentifier() for part in (*path, last)):
+    raise MedtlError(f'{name!r} is not a name: expected module.function inside {package}')
+  target = '.'.join([package, *path])
+  try:
+    module = importlib.import_module(target)
+  except ModuleNotFoundError as error:
+    if not target.startswith(str(error.name)):
+      raise
+    raise MedtlError(f'no module {".".join(path)!r} in {package}; {nearest(".".join(path), siblings(package))}') from None
+  known = public(module)
+  if last not in known:
+    raise MedtlError(f'no function {last!r} in {target}; {nearest(last, known)}')
+  return known[last]
+
+
+def siblings(package: str) -> list[str]:
+  """Return the modules that a package holds, by listing its folder."""
+  import pkgutil
+  return [item.name for item in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+
+
+def component(config: Mapping[str, Any], package: str, what: str,
+              given: tuple[str, ...] = ()) -> tuple[Callable, dict[str, Any]]:
+  """Return (function, keyword arguments) of dict(name='module.function', …), keys checked against the signature."""
+  left = dict(config)
+  name = left.pop('name', None)
+  if not isinstance(name, str):
+    raise MedtlError(f'config.{what}: name is {name!r}; expected a function of {package}, as text')
+  function = find(name, package)
+  return function, keys(f'config.{what} ({name})', left, parameters(function, given))
+
+
+def steps(text: str | int, examples: int, batch: int, total: int = 0, least: int = 1) -> int:
+  """Return a duration in steps, at least `least`; an epoch is ceil(examples / batch) steps.
+
+  >>> steps('2 epochs', examples=100, batch=32), steps('64 examples', 100, 32), steps('5%', 100, 32, total=200), steps(7, 100, 32)
+  (8, 2, 10, 7)
+  """
+  match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*(%|steps?|epochs?|examples?|)', str(text).strip())
+  if not match or (not match[2] and not match[1].isdigit()):
+    raise MedtlError(f"cannot read the duration {text!r}: expected '100 steps', '3 epochs', '5000 examples' or '5%'")
+  number, unit = float(match[1]), match[2].rstrip('s') or 'step'
+  if unit == '%' and not total:
+    raise MedtlError(f'{text!r} is a share of a total that is not known here; expected steps, epochs or examples')
+  scale = {'step': 1.0, 'epoch': math.ceil(examples / batch), 'example': 1 / batch, '%': total / 100}[unit]
+  count = math.ceil(number * scale - 1e-9)
+  if count < least:
+    raise MedtlError(f'a duration of {text!r}; expected at least {least} step')
+  return count
+
+
+def scaled(text: str | int, factor: float) -> str:
+  """Return a duration times a factor; steps stay whole, and at least one.
+
+  >>> scaled('6 epochs', 0.5), scaled(7, 0.5), scaled('100 steps', 0.001), scaled('50%', 0.4)
+  ('3 epochs', '4 steps', '1 steps', '20%')
+  """
+  match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*(%|[a-z]*)', str(text).strip())
+  number, unit = (float(match[1]), match[2]) if match else (0.0, '')
+  if not match or unit.rstrip('s') not in ('', '%', 'step', 'epoch', 'example'):
+    raise MedtlError(f"cannot read the duration {text!r}: expected '100 steps', '3 epochs', '5000 examples' or '5%'")
+  if unit in ('', 'step', 'steps'):
+    return f'{max(1, round(number * factor + 1e-9))} steps'
+  return f'{number * factor:.6g}{unit}' if unit == '%' else f'{number * factor:.6g} {unit}'

@@ -1,0 +1,1 @@
+"""What one picture file says that its numbers are."""

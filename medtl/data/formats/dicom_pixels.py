@@ -1,0 +1,302 @@
+"""How the pixels of a DICOM file are stored, and the numbers that are (PS3.3 C.7.6.3, PS3.5 8).
+
+Everything raises ValueError where an element that it needs is illegal (see `dicom_header`).
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from medtl.data.formats import dicom_codestream
+from medtl.data.formats import jpeg as jpeg_file
+from medtl.data.formats.dicom_header import Header, illegal, integer, remark, required, shown, text, value_of
+
+GREY = ('MONOCHROME1', 'MONOCHROME2')
+PALETTE = 'PALETTE COLOR'
+COLOUR = ('RGB', 'YBR_FULL', 'YBR_FULL_422')
+JPEG_2000_COLOUR = ('YBR_RCT', 'YBR_ICT')
+FLOATS = ('FloatPixelData', 'DoubleFloatPixelData')
+OVERLAY_BIT, OVERLAY_DATA = 0x60000102, 0x60003000   # PS3.5 8.1.2: once, overlays lay in free bits
+LARGEST_SIDE = 65535                       # Rows and Columns have 16 bits
+
+
+class Layout(NamedTuple):
+  """How pixels are stored."""
+  photometric: str                         # in capitals: MONOCHROME1, RGB …
+  samples: int                             # numbers a pixel
+  allocated: int                           # bits that a number takes in the file
+  stored: int                              # bits of them that are the number
+  high: int                                # place of the number's highest bit, counted from 0
+  signed: bool
+  floats: bool                             # the numbers are no integers; the last four say nothing
+
+  @property
+  def grey(self) -> bool:
+    return self.photometric in GREY
+
+  @property
+  def inverted(self) -> bool:
+    """Whether large numbers are dark."""
+    return self.photometric == 'MONOCHROME1'
+
+  @property
+  def ends(self) -> tuple[float, float]:
+    """The least and the largest number that can be stored; NaN where nothing says them."""
+    if self.floats:
+      return math.nan, math.nan
+    if self.signed:
+      half = 1 << (self.stored - 1)
+      return -half, half - 1
+    return 0, (1 << self.stored) - 1
+
+
+def layout(header: Header) -> Layout:
+  """Return how pixels are stored.
+
+  What was absent or oddly written is then also right in the header, from which pydicom decodes.
+  """
+  elements = header.elements
+  photometric, samples = _photometric(header)
+  elements.Rows = _whole(header, 'Rows', range(1, LARGEST_SIDE + 1))
+  elements.Columns = _whole(header, 'Columns', range(1, LARGEST_SIDE + 1))
+  allocated = _whole(header, 'BitsAllocated', (1, 8, 16, 32, 64))
+  if value_of(header, 'BitsStored') is None:
+    remark(header, 'BitsStored is absent; all of BitsAllocated count')
+    elements.BitsStored = allocated
+  stored = _whole(header, 'BitsStored', range(1, allocated + 1))
+  high = _high_bit(header, stored, allocated)
+  signed = samples == 1 and _signed(header)        # colours are never below 0
+  elements.BitsAllocated, elements.BitsStored = allocated, stored
+  elements.PhotometricInterpretation = photometric
+  elements.SamplesPerPixel = samples
+  elements.PixelRepresentation = int(signed)
+  elements.NumberOfFrames = frames(header)
+  floats = any(keyword in elements for keyword in FLOATS)
+  return Layout(photometric, samples, allocated, stored, high, signed, floats)
+
+
+def _whole(header: Header, keyword: str, legal: range | tuple[int, ...]) -> int:
+  required(header, keyword)
+  found = integer(header, keyword)
+  if found is None or found not in legal:
+    if isinstance(legal, range):
+      raise illegal(keyword, found, f'{legal[0]} … {legal[-1]}')
+    raise illegal(keyword, found, ', '.join(str(one) for one in legal))
+  return found
+
+
+def frames(header: Header) -> int:
+  """Return how many pictures the file says it holds; without a value, and by 0, one."""
+  found = integer(header, 'NumberOfFrames') or 1
+  if found < 0:
+    raise illegal('NumberOfFrames', found, 'at least 1')
+  return found
+
+
+def _photometric(header: Header) -> tuple[str, int]:
+  """Return (PhotometricInterpretation, SamplesPerPixel), each from the other where it is absent."""
+  from pydicom.uid import JPEG2000TransferSyntaxes
+  syntax = header.elements.file_meta.TransferSyntaxUID
+  if not syntax.is_transfer_syntax:
+    raise illegal('TransferSyntaxUID', syntax, 'a transfer syntax')
+  samples = integer(header, 'SamplesPerPixel')
+  photometric = ' '.join(text(header, 'PhotometricInterpretation').upper().split())
+  if not photometric and samples == 3 and syntax.is_compressed:
+    raise ValueError('PhotometricInterpretation is absent; expected it with compressed colours')
+  if not photometric:
+    photometric = 'RGB' if samples == 3 else 'MONOCHROME2'
+    remark(header, f'PhotometricInterpretation is absent, taken as {photometric}')
+  extra = JPEG_2000_COLOUR if syntax in JPEG2000TransferSyntaxes else ()
+  known = (*GREY, PALETTE, *COLOUR, *extra)
+  if photometric not in known:
+    raise illegal('PhotometricInterpretation', photometric, ', '.join(known))
+  expected = 1 if photometric in (*GREY, PALETTE) else 3
+  if samples not in (None, expected):
+    raise illegal('SamplesPerPixel', samples, f'{expected} for {photometric}')
+  if expected == 3:
+    _set_planes(header, syntax.is_compressed)
+  return photometric, expected
+
+
+def _set_planes(header: Header, compressed: bool) -> None:
+  """Let PlanarConfiguration be 0 or 1; compressed pixels do not need it."""
+  if compressed:
+    header.elements.PlanarConfiguration = 0
+  elif value_of(header, 'PlanarConfiguration') is None:
+    remark(header, 'PlanarConfiguration is absent; a pixel’s colours are taken to stand together')
+    header.elements.PlanarConfiguration = 0
+  else:
+    _whole(header, 'PlanarConfiguration', (0, 1))
+
+
+def _signed(header: Header) -> bool:
+  if value_of(header, 'PixelRepresentation') is None:
+    remark(header, 'PixelRepresentation is absent; whole numbers are taken as unsigned')
+    return False
+  return _whole(header, 'PixelRepresentation', (0, 1)) == 1
+
+
+def _high_bit(header: Header, stored: int, allocated: int) -> int:
+  """Return HighBit: BitsStored - 1 (PS3.5 8.1.1), in older files also higher.
+
+  The JPEGs store the number alone, without the bits around it.
+  """
+  from pydicom.uid import RLELossless
+  usual = stored - 1
+  syntax = header.elements.file_meta.TransferSyntaxUID
+  if syntax.is_encapsulated and syntax != RLELossless:
+    return usual
+  try:
+    found = integer(header, 'HighBit')
+  except ValueError:
+    found = -1
+  if found is None or found == usual:
+    return usual
+  if usual < found < allocated:
+    remark(header, 'the numbers stand in the upper bits, as HighBit says', found)
+    return found
+  remark(header, 'HighBit is illegal, taken as BitsStored - 1', found)
+  return usual
+
+
+def pixel_keyword(header: Header) -> str:
+  """Return the keyword of the element that holds the pixels; raise where there is no picture."""
+  found = [keyword for keyword in ('PixelData', *FLOATS) if keyword in header.elements]
+  if not found:
+    raise ValueError(f'it holds no picture: PixelData is absent ({_kind(header)})')
+  if len(found) > 1:
+    raise ValueError(f'it holds {" and ".join(found)}; expected one of them')
+  required(header, found[0])
+  return found[0]
+
+
+def _kind(header: Header) -> str:
+  """Return what a file says it is, for instance RT Plan Storage."""
+  from pydicom.uid import UID
+  meta = header._replace(elements=header.elements.file_meta)
+  kind = text(header, 'SOPClassUID') or text(meta, 'MediaStorageSOPClassUID')
+  return shown(UID(kind).name) if kind else 'and SOPClassUID too'
+
+
+def agree(header: Header, how: Layout) -> Layout:
+  """Return the layout, compared with the pixels: their length, or what their codestream says."""
+  from pydicom.uid import RLELossless
+  syntax = header.elements.file_meta.TransferSyntaxUID
+  keyword = pixel_keyword(header)
+  encapsulated = header.elements[keyword].is_undefined_length
+  if encapsulated and not syntax.is_encapsulated:
+    raise ValueError(f'TransferSyntaxUID says {syntax.name}, but {keyword} is compressed')
+  if not syntax.is_encapsulated:
+    _check_length(header, how, keyword)
+    return how
+  dicom_codestream.check_items(header.elements[keyword].value)
+  if syntax == RLELossless:
+    _check_rle(header)
+  else:
+    how = _agree_with_codestream(header, how)
+  return how
+
+
+def _check_length(header: Header, how: Layout, keyword: str) -> None:
+  """Raise unless there are as many bytes as the header says; zeros may follow."""
+  elements = header.elements
+  pixels = elements[keyword].value
+  bits = elements.Rows * elements.Columns * how.samples * how.allocated
+  expected = math.ceil(bits / 8)
+  if how.photometric == 'YBR_FULL_422':    # two pixels share a pair of colours
+    expected = expected // 3 * 2
+  found = (f'{len(pixels)} bytes; expected {expected}, '
+           'as Rows, Columns, SamplesPerPixel and BitsAllocated say')
+  if len(pixels) < expected:
+    raise ValueError(f'{keyword} is cut short: {found}')
+  even = expected + expected % 2           # PS3.5 8.1.1: a pad byte makes the length even
+  if pixels[even:].strip(b'\0'):
+    raise ValueError(f'{keyword} is longer than the picture: {found}')
+
+
+def _check_rle(header: Header) -> None:
+  """Raise where more is stored than Rows and Columns say; pydicom raises where it is less."""
+  elements = header.elements
+  expected = elements.Rows * elements.Columns
+  found = dicom_codestream.rle_length(_frame(header))
+  if found > expected + 1:                 # an odd number may be padded
+    raise ValueError(f'PixelData is longer than the picture: {found} pixels; expected {expected}, '
+                     'as Rows and Columns say')
+
+
+def _frame(header: Header) -> bytes:
+  from pydicom.encaps import get_frame
+  return get_frame(header.elements.PixelData, 0, number_of_frames=1)
+
+
+def _agree_with_codestream(header: Header, how: Layout) -> Layout:
+  """Return the layout with no more bits than a JPEG picture has; raise where sizes differ."""
+  from pydicom import uid
+  elements = header.elements
+  syntax = elements.file_meta.TransferSyntaxUID
+  if syntax in uid.JPEG2000TransferSyntaxes:
+    found, most = dicom_codestream.jpeg_2000(_frame(header)), 32
+  else:
+    found, most = dicom_codestream.jpeg(_frame(header)), 8 if syntax == uid.JPEGBaseline8Bit else 16
+  if found is None:
+    raise ValueError(f'PixelData holds no picture of {syntax.name}')
+  _same(header, 'Rows', found.rows or elements.Rows)
+  _same(header, 'Columns', found.columns)
+  _same(header, 'SamplesPerPixel', found.samples)
+  if not found.bits <= how.allocated <= most:
+    legal = f'{found.bits} to {most} for this compressed picture'
+    raise illegal('BitsAllocated', how.allocated, legal)
+  is_plain_jpeg = syntax in uid.JPEGTransferSyntaxes
+  if is_plain_jpeg:                        # on some broken ones GDCM aborts, the process with it
+    frame = _frame(header)
+    check = jpeg_file.check if syntax == uid.JPEGBaseline8Bit else jpeg_file.scans
+    check(frame[frame.find(jpeg_file.START):])
+  stored = min(how.stored, found.bits)     # no number of the picture has more
+  elements.BitsStored = found.bits if is_plain_jpeg else stored       # and on fewer
+  return how._replace(stored=stored, high=stored - 1)
+
+
+def _same(header: Header, keyword: str, inside: int) -> None:
+  said = header.elements[keyword].value
+  if said != inside:
+    raise illegal(keyword, said, f'{inside}, as the compressed picture says')
+
+
+def stored_numbers(header: Header, how: Layout) -> np.ndarray:
+  """Return the numbers [h, w], or [h, w, 3] where a pixel has three (YBR is turned to RGB)."""
+  from pydicom.pixels import pixel_array
+  from pydicom.uid import JPEGBaseline8Bit
+  syntax = header.elements.file_meta.TransferSyntaxUID
+  options: dict[str, Any] = dict(allow_excess_frames=syntax.is_encapsulated)
+  if syntax == JPEGBaseline8Bit:
+    options['decoding_plugin'] = 'pillow'  # GDCM, pydicom's first choice, aborts on broken files
+  told = header.elements.BitsStored
+  cut = (how.high >= how.stored or told > how.stored) and not how.floats
+  if cut:
+    options['correct_unused_bits'] = False
+  try:
+    x = pixel_array(header.elements, **options)
+  except RuntimeError as error:            # the words of several decoders on one another
+    if 'exceptions were raised' not in str(error):
+      raise
+    raise ValueError(f'its compressed pixels ({syntax.name}) are damaged, or of a kind that no '
+                     'decoder here reads') from error
+  if x.ndim != (2 if how.samples == 1 else 3):
+    raise ValueError(f'PixelData holds {len(x)} frames; expected one, as NumberOfFrames says')
+  return _cut(x, header, how) if cut else x
+
+
+def _cut(x: np.ndarray, header: Header, how: Layout) -> np.ndarray:
+  """Return the numbers without the bits above and below them; raise where these are in use."""
+  unused = how.allocated - how.stored
+  above = how.allocated - 1 - how.high
+  below = x & ((1 << unused - above) - 1)
+  overlaid = OVERLAY_BIT in header.elements and OVERLAY_DATA not in header.elements
+  if (below != below.flat[0]).any() and not overlaid:
+    raise illegal('BitsStored', how.stored, f'{how.high + 1}, as HighBit says, or HighBit '
+                  f'{how.stored - 1}: the bits below the number are in use')
+  told = header.elements.BitsStored
+  if how.stored < told <= 8 and x.max() > how.ends[1]:
+    raise illegal('BitsStored', how.stored, f'{told}, which the compressed numbers need')
+  return np.right_shift(np.left_shift(x, above), unused)

@@ -1,0 +1,1 @@
+"""Data sets that are prepared once, by a command of their own."""

@@ -1,0 +1,1 @@
+"""Where data come from: what `config.data.name` may name."""

@@ -1,0 +1,1 @@
+"""Predictions + table → numbers with intervals by patient."""

@@ -1,0 +1,118 @@
+"""State × batches → Predictions: every example once, padding dropped."""
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from medtl.core.types import Batch, Dataset, MedtlError, Predictions, Table, Tree
+from medtl.runtime import multihost
+from medtl.runtime.files import whole
+
+OWN = ('train', 'val', 'test')            # sides of the run's own data
+Measure = Callable[[Tree, Tree, Batch], dict[str, jax.Array]]
+
+
+def predict(measure: Measure, params: Tree, extra: Tree, batches: Iterable[Batch]) -> Predictions:
+  """Return the predictions of all unmasked rows, in the order of the batches; a non-finite score is an error."""
+  parts: list[dict[str, np.ndarray]] = []
+  pending = None
+  for batch in batches:
+    last, pending = pending, (batch, measure(params, extra, batch))      # the device works while the host reads the one before
+    if last:
+      parts.append(_real(*last))
+  if pending is None:
+    raise MedtlError('nothing to predict: the data set is empty')
+  parts.append(_real(*pending))
+  joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+  bad = ~np.isfinite(joined['score']).reshape(len(joined['row']), -1).all(1)
+  if bad.any():
+    raise MedtlError(f'{bad.sum()} of {len(bad)} predictions are not finite, first at row {joined["row"][bad][0]}: '
+                     'the parameters have diverged or an image holds extreme values')
+  return Predictions(joined.pop('row'), joined.pop('y'), joined.pop('score'), joined)
+
+
+def _real(batch: Batch, measures: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+  mask, values = multihost.values((batch.mask, {**measures, 'row': batch.row, 'y': batch.y}))
+  return {name: value[mask] for name, value in values.items()}
+
+
+def save(path: Path, predictions: Predictions, dataset: Dataset, shown: Sequence[int] = ()) -> None:
+  """Write predictions with their rows of the table, and small copies of the pictures of the predictions `shown`.
+
+  A run folder is all that a report needs: nothing else is read for one.
+  """
+  where = {int(row): index for index, row in enumerate(dataset.table['row'])}
+  index = np.array([where[int(row)] for row in predictions.row])
+  table = {name: column[index] for name, column in dataset.table.items()}
+  pictures = {int(predictions.row[i]): _small(dataset.fetch(int(index[i])).x) for i in shown}
+  _write(path, predictions, table, dataset.classes, pictures)
+
+
+def pooled(parts: Sequence['Saved'], path: Path) -> None:
+  """Write the out-of-fold predictions of all folds as one file, ordered by row; a row in two folds is an error."""
+  row = np.concatenate([found.predictions.row for found in parts])
+  if len(np.unique(row)) < len(row):
+    raise MedtlError(f'{len(row) - len(np.unique(row))} rows are in more than one fold: the folds do not come from one split')
+  order = np.argsort(row)
+  y, score = (np.concatenate([getattr(found.predictions, name) for found in parts])[order] for name in ('y', 'score'))
+  measures = {name: np.concatenate([found.predictions.measures[name] for found in parts])[order]
+              for name in parts[0].predictions.measures}
+  table = {name: np.concatenate([found.table[name] for found in parts])[order] for name in parts[0].table}
+  pictures = {number: picture for found in parts for number, picture in found.pictures.items()}
+  _write(path, Predictions(row[order], y, score, measures), table, parts[0].classes, pictures)
+
+
+def _write(path: Path, predictions: Predictions, table: Table, classes: Sequence[str], pictures: Mapping[int, np.ndarray]) -> None:
+  with whole(path) as aside, aside.open('wb') as file:
+    arrays: dict[str, Any] = {'row': predictions.row, 'y': predictions.y, 'score': predictions.score, 'classes': np.array(classes)}
+    arrays |= {f'picture/{row}': picture for row, picture in pictures.items()}
+    arrays |= {f'measure/{name}': value for name, value in predictions.measures.items()}
+    arrays |= {f'table/{name}': _plain(column) for name, column in table.items()}
+    np.savez_compressed(file, **arrays)
+
+
+def _small(x: np.ndarray, most: int = 256) -> np.ndarray:
+  """Return a picture as uint8 [h, w, c], of a volume its middle slice, thinned to at most `most` pixels a side."""
+  while x.ndim > 3:
+    x = x[x.shape[0] // 2]
+  thin = -(-max(x.shape[:2]) // most)
+  return np.clip(x[::thin, ::thin] * 255, 0, 255).astype(np.uint8)
+
+
+def _plain(column: np.ndarray) -> np.ndarray:
+  return column.astype(str) if column.dtype == object else column
+
+
+class Saved(NamedTuple):
+  """What `save` wrote, the table in the predictions' order."""
+  predictions: Predictions
+  table: Table
+  classes: tuple[str, ...]
+  pictures: dict[int, np.ndarray]            # row -> uint8 [h, w, c]
+
+
+def load(path: Path) -> Saved:
+  """Return what `save` wrote."""
+  if not path.exists():
+    raise MedtlError(f'no predictions at {path}; run the verb evaluate on this run folder first')
+  try:
+    return _loaded(path)
+  except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    again = f'start evaluate with --name={path.stem} again'
+    if path.stem in OWN:
+      again = ('delete numbers.json, if it is there, and start the training command again: it '
+               'writes them anew, and trains no step again')
+    raise MedtlError(f'the predictions {path} are damaged ({error}); {again}') from None
+
+
+def _loaded(path: Path) -> Saved:
+  with np.load(path, allow_pickle=False) as file:
+    part = {prefix: {name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)}
+            for prefix in ('measure/', 'table/', 'picture/')}
+    return Saved(Predictions(file['row'], file['y'], file['score'], part['measure/']), part['table/'],
+                 tuple(str(name) for name in file['classes']), {int(row): x for row, x in part['picture/'].items()})

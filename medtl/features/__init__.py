@@ -1,0 +1,1 @@
+"""Activations of frozen children, kept on disk, and what can be read off them without training."""

@@ -1,0 +1,1 @@
+"""The families of networks: what `config.model.name` may name."""

@@ -1,0 +1,1 @@
+"""Publishers' files → our variables; names and WEIGHTS of each family."""

@@ -1,0 +1,168 @@
+"""A publisher's file becomes {name: float32 array}; nothing in it is executed.
+
+Which kinds of files there are: formats.py. What wraps a network in them: wrapping.py.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from medtl.core import expressions
+from medtl.core.types import MedtlError, Weights
+from medtl.models.pretrained import file_formats, find_network, nested_contents, sharded_files, torch_tensors
+from medtl.models.pretrained.nested_contents import Contents
+from medtl.models.pretrained.pickle_reader import shown
+from medtl.models.pretrained.port import Dialect
+from medtl.runtime import downloads
+
+PART = '::'                              # between a file and the part of it that is to be read
+
+
+class Source(NamedTuple):
+  """Where a checkpoint lies, its entry in a table of WEIGHTS, and which part of it is meant."""
+  path: Path
+  known: Weights | None
+  part: str = ''
+
+
+def locate(weights: str, table: Mapping[str, Weights]) -> Source:
+  """Return what a name of a family's WEIGHTS (fetched if need be) or a path means.
+
+  `FILE::PART` is the part of a file whose names begin with PART: 'dino.pth::student'.
+  """
+  name, _, part = weights.partition(PART)
+  if Path(weights).is_file():
+    name, part = weights, ''
+  if name in table:
+    entry = table[name]
+    hint = "config.model.weights=PATH reads a file, config.model.weights='' starts from scratch"
+    where = downloads.fetch(entry.url, sha256=entry.sha256, purpose=f'the checkpoint {name}', hint=hint)
+    return Source(where, entry, part)
+  path = Path(name).expanduser()
+  if path.is_file():
+    return Source(path, None, part)
+  if path.is_dir():
+    raise MedtlError(_folder(path))
+  if '/' in name or name.endswith(file_formats.SUFFIXES):
+    known = ', '.join(sorted(table)) or 'none'
+    raise MedtlError(f'no file {path}; give the path of a checkpoint, or one of: {known}')
+  raise MedtlError(f'no file and no known checkpoint {name!r}; {expressions.nearest(name, table)}')
+
+
+def _folder(path: Path) -> str:
+  """Return what to give instead of a folder."""
+  if (path / 'plan.json').is_file():
+    advice = f'config.model.weights=run:{path}'
+    return f'{path} is the folder of a run; {advice} begins with its best checkpoint'
+  if (path / 'data.pkl').is_file():
+    pack = f'in {path.parent}: zip -0 -r {path.name}.pth {path.name}'
+    return f'{path} is a PyTorch file that was unpacked; pack it again ({pack}) and give the file'
+  names = sorted(file.name for file in path.iterdir() if file.name.endswith(file_formats.SUFFIXES))
+  if not names:
+    return f'{path} is a folder without a checkpoint; give a file: {", ".join(file_formats.SUFFIXES)}'
+  return f'{path} is a folder; give one of its files: {nested_contents.listed(dict.fromkeys(names, ""))}'
+
+
+def read(path: str | Path, dialects: Mapping[str, Dialect] | None = None, *, part: str = '',
+         say: Callable[[str], None] = print) -> dict[str, np.ndarray]:
+  """Return the arrays of a checkpoint under the publisher's names, in float32.
+
+  `dialects` are an architecture's RENAMES: what wraps its arrays is taken off their names, and
+  other arrays are left out. Without dialects all arrays are returned, named from the file's
+  outermost dictionary on. `part` is the beginning of the names that are meant. `say` hears what
+  was taken and what was left out. A part of several files (shards.py) is read with the others.
+  Raises MedtlError for what is no checkpoint, is truncated, or holds no arrays of numbers.
+  """
+  path = Path(path)
+  files = sharded_files.files(path)
+  if len(files) > 1:
+    say(f'{path.name}: read as one with the other parts, {len(files)} in all')
+  with contextlib.ExitStack() as opened:
+    several = [_contents(file, opened) for file in files]
+    with _naming(path):
+      found = _joined(several, sharded_files.names(path))
+      if part:
+        found = find_network.inside(found, part)
+      choice = find_network.choose(found.arrays, dialects or {})
+      _tell(path, found, choice, say)
+      arrays = find_network.network(found, choice.prefix)
+      return {name: _float32(name, array) for name, array in arrays.items()}
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+  """Put the file's name before the message of a MedtlError."""
+  try:
+    yield
+  except MedtlError as error:
+    raise MedtlError(f'{path} {error}') from None
+
+
+def _contents(path: Path, opened: contextlib.ExitStack) -> Contents:
+  """Return the arrays of one file and what else it holds; files stay open until `opened` closes."""
+  try:
+    file = opened.enter_context(path.open('rb'))
+    start = file.read(file_formats.START)
+  except OSError as error:
+    raise MedtlError(f'cannot read {path}: {error.strerror}') from None
+  file.seek(0)
+  with _naming(path):
+    value = file_formats.reader(path, start)(file, opened)
+    found = nested_contents.of(value)
+    if found.arrays:
+      return found
+    kind = nested_contents.kind(value)
+    if kind.startswith('__torch__.'):
+      raise MedtlError('is a TorchScript program with its numbers frozen into it; '
+                       'save them before that: torch.save(model.state_dict(), FILE)')
+    there = nested_contents.listed(found.others or {kind: ''})
+    raise MedtlError(f'holds no arrays of a network, only: {there}')
+
+
+def _joined(several: Sequence[Contents], expected: Iterable[str]) -> Contents:
+  """Return the contents of all parts of a checkpoint, which must hold the names expected."""
+  joined = Contents()
+  for found in several:
+    for name in found.arrays:
+      if name in joined.arrays:
+        raise MedtlError(f'is no part of one checkpoint: {shown(name)} is in several files')
+    joined.arrays.update(found.arrays)
+    joined.others.update(found.others)
+  for name in expected:
+    if name not in joined.arrays:
+      raise MedtlError(f'does not belong to the files beside it: {shown(name)} is in none '
+                       'of them; get all of them again')
+  return joined
+
+
+def _tell(path: Path, found: Contents, choice: find_network.Choice,
+          say: Callable[[str], None]) -> None:
+  """Say in a line what is taken and left out, and in one more each what could have been meant."""
+  others = find_network.left_out(found, choice.prefix)
+  left = f'left out: {nested_contents.listed(others)}' if others else 'nothing is left out'
+  if choice.prefix:
+    say(f'{path.name}: reading what lies below {choice.prefix[:-1]!r}; {left}')
+  elif others:
+    say(f'{path.name}: {left}')
+  for rival in choice.rivals:
+    name = rival[:-1]
+    advice = f"config.model.weights='{path}{PART}{name}'"
+    say(f'{path.name}: {name!r} is such a network too; {advice} reads that one')
+
+
+def _float32(name: str, leaf: nested_contents.Leaf) -> np.ndarray:
+  """Return an array's numbers in float32; MedtlError says why there are none."""
+  what = f'holds {shown(name)}, which'
+  if isinstance(leaf, torch_tensors.Unreadable):
+    raise MedtlError(f'{what} {leaf.why}')
+  array = leaf.array() if isinstance(leaf, torch_tensors.Tensor) else leaf
+  if array.dtype.kind == 'c':
+    raise MedtlError(f'{what} is of complex numbers; these networks are real: is it of another?')
+  if array.dtype.kind not in 'fiub' and array.dtype != ml_dtypes.bfloat16:
+    raise MedtlError(f'{what} is of {array.dtype.name}; multiply it by its scale, convert it by '
+                     '.float() and save it again')
+  return array.astype(np.float32)

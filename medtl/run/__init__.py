@@ -1,0 +1,1 @@
+"""config → run folder: the one corridor between the rooms."""

@@ -1,0 +1,97 @@
+"""The parts of a config that name a function: their keys are those of its signature."""
+
+from collections.abc import Mapping
+from inspect import Parameter
+from typing import Annotated, Any
+
+from ml_collections import ConfigDict
+
+from medtl import data
+from medtl.core import annotation, expressions
+from medtl.core.annotation import ABOVE_0, FROM_0, FROM_0_BELOW_1, Range
+from medtl.core.types import MedtlError
+from medtl.data import arguments, transforms
+from medtl.runtime import sharding
+from medtl.tasks import classification
+
+FILLED = ('size', 'ndim', 'dtype')     # of a model: build.network adds those that are not given
+# the range of a key of this name, in every model and head
+RANGES = {
+  **dict.fromkeys(('width', 'depth', 'heads', 'patch', 'early', 'ratio', 'size'), ABOVE_0),
+  **dict.fromkeys(('registers', 'lora', 'lora_alpha'), FROM_0),
+  **dict.fromkeys(('dropout', 'drop_path'), FROM_0_BELOW_1),
+  'epsilon': ABOVE_0,
+  'ndim': Range('from 1 to 3', lambda value: 1 <= value <= 3),
+}
+TEXT = Parameter('text', Parameter.KEYWORD_ONLY, annotation=str)
+
+
+def parameters(config: ConfigDict, part: str) -> dict[str, Parameter]:
+  """Return the parameters of 'data', 'data.split', 'model', 'head', 'task' or 'mesh' by key.
+
+  Of any other part none are known.
+  """
+  if part == 'data':
+    return arguments.parameters(data.load, config.data.name)
+  if part == 'data.split':
+    return arguments.split_parameters()
+  if part == 'model':
+    return {'name': TEXT, 'weights': TEXT} | _model(config.model.name)
+  if part == 'head':
+    head = expressions.find(config.head.name, 'medtl.models.heads')
+    return {'name': TEXT} | _ranged(expressions.parameters(head, given=('classes',)))
+  if part == 'mesh':
+    return expressions.parameters(sharding.make)
+  return expressions.parameters(classification.loss_of) if part == 'task' else {}
+
+
+def _model(name: str) -> dict[str, Parameter]:
+  """Return a factory's parameters; what build.network fills in may be left out."""
+  factory = expressions.find(name, 'medtl.models.backbones')
+  found = _ranged(expressions.parameters(factory))
+  for key in FILLED:
+    if key in found and found[key].default is Parameter.empty:
+      found[key] = found[key].replace(default=None)
+  return found
+
+
+def _ranged(found: Mapping[str, Parameter]) -> dict[str, Parameter]:
+  """Return the parameters, those of RANGES with their range."""
+  made = dict(found)
+  for name in set(found) & set(RANGES):
+    kind: Any = annotation.kind_of(found[name])
+    if kind is not Any:
+      made[name] = found[name].replace(annotation=Annotated[kind, RANGES[name]])
+  return made
+
+
+def check(config: ConfigDict) -> None:
+  """Raise a MedtlError for the first key that its function does not take, or not of that size."""
+  for part in ('data', 'model', 'head'):
+    name = config[part].to_dict().get('name')
+    if not isinstance(name, str):
+      raise MedtlError(f'config.{part}: name is {name!r}; expected the name of a function, as text')
+  keys = arguments.fitted(data.load, config.data.to_dict())
+  _operations(keys.get('ops', ''))
+  for part in ('model', 'head'):
+    where = f'config.{part} ({config[part].name})'
+    expressions.keys(where, config[part].to_dict(), parameters(config, part))
+  _heads(config)
+  for part in ('task', 'mesh'):
+    expressions.keys(f'config.{part}', config[part].to_dict(), parameters(config, part))
+
+
+def _operations(text: str) -> None:
+  """Raise for the first operation whose arguments do not go together."""
+  for call in expressions.chain(text):
+    operation = expressions.public(transforms)[call.name]
+    annotation.agree(operation, expressions.bind(operation, call, given=('x',)))
+
+
+def _heads(config: ConfigDict) -> None:
+  """Raise where the heads of a model's attention cannot share its width."""
+  defaults = {key: one.default for key, one in parameters(config, 'model').items()}
+  keys = defaults | config.model.to_dict()
+  if {'width', 'heads'} <= set(keys) and keys['width'] % keys['heads']:
+    raise MedtlError(f'config.model ({config.model.name}): heads is {keys["heads"]}; expected a '
+                     f'divisor of the width, {keys["width"]}')

@@ -1,0 +1,175 @@
+"""The parts of a run before its first step, and the programs that they are compiled to, each once."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from medtl import models
+from medtl.core import expressions
+from medtl.core.types import Batch, Dataset, State, Task, Tree
+from medtl.runtime import sharding
+from medtl.tasks import classification
+from medtl.training import batch_statistics, parameter_groups, step
+
+
+class Phase(NamedTuple):
+  """One entry of `phases`, worked out."""
+  freeze: str
+  steps: int
+  parts: parameter_groups.Partition
+  depth: int                        # children frozen whole, counted from the stem
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+  """All that a run is made of, before its first step."""
+  config: ConfigDict
+  data: dict[str, Dataset]
+  net: models.Net
+  params: Tree                      # numpy, ported or fresh
+  extra: Tree
+  source: dict[str, Any]            # where the weights came from
+  loss: Callable
+  phases: list[Phase]
+  augment: step.Augment | None
+  class_weights: tuple[float, ...] | None
+  run: Path | None = None           # the run folder that the weights came from, where they did
+  remarks: dict[str, list[str]] = field(default_factory=dict)   # on the data, shared with parts that are alike
+  drawn: frozenset[str] = frozenset()       # paths of the parameters that chance drew
+  programs: dict[tuple, Any] = field(default_factory=dict)      # what has been compiled: shared with parts that are alike
+  origins: list[Path] = field(default_factory=list)             # checkpoints that hold what such runs began with, shared likewise
+  choices: dict[int, Any] = field(default_factory=dict)         # where each phase starts, see prefix.choose
+
+  @property
+  def classes(self) -> tuple[str, ...]:
+    return self.data['train'].classes
+
+  def task(self, phase: int, first: int = 0) -> Task:
+    """Return what is learned in a phase; with first > 0 from activations of the children below."""
+    return classification.supervised(self.net, self.loss, kind=self.config.task.kind, live=self.phases[phase].parts.live, first=first,
+                            class_weights=self.class_weights, rules=self.config.norms)
+
+  @property
+  def mesh(self) -> Mesh:
+    """Return the devices."""
+    return sharding.make(**self.config.mesh)
+
+  def placed(self, state: Any) -> Any:
+    """Return parameters, or a whole state, where they lie on the devices."""
+    return sharding.put(state, sharding.placed(state, self.mesh, self.config.shards))
+
+  def start(self, phase: int = 0) -> State:
+    """Return the state at step 0 with the optimizer state of a phase; every leaf a buffer of its own."""
+    return self.placed(self._begin(phase))
+
+  def _begin(self, phase: int) -> State:
+    params, extra = jax.tree.map(jnp.array, (self.params, self.extra))
+    opt = jax.jit(self.phases[phase].parts.tx.init)(params)
+    return State(jnp.zeros((), jnp.int32), params, extra, opt, jax.random.key(self.config.seed))
+
+  def step(self, phase: int, first: int = 0) -> Any:
+    """Return the jitted update of a phase."""
+    parts = self.phases[phase].parts
+    places = jax.tree.map(lambda leaf: leaf.sharding, self.shapes(phase))
+    return step.compiled(places, task=self.task(phase, first), tx=parts.tx, live=parts.live, accumulate=self.config.accumulate,
+                         augment=None if first else self.augment)
+
+  def program(self, phase: int, first: int = 0) -> Any:
+    """Return the update of a phase compiled for its shapes: `describe` measures the program that the run then uses."""
+    return self._once(('program', first, *self._kind(phase)), lambda: self.lowered(phase, first).compile())
+
+  def lowered(self, phase: int, first: int = 0) -> Any:
+    """Return the update of a phase as XLA is given it."""
+    return self._once(('lowered', first, *self._kind(phase)),
+                      lambda: self.step(phase, first).lower(self.shapes(phase), self.example(first)))
+
+  def flops(self, phase: int, first: int = 0) -> float:
+    """Return the floating-point operations of a phase's update."""
+    return self._once(('flops', first, *self._kind(phase)), lambda: step.flops(self.lowered(phase, first)))
+
+  def memory(self, phase: int, first: int = 0) -> int:
+    """Return the bytes of a device that a phase's compiled update needs, its state and batch included."""
+    found = self.program(phase, first).memory_analysis()
+    return int(found.argument_size_in_bytes + found.temp_size_in_bytes)
+
+  def shapes(self, phase: int) -> State:
+    """Return shapes, dtypes and places of the state of a phase."""
+    state = jax.eval_shape(lambda: self._begin(phase))
+    return sharding.shapes(state, sharding.placed(state, self.mesh, self.config.shards))
+
+  def measure(self, first: int = 0) -> Any:
+    """Return the jitted measure of the task, from pictures or from what the children below `first` make of them."""
+    return self._once(('measure', first), lambda: jax.jit(self.task(0, first).measure, out_shardings=sharding.copied(self.mesh)))
+
+  def settled(self, phase: int, first: int, params: Tree, extra: Tree, inputs: Iterable[Any]) -> Tree:
+    """Return `extra` with the running averages of the norms that a phase trains estimated anew on `inputs`, for an evaluation."""
+    variables = {'params': params, **extra}
+    wanted = batch_statistics.training(variables, self.phases[phase].parts.live, self.config.norms)
+    if not wanted:
+      return extra
+    moved = self._once(('norms', first, *sorted(wanted)), lambda: batch_statistics.estimator(self.net, wanted, first))
+    return {**extra, 'batch_stats': batch_statistics.estimated(moved, wanted, variables, inputs)}
+
+  def features(self, first: int, last: int) -> Any:
+    """Return the jitted (variables, x) → what children [first, last) make of x."""
+    return self._once(('features', first, last), lambda: jax.jit(
+      lambda variables, x: self.net.apply(variables, x, first=first, last=last, method='features')))
+
+  @property
+  def view(self) -> Any:
+    """Return the jitted (batch, view) → the batch as augmentation shows it for the view-th time, each picture by (seed, view, row)."""
+    def one(key: jax.Array, example: Batch) -> Batch:
+      assert self.augment is not None
+      return jax.tree.map(lambda leaf: leaf[0], self.augment(key, jax.tree.map(lambda leaf: leaf[None], example)))
+
+    def show(batch: Batch, view: int) -> Batch:
+      key = jax.random.fold_in(jax.random.key(self.config.seed), view)
+      return jax.vmap(one)(jax.vmap(lambda row: jax.random.fold_in(key, row))(batch.row), batch)
+
+    return self._once(('view', self.config.seed), lambda: jax.jit(show))
+
+  def cost(self, depth: int) -> tuple[float, int]:
+    """Return (FLOPs, bytes of what they make) of an example's pass through the children below `depth`."""
+    def count() -> tuple[float, int]:
+      arguments = {'params': self.params, **self.extra}, self.example().x
+      made = jax.eval_shape(self.features(0, depth), *arguments)
+      return step.flops(self.features(0, depth).lower(*arguments)) / len(made), made.size * made.dtype.itemsize // len(made)
+    return self._once(('cost', depth), count)
+
+  def _kind(self, phase: int) -> tuple:
+    """Return all that tells apart the updates of parts that are alike."""
+    return *self.phases[phase].parts.key, self.class_weights, self.config.batch, self.config.accumulate
+
+  def _once(self, key: tuple, make: Callable[[], Any]) -> Any:
+    if key not in self.programs:
+      self.programs[key] = make()
+    return self.programs[key]
+
+  def example(self, first: int = 0) -> Batch:
+    """Return a batch of zeros, of pictures or of what the children below `first` make of them."""
+    case, count = self.data['train'].fetch(0), self.config.batch
+    x, y = jnp.zeros((count, *case.x.shape)), np.asarray(case.y)
+    if first:
+      shape = jax.eval_shape(self.features(0, first), {'params': self.params, **self.extra}, x)
+      x = jnp.zeros(shape.shape, shape.dtype)
+    made = Batch(x, jnp.zeros((count, *y.shape), jnp.float32 if y.dtype.kind == 'f' else jnp.int32), jnp.ones(count, bool),
+                 jnp.arange(count, dtype=jnp.int32))
+    return sharding.put(made, jax.tree.map(lambda _: sharding.rows(self.mesh), made))
+
+  @property
+  def epoch(self) -> int:
+    """Return the steps of an epoch."""
+    return math.ceil(self.data['train'].size / self.config.batch)
+
+  @property
+  def period(self) -> int:
+    """Return the steps between evaluations."""
+    return expressions.steps(self.config.every, self.data['train'].size, self.config.batch, sum(phase.steps for phase in self.phases))

@@ -1,0 +1,264 @@
+"""What a finished run says of pictures: its own again, another hospital's, or unlabelled ones.
+
+All that is needed of the run is its folder.
+"""
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from medtl import data
+from medtl.core.types import Dataset, MedtlError, Tree
+from medtl.evaluation import operating_points, predictions
+from medtl.run import assemble, leakage, other_data, run_folder
+from medtl.run.train import write_predictions
+from medtl.runtime import files
+from medtl.runtime.run_log import console
+from medtl.training.checkpoints import Checkpoints
+
+OWN = ('train', 'val', 'test')             # names of a run's own predictions
+# keys of a run's data that also say how unlabelled pictures are read
+READING = ('name', 'ops', 'exif', 'masks', 'values', 'skip_unreadable', 'keep_gb')
+FORMULA = ('=', '+', '-', '@', '\t', '\r')             # a spreadsheet computes text that begins so
+BETWEEN = ('; ', ' | ', ' / ', '\n')       # between labels: the first sign that no label contains
+
+
+def trained(config: ConfigDict, workdir: Path) -> tuple[Callable, Tree, Tree, dict[str, Any]]:
+  """Return (jitted measure, params, extra, plan) of a finished run, from its folder alone."""
+  plan = run_folder.read(workdir, 'plan.json')
+  run_folder.read(workdir, 'numbers.json')
+  if 'folds' in plan:
+    raise MedtlError(f'{workdir} holds {len(plan["folds"])} nets, one for each fold; name one of '
+                     f'them: --workdir={shlex.quote(str(workdir / "fold0"))}')
+  checkpoints = Checkpoints(workdir / 'checkpoints')
+  params, extra = checkpoints.params('best')
+  checkpoints.close()
+  return jax.jit(assemble.finished(config, plan)[1].measure), params, extra, plan
+
+
+def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
+  """Return the numbers of the run's own test side, predicted again, or of other data called `name`.
+
+  The data are other ones where `config.data` is not the run's; then all of them are predicted.
+  """
+  if run_folder.config(workdir).data.to_dict() == config.data.to_dict():
+    return _own(config, workdir, name)
+  return _other(config, workdir, name)
+
+
+def _own(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
+  if name != 'test':
+    raise MedtlError(f'--name={name} is for other data, and data are the run\'s own; give '
+                     '--config.data.root=OTHER, or leave it out')
+  measure, params, extra, plan = trained(config, workdir)
+  sides = data.load(**config.data.to_dict())
+  overlap = _own_overlap(config, workdir, plan, sides)
+  write_predictions(measure, params, extra, sides, config, workdir)
+  leakage.keep(workdir, name, overlap)
+  return run_folder.report(workdir)
+
+
+def _own_overlap(config: ConfigDict, workdir: Path, plan: Mapping[str, Any],
+                 sides: Mapping[str, Dataset]) -> leakage.Overlap | None:
+  """Return what the test side has in common with what the net has seen; None if that is unknown.
+
+  Data that have changed are split anew; that pictures are then tested that trained the net is an
+  error. The run of an older version has no record: one is made if its data are still the same.
+  """
+  keys, facts = config.data.to_dict(), sides['test'].facts
+  unchanged = all(facts[key] == plan['data'].get(key) for key in ('hash', 'split_hash'))
+  found = leakage.read(workdir)
+  if found is None and not unchanged:
+    return None
+  if found is None:
+    from_run = config.model.weights.startswith('run:')
+    found = leakage.record(sides, keys, Path(plan['weights']['name']) if from_run else None)
+    leakage.write(workdir, found)
+  overlap = leakage.compare(found, sides['test'], keys)
+  if not unchanged:
+    leakage.stop(overlap, keys.get('allow_leak', False), 'The data have changed since the run was '
+                 'trained, and were split anew: restore them')
+  return overlap
+
+
+def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
+  if name in OWN:
+    raise MedtlError('other data needs a name of its own (--name=hospital_b): '
+                     f"predictions/{name}.npz are the run's own")
+  own = run_folder.config(workdir).data.to_dict()
+  measure, params, extra, plan = trained(config, workdir)
+  other, keys = other_data.load(config.data.to_dict(), own, plan)
+  if (np.asarray(other.table['y']) == -1).all():
+    raise MedtlError("the other data have no labels (data.label=''), so that nothing can be "
+                     'measured; use the verb predict: '
+                     f'predict --workdir={shlex.quote(str(workdir))} --images={shlex.quote(keys["root"])}')
+  _same_data(workdir, name, other)
+  overlap = _overlap(workdir, other, keys)
+  if overlap is not None:
+    leakage.stop(overlap, keys.get('allow_leak', False), 'Take them out of the other data')
+  _say(other.facts['notes'])
+  write_predictions(measure, params, extra, {name: other}, config, workdir)
+  run_folder.write_json(workdir / 'predictions' / f'{name}.json', dict(other.facts))
+  leakage.keep(workdir, name, overlap)
+  return run_folder.report(workdir, name)
+
+
+def _overlap(workdir: Path, other: Dataset, keys: Mapping[str, Any]) -> leakage.Overlap | None:
+  """Return what other data have in common with what the net has seen; None if that is unknown."""
+  found = leakage.read(workdir)
+  return None if found is None else leakage.compare(found, other, keys)
+
+
+def _same_data(workdir: Path, name: str, other: Dataset) -> None:
+  """Raise where the name is taken by different data, whose page would be lost."""
+  path = workdir / 'predictions' / f'{name}.json'
+  if not path.exists():
+    return
+  before = run_folder.read(path.parent, path.name)
+  if before['hash'] != other.facts['hash']:
+    raise MedtlError(f'--name={name} is taken: {workdir / run_folder.page_name(name)} tells of '
+                     f'{before["name"]}, with other pictures or labels than these; choose another '
+                     f'name, or remove {path}')
+
+
+def _say(notes: Sequence[str]) -> None:
+  for note in notes:
+    console.print(files.printable(f'· {note}'))
+
+
+def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Path:
+  """Write a csv with the class probabilities of one picture, or of a folder's; return its path.
+
+  Its columns are file, predicted, and one for each class. What is printed is kept beside it, in
+  `<output>.notes.txt`.
+  """
+  remarks = output.with_name(f'{output.name}.notes.txt')
+  _replaceable(output, '"file', 'file,predicted')
+  _replaceable(remarks, 'predictions of ')
+  measure, params, extra, plan = trained(config, workdir)
+  own = run_folder.config(workdir).data.to_dict()
+  pictures, keys = other_data.load(_unlabelled(config, images), own, plan)
+  found = predictions.predict(measure, params, extra, assemble.once(pictures, config))
+  said, how = _answers(found.score, plan, config, workdir)
+  header, renamed = columns(plan['classes'])
+  probabilities = found.score.astype(float).round(6).tolist()
+  rows = [[file, answer, *p] for file, answer, p
+          in zip(pictures.table['file'].tolist(), said, probabilities, strict=True)]
+  replaced = '; it replaces an earlier one' if output.exists() else ''
+  files.write(output, files.csv_text([header, *rows]))
+  notes = [*pictures.facts['notes'], *leakage.in_training(_overlap(workdir, pictures, keys)), how,
+           *renamed, *_doubtful([header, *rows])]
+  skipped = pictures.facts['unreadable']
+  if skipped:
+    notes.append(f'{len(skipped)} could not be read: {", ".join(skipped)}')
+  _say(notes)
+  lines = [f'predictions of {pictures.size} pictures in {images} by {workdir}', *notes]
+  files.write(remarks, '\n- '.join(lines) + '\n')
+  console.print(files.printable(f'{pictures.size} pictures: {output}{replaced}'))
+  return output
+
+
+def _unlabelled(config: ConfigDict, images: Path) -> dict[str, Any]:
+  """Return the data keys by which unlabelled pictures are read."""
+  keys = {key: value for key, value in config.data.to_dict().items() if key in READING}
+  if other_data.reader(keys['name']) not in other_data.READERS.values():
+    keys['name'] = other_data.READERS['pictures']
+  return {**keys, 'root': str(images), 'label': ''}
+
+
+def _replaceable(path: Path, *begins: str) -> None:
+  """Raise where a file cannot be written, or holds something else than what is written to it."""
+  if path.is_dir():
+    raise MedtlError(f'--output={path} is a folder; expected a file, such as '
+                     f'--output={path / "predictions.csv"}')
+  blocked = [parent for parent in path.parents if parent.exists() and not parent.is_dir()]
+  if blocked:
+    raise MedtlError(f'--output={path}: {blocked[0]} is a file and no folder; choose another '
+                     '--output')
+  if not path.exists() or not path.stat().st_size:
+    return
+  with open(path, 'rb') as file:
+    begin = file.read(64).decode('utf-8', 'replace')
+  if not begin.startswith(begins):
+    raise MedtlError(f'{path} exists and was not written by predict; choose another --output, or '
+                     'remove it')
+
+
+def columns(classes: Sequence[str]) -> tuple[list[str], list[str]]:
+  """Return (names of the columns, no two alike; in words what was renamed for that).
+
+  >>> columns(['file', 'cyst', 'cyst'])[0]
+  ['file_', 'predicted', 'file', 'cyst', 'cyst (2)']
+  """
+  first = [_unused(word, classes) for word in ('file', 'predicted')]
+  taken = list(first)
+  for name in classes:
+    count, column = 1, name
+    while column in taken or (count > 1 and column in classes):
+      count += 1
+      column = f'{name} ({count})'
+    taken.append(column)
+  asked = ['file', 'predicted', *classes]
+  renamed = [f'column {column!r} is what {word!r} would be, a name that another column has'
+             for word, column in zip(asked, taken, strict=True) if word != column]
+  return taken, renamed
+
+
+def _unused(word: str, names: Sequence[str]) -> str:
+  """Return the word, with as many underscores as make it none of the names."""
+  while word in names:
+    word += '_'
+  return word
+
+
+def _doubtful(rows: Sequence[Sequence[Any]]) -> list[str]:
+  """Return in words what other programs may misread in a csv.
+
+  Names are written as they are, as whoever reads them joins tables by them.
+  """
+  texts = sorted({cell for row in rows for cell in row if isinstance(cell, str)})
+  formulas = [text for text in texts if text.startswith(FORMULA)]
+  broken = [text for text in texts if files.printable(text) != text]
+  found = []
+  if formulas:
+    found.append(f'{len(formulas)} names begin with =, +, -, @ or a tab, which a spreadsheet may '
+                 f'take for a formula (first: {formulas[0]!r}): import their columns as text')
+  if broken:
+    found.append(f'{len(broken)} names are not UTF-8; what is not is written as \\udc80 … \\udcff '
+                 f'(first: {broken[0]})')
+  return found
+
+
+def _answers(score: np.ndarray, plan: Mapping[str, Any], config: ConfigDict,
+             workdir: Path) -> tuple[list[str], str]:
+  """Return (what is predicted of each picture, in words how probabilities [n, k] became that)."""
+  classes, kind = plan['classes'], plan['kind']
+  val = predictions.load(workdir / 'predictions' / 'val.npz').predictions
+  cut = operating_points.class_thresholds(val, config.threshold, kind)
+  if kind == 'multilabel':
+    return _reached(score, classes, np.where(np.isnan(cut), 0.5, cut))
+  said = [classes[number] for number in score.argmax(1)]
+  if kind == 'ordinal':
+    return said, 'predicted is the most probable grade'
+  if kind == 'binary' and not np.isnan(cut[0]):
+    return said, ('predicted is the more probable class; sensitivity and specificity in the report '
+                  f'are for P({classes[1]}) of at least {cut[0]:.4g}, which validation chose')
+  return said, 'predicted is the most probable class'
+
+
+def _reached(score: np.ndarray, classes: Sequence[str], cut: np.ndarray) -> tuple[list[str], str]:
+  """Return (the labels that reach their thresholds [k], joined; in words how they were found)."""
+  between = next((sign for sign in BETWEEN if not any(sign.strip(' ') in name for name in classes)),
+                 BETWEEN[-1])
+  said = []
+  for row in score >= cut:
+    reached = [name for name, enough in zip(classes, row, strict=True) if enough]
+    said.append(between.join(reached))
+  least = ', '.join(f'{name} {value:.4g}' for name, value in zip(classes, cut, strict=True))
+  return said, (f'predicted holds each label that reaches its threshold, joined by {between!r}; '
+                f'validation chose the thresholds (without one: 0.5): {least}')

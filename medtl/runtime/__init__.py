@@ -1,0 +1,1 @@
+"""Where a run computes and what it writes: processes, devices, files, downloads, its log."""

@@ -1,0 +1,103 @@
+"""Many devices as one: a mesh of data × fsdp, what lies where on it, and batches put there. JAX's own engine does the rest.
+
+A batch is cut over all devices. With fsdp > 1 parameters, statistics and optimizer state are cut as well (Rajbhandari et al. 2020, ZeRO;
+Zhao et al. 2023, FSDP), by one table of (regex on the parameter's path, how); the compiler gathers a leaf where it is used.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from medtl.core import expressions, pytrees
+from medtl.core.types import MedtlError, Tree
+
+AXES = ('data', 'fsdp')
+WAYS = ('largest', 'copy')
+LEAST = 2 ** 12                     # numbers below which a leaf is copied: cutting it would save nothing
+Rules = Sequence[tuple[str, str]]
+
+
+@functools.cache
+def make(data: int = -1, fsdp: int = 1) -> Mesh:
+  """Return the mesh of all devices, those of a process beside each other; -1 is what the other axis leaves over."""
+  count = jax.device_count()
+  sizes = [count // max(1, fsdp) if data == -1 else data, count // max(1, data) if fsdp == -1 else fsdp]
+  if min(sizes) < 1 or sizes[0] * sizes[1] != count:
+    raise MedtlError(f'config.mesh is data={data}, fsdp={fsdp}, and there are {count} devices; expected a product of {count}, '
+                     'for instance data=-1, fsdp=1')
+  devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+  return Mesh(np.array(devices).reshape(sizes), AXES)
+
+
+def check(rules: Rules) -> None:
+  """Raise a MedtlError for a way of lying on the mesh that there is not."""
+  for pattern, way in rules:
+    expressions.regex(pattern, 'config.shards')
+    if way not in WAYS:
+      raise MedtlError(f'config.shards: unknown way {way!r}; {expressions.nearest(way, WAYS)}')
+
+
+def rows(mesh: Mesh) -> NamedSharding:
+  """Return where a batch lies: its examples are cut over all devices."""
+  return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def copied(mesh: Mesh) -> NamedSharding:
+  """Return where a value lies that every device holds whole."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def placed(state: Tree, mesh: Mesh, rules: Rules) -> Tree:
+  """Return where each leaf of parameters or of a whole state lies; leaves are arrays or shapes.
+
+  A leaf of the optimizer's goes with the parameter whose path ends its own. 'largest' cuts the largest axis that fsdp divides.
+  """
+  def where(keys: Sequence[Any], leaf: Any) -> NamedSharding:
+    path = pytrees.path_of(keys)
+    name = next((path[path.index(begin):] for begin in ('backbone/', 'head/') if begin in path), path)
+    way = next((way for pattern, way in rules if expressions.regex(pattern, 'config.shards').fullmatch(name)), 'copy')
+    size = mesh.shape['fsdp']
+    axes = [axis for axis, length in enumerate(leaf.shape) if length % size == 0]
+    if way == 'copy' or size == 1 or not axes or np.prod(leaf.shape) < LEAST:
+      return copied(mesh)
+    largest = max(axes, key=lambda axis: leaf.shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*(['fsdp' if axis == largest else None for axis in range(len(leaf.shape))])))
+
+  return jax.tree_util.tree_map_with_path(where, state)
+
+
+def put(tree: Tree, places: Tree) -> Tree:
+  """Return values, the same in every process, as arrays that lie at `places`."""
+  return jax.device_put(tree, places) if jax.process_count() == 1 else jax.tree.map(_put, tree, places)
+
+
+def _put(leaf: Any, place: NamedSharding) -> jax.Array:
+  """Return one leaf as an array over several processes, each of which gives its own devices their part: nothing is sent."""
+  if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+    return jax.device_put(leaf, place)
+  if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), place), impl=jax.random.key_impl(leaf))
+  value = np.asarray(leaf)
+  return jax.make_array_from_callback(value.shape, place, lambda index: np.asarray(value[index]))
+
+
+def batch(share: Tree, mesh: Mesh) -> Tree:
+  """Return a batch cut over the devices, of which `share` holds the rows of this process."""
+  place = rows(mesh)
+  if jax.process_count() == 1:
+    return jax.device_put(share, place)
+  return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(place, np.asarray(leaf)), share)
+
+
+def shapes(state: Tree, places: Tree) -> Tree:
+  """Return shapes and dtypes with their places, as a program is lowered for them."""
+  return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, places)
+
+
+def whole(batch: int, mesh: Mesh) -> int:
+  """Return the smallest multiple of the devices that holds so many examples: a batch is padded to it, and the padding masked."""
+  return -(-batch // mesh.size) * mesh.size

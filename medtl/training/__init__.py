@@ -1,0 +1,1 @@
+"""What moves and how fast: losses, one pure step, the loop, freezing, checkpoints."""

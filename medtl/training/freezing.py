@@ -1,0 +1,72 @@
+"""The language of `freeze`: 'none', 'depth(6)', 'depth(0.5)', 'match("…")', 'all_but_norms' …, joined with |.
+
+Each operation returns the regexes of the parameter paths that stand still. `children` are the backbone's, in order: stem, stage1 …
+The head is live in all of them but `match`.
+"""
+
+import re
+from collections.abc import Sequence
+
+from medtl.core.types import MedtlError
+
+
+def none(children: Sequence[str]) -> list[str]:
+  """Freeze nothing: the full fine-tune."""
+  return []
+
+
+def depth(children: Sequence[str], d: int | float) -> list[str]:
+  """Freeze children 0 … d−1: 0 is the full fine-tune, the number of children (or 1.0) the linear probe.
+
+  A float is a share of the children, rounded to the nearest count (halves up).
+
+  >>> depth(['stem', 'stage1', 'stage2'], 2), depth(['stem', 'stage1', 'stage2'], 1.0)
+  (['backbone/(stem|stage1)/.*'], ['backbone/.*'])
+  """
+  count = len(children)
+  if isinstance(d, float):
+    if not 0.0 <= d <= 1.0:
+      raise MedtlError(f'depth({d}): a share lies between 0.0 and 1.0; write depth({int(d)}) for a count')
+    d = int(d * count + 0.5)
+  if not 0 <= d <= count:
+    raise MedtlError(f'depth({d}): this backbone has {count} children (stem and {count - 1} stages), so 0 … {count}')
+  if d == count:                                       # the norm after the last stage is frozen with it
+    return ['backbone/.*']
+  return [f'backbone/({"|".join(map(re.escape, children[:d]))})/.*'] if d else []
+
+
+def match(children: Sequence[str], pattern: str) -> list[str]:
+  """Freeze the leaves whose whole path matches the regex."""
+  return [pattern]
+
+
+def all_but(children: Sequence[str], pattern: str) -> list[str]:
+  """Freeze the backbone but for the leaves whose whole path matches the regex."""
+  return [f'(?!(?:{pattern})$)backbone/.*']
+
+
+def only(children: Sequence[str], child: int) -> list[str]:
+  """Freeze the backbone but for one child, 0 the stem (Lee et al. 2023, surgical fine-tuning)."""
+  if not 0 <= child < len(children):
+    raise MedtlError(f'only({child}): this backbone has {len(children)} children (stem and {len(children) - 1} stages), so 0 … '
+                     f'{len(children) - 1}')
+  names = [children[child], *(['norm'] if child == len(children) - 1 else [])]     # the norm after the last stage goes with it
+  return [f'backbone/(?!(?:{"|".join(map(re.escape, names))})/).*']
+
+
+def all_but_lora(children: Sequence[str]) -> list[str]:
+  """Freeze the backbone but for its low-rank updates (Hu et al. 2022); config.model.lora gives their rank."""
+  return all_but(children, '.*/lora_[ab]')
+
+
+def all_but_norms(children: Sequence[str]) -> list[str]:
+  """Freeze the backbone but for scale and bias of its norms (Frankle et al. 2021)."""
+  return all_but(children, NORMS)
+
+
+def all_but_biases(children: Sequence[str]) -> list[str]:
+  """Freeze the backbone but for its biases (BitFit, Ben Zaken et al. 2022)."""
+  return all_but(children, '.*/bias')
+
+
+NORMS = r'.*/[^/]*norm[^/]*/(?:scale|bias)'

@@ -1,0 +1,97 @@
+"""Step × batches. Evaluation, checkpoints and logs reach it as hooks; it knows none of them."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from medtl.core.types import Batch, Logs, MedtlError, State, Terminated
+from medtl.runtime import multihost
+
+Step = Callable[[State, Batch], tuple[State, Logs]]
+Hook = Callable[[int, State], bool]          # (steps done, state) -> stop this phase?
+Log = Callable[[int, dict[str, float]], Any]
+
+
+def fit(step: Step, state: State, batches: Iterator[Batch], *, until: int, log: Log, hooks: Sequence[Hook],
+        on_signal: Callable[[int, State], None]) -> State:
+  """Return the state at step `until`, or earlier where a hook says stop.
+
+  A step's logs are read while the next one runs. A hook sees a state whose losses have all been found finite. SIGTERM and SIGINT end
+  the current step, call `on_signal` with a finite state, and raise Terminated; of several processes SIGTERM to one stops all, at one step.
+  """
+  now = int(state.step)
+  pending: tuple[int, Logs] | None = None
+  with _signals() as stopping:
+    while now < until:
+      batch = next(batches)
+      state, logs = step(state, batch)
+      _read(pending, log)
+      now += 1
+      pending = (now, logs)
+      due, ending = [hook for hook in hooks if getattr(hook, 'due', lambda _: True)(now)], stopping(now)
+      if due or ending or now == until:
+        _read(pending, log)
+        pending = None
+      stop = any([hook(now, state) for hook in due])     # a list: every hook that is due runs
+      if ending:
+        on_signal(now, state)
+        raise Terminated(f'stopped by {signal.Signals(ending).name} at step {now}', ending)
+      if stop:
+        break
+  return state
+
+
+def _read(pending: tuple[int, Logs] | None, log: Log) -> None:
+  if pending is None:
+    return
+  number, logs = pending
+  values = {name: float(value) for name, value in jax.device_get(logs).items()}
+  if not np.isfinite(values['loss']):
+    raise MedtlError(f'the loss is {values["loss"]} at step {number}; the last good step is {number - 1}. Lower lr, set clip=1.0, '
+                     'or look for extreme values in the images; started again, the run continues from its last checkpoint')
+  log(number, values)
+
+
+class every:
+  """A hook called when `period` divides the step, and at `last`."""
+
+  def __init__(self, period: int, hook: Hook, last: int):
+    self.period, self.hook, self.last = period, hook, last
+
+  def due(self, step: int) -> bool:
+    """Return whether the hook wants this step."""
+    return step % self.period == 0 or step == self.last
+
+  def __call__(self, step: int, state: State) -> bool:
+    return self.hook(step, state)
+
+
+class _signals:
+  """While open, SIGTERM and SIGINT are noted; a second one does what it did before this was open.
+
+  Gives step -> the number of the signal for which the loop stops at this step, 0 where it goes on.
+  """
+
+  def __enter__(self) -> Callable[[int], int]:
+    self.arrived = 0
+    self.old: dict[int, Any] = {}
+    if multihost.share()[1] > 1:                             # JAX notes SIGTERM, and agrees with the others on the step
+      return lambda step: signal.SIGTERM if multihost.stopping(step) else 0
+    if threading.current_thread() is threading.main_thread():
+      for number in (signal.SIGTERM, signal.SIGINT):
+        self.old[number] = signal.signal(number, self.receive)
+    return lambda step: self.arrived
+
+  def receive(self, number: int, frame: Any) -> None:
+    if self.arrived:
+      signal.signal(number, self.old[number])
+      signal.raise_signal(number)
+    self.arrived = number
+
+  def __exit__(self, *_: Any) -> None:
+    for number, handler in self.old.items():
+      signal.signal(number, handler)

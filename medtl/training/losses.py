@@ -1,0 +1,93 @@
+"""Losses: (outputs, y) -> [b]. Logits in, no reduction; y is a class [b] or a target [b, k].
+
+Targets are soft or multi-hot. Above each loss stands what it `learns`: the kinds of task (see
+tasks.KINDS) whose decisions, as tasks.probabilities reads them off the logits, are right where the
+loss is least.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+
+from medtl.core.annotation import FROM_0, FROM_0_BELOW_1
+from medtl.core.types import MedtlError
+
+Smoothing = Annotated[float, FROM_0_BELOW_1]
+
+
+def learns(*kinds: str) -> Callable[[Callable], Callable]:
+  """Return a decorator that declares the kinds of task that a loss can learn.
+
+  A function without it cannot be used as a loss.
+
+  >>> learns('multiclass', 'binary')(lambda outputs, y: outputs).learns
+  ('multiclass', 'binary')
+  """
+  if any(map(callable, kinds)):
+    raise MedtlError("@learns stands above a loss without kinds of task; expected some, such "
+                     "as @learns('multiclass', 'binary')")
+
+  def declare(loss: Any) -> Any:
+    loss.learns = kinds
+    return loss
+
+  return declare
+
+
+def _target(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Array:
+  """Return y as probabilities [b, k], smoothed towards 1/k (Szegedy et al. 2016, section 7)."""
+  k = outputs.shape[-1]
+  soft = jax.nn.one_hot(y, k) if y.ndim == outputs.ndim - 1 else y.astype(jnp.float32)
+  return soft * (1 - smoothing) + smoothing / k
+
+
+@learns('multiclass', 'binary')
+def softmax(outputs: jax.Array, y: jax.Array, smoothing: Smoothing = 0.0) -> jax.Array:
+  """Return the cross-entropy of softmax(outputs [b, k]) against y [b] or [b, k].
+
+  >>> round(float(softmax(jnp.zeros((1, 4)), jnp.array([2]))[0]), 4)             # log 4
+  1.3863
+  """
+  return -jnp.sum(_target(outputs, y, smoothing) * jax.nn.log_softmax(outputs), -1)
+
+
+@learns('multilabel')
+def sigmoid(outputs: jax.Array, y: jax.Array, smoothing: Smoothing = 0.0) -> jax.Array:
+  """Return the mean over k of the binary cross-entropies of sigmoid(outputs [b, k]) against y; for multi-label targets.
+
+  Smoothing draws each binary target towards one half.
+  """
+  hard = jax.nn.one_hot(y, outputs.shape[-1]) if y.ndim == outputs.ndim - 1 else y.astype(jnp.float32)
+  soft = hard * (1 - smoothing) + smoothing / 2
+  return jnp.mean(-soft * jax.nn.log_sigmoid(outputs) - (1 - soft) * jax.nn.log_sigmoid(-outputs), -1)
+
+
+@learns('multiclass', 'binary')
+def focal(
+  outputs: jax.Array, y: jax.Array, gamma: Annotated[float, FROM_0] = 2.0
+) -> jax.Array:
+  """Return the focal loss −Σ t (1 − p)^γ log p over softmax probabilities (Lin et al. 2017, equation 4, without α)."""
+  logs = jax.nn.log_softmax(outputs)
+  return -jnp.sum(_target(outputs, y) * (1 - jnp.exp(logs)) ** gamma * logs, -1)
+
+
+@learns('ordinal')
+def ordinal(outputs: jax.Array, y: jax.Array) -> jax.Array:
+  """Return the CORN loss of k − 1 logits of P(y > j | y ≥ j) against grades y [b] (Shi et al. 2023, equation 7).
+
+  Each of the k − 1 binary tasks sees the examples with y ≥ j only; the losses are averaged over the tasks.
+  """
+  if y.ndim != outputs.ndim - 1:
+    raise MedtlError('the ordinal loss takes grades, not soft targets; remove mixup or choose another loss')
+  j = jnp.arange(outputs.shape[-1])
+  reached, above = y[:, None] >= j, y[:, None] > j
+  binary = -jnp.where(above, jax.nn.log_sigmoid(outputs), jax.nn.log_sigmoid(-outputs))
+  return jnp.sum(binary * reached, -1) / outputs.shape[-1]
+
+
+@learns('multiclass', 'binary')
+def mse(outputs: jax.Array, y: jax.Array) -> jax.Array:
+  """Return the mean squared error of outputs [b, k] against y [b, k], or against one-hot classes (Hui and Belkin 2021)."""
+  return jnp.mean((outputs - _target(outputs, y)) ** 2, -1)
