@@ -10,8 +10,15 @@ from configs import base
 def get_config():
   config = base.get_config()
   with config.unlocked():
-    config.data = dict(name='medmnist.load', flag='breastmnist', size=28, root='', ops="resize(224, 224, method='cubic')",
-                       split=dict(by='publisher'), allow_leak=True)      # rows 115 (train) and 700 (test) are one picture
+    config.data = dict(
+      name='medmnist.load',
+      flag='breastmnist',
+      size=28,
+      root='',
+      ops="resize(224, 224, method='cubic')",
+      split=dict(by='publisher'),
+      allow_leak=True,
+    )  # rows 115 (train) and 700 (test) are one picture
     config.model = dict(name='vit.clip_vit_b16', weights='')
     config.head = dict(name='linear', norm=True)
     config.task = dict(kind='binary', loss='softmax')

@@ -14,8 +14,12 @@ from configs import base
 def get_config():
   config = base.get_config()
   with config.unlocked():
-    config.data = dict(name='folder.load', root='', ops='resize(224, 224)',
-                       split=dict(by='auto', folds=5, fold=0, seed=0))
+    config.data = dict(
+      name='folder.load',
+      root='',
+      ops='resize(224, 224)',
+      split=dict(by='auto', folds=5, fold=0, seed=0),
+    )
     config.model = dict(name='efficientnet.efficientnet_lite0', weights='imagenet')
     config.head = dict(name='linear', norm=True, dropout=0.2)
     config.task = dict(kind='auto', loss='')

@@ -15,7 +15,12 @@ def get_config(variant=''):
 
 
 def published(config):
-  config.data = dict(name='folder.load', root='', ops='resize(128, 128)', split=dict(by='patient', folds=5, fold=0, seed=0))
+  config.data = dict(
+    name='folder.load',
+    root='',
+    ops='resize(128, 128)',
+    split=dict(by='patient', folds=5, fold=0, seed=0),
+  )
   config.model = dict(name='efficientnet.efficientnet_lite0', weights='imagenet')
   config.head = dict(name='linear', norm=True)
   config.phases = (('none', '10 epochs'),)
@@ -26,7 +31,15 @@ def published(config):
 
 def phantoms(config):
   published(config)
-  config.data = dict(name='phantom.load', patients=120, scans=2, scanner='target', size=(128, 128), seed=0, ops='',
-                     split=dict(by='patient', folds=3, fold=0, seed=0))
+  config.data = dict(
+    name='phantom.load',
+    patients=120,
+    scans=2,
+    scanner='target',
+    size=(128, 128),
+    seed=0,
+    ops='',
+    split=dict(by='patient', folds=3, fold=0, seed=0),
+  )
   config.phases = (('none', '6 epochs'),)
   config.batch = 8

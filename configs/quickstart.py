@@ -9,8 +9,16 @@ from configs import base
 def get_config():
   config = base.get_config()
   with config.unlocked():
-    config.data = dict(name='phantom.load', patients=240, scans=2, scanner='source', size=(128, 128), seed=0, ops='',
-                       split=dict(by='patient', folds=5, fold=0, seed=0))
+    config.data = dict(
+      name='phantom.load',
+      patients=240,
+      scans=2,
+      scanner='source',
+      size=(128, 128),
+      seed=0,
+      ops='',
+      split=dict(by='patient', folds=5, fold=0, seed=0),
+    )
     config.model = dict(name='efficientnet.efficientnet_lite0', weights='imagenet')
     config.head = dict(name='linear', norm=True, dropout=0.2)
     config.phases = (('depth(1.0)', '5 epochs'), ('depth(4)', '6 epochs'))

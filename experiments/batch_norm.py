@@ -16,4 +16,11 @@ def sweep(config):
   *_, (_, duration) = config.phases
   for live, freeze in (('probe', 'depth(1.0)'), ('affine', 'all_but_norms')):
     for policy in ('source', 'target', 'train'):
-      yield f'{live} {policy}', (('phases', ((freeze, duration),)), ('norms', (('backbone/.*', policy),)), ('norm_images', 0))
+      yield (
+        f'{live} {policy}',
+        (
+          ('phases', ((freeze, duration),)),
+          ('norms', (('backbone/.*', policy),)),
+          ('norm_images', 0),
+        ),
+      )

@@ -10,17 +10,24 @@ from medtl.run import assemble
 
 AXIS = 'what is live beside the head'
 AGAINST = ('probe',)
-LORA = ((2, ('query', 'value')), (8, ('query', 'value')), (8, ('query', 'key', 'value', 'out', 'up', 'down')))
+LORA = (
+  (2, ('query', 'value')),
+  (8, ('query', 'value')),
+  (8, ('query', 'key', 'value', 'out', 'up', 'down')),
+)
 
 
 def sweep(config):
   """Yield (name, overrides) of vision transformers."""
   *_, (_, duration) = config.phases
-  live = lambda freeze: ('phases', ((freeze, duration),))   # noqa: E731
+  live = lambda freeze: ('phases', ((freeze, duration),))
   yield 'probe', (live('depth(1.0)'),)
   yield 'last block', (live(f'depth({assemble.children(config) - 1})'),)
   yield 'biases', (live('all_but_biases'),)
   yield 'norms', (live('all_but_norms'),)
   for rank, targets in LORA:
     model = {**config.model.to_dict(), 'lora': rank, 'lora_targets': targets}
-    yield f'lora{rank}-{"all" if len(targets) > 2 else "qv"}', (('model', model), live('all_but_lora'))
+    yield (
+      f'lora{rank}-{"all" if len(targets) > 2 else "qv"}',
+      (('model', model), live('all_but_lora')),
+    )

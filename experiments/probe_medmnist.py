@@ -20,13 +20,17 @@ from medtl.run import assemble, frozen_features
 POOLS = ('token', 'mean', 'token+mean')
 DECAYS = tuple(10.0 ** np.arange(-3.0, 0.6, 0.5))
 CS = tuple(10.0 ** np.arange(-5.0, 2.1, 0.5))
-BEST = 10                        # settings averaged: one alone owes too much to 78 validation images
+BEST = 10  # settings averaged: one alone owes too much to 78 validation images
 METRICS = {'accuracy': metrics.accuracy, 'auroc': lambda score, y: metrics.class_auroc(score, y)[1]}
 
 
 def features(parts):
   """Return {(depth, pool): {side: [n, d]}} for every child of the backbone, each computed from the one below."""
-  return {(depth - 1, pool): x for pool in POOLS for depth, x in frozen_features.vectors(parts, range(2, len(parts.net.children) + 1), pool)}
+  return {
+    (depth - 1, pool): x
+    for pool in POOLS
+    for depth, x in frozen_features.vectors(parts, range(2, len(parts.net.children) + 1), pool)
+  }
 
 
 def probed(found, y):
@@ -48,12 +52,18 @@ def plain(x, y):
   """Return (words, {side: probabilities}) of scikit-learn's logistic regression on the last class token, C chosen on validation."""
   models = {c: linear_heads.logistic(x['train'], y['train'], c) for c in CS}
   c = max(CS, key=lambda c: METRICS['auroc'](linear_heads.score(models[c], x['val']), y['val']))
-  return f'plain logistic regression, C {c:.3g}', {side: linear_heads.score(models[c], x[side]) for side in x}
+  return f'plain logistic regression, C {c:.3g}', {
+    side: linear_heads.score(models[c], x[side]) for side in x
+  }
 
 
 def told(name, side, score, y, resamples=2000):
   found = intervals.intervals(score, y, METRICS, resamples=resamples)
-  return {'name': name, 'side': side, **{metric: console.words(found[metric]._asdict()) for metric in METRICS}}
+  return {
+    'name': name,
+    'side': side,
+    **{metric: console.words(found[metric]._asdict()) for metric in METRICS},
+  }
 
 
 def main(argv):
@@ -68,12 +78,24 @@ def main(argv):
   chosen = {side: np.mean([score[side] for _, _, score in results[:BEST]], 0) for side in y}
   for loss, words, score in results[:BEST]:
     print(f'{loss:.4f}  {words}  val AUROC {METRICS["auroc"](score["val"], y["val"]):.3f}')
-  rows = [told(words, side, score[side], y[side]) for side in (('val',) if shut else ('val', 'test'))
-          for words, score in ((f'mean of the {BEST} best probes', chosen), ('the best probe alone', results[0][2]), (name, baseline))]
+  rows = [
+    told(words, side, score[side], y[side])
+    for side in (('val',) if shut else ('val', 'test'))
+    for words, score in (
+      (f'mean of the {BEST} best probes', chosen),
+      ('the best probe alone', results[0][2]),
+      (name, baseline),
+    )
+  ]
   if not shut:
     gap = intervals.difference(chosen['test'], baseline['test'], y['test'], METRICS, resamples=2000)
-    rows.append({'name': f'mean of the {BEST} best minus plain', 'side': 'test',
-                 **{metric: console.words(gap[metric]._asdict()) for metric in METRICS}})
+    rows.append(
+      {
+        'name': f'mean of the {BEST} best minus plain',
+        'side': 'test',
+        **{metric: console.words(gap[metric]._asdict()) for metric in METRICS},
+      }
+    )
   for row in rows:
     print('| ' + ' | '.join(row.values()) + ' |')
   out = Path('runs') / 'probe_medmnist.json'

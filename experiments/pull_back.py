@@ -12,9 +12,15 @@ AGAINST = ('plain',)
 def sweep(config):
   """Yield (name, overrides) of full fine-tunes."""
   *_, (_, duration) = config.phases
-  full, head = ('phases', (('none', duration),)), ('head/.*kernel', config.head_lr, config.decay)      # new leaves still decay to zero
+  full, head = (
+    ('phases', (('none', duration),)),
+    ('head/.*kernel', config.head_lr, config.decay),
+  )  # new leaves still decay to zero
   yield 'plain', (full,)
   for strength in (1e-3, 1e-2, 1e-1):
-    yield f'l2-sp{strength:g}', (full, ('l2_sp', strength), ('decay', 0.0), ('rules', (head,)))   # to the checkpoint instead of to zero
+    yield (
+      f'l2-sp{strength:g}',
+      (full, ('l2_sp', strength), ('decay', 0.0), ('rules', (head,))),
+    )  # to the checkpoint instead of to zero
   for factor in (0.9, 0.75, 0.5):
     yield f'layer{factor:g}', (full, ('lr_decay', factor))

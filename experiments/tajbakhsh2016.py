@@ -17,7 +17,17 @@ def sweep(config):
   *_, (_, duration) = config.phases
   count = assemble.children(config)
   epochs = round(float(duration.split()[0])) if 'epoch' in str(duration) else 10
-  fading = f'step(at={tuple(f"{100 * epoch / epochs:g}%" for epoch in range(1, epochs))!r}, factor=0.95)'
-  published = (('optimizer', 'sgd(momentum=0.9)'), ('lr', 1e-3), ('head_lr', 10.0), ('schedule', fading))
+  fading = (
+    f'step(at={tuple(f"{100 * epoch / epochs:g}%" for epoch in range(1, epochs))!r}, factor=0.95)'
+  )
+  published = (
+    ('optimizer', 'sgd(momentum=0.9)'),
+    ('lr', 1e-3),
+    ('head_lr', 10.0),
+    ('schedule', fading),
+  )
   for live in range(count + 1):
-    yield 'live all' if live == count else f'live {live}', (*published, ('phases', ((f'depth({count - live})', duration),)))
+    yield (
+      'live all' if live == count else f'live {live}',
+      (*published, ('phases', ((f'depth({count - live})', duration),))),
+    )

@@ -15,7 +15,11 @@ UNIT = ' %'
 AGAINST = ('scratch100', 'pretrained100')
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
 SCRATCH = (('model.weights', ''), ('random_frozen', True), ('mean', (0.5,)), ('std', (0.5,)))
-STARTS = {'pretrained': (), 'meanvar': (('transfer', 'mean_var'), ('random_frozen', True)), 'scratch': SCRATCH}
+STARTS = {
+  'pretrained': (),
+  'meanvar': (('transfer', 'mean_var'), ('random_frozen', True)),
+  'scratch': SCRATCH,
+}
 
 
 def sweep(config):
@@ -23,8 +27,15 @@ def sweep(config):
   for start, changes in STARTS.items():
     for share in SHARES:
       phases = tuple((freeze, longer(duration, share)) for freeze, duration in config.phases)
-      yield f'{start}{round(100 * share)}', (*changes, ('data.split', {**config.data.split.to_dict(), 'labels': share}), ('phases', phases),
-                                             ('every', longer(config.every, share)))
+      yield (
+        f'{start}{round(100 * share)}',
+        (
+          *changes,
+          ('data.split', {**config.data.split.to_dict(), 'labels': share}),
+          ('phases', phases),
+          ('every', longer(config.every, share)),
+        ),
+      )
 
 
 def longer(duration, share):

@@ -12,20 +12,35 @@ from medtl.core import annotation, user_files
 from medtl.core.types import MedtlError
 from medtl.run import components, run_folder, validate
 
-COMPONENTS = ('data', 'model', 'head', 'task')   # their keys are those of functions
+COMPONENTS = ('data', 'model', 'head', 'task')  # their keys are those of functions
 # keys that verbs take which work from a run folder: what begins so, and single ones
 FAMILIES = {'evaluate': ('--config.data.',), 'predict': (), 'report': ()}
-TAKEN = {'evaluate': (), 'report': (),
-         'predict': ('--config.data.values', '--config.data.ops', '--config.data.exif',
-                     '--config.data.skip_unreadable', '--config.data.masks')}
+TAKEN = {
+  'evaluate': (),
+  'report': (),
+  'predict': (
+    '--config.data.values',
+    '--config.data.ops',
+    '--config.data.exif',
+    '--config.data.skip_unreadable',
+    '--config.data.masks',
+  ),
+}
 SWITCHES = ('folds', 'offline')
-EXPECTED = {                                    # by absl's names of kinds of flags
+EXPECTED = {  # by absl's names of kinds of flags
   'int': 'a whole number at least 1',
   'bool': 'True or False',
   'comma separated list of strings': 'names with commas between them',
 }
-HEEDED = {'folds': ('train', 'ablate', 'probe'), 'sweep': ('ablate',), 'only': ('ablate',), 'layers': ('probe',), 'images': ('predict',),
-          'output': ('predict',), 'name': ('evaluate', 'report')}       # by which verbs
+HEEDED = {
+  'folds': ('train', 'ablate', 'probe'),
+  'sweep': ('ablate',),
+  'only': ('ablate',),
+  'layers': ('probe',),
+  'images': ('predict',),
+  'output': ('predict',),
+  'name': ('evaluate', 'report'),
+}  # by which verbs
 
 
 def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
@@ -39,15 +54,19 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
       raise MedtlError(f'{verb} takes no --{flag}; it belongs to {", ".join(HEEDED[flag])}')
   if verb in ('evaluate', 'report', 'predict'):
     if not workdir or given:
-      raise MedtlError(f'{verb} works from a run folder: --workdir=RUN (and no --config: the run folder has its own)')
+      raise MedtlError(
+        f'{verb} works from a run folder: --workdir=RUN (and no --config: the run folder has its own)'
+      )
     config = run_folder.claimed(Path(workdir).expanduser())
     for word in words:
       key = word.partition('=')[0]
       heeded = key.startswith(FAMILIES[verb]) or key in TAKEN[verb]
       if key.startswith('--config.') and not heeded:
         taken = ', '.join([*TAKEN[verb], *(f'{family}…' for family in FAMILIES[verb])])
-        raise MedtlError(f"{verb} takes no {key}: the run's own config decides; "
-                         + (f'it takes {taken}' if taken else 'train again to change it'))
+        raise MedtlError(
+          f"{verb} takes no {key}: the run's own config decides; "
+          + (f'it takes {taken}' if taken else 'train again to change it')
+        )
   elif given:
     config = run_folder.load_config(given)
   else:
@@ -55,9 +74,9 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
     raise MedtlError(f'{verb} needs --config=configs/x.py; the configs are: {known}')
   words = [word for word in words if not word.startswith('--config=')]
   config, words = read_components(config, words, other=verb == 'evaluate')
-  if given:                                          # a run folder's config was checked when it ran
+  if given:  # a run folder's config was checked when it ran
     components.check(config)
-  if '--config.batch=auto' in words:                   # a word where numbers stand: ml_collections would refuse it
+  if '--config.batch=auto' in words:  # a word where numbers stand: ml_collections would refuse it
     config, words = _automatic(config), [word for word in words if word != '--config.batch=auto']
   rest = _read(values, config, words)
   if rest:
@@ -68,14 +87,19 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
 def _flags() -> Any:
   values = flags.FlagValues()
   flags.DEFINE_string('workdir', '', 'run folder', flag_values=values)
-  flags.DEFINE_bool('folds', False, 'train every fold and pool the out-of-fold predictions', flag_values=values)
+  flags.DEFINE_bool(
+    'folds', False, 'train every fold and pool the out-of-fold predictions', flag_values=values
+  )
   flags.DEFINE_string('hosts', '', 'several processes as one run', flag_values=values)
   flags.DEFINE_bool('offline', False, 'never ask the network', flag_values=values)
   flags.DEFINE_string('sweep', '', 'file of experiments/ with a sweep(config)', flag_values=values)
   flags.DEFINE_list('only', [], 'names of the variants to train now', flag_values=values)
-  flags.DEFINE_integer('layers', 1, 'how many of the last children a probe sees', lower_bound=1,
-                       flag_values=values)
-  flags.DEFINE_string('images', '', 'unlabelled pictures: a folder, or one file', flag_values=values)
+  flags.DEFINE_integer(
+    'layers', 1, 'how many of the last children a probe sees', lower_bound=1, flag_values=values
+  )
+  flags.DEFINE_string(
+    'images', '', 'unlabelled pictures: a folder, or one file', flag_values=values
+  )
   flags.DEFINE_string('output', '', 'csv file', flag_values=values)
   flags.DEFINE_string('name', 'test', 'name of the predictions', flag_values=values)
   return values
@@ -89,7 +113,12 @@ def joined(argv: Sequence[str]) -> list[str]:
   """
   words: list[str] = []
   for word in argv:
-    open_ended = words and words[-1].startswith('--') and '=' not in words[-1] and words[-1].lstrip('-') not in SWITCHES
+    open_ended = (
+      words
+      and words[-1].startswith('--')
+      and '=' not in words[-1]
+      and words[-1].lstrip('-') not in SWITCHES
+    )
     if open_ended and not word.startswith('--'):
       words[-1] += f'={word}'
     else:
@@ -101,8 +130,9 @@ def _option(words: Sequence[str], name: str) -> str:
   return next((word.partition('=')[2] for word in words if word.startswith(f'--{name}=')), '')
 
 
-def read_components(config: ConfigDict, words: Sequence[str],
-                    other: bool = False) -> tuple[ConfigDict, list[str]]:
+def read_components(
+  config: ConfigDict, words: Sequence[str], other: bool = False
+) -> tuple[ConfigDict, list[str]]:
   """Return the config with the keys of its components that the words set, and the other words.
 
   `--config.model.width=32` sets or adds a key, read as the component's function takes it. A key
@@ -114,7 +144,11 @@ def read_components(config: ConfigDict, words: Sequence[str],
   for part in COMPONENTS:
     name = _option(words, f'config.{part}.name')
     if name and name != new[part].name:
-      kept = {'ops': new.data.ops, 'split': {'by': 'none'} if other else new.data.split} if part == 'data' else {}
+      kept = (
+        {'ops': new.data.ops, 'split': {'by': 'none'} if other else new.data.split}
+        if part == 'data'
+        else {}
+      )
       new[part] = ConfigDict({'name': name, **kept, **({'weights': ''} if part == 'model' else {})})
   for word in words:
     path, _, value = word.removeprefix('--config.').partition('=')
@@ -122,7 +156,7 @@ def read_components(config: ConfigDict, words: Sequence[str],
     if word.startswith('--config.') and part.partition('.')[0] in COMPONENTS:
       node = _node(new, path)
       parameter = components.parameters(new, part).get(last)
-      with node.ignore_type():         # the function says the kind, not the value that stood there
+      with node.ignore_type():  # the function says the kind, not the value that stood there
         node[last] = annotation.read(value, parameter)
     else:
       left.append(word)
@@ -153,19 +187,27 @@ def _automatic(config: ConfigDict) -> ConfigDict:
 def _read(values: Any, config: ConfigDict, words: Sequence[str]) -> list[str]:
   """Let absl and ml_collections check the words, and say in one sentence what they say in several; return what is left."""
   try:
-    config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=['medtl', *words])
+    config_flags.DEFINE_config_dict(
+      'config', config, flag_values=values, sys_argv=['medtl', *words]
+    )
     return values(['medtl', *words])[1:]
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
     _refuse(values, config, words)
     said = str(error.args[0] if error.args else error).removeprefix('"').removesuffix('"')
     unknown = re.fullmatch(r"Unknown command line flag '(data|model|head|task)\.(.*?)'.*", said)
     if unknown:
-      raise MedtlError(f'no flag --{unknown[1]}.{unknown[2]}; did you mean --config.{unknown[1]}.{unknown[2]}?') from None
-    key = re.search(r"(\w+)\W+n?Did you mean \W?(\w+)\W? instead", said)
-    if key or ' ' not in said:                         # ml_collections names a key alone where it has no better idea
+      raise MedtlError(
+        f'no flag --{unknown[1]}.{unknown[2]}; did you mean --config.{unknown[1]}.{unknown[2]}?'
+      ) from None
+    key = re.search(r'(\w+)\W+n?Did you mean \W?(\w+)\W? instead', said)
+    if key or ' ' not in said:  # ml_collections names a key alone where it has no better idea
       every = 'configs/base.py holds every key with its meaning'
       name = said.strip("'")
-      said = f'no config key {key[1]!r}; did you mean {key[2]!r}?' if key else f'no config key {name!r}; {every}'
+      said = (
+        f'no config key {key[1]!r}; did you mean {key[2]!r}?'
+        if key
+        else f'no config key {name!r}; {every}'
+      )
     raise MedtlError(said) from None
 
 
@@ -192,7 +234,8 @@ def _refuse_key(config: ConfigDict, path: str, value: str) -> None:
     return
   if not part and isinstance(config[name], ConfigDict):
     first = min(config[name], key=lambda key: key != 'name')
-    raise MedtlError(f'config.{name} is {value!r}; expected its keys, each for itself: '
-                     f'--config.{name}.{first}=…')
+    raise MedtlError(
+      f'config.{name} is {value!r}; expected its keys, each for itself: --config.{name}.{first}=…'
+    )
   where = f'config.{part}' if part else 'config'
   annotation.checked(where, name, annotation.read(value, known[name]), known[name])

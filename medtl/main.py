@@ -29,11 +29,21 @@ from typing import Any, TextIO
 
 from medtl.runtime import cpu
 
-VERBS = ('train', 'ablate', 'probe', 'lr_find', 'describe', 'evaluate', 'report', 'predict', 'cache')
+VERBS = (
+  'train',
+  'ablate',
+  'probe',
+  'lr_find',
+  'describe',
+  'evaluate',
+  'report',
+  'predict',
+  'cache',
+)
 INTERRUPTS: dict[int, str] = {signal.SIGINT: 'Ctrl-C', signal.SIGTERM: 'SIGTERM'}
 SHOW_CURSOR = b'\x1b[?25h\n'
 PRINTING = ('describe', 'cache', 'help')  # do nothing else
-CONTINUED = ('train', 'ablate')           # another process goes on from their run folders
+CONTINUED = ('train', 'ablate')  # another process goes on from their run folders
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in PRINTING:
       _tell(f'stopped: nobody reads the output any more; {_advice(verb)}')
     status = 128 + signal.SIGPIPE
-  hosts = sys.modules.get('medtl.runtime.multihost')       # help does without
+  hosts = sys.modules.get('medtl.runtime.multihost')  # help does without
   return hosts.leave(status) if hosts else status
 
 
@@ -81,7 +91,7 @@ def heed_signals() -> None:
   arose in a callback of the garbage collector, and crashed in XLA where it unwound.
   """
   for number in INTERRUPTS:
-    if signal.getsignal(number) is not signal.SIG_IGN:       # as a shell's background jobs have it
+    if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell's background jobs have it
       signal.signal(number, _stop)
 
 
@@ -89,8 +99,8 @@ def _stop(number: int, frame: Any) -> None:
   words = f'stopped by {INTERRUPTS[number]}; {_advice(_verb(sys.argv[1:]))}\n'
   for stream in (1, 2):
     if os.isatty(stream):
-      os.write(stream, SHOW_CURSOR)                          # a progress bar hides it
-  with contextlib.suppress(OSError):                         # nobody reads it
+      os.write(stream, SHOW_CURSOR)  # a progress bar hides it
+  with contextlib.suppress(OSError):  # nobody reads it
     os.write(2, words.encode())
   os._exit(128 + number)
 
@@ -141,9 +151,11 @@ def _guarded(verb: str, argv: list[str]) -> int:
   cpu.prepare()
   from medtl.core.types import MedtlError, Terminated
   from medtl.runtime import multihost
+
   try:
     if verb not in VERBS:
       from medtl.core.expressions import nearest
+
       raise MedtlError(f'unknown verb {verb!r}; {nearest(verb, VERBS)}')
     return _call(verb, argv)
   except MedtlError as error:
@@ -158,9 +170,11 @@ def _guarded(verb: str, argv: list[str]) -> int:
     _tell(f'{error}; the state is saved: the same command continues')
     return 128 + error.number
   except Exception as error:
-    if isinstance(error, RuntimeError) and 'home directory' in str(error):       # pathlib's
-      _tell('error: a path begins with ~, and this user has no home folder; write it from / on, or '
-            'set HOME')
+    if isinstance(error, RuntimeError) and 'home directory' in str(error):  # pathlib's
+      _tell(
+        'error: a path begins with ~, and this user has no home folder; write it from / on, or '
+        'set HOME'
+      )
       return 1
     multihost.lost(error)
     raise
@@ -170,8 +184,10 @@ def _said(error: OSError) -> str:
   """Return what the system said, and of which file; of a full disk what to do."""
   if error.errno == errno.ENOSPC:
     where = error.filename or 'the run folder'
-    return (f'no space left on the disk of {where}; make room and start the same command again: '
-            'the run continues')
+    return (
+      f'no space left on the disk of {where}; make room and start the same command again: '
+      'the run continues'
+    )
   if error.strerror and error.filename:
     return f'{error.strerror}: {error.filename}'
   return error.strerror or str(error) or type(error).__name__
@@ -180,6 +196,7 @@ def _said(error: OSError) -> str:
 def _cache(argv: list[str]) -> int:
   from medtl.core.types import MedtlError
   from medtl.runtime import downloads, files
+
   folder = downloads.cache_folder()
   if set(argv) - {'--list', '--clear'}:
     raise MedtlError(f'cache takes --list or --clear, found {" ".join(argv)}')
@@ -198,14 +215,17 @@ def _settle(place: str, verb: str) -> None:
 
   from medtl.runtime import downloads, multihost
   from medtl.runtime.run_log import console
+
   cpu.settle()
   if place:
     multihost.join(place)
     console.quiet = not multihost.first()
-    console.print(f'{multihost.share()[1]} processes are one run; where one is lost the others stop, and {multihost.AGAIN}')
+    console.print(
+      f'{multihost.share()[1]} processes are one run; where one is lost the others stop, and {multihost.AGAIN}'
+    )
   if not downloads.at_home():
     os.environ.setdefault('MPLCONFIGDIR', str(downloads.cache_folder() / 'matplotlib'))
-  if verb == 'report':                               # needs the run folder alone
+  if verb == 'report':  # needs the run folder alone
     return
   downloads.require_cache()
   jax.config.update('jax_compilation_cache_dir', str(downloads.cache_folder() / 'compiled'))
@@ -216,6 +236,7 @@ def _call(verb: str, argv: list[str]) -> int:
   if verb == 'cache':
     return _cache(argv)
   from medtl import cli
+
   flags, config, name = cli.parse(verb, argv)
   from absl import logging
 
@@ -225,12 +246,17 @@ def _call(verb: str, argv: list[str]) -> int:
   from medtl.runtime import files
   from medtl.runtime.run_log import console
   from medtl.studies import ablation, linear_probe, lr_range_test
-  logging.set_verbosity(logging.ERROR)               # orbax tells of every save
+
+  logging.set_verbosity(logging.ERROR)  # orbax tells of every save
   if flags.offline:
     os.environ['MEDTL_OFFLINE'] = '1'
   _settle(flags.hosts, verb)
-  kind = {'ablate': f'-{Path(flags.sweep).stem}', 'probe': '-probe', 'lr_find': '-lr_find'}.get(verb, '')
-  workdir = Path(flags.workdir or Path('runs') / (run_folder.name(name, config) + kind)).expanduser()
+  kind = {'ablate': f'-{Path(flags.sweep).stem}', 'probe': '-probe', 'lr_find': '-lr_find'}.get(
+    verb, ''
+  )
+  workdir = Path(
+    flags.workdir or Path('runs') / (run_folder.name(name, config) + kind)
+  ).expanduser()
   output = Path(flags.output or workdir / 'predictions.csv').expanduser()
   command = ' '.join(['python -m medtl.main', *([verb] if verb != 'train' else []), *argv])
   if verb == 'predict' and not flags.images:
@@ -240,16 +266,24 @@ def _call(verb: str, argv: list[str]) -> int:
   config, begin = open_keys.settled(config, workdir, command, flags.folds), time.time()
   call: dict[str, Callable[[], Any]] = {
     'train': lambda: (ablation.folds if flags.folds else train.train)(config, workdir, command),
-    'ablate': lambda: ablation.ablate(config, user_files.locate(flags.sweep), workdir, command,
-                                   every_fold=flags.folds, only=flags.only),
-    'probe': lambda: linear_probe.probed(config, workdir, command, every_fold=flags.folds, layers=flags.layers),
+    'ablate': lambda: ablation.ablate(
+      config,
+      user_files.locate(flags.sweep),
+      workdir,
+      command,
+      every_fold=flags.folds,
+      only=flags.only,
+    ),
+    'probe': lambda: linear_probe.probed(
+      config, workdir, command, every_fold=flags.folds, layers=flags.layers
+    ),
     'lr_find': lambda: lr_range_test.find(config, workdir, command),
     'describe': lambda: train.explain(config, workdir),
     'evaluate': lambda: predict.evaluate_again(config, workdir, flags.name),
     'report': lambda: run_folder.report(workdir, flags.name),
     'predict': lambda: predict.predict(config, workdir, Path(flags.images).expanduser(), output),
   }
-  if verb in ('evaluate', 'report'):                 # other processes may work on other predictions
+  if verb in ('evaluate', 'report'):  # other processes may work on other predictions
     lock = workdir / 'predictions' / f'{validate.name(flags.name)}.lock'
     with files.alone(lock, 'give another --name'):
       numbers = call[verb]()
@@ -257,7 +291,9 @@ def _call(verb: str, argv: list[str]) -> int:
     numbers = call[verb]()
   if verb in ('train', 'evaluate', 'report'):
     run_folder.headline(workdir, numbers, console.print)
-    console.print(f'{time.time() - begin:.0f} s; the page: {workdir / run_folder.page_name(flags.name)}')
+    console.print(
+      f'{time.time() - begin:.0f} s; the page: {workdir / run_folder.page_name(flags.name)}'
+    )
   return 0
 
 

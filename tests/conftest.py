@@ -6,8 +6,12 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')     # compiling is what tests spend their time on
-os.environ['MEDTL_CACHE'] = tempfile.mkdtemp(prefix='medtl-cache-')     # no test reads or leaves anything in the user's own
+os.environ.setdefault(
+  'XLA_FLAGS', '--xla_backend_optimization_level=0'
+)  # compiling is what tests spend their time on
+os.environ['MEDTL_CACHE'] = tempfile.mkdtemp(
+  prefix='medtl-cache-'
+)  # no test reads or leaves anything in the user's own
 
 import flax.linen as nn
 import jax
@@ -38,6 +42,7 @@ def real():
 def done(tmp_path_factory):
   """A finished run on phantoms, in a folder whose name is a pattern and markup."""
   from medtl import main
+
   folder = tmp_path_factory.mktemp('runs') / 'tiny [bold] *'
   assert main.main([f'--config={ROOT}/tests/tiny.py', f'--workdir={folder}']) == 0
   return folder
@@ -45,6 +50,7 @@ def done(tmp_path_factory):
 
 class Toy(Backbone):
   """Vectors [b, 12]; each stage Dense, BatchNorm, Dropout."""
+
   width: int = 12
   count: int = 3
 
@@ -82,7 +88,12 @@ def net():
 @pytest.fixture(scope='session')
 def batch():
   random = np.random.RandomState(0)
-  return Batch(jnp.asarray(random.randn(8, 12), jnp.float32), jnp.arange(8) % 3, jnp.ones(8, bool), jnp.arange(8))
+  return Batch(
+    jnp.asarray(random.randn(8, 12), jnp.float32),
+    jnp.arange(8) % 3,
+    jnp.ones(8, bool),
+    jnp.arange(8),
+  )
 
 
 @pytest.fixture(scope='session')

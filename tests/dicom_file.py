@@ -9,7 +9,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from medtl.data.sources import dicom
 
-STORED = np.arange(16, dtype='<u2').reshape(4, 4) * 273            # 0 … 4095
+STORED = np.arange(16, dtype='<u2').reshape(4, 4) * 273  # 0 … 4095
 WINDOW = dict(WindowCenter='2048', WindowWidth='1000')
 
 
@@ -68,7 +68,7 @@ def encoded(keyword, value, syntax):
 def spliced(path, raw):
   """Put elements right behind a file's meta header: pydicom does not ask for an order."""
   whole = path.read_bytes()
-  path.write_bytes(whole[:start_of(whole)] + raw + whole[start_of(whole):])
+  path.write_bytes(whole[: start_of(whole)] + raw + whole[start_of(whole) :])
   return path
 
 

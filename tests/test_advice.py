@@ -35,7 +35,15 @@ def root(tmp_path: Path) -> Path:
 
 
 def load(root: Path, **keys) -> dict[str, Dataset]:
-  return data.load(**{'name': 'folder', 'root': str(root), 'split': dict(by='patient', folds=3), 'pattern': r'p(\d+)_'} | keys)
+  return data.load(
+    **{
+      'name': 'folder',
+      'root': str(root),
+      'split': dict(by='patient', folds=3),
+      'pattern': r'p(\d+)_',
+    }
+    | keys
+  )
 
 
 def said(root: Path, **keys) -> str:
@@ -69,7 +77,9 @@ def test_a_leak_may_be_dealt_anew_or_allowed(root):
     assert load(root.parent / 'sided', **keys | advised(words, 'allow_leak'))['test'].facts['leak']
     by = advised(words, 'split.by')['split.by']
     assert by == ('patient' if pattern else 'image')
-    assert not load(root.parent / 'sided', **keys | dict(split=dict(by=by, folds=3)))['test'].facts['leak']
+    assert not load(root.parent / 'sided', **keys | dict(split=dict(by=by, folds=3)))['test'].facts[
+      'leak'
+    ]
 
 
 def test_pictures_that_cannot_be_read(root):
@@ -78,7 +88,7 @@ def test_pictures_that_cannot_be_read(root):
   assert sum(side.size for side in load(root, **advised(words, 'skip_unreadable')).values()) == 23
   for path in root.rglob('*.png'):
     path.write_bytes(b'')
-  assert 'skip_unreadable' not in said(root)             # nothing would be left
+  assert 'skip_unreadable' not in said(root)  # nothing would be left
 
 
 def test_pictures_of_several_shapes(root):
@@ -102,7 +112,10 @@ def test_a_class_without_an_example_on_a_side(root):
   for path in sorted((root / 'b').glob('*.png'))[2:]:
     path.unlink()
   words = said(root)
-  assert "class 'b' has no example in" in words and 'the class has 2 examples of 2 patients in all' in words
+  assert (
+    "class 'b' has no example in" in words
+    and 'the class has 2 examples of 2 patients in all' in words
+  )
   assert 'take fewer folds (data.split.folds=3)' in words
   assert load(root, split=dict(by='patient', folds=2, val=0))['test'].size
 
@@ -119,8 +132,15 @@ def test_a_tie_of_readers_and_a_row_without_a_box(root):
 
 
 def test_grades_that_are_words_need_an_order_and_numbers_do_not(root):
-  config = cli.parse('train', [f'--config={ROOT}/tests/tiny.py', '--config.task.kind=ordinal',
-                                       '--config.task.loss=ordinal', '--config.batch=4'])[1]
+  config = cli.parse(
+    'train',
+    [
+      f'--config={ROOT}/tests/tiny.py',
+      '--config.task.kind=ordinal',
+      '--config.task.loss=ordinal',
+      '--config.batch=4',
+    ],
+  )[1]
   sides = load(root)
   words = r'order of the alphabet: a < b\. Say the right one, from the least to the most: --config.data.classes='
   with pytest.raises(MedtlError, match=words):
@@ -129,7 +149,10 @@ def test_grades_that_are_words_need_an_order_and_numbers_do_not(root):
   validate.training(config, ordered)
   assert ordered['train'].classes == ('b', 'a')
   with pytest.raises(MedtlError, match='order of the alphabet: a < b < c'):
-    validate.training(config, {side: dataclasses.replace(one, classes=('a', 'b', 'c')) for side, one in sides.items()})
+    validate.training(
+      config,
+      {side: dataclasses.replace(one, classes=('a', 'b', 'c')) for side, one in sides.items()},
+    )
   for name, number in (('a', '10'), ('b', '2')):
     (root / name).rename(root / number)
   numbers = load(root)
@@ -140,7 +163,10 @@ def test_grades_that_are_words_need_an_order_and_numbers_do_not(root):
 
 def test_patients_of_whom_some_are_missing(root):
   files = sorted(path.relative_to(root).as_posix() for path in root.rglob('*.png'))
-  rows = [f'{name},{name[0]},{name[3:].partition("_")[0] if number else ""}' for number, name in enumerate(files)]
+  rows = [
+    f'{name},{name[0]},{name[3:].partition("_")[0] if number else ""}'
+    for number, name in enumerate(files)
+  ]
   (root / 'labels.csv').write_text('\n'.join(['file,label,who', *rows]))
   keys = dict(manifest='labels.csv', patient='who', pattern='')
   assert 'fill them in, leave these examples out' in said(root, **keys)

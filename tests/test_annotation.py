@@ -245,7 +245,9 @@ def test_what_is_not_finite_is_no_number_wherever_it_stands(value):
 def test_a_range_is_checked_and_told_with_the_kind():
   rate = Parameter('rate', Parameter.KEYWORD_ONLY, annotation=Annotated[float, annotation.FROM_0])
   assert annotation.checked('x', 'rate', 0, rate) == 0.0
-  with pytest.raises(MedtlError, match=r'x: rate is -1; expected a number 0 or more, for instance 1$'):
+  with pytest.raises(
+    MedtlError, match=r'x: rate is -1; expected a number 0 or more, for instance 1$'
+  ):
     annotation.checked('x', 'rate', -1, rate)
   sizes = Annotated[int | tuple[int, ...], annotation.ABOVE_0]
   assert annotation.fitted([1, 2], sizes) == (1, 2) and annotation.fitted(3, sizes) == 3
@@ -259,6 +261,10 @@ def test_arguments_that_do_not_go_together_are_refused_with_their_defaults_too()
   def span(x, low, high=1.0):
     return x, low, high
 
-  assert span(0, 0.5) == (0, 0.5, 1.0) and list(expressions.parameters(span)) == ['x', 'low', 'high']
+  assert span(0, 0.5) == (0, 0.5, 1.0) and list(expressions.parameters(span)) == [
+    'x',
+    'low',
+    'high',
+  ]
   with pytest.raises(MedtlError, match=r'span: low=2, high=1.0; expected low < high'):
     span(0, low=2)

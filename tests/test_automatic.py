@@ -22,14 +22,22 @@ def folder(root, names):
   for number, name in enumerate(names):
     path = root / f'{name}.png'
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.RandomState(number).randint(0, 256, (8, 8)).astype(np.uint8)).save(path)
+    Image.fromarray(np.random.RandomState(number).randint(0, 256, (8, 8)).astype(np.uint8)).save(
+      path
+    )
   return root
 
 
 def asked(root, **data):
   config = tiny.get_config()
   with config.unlocked():
-    config.data = dict(name='folder.load', root=str(root), ops='', split=dict(by='auto', folds=3, fold=0, seed=0), **data)
+    config.data = dict(
+      name='folder.load',
+      root=str(root),
+      ops='',
+      split=dict(by='auto', folds=3, fold=0, seed=0),
+      **data,
+    )
     config.task = dict(kind='auto', loss='')
   return config
 
@@ -40,9 +48,16 @@ def test_two_folders_are_a_binary_task_by_image_with_a_word(tmp_path, capsys):
   assert (found.task.kind, found.task.loss, found.data.split.by) == ('binary', 'softmax', 'image')
   said = capsys.readouterr().out
   assert "task.kind='auto' is 'binary': two classes" in said
-  assert "data.split.by='auto' is 'image': patients are not known" in said and 'data.pattern' in said
-  assert open_keys.settled(asked(tmp_path / 'in', pattern=r'(\d+)'), tmp_path / 'run').data.split.by == 'patient'
-  nobody = Dataset(lambda i: None, 2, ('a', 'b'), {'row': np.arange(2), 'patient': np.array(['', ''])})     # DICOM without ids
+  assert (
+    "data.split.by='auto' is 'image': patients are not known" in said and 'data.pattern' in said
+  )
+  assert (
+    open_keys.settled(asked(tmp_path / 'in', pattern=r'(\d+)'), tmp_path / 'run').data.split.by
+    == 'patient'
+  )
+  nobody = Dataset(
+    lambda i: None, 2, ('a', 'b'), {'row': np.arange(2), 'patient': np.array(['', ''])}
+  )  # DICOM without ids
   assert open_keys.split(nobody, folds=False) == 'image'
 
 
@@ -57,7 +72,9 @@ def test_the_publishers_sides_are_kept_but_not_over_folds(tmp_path):
 def test_label_columns_are_a_multilabel_task(tmp_path):
   folder(tmp_path / 'in', ['0', '1'])
   (tmp_path / 'in' / 'labels.csv').write_text('file,mass,cyst\n0.png,1,0\n1.png,1,1\n')
-  found = open_keys.settled(asked(tmp_path / 'in', manifest='labels.csv', label=('mass', 'cyst')), tmp_path / 'run')
+  found = open_keys.settled(
+    asked(tmp_path / 'in', manifest='labels.csv', label=('mass', 'cyst')), tmp_path / 'run'
+  )
   assert (found.task.kind, found.task.loss) == ('multilabel', 'sigmoid')
 
 
@@ -65,12 +82,12 @@ def test_a_run_that_has_begun_keeps_what_it_found(tmp_path):
   config = asked(folder(tmp_path / 'in', [f'{"ab"[i % 2]}/{i}' for i in range(8)]))
   found = open_keys.settled(config, tmp_path / 'run')
   run_folder.claim(tmp_path / 'run', found)
-  folder(tmp_path / 'in', ['c/9'])                              # a third class came later
-  assert open_keys.settled(config, tmp_path / 'run').task.kind == 'multiclass'       # nothing had begun
+  folder(tmp_path / 'in', ['c/9'])  # a third class came later
+  assert open_keys.settled(config, tmp_path / 'run').task.kind == 'multiclass'  # nothing had begun
   (tmp_path / 'run' / 'plan.json').write_text('{}')
   again = open_keys.settled(config, tmp_path / 'run')
   assert again.to_dict() == found.to_dict()
-  run_folder.claim(tmp_path / 'run', again)                     # and is no other config's folder
+  run_folder.claim(tmp_path / 'run', again)  # and is no other config's folder
 
 
 def test_what_is_given_is_left_alone():
@@ -81,22 +98,30 @@ def test_what_is_given_is_left_alone():
 @pytest.fixture(scope='module')
 def parts():
   """A net as chance drew it, of which nothing is frozen."""
-  return assemble.parts(assemble.changed(tiny.get_config(), (('random_frozen', False), ('phases', (('none', '10 epochs'),)))))
+  return assemble.parts(
+    assemble.changed(
+      tiny.get_config(), (('random_frozen', False), ('phases', (('none', '10 epochs'),)))
+    )
+  )
 
 
 def test_children_as_chance_drew_them_are_not_frozen_unless_that_is_meant(parts):
   def frozen(*phases, **changes):
-    return assemble.parts(assemble.changed(parts.config, (('phases', phases), *changes.items())), like=parts)
+    return assemble.parts(
+      assemble.changed(parts.config, (('phases', phases), *changes.items())), like=parts
+    )
 
-  said = (r'phase 1 freezes depth\(2\), but nothing was transferred to parameters of backbone/stem, backbone/stage1: frozen, they '
-          r'would stay as chance drew them.*random_frozen=True for the control')
+  said = (
+    r'phase 1 freezes depth\(2\), but nothing was transferred to parameters of backbone/stem, backbone/stage1: frozen, they '
+    r'would stay as chance drew them.*random_frozen=True for the control'
+  )
   with pytest.raises(MedtlError, match=said):
     frozen(('depth(2)', '1 epochs'))
   with pytest.raises(MedtlError, match=r'phase 2 freezes depth\(1.0\)'):
     frozen(('none', '1 epochs'), ('depth(1.0)', '1 epochs'))
   with pytest.raises(MedtlError, match='of head: frozen'):
     frozen(('match("head/.*")', '1 epochs'))
-  frozen(('none', '10 epochs'))                                 # the message's advice, and its other one
+  frozen(('none', '10 epochs'))  # the message's advice, and its other one
   assert 'head/dense/kernel' in parts.drawn and 'drawn' not in parts.source
   frozen(('depth(2)', '1 epochs'), random_frozen=True)
 
@@ -104,24 +129,46 @@ def test_children_as_chance_drew_them_are_not_frozen_unless_that_is_meant(parts)
 def test_what_a_checkpoint_fills_may_be_frozen_and_what_is_left_fresh_may_not(parts):
   def frozen(depth, *fresh):
     config = assemble.changed(parts.config, (('phases', ((f'depth({depth})', '1 epochs'),)),))
-    drawn = frozenset(path for path in parts.drawn if any(re.fullmatch(pattern, path) for pattern in fresh))
-    assemble._stop_random_frozen(dataclasses.replace(parts, drawn=drawn, phases=assemble.phases(config, parts.params, 20)))
+    drawn = frozenset(
+      path for path in parts.drawn if any(re.fullmatch(pattern, path) for pattern in fresh)
+    )
+    assemble._stop_random_frozen(
+      dataclasses.replace(parts, drawn=drawn, phases=assemble.phases(config, parts.params, 20))
+    )
 
   frozen(2, 'head/.*', 'backbone/stage2/.*')
   with pytest.raises(MedtlError, match='parameters of backbone/stage2: frozen'):
     frozen(3, 'head/.*', 'backbone/stage2/.*')
-  with pytest.raises(MedtlError, match='parameters of backbone/stem, backbone/stage1: frozen'):      # one leaf of a child is enough
+  with pytest.raises(
+    MedtlError, match='parameters of backbone/stem, backbone/stage1: frozen'
+  ):  # one leaf of a child is enough
     frozen(2, 'head/.*', 'backbone/.*/kernel')
 
 
 def test_scale_alone_is_no_transfer(parts):
   """Of transfer='mean_var' each leaf's mean and variance arrive: what is frozen is as chance drew it."""
-  begun = {'params': {'backbone': {'stem': {'kernel': 0, 'lora_a': 0}}, 'head': {'bias': 0}}, 'batch_stats': {'backbone': 0}}
-  assert initial_weights._by_chance(begun, {'params': {'backbone': {'stem': {'kernel': 1}}}}, ['.*/lora_[ab]']) == {'head/bias'}
-  assert initial_weights._by_chance(begun, {}, []) == {'backbone/stem/kernel', 'backbone/stem/lora_a', 'head/bias'}
+  begun = {
+    'params': {'backbone': {'stem': {'kernel': 0, 'lora_a': 0}}, 'head': {'bias': 0}},
+    'batch_stats': {'backbone': 0},
+  }
+  assert initial_weights._by_chance(
+    begun, {'params': {'backbone': {'stem': {'kernel': 1}}}}, ['.*/lora_[ab]']
+  ) == {'head/bias'}
+  assert initial_weights._by_chance(begun, {}, []) == {
+    'backbone/stem/kernel',
+    'backbone/stem/lora_a',
+    'head/bias',
+  }
 
 
 def test_kinds_of_labels():
   def of(y, classes):
-    return open_keys.kind_of(Dataset(lambda i: None, len(y), classes, {'row': np.arange(len(y)), 'y': np.array(y)}))
-  assert [of([0, 1], ('a', 'b')), of([0, 2], ('a', 'b', 'c')), of([[0., 1.]], ('a', 'b'))] == ['binary', 'multiclass', 'multilabel']
+    return open_keys.kind_of(
+      Dataset(lambda i: None, len(y), classes, {'row': np.arange(len(y)), 'y': np.array(y)})
+    )
+
+  assert [of([0, 1], ('a', 'b')), of([0, 2], ('a', 'b', 'c')), of([[0.0, 1.0]], ('a', 'b'))] == [
+    'binary',
+    'multiclass',
+    'multilabel',
+  ]

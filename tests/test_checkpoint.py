@@ -23,14 +23,36 @@ from medtl.training.checkpoints import Checkpoints, Progress
 @pytest.fixture(scope='module')
 def made(net, variables, batch):
   params, _ = variables
-  parts = [parameter_groups.partition(params, parameter_groups.table(params, f'depth({depth})'), direction=optimizers.adamw, lr=0.01,
-                               ema=0.9, clip=1.0) for depth in (4, 2)]
-  moves = [step.compiled(task=classification.supervised(net, losses.softmax, kind='multiclass', live=part.live), tx=part.tx, live=part.live)
-           for part in parts]
+  parts = [
+    parameter_groups.partition(
+      params,
+      parameter_groups.table(params, f'depth({depth})'),
+      direction=optimizers.adamw,
+      lr=0.01,
+      ema=0.9,
+      clip=1.0,
+    )
+    for depth in (4, 2)
+  ]
+  moves = [
+    step.compiled(
+      task=classification.supervised(net, losses.softmax, kind='multiclass', live=part.live),
+      tx=part.tx,
+      live=part.live,
+    )
+    for part in parts
+  ]
 
   def start(index=0):
     params, extra = jax.tree.map(jnp.array, variables)
-    return State(jnp.zeros((), jnp.int32), params, extra, jax.jit(parts[index].tx.init)(params), jax.random.key(3))
+    return State(
+      jnp.zeros((), jnp.int32),
+      params,
+      extra,
+      jax.jit(parts[index].tx.init)(params),
+      jax.random.key(3),
+    )
+
   return parts, moves, start
 
 
@@ -44,7 +66,9 @@ def test_ten_steps_are_five_saved_restored_and_five(made, batch, tmp_path):
     half, _ = moves[0](half, batch)
   saved = Checkpoints(tmp_path)
   saved.save('latest', half, Progress(waiting=2, best=0.5))
-  half, _ = moves[0](half, batch)                      # the donated buffers are written over while the save is under way
+  half, _ = moves[0](
+    half, batch
+  )  # the donated buffers are written over while the save is under way
   saved.close()
   again = Checkpoints(tmp_path)
   state = again.restore('latest', jax.eval_shape(lambda: start()))
@@ -60,17 +84,26 @@ def test_frozen_leaves_are_written_once_and_come_back(made, batch, tmp_path):
   state = start()
   saved = Checkpoints(tmp_path)
   saved.begin(*jax.device_get((state.params, state.extra)))
-  state, _ = moves[0](state, batch)                    # depth(4): the head alone moves
+  state, _ = moves[0](state, batch)  # depth(4): the head alone moves
   saved.save('latest', state, Progress())
   saved.close()
   again = Checkpoints(tmp_path)
-  stored = {path.split('/')[1] for path in again._stored('latest', metadata=True) if path.startswith(('params/', 'extra/'))}
+  stored = {
+    path.split('/')[1]
+    for path in again._stored('latest', metadata=True)
+    if path.startswith(('params/', 'extra/'))
+  }
   assert stored == {'head'}
-  chex.assert_trees_all_equal(checkpoints.raw(again.restore('latest', jax.eval_shape(lambda: start()))), checkpoints.raw(state))
+  chex.assert_trees_all_equal(
+    checkpoints.raw(again.restore('latest', jax.eval_shape(lambda: start()))),
+    checkpoints.raw(state),
+  )
   again.close()
   shutil.rmtree(tmp_path / 'origin' / '0')
   alone = Checkpoints(tmp_path)
-  with pytest.raises(MedtlError, match=r'origin lacks \d+ arrays that latest/1 refers to, first .*copied in part'):
+  with pytest.raises(
+    MedtlError, match=r'origin lacks \d+ arrays that latest/1 refers to, first .*copied in part'
+  ):
     alone.params('latest')
   alone.close()
 
@@ -79,13 +112,20 @@ def test_what_a_twin_began_with_is_linked_and_what_differs_is_written(made, tmp_
   _, _, start = made
   params, extra = jax.device_get((start().params, start().extra))
   other = jax.tree.map(lambda leaf: leaf + 1, params)
-  for name, begun, twins in (('one', params, ()), ('two', params, ('none', 'one')), ('three', other, ('one', 'two'))):
+  for name, begun, twins in (
+    ('one', params, ()),
+    ('two', params, ('none', 'one')),
+    ('three', other, ('one', 'two')),
+  ):
     saved = Checkpoints(tmp_path / name)
     saved.begin(begun, extra, [tmp_path / twin for twin in twins])
     chex.assert_trees_all_equal(saved.params('origin'), (begun, extra))
     saved.close()
   folders = [tmp_path / name / 'origin' / '0' for name in ('one', 'two', 'three')]
-  files = [{path.relative_to(folder): path.stat().st_ino for path in folder.rglob('*') if path.is_file()} for folder in folders]
+  files = [
+    {path.relative_to(folder): path.stat().st_ino for path in folder.rglob('*') if path.is_file()}
+    for folder in folders
+  ]
   assert files[0] == files[1] and not set(files[0].values()) & set(files[2].values())
   shutil.rmtree(tmp_path / 'one')
   again = Checkpoints(tmp_path / 'two')
@@ -106,6 +146,7 @@ def test_a_run_killed_while_it_links_goes_on(made, tmp_path, monkeypatch):
       if path.is_file():
         shutil.copy(path, target / path.name)
     raise KeyboardInterrupt
+
   killed = Checkpoints(tmp_path / 'two')
   with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
     patch.setattr(shutil, 'copytree', half)
@@ -119,11 +160,18 @@ def test_a_run_killed_while_it_links_goes_on(made, tmp_path, monkeypatch):
 
 
 def test_minus_zero_is_not_zero_and_a_nan_is_itself():
-  assert not checkpoints.identical(np.zeros(2), -np.zeros(2)) and checkpoints.identical(np.full(2, np.nan), np.full(2, np.nan))
-  assert not checkpoints.identical(np.zeros(2, np.float32), np.zeros(2)) and not checkpoints.identical(np.zeros(2), np.zeros((2, 1)))
+  assert not checkpoints.identical(np.zeros(2), -np.zeros(2)) and checkpoints.identical(
+    np.full(2, np.nan), np.full(2, np.nan)
+  )
+  assert not checkpoints.identical(
+    np.zeros(2, np.float32), np.zeros(2)
+  ) and not checkpoints.identical(np.zeros(2), np.zeros((2, 1)))
 
 
-ARRAYS = hnp.arrays(st.sampled_from([np.float32, np.int32, np.uint32]), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+ARRAYS = hnp.arrays(
+  st.sampled_from([np.float32, np.int32, np.uint32]),
+  hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+)
 
 
 @given(st.dictionaries(st.text('ab/', min_size=3), ARRAYS, max_size=6))
@@ -133,7 +181,11 @@ def test_leaves_packed_together_come_asunder(leaves):
   found = checkpoints.asunder(apart, packed)
   assert found.keys() == leaves.keys()
   for path, leaf in leaves.items():
-    assert found[path].dtype == leaf.dtype and found[path].shape == leaf.shape and found[path].tobytes() == leaf.tobytes()
+    assert (
+      found[path].dtype == leaf.dtype
+      and found[path].shape == leaf.shape
+      and found[path].tobytes() == leaf.tobytes()
+    )
 
 
 def test_a_large_leaf_stays_apart(monkeypatch):
@@ -148,7 +200,10 @@ def test_a_leaf_that_a_checkpoint_lacks_is_not_filled_in_from_the_origin(made, t
   state = start()
   saved = Checkpoints(tmp_path)
   saved.begin(*jax.device_get((state.params, state.extra)))
-  poorer = {**state.params, 'backbone': {name: leaf for name, leaf in state.params['backbone'].items() if name != 'stage2'}}
+  poorer = {
+    **state.params,
+    'backbone': {name: leaf for name, leaf in state.params['backbone'].items() if name != 'stage2'},
+  }
   saved.save('latest', state._replace(params=poorer), Progress())
   saved.wait()
   with pytest.raises(MedtlError, match=r'missing: params/backbone/stage2'):
@@ -202,7 +257,9 @@ def test_a_damaged_checkpoint_is_named(made, tmp_path):
   again.close()
 
 
-@pytest.mark.parametrize('name', ['run [1]', 'star* why?', 'back\\slash', os.fsdecode(b'M\xfcller %20')])
+@pytest.mark.parametrize(
+  'name', ['run [1]', 'star* why?', 'back\\slash', os.fsdecode(b'M\xfcller %20')]
+)
 def test_every_path_can_be_a_run_folder(made, tmp_path, monkeypatch, name):
   _, _, start = made
   monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
@@ -213,7 +270,10 @@ def test_every_path_can_be_a_run_folder(made, tmp_path, monkeypatch, name):
   saved.begin(params, extra)
   saved.save('latest', start(), Progress(best=0.5))
   saved.close()
-  assert sorted(path.name for path in folder.iterdir()) == ['best', 'latest', 'origin'] and (folder / 'latest' / '0').is_dir()
+  assert (
+    sorted(path.name for path in folder.iterdir()) == ['best', 'latest', 'origin']
+    and (folder / 'latest' / '0').is_dir()
+  )
   again = Checkpoints(folder)
   state = again.restore('latest', jax.eval_shape(lambda: start()))
   chex.assert_trees_all_equal(checkpoints.raw(state), checkpoints.raw(start()))
@@ -224,15 +284,21 @@ def test_every_path_can_be_a_run_folder(made, tmp_path, monkeypatch, name):
 
 def test_where_no_link_can_be_made_it_is_said_before_anything_is_computed(tmp_path, monkeypatch):
   monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'none'))
-  with pytest.raises(MedtlError, match=r'run .* holds one of .* needs a link in a temporary folder: .* set TMPDIR'):
+  with pytest.raises(
+    MedtlError, match=r'run .* holds one of .* needs a link in a temporary folder: .* set TMPDIR'
+  ):
     Checkpoints(tmp_path / 'run [1]' / 'checkpoints')
   (tmp_path / 'temp [2]').mkdir()
   monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temp [2]'))
-  with pytest.raises(MedtlError, match=r'and so does that one.* choose another --workdir, or set TMPDIR'):
+  with pytest.raises(
+    MedtlError, match=r'and so does that one.* choose another --workdir, or set TMPDIR'
+  ):
     Checkpoints(tmp_path / 'run [1]' / 'checkpoints')
   Checkpoints(tmp_path / 'run' / 'checkpoints').close()
   monkeypatch.setattr(multihost, '_place', [0, 2])
-  with pytest.raises(MedtlError, match=r'several processes \(--hosts\) cannot share; choose another'):
+  with pytest.raises(
+    MedtlError, match=r'several processes \(--hosts\) cannot share; choose another'
+  ):
     Checkpoints(tmp_path / 'run [1]' / 'checkpoints')
 
 
@@ -242,13 +308,21 @@ def test_a_checkpoint_that_is_lost_in_part_is_said_with_what_to_do(made, tmp_pat
   saved.save('latest', start(), Progress())
   saved.save('best', start(), Progress())
   saved.close()
-  anew = rf'; to train anew, delete {tmp_path} \(and numbers.json beside it, if it is there\) and start'
+  anew = (
+    rf'; to train anew, delete {tmp_path} \(and numbers.json beside it, if it is there\) and start'
+  )
   (tmp_path / 'latest' / '0' / 'progress' / 'metadata').write_text('{')
   again = Checkpoints(tmp_path)
-  with pytest.raises(MedtlError, match=f'the checkpoint {tmp_path}/latest/0 cannot be read: .*{anew}'):
+  with pytest.raises(
+    MedtlError, match=f'the checkpoint {tmp_path}/latest/0 cannot be read: .*{anew}'
+  ):
     again.progress('latest')
-  shutil.rmtree(tmp_path / 'latest' / '0')             # as another process does with a checkpoint that is no longer the latest
-  with pytest.raises(MedtlError, match=f'the checkpoint {tmp_path}/latest/0 cannot be read: .*{anew}'):
+  shutil.rmtree(
+    tmp_path / 'latest' / '0'
+  )  # as another process does with a checkpoint that is no longer the latest
+  with pytest.raises(
+    MedtlError, match=f'the checkpoint {tmp_path}/latest/0 cannot be read: .*{anew}'
+  ):
     again.progress('latest')
   again.close()
   shutil.rmtree(tmp_path / 'best')
@@ -269,8 +343,10 @@ def test_a_full_disk_is_said_before_anything_is_written(made, tmp_path, monkeypa
   _, _, start = made
   saved = Checkpoints(tmp_path)
   monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10, 9, 1))
-  with pytest.raises(MedtlError,
-                     match=r'no space for the checkpoint latest of step 0: \d\.\d MB needed, 0\.0 MB free .*; make room and start'):
+  with pytest.raises(
+    MedtlError,
+    match=r'no space for the checkpoint latest of step 0: \d\.\d MB needed, 0\.0 MB free .*; make room and start',
+  ):
     saved.save('latest', start(), Progress())
   saved.close()
   assert saved.step('latest') is None
@@ -281,8 +357,12 @@ def test_a_disk_that_fills_up_while_writing_is_said_in_words(made, tmp_path, mon
   saved = Checkpoints(tmp_path)
 
   def fails(*_, **__):
-    raise ValueError('RESOURCE_EXHAUSTED: … No space left on device')                # tensorstore's words
+    raise ValueError('RESOURCE_EXHAUSTED: … No space left on device')  # tensorstore's words
+
   monkeypatch.setattr(saved.managers['best'], 'save', fails)
-  with pytest.raises(MedtlError, match=r'cannot write the checkpoint best of step 0 to .*: no space left on the disk; make room'):
+  with pytest.raises(
+    MedtlError,
+    match=r'cannot write the checkpoint best of step 0 to .*: no space left on the disk; make room',
+  ):
     saved.save('best', start(), Progress())
   saved.close()

@@ -25,49 +25,85 @@ def test_keys_of_the_config_keep_their_type():
 
 
 def test_keys_that_a_component_only_knows_by_its_function_are_added():
-  made = config(CONFIG, '--config.head.pool=max',
-                '--config.model.norm=group', '--config.data.split.labels=0.5', '--config.data.size=(48, 32)')
-  assert made.head.pool == 'max' and made.model.norm == 'group' and made.data.split.labels == 0.5 and made.data.size == (48, 32)
+  made = config(
+    CONFIG,
+    '--config.head.pool=max',
+    '--config.model.norm=group',
+    '--config.data.split.labels=0.5',
+    '--config.data.size=(48, 32)',
+  )
+  assert (
+    made.head.pool == 'max'
+    and made.model.norm == 'group'
+    and made.data.split.labels == 0.5
+    and made.data.size == (48, 32)
+  )
 
 
 def test_another_name_replaces_the_component():
-  made = config(CONFIG, '--config.model.name=vit.vit_ti16',
-                '--config.model.patch=8', '--config.data.name=folder.load', '--config.data.root=x')
+  made = config(
+    CONFIG,
+    '--config.model.name=vit.vit_ti16',
+    '--config.model.patch=8',
+    '--config.data.name=folder.load',
+    '--config.data.root=x',
+  )
   assert made.model.to_dict() == {'name': 'vit.vit_ti16', 'weights': '', 'patch': 8}
   assert made.data.to_dict() == {
-    'name': 'folder.load', 'root': 'x', 'ops': '', 'split': dict(by='patient', folds=4, fold=0, seed=0)}
+    'name': 'folder.load',
+    'root': 'x',
+    'ops': '',
+    'split': dict(by='patient', folds=4, fold=0, seed=0),
+  }
 
 
 def test_a_value_may_stand_apart_from_its_name():
   assert config('--config', 'tests/tiny.py', '--config.lr', '0.5', '--folds').lr == 0.5
 
 
-@pytest.mark.parametrize('words, said', [
-  ((CONFIG, '--config.lrr=1'), "no config key 'lrr'; did you mean 'lr'"),
-  ((CONFIG, '--config.epochs=1'), r"no config key 'epochs'; configs/base.py holds every key"),
-  ((CONFIG, '--data.root=x'), r'no flag --data.root; did you mean --config.data.root\?'),
-  ((CONFIG, '--config.data.splitt.fold=1'), "no config key 'data.splitt.fold'"),
-  ((CONFIG, '--fold'), 'fold'),
-  ((CONFIG, 'extra'), "unexpected argument 'extra'"),
-  ((CONFIG, '--config.lr=x', '--config.batch=y'), "config: lr is 'x'; expected a number"),
-  (('--config=tests/tyni.py',), r"no config 'tests/tyni.py'; did you mean 'tests/tiny.py'"),
-  ((), r'train needs --config=configs/x.py; the configs are: configs/breast_clip.py, configs/breast_resnet.py'),
-])
+@pytest.mark.parametrize(
+  'words, said',
+  [
+    ((CONFIG, '--config.lrr=1'), "no config key 'lrr'; did you mean 'lr'"),
+    ((CONFIG, '--config.epochs=1'), r"no config key 'epochs'; configs/base.py holds every key"),
+    ((CONFIG, '--data.root=x'), r'no flag --data.root; did you mean --config.data.root\?'),
+    ((CONFIG, '--config.data.splitt.fold=1'), "no config key 'data.splitt.fold'"),
+    ((CONFIG, '--fold'), 'fold'),
+    ((CONFIG, 'extra'), "unexpected argument 'extra'"),
+    ((CONFIG, '--config.lr=x', '--config.batch=y'), "config: lr is 'x'; expected a number"),
+    (('--config=tests/tyni.py',), r"no config 'tests/tyni.py'; did you mean 'tests/tiny.py'"),
+    (
+      (),
+      r'train needs --config=configs/x.py; the configs are: configs/breast_clip.py, configs/breast_resnet.py',
+    ),
+  ],
+)
 def test_what_it_does_not_know_it_explains(words, said):
   with pytest.raises(MedtlError, match=said):
     config(*words)
 
 
-@pytest.mark.parametrize('verb, word', [('train', '--only=a'), ('lr_find', '--folds'), ('describe', '--layers=2'),
-                                        ('train', '--sweep=x.py')])
+@pytest.mark.parametrize(
+  'verb, word',
+  [
+    ('train', '--only=a'),
+    ('lr_find', '--folds'),
+    ('describe', '--layers=2'),
+    ('train', '--sweep=x.py'),
+  ],
+)
 def test_a_flag_of_another_verb_is_refused(verb, word):
-  with pytest.raises(MedtlError, match=rf'{verb} takes no {word.partition("=")[0]}; it belongs to '):
+  with pytest.raises(
+    MedtlError, match=rf'{verb} takes no {word.partition("=")[0]}; it belongs to '
+  ):
     config(CONFIG, word, verb=verb)
 
 
 @pytest.mark.parametrize('value', ['x', '0', '-1', '1.5'])
 def test_a_flag_of_the_wrong_size_is_refused_in_words(value):
-  with pytest.raises(MedtlError, match=f"--layers is '{value}'; expected a whole number at least 1"):
+  with pytest.raises(
+    MedtlError, match=f"--layers is '{value}'; expected a whole number at least 1"
+  ):
     config(CONFIG, f'--layers={value}', verb='probe')
 
 

@@ -119,7 +119,11 @@ def test_a_key_of_another_kind_is_refused_before_anything_is_read(
     ('model', {'weights': None}, 'weights is None; expected text'),
     ('head', {'name': None}, 'config.head: name is None'),
     ('task', {'loss': 3}, 'config.task: loss is 3; expected text'),
-    ('data', {'split': {'fold': 1}}, "config.data.split lacks the key 'by'; set it to one of: 'patient'"),
+    (
+      'data',
+      {'split': {'fold': 1}},
+      "config.data.split lacks the key 'by'; set it to one of: 'patient'",
+    ),
     ('data', {'split': {'by': 'Patient'}}, "by='Patient'; expected 'patient', 'image'"),
     ('data', {'split': {'by': 'image', 'fold': 5}}, 'fold=5, folds=5, val=1; expected 0 <= fold'),
     ('data', {'split': {'by': 'image', 'seed': -1}}, 'seed=-1; expected a whole number from 0'),
@@ -153,7 +157,9 @@ def test_numpys_numbers_lists_and_whole_floats_are_taken(request):
     'keep_gb': 1,
   }
   keys['split'] = {'by': 'patient', 'folds': np.int32(3), 'labels': 1}
-  validate.config(assemble.changed(config, (('data', keys), ('head', {'name': 'linear', 'dropout': 0}))))
+  validate.config(
+    assemble.changed(config, (('data', keys), ('head', {'name': 'linear', 'dropout': 0})))
+  )
   assert data.load(**keys)['train'].fetch(0).x.shape == (16, 16, 1)
 
 
@@ -282,6 +288,8 @@ def test_a_share_of_the_labels_that_leaves_a_class_out_is_refused_and_a_larger_o
     keys = dict(by='patient', seed=96, labels=share)
     data._check_classes(whole, splits.split(table, **keys), keys)
 
-  with pytest.raises(MedtlError, match=r"no example in 'train'.* a larger data.split.labels, fewer"):
+  with pytest.raises(
+    MedtlError, match=r"no example in 'train'.* a larger data.split.labels, fewer"
+  ):
     check_share(0.1)
   check_share(0.6)

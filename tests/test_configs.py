@@ -11,10 +11,21 @@ from medtl.core.types import MedtlError, Missing
 from medtl.run import open_keys, run_folder, train
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = [f'configs/{path.stem}.py' for path in sorted((ROOT / 'configs').glob('[!_]*.py')) if path.stem != 'base']
-VARIANTS = [f'{config}{variant}' for config in CONFIGS
-            for variant in ['', *sorted(set(re.findall(r'\.py(:\w+)', (ROOT / config).read_text())))]]
-NARROW = {'vit': dict(width=16, heads=2, patch=16), 'resnet': dict(width=4), 'efficientnet': dict(width=0.1)}
+CONFIGS = [
+  f'configs/{path.stem}.py'
+  for path in sorted((ROOT / 'configs').glob('[!_]*.py'))
+  if path.stem != 'base'
+]
+VARIANTS = [
+  f'{config}{variant}'
+  for config in CONFIGS
+  for variant in ['', *sorted(set(re.findall(r'\.py(:\w+)', (ROOT / config).read_text())))]
+]
+NARROW = {
+  'vit': dict(width=16, heads=2, patch=16),
+  'resnet': dict(width=4),
+  'efficientnet': dict(width=0.1),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +37,14 @@ def shrunk(name):
   """The config with its own phases, optimizer, task and augmentation; small pictures, a narrow net, no download, one step a phase."""
   config = run_folder.load_config(name)
   with config.unlocked():
-    config.data = dict(name='phantom.load', patients=24, scans=1, size=(32, 32), split=dict(by='patient', folds=3, fold=0, seed=0), ops='')
+    config.data = dict(
+      name='phantom.load',
+      patients=24,
+      scans=1,
+      size=(32, 32),
+      split=dict(by='patient', folds=3, fold=0, seed=0),
+      ops='',
+    )
     if config.task.kind == 'binary':
       config.data.classes = ('NORMAL', 'CNV')
     family = config.model.name.partition('.')[0]
@@ -40,14 +58,24 @@ def shrunk(name):
 
 
 # fifty layers take a minute to compile; quickstart and images compile the same EfficientNet as oct_efficientnet
-DEEP = {'configs/oct_resnet.py', 'configs/oct_resnet.py:keras', 'configs/breast_resnet.py', 'configs/oct_efficientnet.py',
-        'configs/oct_efficientnet.py:phantoms'}
+DEEP = {
+  'configs/oct_resnet.py',
+  'configs/oct_resnet.py:keras',
+  'configs/breast_resnet.py',
+  'configs/oct_efficientnet.py',
+  'configs/oct_efficientnet.py:phantoms',
+}
 
 
-@pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in VARIANTS])
+@pytest.mark.parametrize(
+  'name', [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in VARIANTS]
+)
 def test_every_config_runs_two_steps(name, tmp_path):
   numbers = train.train(open_keys.settled(shrunk(name), tmp_path / 'run'), tmp_path / 'run')
-  assert math.isfinite(numbers['metrics']['auroc']['value']) and (tmp_path / 'run' / 'report.html').exists()
+  assert (
+    math.isfinite(numbers['metrics']['auroc']['value'])
+    and (tmp_path / 'run' / 'report.html').exists()
+  )
   plan = json.loads((tmp_path / 'run' / 'plan.json').read_text())
   assert all(phase['live'] > 0 for phase in plan['phases'])
 
@@ -58,9 +86,14 @@ def test_every_config_opens_with_its_command(config):
 
 
 @pytest.mark.parametrize('config', ['configs/oct_vit.py', 'configs/oct_resnet.py'])
-def test_without_a_network_it_says_what_is_missing_and_what_to_do_instead(config, tmp_path, monkeypatch):
+def test_without_a_network_it_says_what_is_missing_and_what_to_do_instead(
+  config, tmp_path, monkeypatch
+):
   monkeypatch.setenv('MEDTL_OFFLINE', '1')
-  with pytest.raises(Missing, match=rf'(?s)octmnist_224.npz.*URL +https://zenodo.*checksum +md5 .*put it at .*instead +{config}:offline'):
+  with pytest.raises(
+    Missing,
+    match=rf'(?s)octmnist_224.npz.*URL +https://zenodo.*checksum +md5 .*put it at .*instead +{config}:offline',
+  ):
     train.train(run_folder.load_config(config), tmp_path)
 
 
@@ -68,7 +101,9 @@ def test_a_component_key_that_its_function_does_not_know_is_an_error(tmp_path):
   config = run_folder.load_config('configs/quickstart.py')
   with config.unlocked():
     config.head = dict(name='linear', pol='mean')
-  with pytest.raises(MedtlError, match=r"config.head \(linear\) has no key 'pol'; did you mean 'pool'"):
+  with pytest.raises(
+    MedtlError, match=r"config.head \(linear\) has no key 'pol'; did you mean 'pool'"
+  ):
     train.train(config.lock(), tmp_path)
 
 

@@ -17,16 +17,31 @@ from medtl.training import parameter_groups
 from tests.fixtures import seeded
 
 SHAPE = (2, 64, 32, 3)
-TINY = {'resnet': dict(width=8), 'efficientnet': dict(width=0.25),
-        'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3)}         # a family that is not named here is made whole
-FAMILIES = {name: module for name in expressions.siblings('medtl.models.backbones')
-            if hasattr(module := importlib.import_module(f'medtl.models.backbones.{name}'), 'RENAMES') and hasattr(module, 'WEIGHTS')
-            and any(isinstance(value, type) and issubclass(value, Backbone) for value in vars(module).values())}
-FACTORIES = {f'{family}.{name}': (family, function) for family, module in FAMILIES.items() for name, function in expressions.public(module).items()
-             if all(p.default is not p.empty for p in inspect.signature(function).parameters.values())}
-SMALL = {                                                          # compiled and run, so as shallow as they can be
+TINY = {
+  'resnet': dict(width=8),
+  'efficientnet': dict(width=0.25),
+  'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3),
+}  # a family that is not named here is made whole
+FAMILIES = {
+  name: module
+  for name in expressions.siblings('medtl.models.backbones')
+  if hasattr(module := importlib.import_module(f'medtl.models.backbones.{name}'), 'RENAMES')
+  and hasattr(module, 'WEIGHTS')
+  and any(
+    isinstance(value, type) and issubclass(value, Backbone) for value in vars(module).values()
+  )
+}
+FACTORIES = {
+  f'{family}.{name}': (family, function)
+  for family, module in FAMILIES.items()
+  for name, function in expressions.public(module).items()
+  if all(p.default is not p.empty for p in inspect.signature(function).parameters.values())
+}
+SMALL = {  # compiled and run, so as shallow as they can be
   'resnet': lambda module: module.ResNet(module.Bottleneck, (1, 1), 8),
-  'bit': lambda _: resnet.ResNet(resnet.PreActivation, (1, 1), 8, resnet.Style(norm='group', standardised=True)),
+  'bit': lambda _: resnet.ResNet(
+    resnet.PreActivation, (1, 1), 8, resnet.Style(norm='group', standardised=True)
+  ),
   'vit': lambda module: module.vit_ti16(**{**TINY['vit'], 'depth': 2}),
   'efficientnet': lambda module: module.efficientnet_lite0(width=0.25, depth=0.25),
 }
@@ -41,8 +56,13 @@ def make(name):
 def test_each_family_is_found():
   assert set(FAMILIES) >= {'resnet', 'vit', 'efficientnet'} and len(FACTORIES) > 20
   for module in FAMILIES.values():
-    assert all(isinstance(dialect, Dialect) and dialect.layout in ('torch', 'keras', 'flax') for dialect in module.RENAMES.values())
-    assert all(weights.note for weights in module.WEIGHTS.values()), 'cite where URL, checksum and licence were read'
+    assert all(
+      isinstance(dialect, Dialect) and dialect.layout in ('torch', 'keras', 'flax')
+      for dialect in module.RENAMES.values()
+    )
+    assert all(weights.note for weights in module.WEIGHTS.values()), (
+      'cite where URL, checksum and licence were read'
+    )
 
 
 @pytest.mark.parametrize('name', FACTORIES)
@@ -50,32 +70,49 @@ def test_children_shapes_and_names(name):
   backbone = make(name)
   assert isinstance(backbone, Backbone)
   net = Net(backbone, heads.linear(3))
-  variables = jax.eval_shape(lambda key: net.init(key, jnp.zeros(SHAPE), train=False), jax.random.key(0))
+  variables = jax.eval_shape(
+    lambda key: net.init(key, jnp.zeros(SHAPE), train=False), jax.random.key(0)
+  )
   children = [child_name(i) for i in range(backbone.stages + 1)]
   assert parameter_groups.children(variables['params']) == children
   assert set(variables['params']['backbone']) - set(children) <= {'norm'}
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-  value = jax.eval_shape(lambda v, x: net.apply(v, x, method='features'), variables, jnp.zeros(SHAPE))
+  value = jax.eval_shape(
+    lambda v, x: net.apply(v, x, method='features'), variables, jnp.zeros(SHAPE)
+  )
   maps, token = jax.eval_shape(lambda value: (backbone.maps(value), backbone.token(value)), value)
   chex.assert_shape(maps, (SHAPE[0], None, None, backbone.channels))
   if token is not None:
     chex.assert_shape(token, (SHAPE[0], backbone.channels))
-  assert jax.eval_shape(lambda v, x: net.apply(v, x, train=False), variables, jnp.zeros(SHAPE)).shape == (SHAPE[0], 3)
+  assert jax.eval_shape(
+    lambda v, x: net.apply(v, x, train=False), variables, jnp.zeros(SHAPE)
+  ).shape == (SHAPE[0], 3)
 
 
 @pytest.fixture(scope='module', params=sorted({*FAMILIES, 'bit'}))
 def made(request):
   first = next((name for name, (family, _) in FACTORIES.items() if family == request.param), '')
-  backbone = SMALL[request.param](FAMILIES.get(request.param)) if request.param in SMALL else make(first)
+  backbone = (
+    SMALL[request.param](FAMILIES.get(request.param)) if request.param in SMALL else make(first)
+  )
   net = Net(backbone, heads.linear(3), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
   x = jnp.asarray(np.random.RandomState(0).rand(*SHAPE), jnp.float32)
-  shapes = pytrees.flatten(jax.eval_shape(lambda key: net.init(key, x, train=False), jax.random.key(0)))
-  return net, pytrees.unflatten(seeded.weights({path: leaf.shape for path, leaf in shapes.items()})), x
+  shapes = pytrees.flatten(
+    jax.eval_shape(lambda key: net.init(key, x, train=False), jax.random.key(0))
+  )
+  return (
+    net,
+    pytrees.unflatten(seeded.weights({path: leaf.shape for path, leaf in shapes.items()})),
+    x,
+  )
 
 
 def test_slice_after_slice_is_the_whole_at_every_cut(made):
   net, variables, x = made
-  step = jax.jit(lambda variables, value, i: net.apply(variables, value, first=i, last=i + 1, method='features'), static_argnums=2)
+  step = jax.jit(
+    lambda variables, value, i: net.apply(variables, value, first=i, last=i + 1, method='features'),
+    static_argnums=2,
+  )
   values, count = [x], net.backbone.stages + 1
   for i in range(count):
     values.append(step(variables, values[-1], i))
@@ -83,8 +120,12 @@ def test_slice_after_slice_is_the_whole_at_every_cut(made):
   whole, logits = run(variables, x)
   close(values[-1], whole)
   cut = count // 2
-  lower, upper = jax.jit(lambda v, x, value: (net.apply(v, x, last=cut, method='features'),
-                                              net.apply(v, value, train=False, first=cut)))(variables, x, values[cut])
+  lower, upper = jax.jit(
+    lambda v, x, value: (
+      net.apply(v, x, last=cut, method='features'),
+      net.apply(v, value, train=False, first=cut),
+    )
+  )(variables, x, values[cut])
   close(lower, values[cut])
   close(upper, logits)
 
@@ -97,7 +138,11 @@ def test_only_children_in_training_mode_move_their_statistics(made):
   net, variables, x = made
   statistics = pytrees.flatten(variables.get('batch_stats', {}))
   live = {child_name(net.backbone.stages), 'head'}
-  run = jax.jit(lambda v, x: net.apply(v, x, train=live, mutable=['batch_stats'], rngs={'dropout': jax.random.key(1)})[1])
+  run = jax.jit(
+    lambda v, x: net.apply(
+      v, x, train=live, mutable=['batch_stats'], rngs={'dropout': jax.random.key(1)}
+    )[1]
+  )
   after = pytrees.flatten(run(variables, x).get('batch_stats', {}))
   moved = {path for path in statistics if not np.array_equal(after[path], statistics[path])}
   assert moved == {path for path in statistics if path.split('/')[1] in live}

@@ -25,10 +25,15 @@ print(sorted(found[2:])[1], max(found[2:]))
 @pytest.mark.skipif(sys.platform != 'linux', reason='glibc alone')
 def test_memory_that_a_step_had_is_not_cleared_again():
   """Pages that the system hands out in later runs of a program that needs 80 MB: none as a rule, if it runs where they could be kept."""
+
   def faults(word):
-    said = subprocess.run([sys.executable, '-c', COUNT, word], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+      [sys.executable, '-c', COUNT, word], capture_output=True, text=True, check=True
+    ).stdout
     return [int(number) for number in said.split()]
 
   usual = sorted(faults('settled')[0] for _ in range(3))
   assert usual[1] < 1000, usual
-  assert any(faults('elsewhere')[1] > 1000 for _ in range(5))    # which threads a busy machine gives it is chance: not each process clears
+  assert any(
+    faults('elsewhere')[1] > 1000 for _ in range(5)
+  )  # which threads a busy machine gives it is chance: not each process clears

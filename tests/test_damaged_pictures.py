@@ -14,7 +14,7 @@ from medtl.data.formats import jpeg, pictures, png
 from tests.test_pictures import chunk, read, refused, saved, tiff
 from tests.test_pictures import png as png_of
 
-pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')           # Pillow's, of what it skips
+pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')  # Pillow's, of what it skips
 equal = np.testing.assert_array_equal
 SOF, DHT, DQT, SOS, APP1 = b'\xff\xc0', b'\xff\xc4', b'\xff\xdb', b'\xff\xda', b'\xff\xe1'
 END = b'\xff\xd9'
@@ -24,9 +24,12 @@ WHOLE, SCAN = 'it is not whole', 'one of its scans is missing, or there twice'
 def noise(height: int, width: int, *samples: int) -> np.ndarray:
   """Return a slope with noise [h, w, …], no row of which is like another."""
   generator = np.random.default_rng(0)
-  slope = np.add.outer(np.arange(height), np.arange(width)).reshape(height, width, *samples and (1,))
-  return (slope * 100 // (height + width) + generator.integers(0, 99, (height, width, *samples))
-          ).astype(np.uint8)
+  slope = np.add.outer(np.arange(height), np.arange(width)).reshape(
+    height, width, *samples and (1,)
+  )
+  return (
+    slope * 100 // (height + width) + generator.integers(0, 99, (height, width, *samples))
+  ).astype(np.uint8)
 
 
 def compressed(values: np.ndarray, **options) -> bytes:
@@ -40,7 +43,8 @@ def plain(data: bytes) -> np.ndarray:
 
 GREY, COLOUR = noise(41, 58), noise(40, 56, 3)
 JPEGS = {
-  'grey': compressed(GREY), 'colour': compressed(COLOUR, subsampling=2),
+  'grey': compressed(GREY),
+  'colour': compressed(COLOUR, subsampling=2),
   'restarts': compressed(COLOUR, subsampling=0, restart_marker_rows=1),
   'progressive': compressed(GREY, progressive=True),
   'progressive colour': compressed(COLOUR, progressive=True),
@@ -59,10 +63,11 @@ def resized(data: bytes, down: int, across: int) -> bytes:
   place = max(data.find(SOF), data.find(b'\xff\xc2')) + 5
   height, width = struct.unpack_from('>HH', data, place)
   size = struct.pack('>HH', height + down, width + across)
-  return data[:place] + size + data[place + 4:]
+  return data[:place] + size + data[place + 4 :]
 
 
 # JPEG
+
 
 @pytest.mark.parametrize('name', JPEGS)
 def test_a_jpeg_that_lacks_coded_data_is_refused(name):
@@ -71,9 +76,9 @@ def test_a_jpeg_that_lacks_coded_data_is_refused(name):
     for share in (0, 0.2, 0.5, 0.9):
       place = scan.start + int(share * (scan.stop - scan.start - 9))
       place -= data[place - 1] == 0xFF
-      refused(data[:place] + data[scan.stop:], f'{WHOLE}|restart markers|{SCAN}', 3)
-    refused(data[:scan.stop - 20], 'cut', 3)
-    refused(data[:scan.stop - 20] + bytes(len(data) - scan.stop), '', 3)
+      refused(data[:place] + data[scan.stop :], f'{WHOLE}|restart markers|{SCAN}', 3)
+    refused(data[: scan.stop - 20], 'cut', 3)
+    refused(data[: scan.stop - 20] + bytes(len(data) - scan.stop), '', 3)
 
 
 @pytest.mark.parametrize('name', JPEGS)
@@ -102,14 +107,14 @@ def test_a_jpeg_with_bytes_lost_from_its_tables_or_put_into_them_is_refused():
   for data in JPEGS.values():
     for marker in (DQT, DHT, SOS):
       place = data.index(marker) + 6
-      for damaged in (data[:place] + data[place + 1:], data[:place] + b'\1' + data[place:]):
+      for damaged in (data[:place] + data[place + 1 :], data[:place] + b'\1' + data[place:]):
         refused(damaged, f'its segments|{SCAN}', 3)
   grey = JPEGS['grey']
-  frame = grey[grey.index(SOF):grey.index(DHT)]
+  frame = grey[grey.index(SOF) : grey.index(DHT)]
   refused(grey.replace(frame, b''), 'its segments')
   refused(grey.replace(frame, frame * 2), 'its segments')
   place = grey.index(DHT) + 1
-  refused(grey[:place] + b'\xd4' + grey[place + 1:], 'its segments')           # a restart marker
+  refused(grey[:place] + b'\xd4' + grey[place + 1 :], 'its segments')  # a restart marker
   for place in (grey.index(SOS), grey.index(SOF) + 6):
     refused(grey[:place], 'its segments')
     refused(grey[:place] + END, 'its segments|holds no picture')
@@ -130,9 +135,9 @@ def test_a_jpeg_whose_adobe_marker_tells_of_no_known_colours_is_refused():
 def test_a_jpeg_with_other_restart_markers_than_it_says_is_refused():
   data = JPEGS['restarts']
   place = data.index(b'\xff\xdd') + 5
-  refused(data[:place] + b'\6' + data[place + 1:], '4 restart markers; expected 5', 3)
+  refused(data[:place] + b'\6' + data[place + 1 :], '4 restart markers; expected 5', 3)
   refused(data.replace(b'\xff\xd2', b''), '3 restart markers; expected 4', 3)
-  refused(data.replace(data[place - 5:place + 1], b''), 'size that is too small', 3)
+  refused(data.replace(data[place - 5 : place + 1], b''), 'size that is too small', 3)
 
 
 def test_a_sound_jpeg_is_read_whatever_its_size_and_its_encoder():
@@ -142,8 +147,13 @@ def test_a_sound_jpeg_is_read_whatever_its_size_and_its_encoder():
     height, width = generator.integers(1, 70, 2)
     values = noise(height, width, 3) // (99 if flat else 1)
     how = dict(restart_marker_blocks=restarts) if restarts else {}
-    data = compressed(values if number % 3 else values[..., 0], progressive=progressive,
-                      subsampling=subsampling, quality=quality, **how)
+    data = compressed(
+      values if number % 3 else values[..., 0],
+      progressive=progressive,
+      subsampling=subsampling,
+      quality=quality,
+      **how,
+    )
     equal(read(data, 3), plain(data))
 
 
@@ -153,14 +163,22 @@ def test_what_writers_add_to_a_sound_jpeg_is_passed_over():
     start, end = data[:2], data[2:]
     coded = jpeg.scans(data)[-1].stop
     note = b'\xff\xfe\0\5abc'
-    for added in (start + b'\xff\xff' + end, start + note + b'junk' + end, start + note + end,
-                  data[:coded] + b'\xff\xff' + data[coded:], data[:coded] + bytes(99) + data[coded:],
-                  data[:coded] + b'\x5a' * 16 + data[coded:], data + b'behind', data + data):
+    for added in (
+      start + b'\xff\xff' + end,
+      start + note + b'junk' + end,
+      start + note + end,
+      data[:coded] + b'\xff\xff' + data[coded:],
+      data[:coded] + bytes(99) + data[coded:],
+      data[:coded] + b'\x5a' * 16 + data[coded:],
+      data + b'behind',
+      data + data,
+    ):
       equal(read(added, 3), known)
     refused(data[:coded] + b'\x5a' * 64 + data[coded:], 'more than its picture', 3)
 
 
 # EXIF
+
 
 def with_exif(block: bytes) -> bytes:
   data = JPEGS['grey']
@@ -178,20 +196,37 @@ def test_exif_that_is_cut_or_points_outside_is_refused_and_works_when_removed():
   upright = read(JPEGS['grey'])
   for kind in (3, 4, 6, 8, 9):
     equal(read(with_exif(directory(kind)), exif='apply'), upright[::-1].T)
-  for block in (directory(1), directory(2), directory(7), directory(count=0), directory(count=2),
-                directory(place=4000), directory(place=22), directory()[:20], directory()[:6],
-                b'AB' + directory()[2:], b'II+' + directory()[3:]):
+  for block in (
+    directory(1),
+    directory(2),
+    directory(7),
+    directory(count=0),
+    directory(count=2),
+    directory(place=4000),
+    directory(place=22),
+    directory()[:20],
+    directory()[:6],
+    b'AB' + directory()[2:],
+    b'II+' + directory()[3:],
+  ):
     for exif in ('stop', 'apply'):
       with pytest.raises(OSError, match=r'its EXIF block, .*damaged; remove or repair it'):
         read(with_exif(block), exif=exif)
-  for block in (b'', directory(entries=0)):                    # as Pillow writes without tags
+  for block in (b'', directory(entries=0)):  # as Pillow writes without tags
     equal(read(with_exif(block)), upright)
 
 
 # PNG
 
-PASSES = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
-          (1, 0, 2, 1)]
+PASSES = [
+  (0, 0, 8, 8),
+  (0, 4, 8, 8),
+  (4, 0, 8, 4),
+  (0, 2, 4, 4),
+  (2, 0, 4, 2),
+  (0, 1, 2, 2),
+  (1, 0, 2, 1),
+]
 KINDS = [(1, 0, 1), (4, 0, 1), (8, 0, 1), (16, 0, 1), (8, 4, 2), (8, 2, 3), (16, 2, 3), (8, 6, 4)]
 
 
@@ -199,7 +234,7 @@ def samples(depth: int, count: int, height: int = 9) -> np.ndarray:
   found = noise(height, 11, count).astype(np.uint16) * 257 >> 16 - depth
   found = found.astype(np.uint16 if depth == 16 else np.uint8)
   if count in (2, 4):
-    found[..., -1] = 2 ** depth - 1                            # opaque
+    found[..., -1] = 2**depth - 1  # opaque
   return found
 
 
@@ -209,8 +244,12 @@ def rewritten(data: bytes, rows: bytes | None = None, **said) -> bytes:
   width, height = struct.unpack_from('>II', found['IHDR'])
   size = struct.pack('>II', said.get('width', width), said.get('height', height))
   stream = found['IDAT'] if rows is None else zlib.compress(rows)
-  return (data[:8] + chunk(b'IHDR', size + found['IHDR'][8:]) + chunk(b'IDAT', stream)
-          + chunk(b'IEND', b''))
+  return (
+    data[:8]
+    + chunk(b'IHDR', size + found['IHDR'][8:])
+    + chunk(b'IDAT', stream)
+    + chunk(b'IEND', b'')
+  )
 
 
 @pytest.mark.parametrize('interlaced', [False, True])
@@ -221,7 +260,7 @@ def test_a_png_of_less_rows_than_it_says_or_more_is_refused(depth, colour, count
   rows = zlib.decompress(png.chunks(data)['IDAT'])
   read(rewritten(data), channels)
   row = len(rows) // 9
-  for fewer in (rows[:row * 4], rows[:-1], rows[:row], b''):
+  for fewer in (rows[: row * 4], rows[:-1], rows[:row], b''):
     refused(rewritten(data, fewer), WHOLE, channels)
   for more in (rows * 2, rows + bytes(row), rows + bytes(1 << 16)):
     refused(rewritten(data, more), 'more than the', channels)
@@ -259,6 +298,7 @@ def test_a_sound_png_is_read_also_where_its_rows_are_as_if_they_were_missing():
 
 # TIFF
 
+
 def tag_of(data: bytes, tag: int) -> int:
   """Return where the entry of a tag lies in a little-endian TIFF."""
   (place,) = struct.unpack_from('<I', data, 4)
@@ -273,7 +313,7 @@ def changed(data: bytes, tag: int, value: int | None = None, kind: int | None = 
   found, count, number = struct.unpack_from('<HII', data, entry + 2)
   number = number if value is None else value
   packed = struct.pack('<HII', found if kind is None else kind, count, number)
-  return data[:entry + 2] + packed + data[entry + 12:]
+  return data[: entry + 2] + packed + data[entry + 12 :]
 
 
 def written(values: np.ndarray, **options) -> bytes:
@@ -283,11 +323,15 @@ def written(values: np.ndarray, **options) -> bytes:
 
 
 def tiffs() -> dict[str, bytes]:
-  pages = {'plain': written(GREY), 'deep': written(GREY.astype(np.uint16)),
-           'strips': written(GREY, rowsperstrip=10), 'tiles': written(GREY, tile=(16, 16)),
-           'Deflate': written(GREY, compression='zlib'),
-           'Deflate strips': written(GREY, compression='zlib', rowsperstrip=10),
-           'Deflate tiles': written(GREY, compression='zlib', tile=(16, 16))}
+  pages = {
+    'plain': written(GREY),
+    'deep': written(GREY.astype(np.uint16)),
+    'strips': written(GREY, rowsperstrip=10),
+    'tiles': written(GREY, tile=(16, 16)),
+    'Deflate': written(GREY, compression='zlib'),
+    'Deflate strips': written(GREY, compression='zlib', rowsperstrip=10),
+    'Deflate tiles': written(GREY, compression='zlib', tile=(16, 16)),
+  }
   for name in ('tiff_lzw', 'packbits'):
     pages[name] = saved(Image.fromarray(GREY), 'TIFF', compression=name)
     pages[f'{name} strips'] = saved(Image.fromarray(GREY), 'TIFF', compression=name, strip_size=580)
@@ -303,16 +347,21 @@ def test_a_tiff_whose_strips_or_tiles_do_not_fit_its_size_is_refused(name):
   equal(read(data, channels), known / np.float32(65535 if name == 'deep' else 255))
   words = 'hold more or less than|strips or tiles are there|damaged, cut off or not read'
   height, width = known.shape[:2]
-  more = 16 if 'tiles' in name else 1                          # less needs the same tiles
-  for tag, value in ((256, width - more), (256, width + more), (257, height - more),
-                     (257, height + more), (257, 51928)):
+  more = 16 if 'tiles' in name else 1  # less needs the same tiles
+  for tag, value in (
+    (256, width - more),
+    (256, width + more),
+    (257, height - more),
+    (257, height + more),
+    (257, 51928),
+  ):
     refused(changed(data, tag, value), words, channels)
   if 'RGB' not in name:
     refused(changed(data, 258, 8 if name == 'deep' else 16), words)
     refused(changed(data, 258, kind=2), 'tag 258 .BitsPerSample. holds no whole numbers')
     refused(changed(data, 258, 1), words)
   if name not in ('plain', 'deep', 'strips', 'tiles'):
-    refused(changed(data, 259, 1), words, channels)            # compressed bytes are no pixels
+    refused(changed(data, 259, 1), words, channels)  # compressed bytes are no pixels
 
 
 def test_a_tiff_against_the_checksum_of_its_pixels_is_refused():
@@ -331,7 +380,7 @@ def test_a_tiff_whose_tags_are_damaged_is_refused():
   refused(changed(data, 262, kind=99), 'tag 262 is of an unknown type, 99')
   missing = struct.pack('<H', 65000)
   entry = tag_of(data, 279)
-  refused(data[:entry] + missing + data[entry + 2:], '1 strips or tiles, but 0 lengths of them')
+  refused(data[:entry] + missing + data[entry + 2 :], '1 strips or tiles, but 0 lengths of them')
   refused(data[:4] + b'\xff\xff\xff\xf0' + data[8:], 'what its parts say does not fit together')
   strips = bytearray(tiffs()['strips'])
   place = struct.unpack_from('<I', strips, tag_of(strips, 273) + 8)[0]
@@ -351,6 +400,6 @@ def test_a_sound_tiff_is_read_whatever_its_strips_hold(compression):
     rows = int(generator.integers(1, height + 1))
     data = saved(Image.fromarray(values), 'TIFF', compression=compression, tiffinfo={278: rows})
     equal(read(data), values / np.float32(255))
-  long = np.zeros((2, 50000), np.uint8)                        # a row longer than LZW's codes lasted
+  long = np.zeros((2, 50000), np.uint8)  # a row longer than LZW's codes lasted
   long[1, ::7] = 165
   equal(read(saved(Image.fromarray(long), 'TIFF', compression=compression)), long / np.float32(255))

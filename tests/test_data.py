@@ -26,38 +26,58 @@ def clinic(tmp_path) -> Path:
   """Two classes, 10 patients each with 2 pictures of 8 by 6."""
   for number in range(40):
     name = 'AB'[number % 2]
-    path = tmp_path / 'clinic' / name / f'{name}-{number // 4 * 2 + number % 2}-{number // 2 % 2}.png'
+    path = (
+      tmp_path / 'clinic' / name / f'{name}-{number // 4 * 2 + number % 2}-{number // 2 % 2}.png'
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.RandomState(number).randint(0, 256, (8, 6)).astype(np.uint8)).save(path)
+    Image.fromarray(np.random.RandomState(number).randint(0, 256, (8, 6)).astype(np.uint8)).save(
+      path
+    )
   return tmp_path / 'clinic'
 
 
 def load(root: Path, **keys) -> dict[str, Dataset]:
   names = {} if 'manifest' in keys or 'label' in keys else {'pattern': r'-(\d+)-'}
-  return data.load(**{'name': 'folder', 'split': dict(by='patient'), 'root': str(root)} | names | keys)
+  return data.load(
+    **{'name': 'folder', 'split': dict(by='patient'), 'root': str(root)} | names | keys
+  )
 
 
 def test_sides_hold_everything_once_and_rows_join_the_source(clinic):
   sides = load(clinic, ops='resize(4)', split=dict(by='patient', fold=2))
-  assert list(sides) == ['train', 'val', 'test'] and [side.size for side in sides.values()] == [24, 8, 8]
+  assert list(sides) == ['train', 'val', 'test'] and [side.size for side in sides.values()] == [
+    24,
+    8,
+    8,
+  ]
   everything = folder.load(str(clinic), pattern=r'-(\d+)-')
   rows = []
   for side in sides.values():
     for number in range(side.size):
       example = side.fetch(number)
       chex.assert_shape(example.x, (4, 4, 1))
-      assert example.row == side.table['row'][number] and example.y == everything.table['y'][example.row]
+      assert (
+        example.row == side.table['row'][number] and example.y == everything.table['y'][example.row]
+      )
       assert side.table['file'][number] == everything.table['file'][example.row]
       rows.append(example.row)
   assert sorted(rows) == list(range(40))
   facts = sides['val'].facts
-  assert facts['shape'] == [4, 4, 1] and facts['patients'] == 20 and facts['leak'] == facts['unreadable'] == []
+  assert (
+    facts['shape'] == [4, 4, 1]
+    and facts['patients'] == 20
+    and facts['leak'] == facts['unreadable'] == []
+  )
   assert facts['ops'] == 'resize(4)' and len(facts['split_hash']) == len(facts['hash']) == 64
-  assert facts['notes'] == ['classes in the order of the alphabet: A, B; data.classes says otherwise',
-                            "of the two classes 'B' is the positive one; data.classes turns them round"]
+  assert facts['notes'] == [
+    'classes in the order of the alphabet: A, B; data.classes says otherwise',
+    "of the two classes 'B' is the positive one; data.classes turns them round",
+  ]
 
 
-def test_kept_and_streamed_pictures_are_the_same_and_files_are_read_once(clinic, cache, monkeypatch):
+def test_kept_and_streamed_pictures_are_the_same_and_files_are_read_once(
+  clinic, cache, monkeypatch
+):
   kept, streamed = load(clinic, ops='resize(5)'), load(clinic, ops='resize(5)', keep_gb=0)
   assert kept['train'].facts['kept'] and not streamed['train'].facts['kept']
   for a, b in zip(batches.once(kept['test'], 3), batches.once(streamed['test'], 3), strict=True):
@@ -101,20 +121,30 @@ def test_a_cache_folder_that_cannot_be_written_says_what_to_do(clinic, cache):
 def test_broken_files_are_named_counted_and_left_out_only_when_allowed(clinic, cache):
   (clinic / 'A' / 'A-0-1.png').write_bytes(b'')
   cut = (clinic / 'B' / 'B-3-0.png').read_bytes()
-  (clinic / 'B' / 'B-3-0.png').write_bytes(cut[:len(cut) // 2])
+  (clinic / 'B' / 'B-3-0.png').write_bytes(cut[: len(cut) // 2])
   for allowed in (0, 1):
-    with pytest.raises(MedtlError, match=r'2 of 40 .*A/A-0-1\.png.*B/B-3-0\.png.*skip_unreadable=2'):
+    with pytest.raises(
+      MedtlError, match=r'2 of 40 .*A/A-0-1\.png.*B/B-3-0\.png.*skip_unreadable=2'
+    ):
       load(clinic, skip_unreadable=allowed)
-  for keys in (dict(), dict(), dict(keep_gb=0)):               # afresh, from the cache, streamed
+  for keys in (dict(), dict(), dict(keep_gb=0)):  # afresh, from the cache, streamed
     sides = load(clinic, skip_unreadable=2, **keys)
-    assert sum(side.size for side in sides.values()) == 38 == sum(side.fetch(0).x.any() * side.size for side in sides.values())
+    assert (
+      sum(side.size for side in sides.values())
+      == 38
+      == sum(side.fetch(0).x.any() * side.size for side in sides.values())
+    )
     listed = sides['test'].facts['unreadable']
     assert len(listed) == 2 and listed[0].startswith('A/A-0-1.png: ')
-    for name, side in sides.items():                           # rows keep the numbers that they have in the source
-      assert all(side.fetch(number).row == side.table['row'][number] for number in range(side.size)), name
+    for name, side in sides.items():  # rows keep the numbers that they have in the source
+      assert all(
+        side.fetch(number).row == side.table['row'][number] for number in range(side.size)
+      ), name
   with pytest.raises(MedtlError, match='2 of 40'):
     load(clinic, skip_unreadable=1)
-  assert all((path / 'index.npz').exists() for path in cache.iterdir())      # nothing unfinished lies about
+  assert all(
+    (path / 'index.npz').exists() for path in cache.iterdir()
+  )  # nothing unfinished lies about
 
 
 def test_a_listed_file_that_is_missing_is_unreadable(clinic):
@@ -151,7 +181,12 @@ def test_equal_pictures_on_two_sides_are_a_leak(clinic):
 
 def source(x: np.ndarray, y: np.ndarray, spacing=None) -> Dataset:
   spacing = spacing or [()] * len(x)
-  return Dataset(lambda i: Example(x[i], y[i], i, spacing[i]), len(x), ('a', 'b'), {'row': np.arange(len(x)), 'y': y})
+  return Dataset(
+    lambda i: Example(x[i], y[i], i, spacing[i]),
+    len(x),
+    ('a', 'b'),
+    {'row': np.arange(len(x)), 'y': y},
+  )
 
 
 def test_nan_is_named_and_so_are_shapes(clinic):
@@ -160,33 +195,48 @@ def test_nan_is_named_and_so_are_shapes(clinic):
   with pytest.raises(MedtlError, match=r'2 pictures hold NaN or infinity: row 3; row 5'):
     store.prepare(source(x, np.zeros(6, int)), [], {}, skip_unreadable=0, keep_gb=1)
   Image.fromarray(np.zeros((3, 4), np.uint8)).save(clinic / 'B' / 'B-77-0.png')
-  with pytest.raises(MedtlError, match=r'(?s)2 shapes.*\(8, 6, 1\) \(40.*\(3, 4, 1\) \(1, first B/B-77-0.*resize\(224, 224\)'):
+  with pytest.raises(
+    MedtlError,
+    match=r'(?s)2 shapes.*\(8, 6, 1\) \(40.*\(3, 4, 1\) \(1, first B/B-77-0.*resize\(224, 224\)',
+  ):
     load(clinic)
 
 
 def test_masks_spacings_and_volumes_survive_being_kept():
   random = np.random.RandomState(0)
-  x, mask = random.rand(3, 4, 5, 6, 1).astype(np.float32), random.randint(0, 3, (3, 4, 5, 6)).astype(np.uint8)
+  x, mask = (
+    random.rand(3, 4, 5, 6, 1).astype(np.float32),
+    random.randint(0, 3, (3, 4, 5, 6)).astype(np.uint8),
+  )
   spacing = [(1.0, 0.5, 2.0), (), (3.0, 1.0, 1.0)]
   whole = source(x, mask, spacing)
   whole = Dataset(whole.fetch, 3, whole.classes, {'row': np.arange(3), 'y': np.zeros(3, int)})
   kept = store.prepare(whole, [], {}, skip_unreadable=0, keep_gb=1)
   assert kept.facts['kept']
   for number in range(3):
-    chex.assert_trees_all_equal(kept.fetch(number), Example(x[number], mask[number], number, spacing[number]))
+    chex.assert_trees_all_equal(
+      kept.fetch(number), Example(x[number], mask[number], number, spacing[number])
+    )
   with pytest.raises(MedtlError, match='its mask stays'):
     store.prepare(whole, [lambda x: x[:2]], dict(ops='cut'), skip_unreadable=0, keep_gb=1)
 
 
 def test_labels_outside_the_classes_and_absent_classes_stop(clinic, monkeypatch):
-  monkeypatch.setattr(labels, 'find', lambda raw, *_: labels.Labels(('A', 'B'), np.arange(len(raw)) % 3, 'given'))
-  with pytest.raises(MedtlError, match=r'13 labels outside the classes, first 2 of A/A-10-0.png; expected 0 … 1 \(A, B\)'):
+  monkeypatch.setattr(
+    labels, 'find', lambda raw, *_: labels.Labels(('A', 'B'), np.arange(len(raw)) % 3, 'given')
+  )
+  with pytest.raises(
+    MedtlError,
+    match=r'13 labels outside the classes, first 2 of A/A-10-0.png; expected 0 … 1 \(A, B\)',
+  ):
     load(clinic)
   monkeypatch.undo()
   for path in list((clinic / 'B').glob('*.png')):
     if path.name != 'B-1-0.png':
       path.unlink()
-  with pytest.raises(MedtlError, match=r"class 'B' has no example in 'train'|class 'B' has no example in 'val'"):
+  with pytest.raises(
+    MedtlError, match=r"class 'B' has no example in 'train'|class 'B' has no example in 'val'"
+  ):
     load(clinic)
 
 
@@ -194,12 +244,22 @@ def test_unlabelled_pictures_and_other_peoples_are_one_side(clinic):
   found = load(clinic, label='', classes=('A', 'B'), split=dict(by='none'))
   assert list(found) == ['test'] and found['test'].size == 40 and found['test'].fetch(0).y == -1
   assert found['test'].classes == ('A', 'B')
-  assert load(clinic, classes=('A', 'B', 'C'), split=dict(by='none'))['test'].classes == ('A', 'B', 'C')
+  assert load(clinic, classes=('A', 'B', 'C'), split=dict(by='none'))['test'].classes == (
+    'A',
+    'B',
+    'C',
+  )
 
 
-@pytest.mark.parametrize('keys, words', [
-    (dict(name='foldr'), "did you mean 'folder'"), (dict(clases=()), "did you mean 'classes'"),
-    (dict(split=dict(fods=3)), "did you mean 'folds'"), (dict(ops='resise(3)'), "did you mean 'resize'")])
+@pytest.mark.parametrize(
+  'keys, words',
+  [
+    (dict(name='foldr'), "did you mean 'folder'"),
+    (dict(clases=()), "did you mean 'classes'"),
+    (dict(split=dict(fods=3)), "did you mean 'folds'"),
+    (dict(ops='resise(3)'), "did you mean 'resize'"),
+  ],
+)
 def test_misspelt_names_are_answered_with_the_nearest(clinic, keys, words):
   with pytest.raises(MedtlError, match=words):
     load(clinic, **keys)
@@ -207,12 +267,18 @@ def test_misspelt_names_are_answered_with_the_nearest(clinic, keys, words):
 
 @pytest.mark.real
 def test_six_patients_on_both_sides_of_the_kermany_split_are_found(real):
-  keys = dict(manifest='labels.csv', patient='patient_id', partition='kermany_partition', ops='resize(32)')
-  with pytest.raises(MedtlError, match=r'6 leaks.*patient 12494 .*patient 15208 in train and test.*patient 9251'):
+  keys = dict(
+    manifest='labels.csv', patient='patient_id', partition='kermany_partition', ops='resize(32)'
+  )
+  with pytest.raises(
+    MedtlError, match=r'6 leaks.*patient 12494 .*patient 15208 in train and test.*patient 9251'
+  ):
     load(real / 'data/oct_kermany_subset', split=dict(by='publisher', val=0), **keys)
   tested = []
   for fold in range(5):
-    sides = load(real / 'data/oct_kermany_subset', ops='resize(32)', split=dict(by='patient', fold=fold))
+    sides = load(
+      real / 'data/oct_kermany_subset', ops='resize(32)', split=dict(by='patient', fold=fold)
+    )
     tested += sides['test'].table['row'].tolist()
     assert all(len(set(side.table['y'])) == 4 for side in sides.values())
   assert sorted(tested) == list(range(247))

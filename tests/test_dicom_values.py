@@ -8,7 +8,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply
 
 from tests.dicom_file import STORED, WINDOW, seen, written
 
-pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')     # pydicom's, on what is written
+pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')  # pydicom's, on what is written
 
 
 def table(entries, first=0, bits=16, data=None, kind='OW', count=None):
@@ -22,9 +22,14 @@ def table(entries, first=0, bits=16, data=None, kind='OW', count=None):
 
 
 @pytest.mark.parametrize('form', ['LINEAR', 'LINEAR_EXACT', 'SIGMOID'])
-@pytest.mark.parametrize('centre, width', [
-  (b'1911.5', b'1'), (b'1911', b'2.5'), (b'1000.00000000000001', b'1024.0000000000001'),
-])
+@pytest.mark.parametrize(
+  'centre, width',
+  [
+    (b'1911.5', b'1'),
+    (b'1911', b'2.5'),
+    (b'1000.00000000000001', b'1024.0000000000001'),
+  ],
+)
 def test_windows_are_pydicoms(tmp_path, form, centre, width):
   window = dict(WindowCenter=centre, WindowWidth=width)
   path = written(tmp_path / 'a', **window, VOILUTFunction=form)
@@ -44,9 +49,14 @@ def test_of_several_windows_the_first_counts(tmp_path, width):
 
 
 @pytest.mark.parametrize('count', [4, 5])
-@pytest.mark.parametrize('syntax', [
-  uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian,
-])
+@pytest.mark.parametrize(
+  'syntax',
+  [
+    uid.ExplicitVRLittleEndian,
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+  ],
+)
 @pytest.mark.parametrize('kind', ['US', 'OW'])
 @pytest.mark.parametrize('packed', [False, True])
 def test_tables_of_8_bits(tmp_path, count, syntax, kind, packed):
@@ -74,7 +84,7 @@ def test_tables_of_more_bits_are_pydicoms(tmp_path, bits):
   path = written(tmp_path / 'b', ModalityLUTSequence=[table(entries, bits=bits)])
   x = seen(path, 'modality')
   np.testing.assert_array_equal(x, entries[STORED])
-  if bits == 16:                                                   # pydicom knows no uint10
+  if bits == 16:  # pydicom knows no uint10
     np.testing.assert_array_equal(x, apply_modality_lut(STORED, pydicom.dcmread(path)))
   np.testing.assert_allclose(seen(path), x / most, atol=1e-7)
 
@@ -93,23 +103,28 @@ def test_the_first_number_of_a_table_is_signed_where_the_values_are(tmp_path, sy
   voi = [table(np.arange(4096) * 16, first)]
   path = written(tmp_path / 'a', syntax=syntax, RescaleIntercept='-1024', VOILUTSequence=voi)
   np.testing.assert_allclose(seen(path), STORED * 16 / 65535, atol=1e-6)
-  high = (STORED.astype(int) + 60000).astype('<u2')                # values that are no negatives
+  high = (STORED.astype(int) + 60000).astype('<u2')  # values that are no negatives
   voi = [table(np.arange(4096) * 16, 60000)]
   path = written(tmp_path / 'b', high, syntax, BitsStored=16, HighBit=15, VOILUTSequence=voi)
   np.testing.assert_allclose(seen(path), STORED * 16 / 65535, atol=1e-6)
 
 
-@pytest.mark.parametrize('item, said', [
-  (table([1, 2, 3, 4], bits=12, count=5), 'LUTData has 4 words of 16 bits; expected 5 entries '
-   'of 12 bits, as LUTDescriptor says'),
-  (table([1, 2, 3, 4], bits=12, count=3), 'LUTData has 4 words of 16 bits; expected 3 entries'),
-  (table([1, 2, 3, 4], bits=8, count=5), 'LUTData has 4 words'),
-  (table([1, 2], bits=8, count=5), 'LUTData has 2 words'),
-  (table([1, 2], bits=16, count=4), 'LUTData has 2 words'),
-  (table([1, 300], bits=8), "LUTData is '300'; expected at most 255"),
-  (table([1, 2], bits=0), r"LUTDescriptor is '2\0\0'"),
-  (table([1, 2], bits=17), r"LUTDescriptor is '2\0\17'"),
-])
+@pytest.mark.parametrize(
+  'item, said',
+  [
+    (
+      table([1, 2, 3, 4], bits=12, count=5),
+      'LUTData has 4 words of 16 bits; expected 5 entries of 12 bits, as LUTDescriptor says',
+    ),
+    (table([1, 2, 3, 4], bits=12, count=3), 'LUTData has 4 words of 16 bits; expected 3 entries'),
+    (table([1, 2, 3, 4], bits=8, count=5), 'LUTData has 4 words'),
+    (table([1, 2], bits=8, count=5), 'LUTData has 2 words'),
+    (table([1, 2], bits=16, count=4), 'LUTData has 2 words'),
+    (table([1, 300], bits=8), "LUTData is '300'; expected at most 255"),
+    (table([1, 2], bits=0), r"LUTDescriptor is '2\0\0'"),
+    (table([1, 2], bits=17), r"LUTDescriptor is '2\0\17'"),
+  ],
+)
 def test_tables_that_contradict_themselves(tmp_path, item, said):
   path = written(tmp_path / 'broken.dcm', VOILUTSequence=[item])
   with pytest.raises(OSError) as error:
@@ -162,7 +177,7 @@ def test_palettes(tmp_path, bits, data, count):
 
 @pytest.mark.parametrize('bits, data', [(8, in_bytes), (16, in_words)])
 def test_palettes_in_segments(tmp_path, bits, data):
-  segments = np.array([0, 2, 10, 20, 1, 6, 200])                   # 10, 20, then a line to 200
+  segments = np.array([0, 2, 10, 20, 1, 6, 200])  # 10, 20, then a line to 200
   numbers = np.arange(16, dtype='u1').reshape(4, 4)
   path = written(tmp_path / 'a', numbers, **palette([segments] * 3, bits, data, 'Segmented', 8))
   header = pydicom.dcmread(path)
@@ -181,22 +196,35 @@ COLOURS = np.random.RandomState(0).randint(0, 4096, (4, 4, 3)).astype('<u2')
 
 
 def test_colours_are_fractions_of_what_their_bits_hold(tmp_path):
-  overlay = (COLOURS | 0x8000).astype('<u2')                       # a bit that is no colour
+  overlay = (COLOURS | 0x8000).astype('<u2')  # a bit that is no colour
   planes = np.ascontiguousarray(np.moveaxis(COLOURS, 2, 0)).tobytes()
-  paths = [written(tmp_path / 'a', COLOURS), written(tmp_path / 'b', overlay),
-           written(tmp_path / 'c', COLOURS, PlanarConfiguration=1, PixelData=planes)]
+  paths = [
+    written(tmp_path / 'a', COLOURS),
+    written(tmp_path / 'b', overlay),
+    written(tmp_path / 'c', COLOURS, PlanarConfiguration=1, PixelData=planes),
+  ]
   for path in paths:
     np.testing.assert_allclose(seen(path, channels=3), COLOURS / 4095, atol=1e-7)
   wide = COLOURS.astype('<u4') << 20
   path = written(tmp_path / 'd', wide)
-  np.testing.assert_allclose(seen(path, channels=3), wide / (2 ** 32 - 1), atol=1e-7)
+  np.testing.assert_allclose(seen(path, channels=3), wide / (2**32 - 1), atol=1e-7)
 
 
-@pytest.mark.parametrize('elements', [
-  dict(PixelRepresentation=None), dict(PixelRepresentation=1), dict(SamplesPerPixel=None),
-  dict(PhotometricInterpretation=None), dict(PhotometricInterpretation=b'rgb '),
-  dict(PlanarConfiguration=None), dict(HighBit=None), dict(HighBit=3), dict(HighBit=77),
-], ids=str)
+@pytest.mark.parametrize(
+  'elements',
+  [
+    dict(PixelRepresentation=None),
+    dict(PixelRepresentation=1),
+    dict(SamplesPerPixel=None),
+    dict(PhotometricInterpretation=None),
+    dict(PhotometricInterpretation=b'rgb '),
+    dict(PlanarConfiguration=None),
+    dict(HighBit=None),
+    dict(HighBit=3),
+    dict(HighBit=77),
+  ],
+  ids=str,
+)
 def test_colours_with_less_of_a_header(tmp_path, elements):
   path = written(tmp_path / 'a', COLOURS, **elements)
   np.testing.assert_allclose(seen(path, channels=3), COLOURS / 4095, atol=1e-7)

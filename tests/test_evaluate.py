@@ -11,7 +11,11 @@ from medtl.evaluation import predictions
 
 def data(n=10):
   pictures = np.linspace(0, 1, n * 4 * 6).reshape(n, 4, 6, 1).astype('f4')
-  table = {'row': np.arange(n) + 100, 'y': np.arange(n) % 2, 'patient': np.array([f'p{i // 2}' for i in range(n)], object)}
+  table = {
+    'row': np.arange(n) + 100,
+    'y': np.arange(n) % 2,
+    'patient': np.array([f'p{i // 2}' for i in range(n)], object),
+  }
   return Dataset(lambda i: Example(pictures[i], i % 2, 100 + i), n, ('a', 'b'), table)
 
 
@@ -20,13 +24,20 @@ def batches(dataset, size=4):
     index = np.arange(begin, begin + size) % dataset.size
     real = np.arange(begin, begin + size) < dataset.size
     found = [dataset.fetch(int(i)) for i in index]
-    yield Batch(jnp.stack([e.x for e in found]), jnp.asarray([e.y for e in found]), jnp.asarray(real),
-                jnp.asarray([e.row if ok else -1 for e, ok in zip(found, real, strict=True)]))
+    yield Batch(
+      jnp.stack([e.x for e in found]),
+      jnp.asarray([e.y for e in found]),
+      jnp.asarray(real),
+      jnp.asarray([e.row if ok else -1 for e, ok in zip(found, real, strict=True)]),
+    )
 
 
 def measure(params, extra, batch):
   value = batch.x.mean((1, 2, 3))
-  return {'score': jnp.stack([1 - value, value], -1), 'loss': jnp.where(batch.row == 103, 9.0, value)}
+  return {
+    'score': jnp.stack([1 - value, value], -1),
+    'loss': jnp.where(batch.row == 103, 9.0, value),
+  }
 
 
 def predicted(dataset):
@@ -41,7 +52,9 @@ def test_every_example_once_and_in_order():
 
 
 def test_scores_that_are_not_finite_are_named():
-  bad = lambda params, extra, batch: {'score': jnp.where(batch.row[:, None] == 104, jnp.nan, 0.5) * jnp.ones((4, 2))}   # noqa: E731
+  bad = lambda params, extra, batch: {
+    'score': jnp.where(batch.row[:, None] == 104, jnp.nan, 0.5) * jnp.ones((4, 2))
+  }
   with pytest.raises(MedtlError, match='1 of 10 predictions are not finite, first at row 104'):
     predictions.predict(bad, {}, {}, batches(data()))
 
@@ -57,7 +70,10 @@ def test_a_file_keeps_predictions_table_and_the_pictures_that_are_shown(tmp_path
   predictions.save(tmp_path / 'test.npz', found, dataset, shown=[3, 0])
   again = predictions.load(tmp_path / 'test.npz')
   chex.assert_trees_all_equal(again.predictions.score, found.score)
-  assert again.table['patient'].tolist() == dataset.table['patient'].tolist() and again.classes == ('a', 'b')
+  assert again.table['patient'].tolist() == dataset.table['patient'].tolist() and again.classes == (
+    'a',
+    'b',
+  )
   assert set(again.pictures) == {103, 100}
   chex.assert_shape(again.pictures[103], (4, 6, 1))
 

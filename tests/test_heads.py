@@ -26,10 +26,16 @@ class Tokens(Backbone):
 X = jnp.asarray(np.random.RandomState(0).randn(4, 7, 5), jnp.float32)
 
 
-@pytest.mark.parametrize('pool, expected', [
-  ('auto', X[:, 0]), ('token', X[:, 0]), ('mean', X[:, 1:].mean(1)), ('max', X[:, 1:].max(1)),
-  ('token+mean', jnp.concatenate([X[:, 0], X[:, 1:].mean(1)], -1)),
-])
+@pytest.mark.parametrize(
+  'pool, expected',
+  [
+    ('auto', X[:, 0]),
+    ('token', X[:, 0]),
+    ('mean', X[:, 1:].mean(1)),
+    ('max', X[:, 1:].max(1)),
+    ('token+mean', jnp.concatenate([X[:, 0], X[:, 1:].mean(1)], -1)),
+  ],
+)
 def test_pooling_with_a_class_token(pool, expected):
   np.testing.assert_allclose(heads.pooled(X, Tokens(), pool), expected, atol=1e-6)
 
@@ -51,12 +57,19 @@ def test_head_computes_in_float32_starts_small_and_drops_in_training_alone():
   head = heads.linear(3, dropout=0.5)
   half = X.astype(jnp.bfloat16)
   variables = head.init(jax.random.key(0), half, Tokens(), train=False)
-  assert set(variables['params']) == {'dense'} and float(jnp.abs(variables['params']['dense']['kernel']).max()) < 0.1
+  assert (
+    set(variables['params']) == {'dense'}
+    and float(jnp.abs(variables['params']['dense']['kernel']).max()) < 0.1
+  )
   still = head.apply(variables, half, Tokens(), train=False)
   assert still.shape == (4, 3) and still.dtype == jnp.float32
-  np.testing.assert_allclose(still, half[:, 0].astype('f4') @ variables['params']['dense']['kernel'], atol=1e-5)
+  np.testing.assert_allclose(
+    still, half[:, 0].astype('f4') @ variables['params']['dense']['kernel'], atol=1e-5
+  )
   many = jnp.ones((1, 64, 64, 1), jnp.bfloat16).at[:, :32].set(1.0078125)
-  assert heads.pooled(many, Backbone(), 'mean')[0, 0] == 1 + 0.0078125 / 2                    # bfloat16 has no such number
+  assert (
+    heads.pooled(many, Backbone(), 'mean')[0, 0] == 1 + 0.0078125 / 2
+  )  # bfloat16 has no such number
   moved = head.apply(variables, half, Tokens(), train=True, rngs={'dropout': jax.random.key(1)})
   assert float(jnp.abs(moved - still).max()) > 0
 
@@ -68,7 +81,9 @@ def test_the_norm_of_the_head_learns_its_statistics_and_standardises(batch):
   variables = net.init(jax.random.key(0), x, train=False)
   params, extra = variables['params'], {'batch_stats': variables['batch_stats']}
   for text, moves in (('depth(1.0)', True), ('match("head/.*")', False)):
-    live = parameter_groups.partition(params, parameter_groups.table(params, text), direction=optimizers.adamw, lr=0.1).live
+    live = parameter_groups.partition(
+      params, parameter_groups.table(params, text), direction=optimizers.adamw, lr=0.1
+    ).live
     task = classification.supervised(net, losses.softmax, kind='multiclass', live=live)
     _, (after, _) = task.loss(params, extra, batch._replace(x=x), jax.random.key(0))
     old, new = (value['batch_stats']['head']['norm']['mean'] for value in (extra, after))
@@ -78,7 +93,9 @@ def test_the_norm_of_the_head_learns_its_statistics_and_standardises(batch):
     _, changed = net.apply({'params': params, **extra}, x, train={'head'}, mutable=['batch_stats'])
     extra = {'batch_stats': changed['batch_stats']}
   found = extra['batch_stats']['head']['norm']
-  chex.assert_trees_all_close((found['mean'], found['var']), (features.mean(0), features.var(0)), rtol=1e-3, atol=1e-3)
+  chex.assert_trees_all_close(
+    (found['mean'], found['var']), (features.mean(0), features.var(0)), rtol=1e-3, atol=1e-3
+  )
 
 
 def test_an_attentive_head_that_attends_to_nothing_is_a_linear_one_on_the_mean():
@@ -90,8 +107,12 @@ def test_an_attentive_head_that_attends_to_nothing_is_a_linear_one_on_the_mean()
   x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
   value = (x @ params['value']['kernel'] + params['value']['bias']).mean(1)
   still = head.apply({'params': {**params, 'query': jnp.zeros((5, 1))}}, X, Tokens(), train=False)
-  np.testing.assert_allclose(still, value @ params['dense']['kernel'] + params['dense']['bias'], atol=1e-5)
-  looking = head.apply({'params': {**params, 'query': jnp.full((5, 1), 9.0)}}, X, Tokens(), train=False)
+  np.testing.assert_allclose(
+    still, value @ params['dense']['kernel'] + params['dense']['bias'], atol=1e-5
+  )
+  looking = head.apply(
+    {'params': {**params, 'query': jnp.full((5, 1), 9.0)}}, X, Tokens(), train=False
+  )
   assert float(jnp.abs(looking - still).max()) > 1e-4
   with pytest.raises(MedtlError, match='2 heads do not divide 5 channels'):
     heads.attentive(3, heads=2).init(jax.random.key(0), X, Tokens(), train=False)

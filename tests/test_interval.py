@@ -33,7 +33,9 @@ def test_covers_the_truth_as_often_as_it_says():
   random = np.random.RandomState(0)
   inside = 0
   for seed in range(200):
-    found = intervals(*answers(random.rand(80) < 0.8), ACCURACY, resamples=200, seed=seed)['accuracy']
+    found = intervals(*answers(random.rand(80) < 0.8), ACCURACY, resamples=200, seed=seed)[
+      'accuracy'
+    ]
     inside += found.low <= 0.8 <= found.high
   assert 0.90 <= inside / 200 <= 0.985
 
@@ -48,7 +50,9 @@ def test_copies_of_a_patients_picture_tell_nothing_new():
   for name, item in single.items():
     assert np.allclose(item[:3], cluster[name][:3], atol=1e-9), name
   assert cluster['accuracy'].n == 60 and naive.n == 240
-  assert (naive.high - naive.low) / (cluster['accuracy'].high - cluster['accuracy'].low) == pytest.approx(0.5, abs=0.06)
+  assert (naive.high - naive.low) / (
+    cluster['accuracy'].high - cluster['accuracy'].low
+  ) == pytest.approx(0.5, abs=0.06)
 
 
 def test_the_order_of_rows_and_the_patients_names_do_not_matter():
@@ -83,15 +87,23 @@ def test_one_patient_of_a_class_is_no_interval():
 def test_a_class_that_is_missing_altogether_leaves_the_others_their_interval():
   score, y = case(n=60, k=3)
   score, y = score[y != 1], y[y != 1]
-  found = intervals(score, y, dict(auroc=metrics.auroc, each=metrics.class_auroc, accuracy=metrics.accuracy))
-  assert np.isnan(found['auroc'].value) and np.isnan(found['each/1'].low) and 'no example' in found['auroc'].reason
+  found = intervals(
+    score, y, dict(auroc=metrics.auroc, each=metrics.class_auroc, accuracy=metrics.accuracy)
+  )
+  assert (
+    np.isnan(found['auroc'].value)
+    and np.isnan(found['each/1'].low)
+    and 'no example' in found['auroc'].reason
+  )
   assert all(np.isfinite(found[name][:3]).all() for name in ('each/0', 'each/2', 'accuracy'))
 
 
 def test_a_class_that_is_hardly_ever_drawn_ends_in_words():
   y = np.repeat(np.arange(40), 2)
   found = intervals(np.eye(40)[y], y, ACCURACY, resamples=10)['accuracy']
-  assert found.value == 1 and np.isnan(found.low) and 'resamples' in found.reason and found.redrawn > 0.9
+  assert (
+    found.value == 1 and np.isnan(found.low) and 'resamples' in found.reason and found.redrawn > 0.9
+  )
 
 
 @pytest.mark.parametrize('many', [False, True])
@@ -120,12 +132,18 @@ def test_a_shift_of_both_models_cancels_in_the_pair():
   second, _ = answers(right ^ (np.arange(100) == 80))
   pair = difference(second, first, y, ACCURACY)['accuracy']
   own = intervals(first, y, ACCURACY)['accuracy']
-  assert pair.value == pytest.approx(0.01) and pair.low >= 0 and pair.high - pair.low < (own.high - own.low) / 4
+  assert (
+    pair.value == pytest.approx(0.01)
+    and pair.low >= 0
+    and pair.high - pair.low < (own.high - own.low) / 4
+  )
 
 
 def test_quick_enough():
   score, y = case(n=250, k=4)
-  twelve = metrics.of('ordinal') | {name: getattr(metrics, name) for name in ('class_auroc', 'class_auprc', 'class_f1')}
+  twelve = metrics.of('ordinal') | {
+    name: getattr(metrics, name) for name in ('class_auroc', 'class_auprc', 'class_f1')
+  }
   begin = time.process_time()
   intervals(score, y, twelve, np.arange(250) // 3)
   assert time.process_time() - begin < 3
@@ -142,7 +160,9 @@ def test_curves_and_youden_equal_scikit_learn(ties):
   p, r, _ = reference.precision_recall_curve(has, s)
   chex.assert_trees_all_close((recall, precision), (r[:-1][::-1], p[:-1][::-1]))
   margin = (s - thresholds.youden(s, has))[:, None]
-  best = float(metrics.sensitivity(margin, has[:, None]) + metrics.specificity(margin, has[:, None]) - 1)
+  best = float(
+    metrics.sensitivity(margin, has[:, None]) + metrics.specificity(margin, has[:, None]) - 1
+  )
   assert best == pytest.approx(np.max(expected[1] - expected[0]))
 
 
@@ -154,7 +174,9 @@ def test_at_least_the_asked_sensitivity_and_no_lower_threshold_than_needed():
   margin, has = score[:, 1:] - cut, y[:, None]
   positives = has.sum()
   assert metrics.sensitivity(margin, has) == np.ceil(0.9 * positives) / positives
-  assert operating_points.class_thresholds(val, 'at_sensitivity(1.0)', 'binary') < score[y == 1, 1].min()
+  assert (
+    operating_points.class_thresholds(val, 'at_sensitivity(1.0)', 'binary') < score[y == 1, 1].min()
+  )
   assert operating_points.class_thresholds(val, 'youden', 'multiclass').shape == (2,)
   with pytest.raises(MedtlError, match="did you mean 'youden'"):
     operating_points.class_thresholds(val, 'joude', 'binary')
@@ -162,14 +184,16 @@ def test_at_least_the_asked_sensitivity_and_no_lower_threshold_than_needed():
 
 def test_no_threshold_without_both_sides():
   score, y = case(n=30, k=3)
-  cut = operating_points.class_thresholds(Predictions(np.arange(30), np.where(y == 2, 0, y), score), 'youden', 'multiclass')
+  cut = operating_points.class_thresholds(
+    Predictions(np.arange(30), np.where(y == 2, 0, y), score), 'youden', 'multiclass'
+  )
   assert np.isnan(cut).tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize('runs', [2, 3, 5])
 def test_intervals_over_seeds_cover_the_truth_as_often_as_they_say(runs):
   random, y = np.random.RandomState(runs), np.arange(20) % 2
-  value = lambda score, y: score[:, 0].mean()   # noqa: E731
+  value = lambda score, y: score[:, 0].mean()
   hits = 0
   for trial in range(200):
     scores = np.stack([np.full((20, 2), offset) for offset in random.randn(runs)])
@@ -180,23 +204,36 @@ def test_intervals_over_seeds_cover_the_truth_as_often_as_they_say(runs):
 
 def test_a_difference_that_is_not_defined_has_no_p():
   y, score = np.arange(20) % 2, np.random.RandomState(0).rand(20, 2)
-  found = difference(score, score[::-1], y, dict(none=lambda s, y: np.nan, auroc=metrics.auroc), resamples=50)
+  found = difference(
+    score, score[::-1], y, dict(none=lambda s, y: np.nan, auroc=metrics.auroc), resamples=50
+  )
   assert found['none'].p is None and found['auroc'].p is not None
 
 
 def test_the_mean_of_runs_from_several_seeds_has_their_chance_in_its_interval():
   y = np.arange(200) % 2
   random = np.random.RandomState(0)
-  value = lambda score, y: score[:, 0].mean()   # noqa: E731
+  value = lambda score, y: score[:, 0].mean()
+
   def width(offsets):
     runs = np.stack([np.tile(random.randn(200, 1) * 0.01 + offset, 2) for offset in offsets])
     found = intervals(runs, y, dict(value=value), resamples=2000)['value']
     return found.high - found.low
+
   offsets = np.array([-1.0, 0.0, 1.0, 2.0])
-  expected = 2 * stats.t.ppf(0.975, 3) * offsets.std(ddof=1) / 2                # Student's interval of the mean of four
+  expected = (
+    2 * stats.t.ppf(0.975, 3) * offsets.std(ddof=1) / 2
+  )  # Student's interval of the mean of four
   assert width(offsets) == pytest.approx(expected, rel=0.1) and width(offsets * 0) < 0.01
   same = np.stack([y * 0.5 + random.rand(200)] * 2, 1)
-  assert intervals(np.stack([same] * 3), y, dict(value=value)) == intervals(same, y, dict(value=value))
-  shifted = difference(np.stack([same + 1 + offset for offset in offsets]), np.stack([same + offset for offset in offsets]), y,
-                       dict(value=value), resamples=200)['value']
+  assert intervals(np.stack([same] * 3), y, dict(value=value)) == intervals(
+    same, y, dict(value=value)
+  )
+  shifted = difference(
+    np.stack([same + 1 + offset for offset in offsets]),
+    np.stack([same + offset for offset in offsets]),
+    y,
+    dict(value=value),
+    resamples=200,
+  )['value']
   assert shifted.low == pytest.approx(1) and shifted.high == pytest.approx(1), 'paired by seed'

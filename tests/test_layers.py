@@ -23,49 +23,108 @@ def numbers(*shape, seed=0):
 def same(f, g, *arguments, tolerance=1e-5):
   """Assert equal values, and equal gradients of a weighted sum."""
   weight = numbers(*jax.eval_shape(f, *arguments).shape, seed=1)
-  both = [jax.jit(lambda *a, h=h: (h(*a), jax.grad(lambda *b: jnp.sum(weight * h(*b)), argnums=tuple(range(len(a))))(*a)))(*arguments)
-          for h in (f, g)]
+  both = [
+    jax.jit(
+      lambda *a, h=h: (
+        h(*a),
+        jax.grad(lambda *b: jnp.sum(weight * h(*b)), argnums=tuple(range(len(a))))(*a),
+      )
+    )(*arguments)
+    for h in (f, g)
+  ]
   for a, b in zip(*map(jax.tree.leaves, both), strict=True):
-    np.testing.assert_allclose(np.float32(a), np.float32(b), rtol=0, atol=tolerance * float(jnp.abs(b).max()))
+    np.testing.assert_allclose(
+      np.float32(a), np.float32(b), rtol=0, atol=tolerance * float(jnp.abs(b).max())
+    )
 
 
-@pytest.mark.parametrize('kernel, stride', [((1, 1), 1), ((1, 1), 2), ((3, 3), 1), ((3, 3), 2), ((7, 7), 2), ((3,), 2), ((1, 1, 1), 2),
-                                            ((3, 3, 3), 1)])
+@pytest.mark.parametrize(
+  'kernel, stride',
+  [
+    ((1, 1), 1),
+    ((1, 1), 2),
+    ((3, 3), 1),
+    ((3, 3), 2),
+    ((7, 7), 2),
+    ((3,), 2),
+    ((1, 1, 1), 2),
+    ((3, 3, 3), 1),
+  ],
+)
 def test_conv_is_linens(kernel, stride):
-  x = numbers(2, *(7, 8, 6)[:len(kernel)], 4)
+  x = numbers(2, *(7, 8, 6)[: len(kernel)], 4)
   ours = spatial.Conv(5, kernel, stride, bias=True)
   theirs = nn.Conv(5, kernel, stride, padding=[(k // 2, k // 2) for k in kernel])
   params = theirs.init(jax.random.key(0), x)['params']
   params['bias'] = numbers(5)
   assert jax.tree.structure(ours.init(jax.random.key(0), x)['params']) == jax.tree.structure(params)
-  same(lambda p, x: ours.apply({'params': p}, x), lambda p, x: theirs.apply({'params': p}, x), params, x)
+  same(
+    lambda p, x: ours.apply({'params': p}, x),
+    lambda p, x: theirs.apply({'params': p}, x),
+    params,
+    x,
+  )
 
 
-DTYPES = pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-5), ('bfloat16', 2e-2)])     # what may differ, of the largest
+DTYPES = pytest.mark.parametrize(
+  'dtype, tolerance', [('float32', 1e-5), ('bfloat16', 2e-2)]
+)  # what may differ, of the largest
 
 
 @DTYPES
-@pytest.mark.parametrize('taps, stride, sides, channels, padding', [
-  ((3, 3), 1, (9, 8), 40, 'SAME'), ((2, 2), 2, (8, 8), 70, [(1, 1), (0, 0)]), ((3, 3), 1, (70, 3), 3, 'VALID'),
-  ((3, 3), 2, (9, 8), 40, 'SAME'), ((3, 3), 2, (8, 9), 40, [(1, 1), (1, 1)]), ((2,), 3, (11,), 200, [(0, 1)]),
-  ((5,), 3, (11,), 90, 'VALID'),
-  ((1, 1), 2, (7, 8), 300, [(1, 0), (0, 1)]), ((3, 2, 3), 2, (5, 6, 7), 30, [(1, 1), (0, 1), (2, 0)]), ((7, 7), 2, (12, 9), 3, 'SAME')])
-def test_convolutions_and_their_gradients_are_those_of_xla_in_float32(taps, stride, sides, channels, padding, dtype, tolerance):
+@pytest.mark.parametrize(
+  'taps, stride, sides, channels, padding',
+  [
+    ((3, 3), 1, (9, 8), 40, 'SAME'),
+    ((2, 2), 2, (8, 8), 70, [(1, 1), (0, 0)]),
+    ((3, 3), 1, (70, 3), 3, 'VALID'),
+    ((3, 3), 2, (9, 8), 40, 'SAME'),
+    ((3, 3), 2, (8, 9), 40, [(1, 1), (1, 1)]),
+    ((2,), 3, (11,), 200, [(0, 1)]),
+    ((5,), 3, (11,), 90, 'VALID'),
+    ((1, 1), 2, (7, 8), 300, [(1, 0), (0, 1)]),
+    ((3, 2, 3), 2, (5, 6, 7), 30, [(1, 1), (0, 1), (2, 0)]),
+    ((7, 7), 2, (12, 9), 3, 'SAME'),
+  ],
+)
+def test_convolutions_and_their_gradients_are_those_of_xla_in_float32(
+  taps, stride, sides, channels, padding, dtype, tolerance
+):
   """Kernels of many and of few channels, pads that differ, phases that see no tap, sides that the stride does not divide."""
-  x, kernel = (leaf.astype(dtype) for leaf in (numbers(2, *sides, channels), numbers(*taps, channels, 5)))
-  axes = 'DHW'[-len(taps):]
-  same(lambda x, k: convolution.convolve(x, k, stride, padding),
-       lambda x, k: jax.lax.conv_general_dilated(x.astype('float32'), k.astype('float32'), (stride,) * len(taps), padding,
-                                                 dimension_numbers=(f'N{axes}C', f'{axes}IO', f'N{axes}C')), x, kernel, tolerance=tolerance)
+  x, kernel = (
+    leaf.astype(dtype) for leaf in (numbers(2, *sides, channels), numbers(*taps, channels, 5))
+  )
+  axes = 'DHW'[-len(taps) :]
+  same(
+    lambda x, k: convolution.convolve(x, k, stride, padding),
+    lambda x, k: jax.lax.conv_general_dilated(
+      x.astype('float32'),
+      k.astype('float32'),
+      (stride,) * len(taps),
+      padding,
+      dimension_numbers=(f'N{axes}C', f'{axes}IO', f'N{axes}C'),
+    ),
+    x,
+    kernel,
+    tolerance=tolerance,
+  )
 
 
 @DTYPES
 @pytest.mark.parametrize('way', ['pieces', 'whole'])
 @pytest.mark.parametrize('rows', [(3, 7), (4, 1200), (1, 1), (1, 197)])
 def test_product_and_bias_have_the_gradients_of_a_matrix_product(dtype, tolerance, way, rows):
-  x, kernel, bias = (leaf.astype(dtype) for leaf in (numbers(*rows, 6), numbers(6, 5, seed=2), numbers(5, seed=3)))
-  same(lambda x, k, b: biased(product(way, x, k), b), lambda x, k, b: x.astype('float32') @ k.astype('float32') + b, x, kernel, bias,
-       tolerance=tolerance)
+  x, kernel, bias = (
+    leaf.astype(dtype) for leaf in (numbers(*rows, 6), numbers(6, 5, seed=2), numbers(5, seed=3))
+  )
+  same(
+    lambda x, k, b: biased(product(way, x, k), b),
+    lambda x, k, b: x.astype('float32') @ k.astype('float32') + b,
+    x,
+    kernel,
+    bias,
+    tolerance=tolerance,
+  )
 
 
 @pytest.mark.parametrize('sign', [-1, 1])
@@ -78,17 +137,28 @@ def test_the_end_of_a_residual_block_is_the_relu_of_a_sum_in_either_branch(sign)
 def test_gelu_is_linens_without_the_tanh(dtype, tolerance):
   x = jnp.concatenate([jnp.linspace(-12, 12, 500), numbers(100)]).astype(dtype)
   same(gelu, lambda x: nn.gelu(x.astype('float32'), approximate=False), x, tolerance=tolerance / 4)
-  assert gelu(x).dtype == x.dtype and abs(float(gelu(jnp.float32(1.0))) - 0.8413447) < 1e-6                    # Φ(1), from tables
+  assert (
+    gelu(x).dtype == x.dtype and abs(float(gelu(jnp.float32(1.0))) - 0.8413447) < 1e-6
+  )  # Φ(1), from tables
 
 
 @DTYPES
 @pytest.mark.parametrize('loud', [1, 30])
 def test_attention_is_linens(dtype, tolerance, loud):
   """With logits up to hundreds too; heads before tokens."""
-  query, key, value = ((numbers(2, 3, 7, 8, seed=seed) * scale).astype(dtype) for seed, scale in ((0, loud), (2, 1), (3, 1)))
-  turned = lambda x: jnp.swapaxes(x.astype('float32'), 1, 2)                                                  # noqa: E731
-  same(attend, lambda q, k, v: turned(nn.dot_product_attention(*map(turned, (q, k, v)))), query, key, value,
-       tolerance=tolerance * (1 if dtype == 'float32' else 2))
+  query, key, value = (
+    (numbers(2, 3, 7, 8, seed=seed) * scale).astype(dtype)
+    for seed, scale in ((0, loud), (2, 1), (3, 1))
+  )
+  turned = lambda x: jnp.swapaxes(x.astype('float32'), 1, 2)
+  same(
+    attend,
+    lambda q, k, v: turned(nn.dot_product_attention(*map(turned, (q, k, v)))),
+    query,
+    key,
+    value,
+    tolerance=tolerance * (1 if dtype == 'float32' else 2),
+  )
 
 
 @pytest.mark.parametrize('far', [0.0, 90.0])
@@ -97,7 +167,13 @@ def test_layer_norm_is_linens(far):
   params = {'scale': numbers(48, seed=2), 'bias': numbers(48, seed=3)}
   ours, theirs = LayerNorm(1e-5), nn.LayerNorm(1e-5, use_fast_variance=False)
   assert jax.tree.structure(ours.init(jax.random.key(0), x)['params']) == jax.tree.structure(params)
-  same(lambda p, x: ours.apply({'params': p}, x), lambda p, x: theirs.apply({'params': p}, x), params, x, tolerance=2e-5)
+  same(
+    lambda p, x: ours.apply({'params': p}, x),
+    lambda p, x: theirs.apply({'params': p}, x),
+    params,
+    x,
+    tolerance=2e-5,
+  )
 
 
 def test_relu6_has_no_gradient_at_its_ends():
@@ -110,9 +186,16 @@ def test_relu6_has_no_gradient_at_its_ends():
 @pytest.mark.parametrize('shape', [(9,), (8, 7), (6, 5, 8)])
 def test_max_pool_is_linens(shape, dtype, tolerance):
   n, size = len(shape), 2 * 3 * np.prod(shape)
-  bits = np.random.RandomState(0).permutation(np.arange(size, dtype='u2')) + np.uint16(0x3C00)    # no two numbers equal, in bfloat16 too
+  bits = np.random.RandomState(0).permutation(np.arange(size, dtype='u2')) + np.uint16(
+    0x3C00
+  )  # no two numbers equal, in bfloat16 too
   x = jnp.asarray(bits.view(jnp.bfloat16).reshape(2, *shape, 3), dtype)
-  same(spatial.max_pool, lambda x: nn.max_pool(x, (3,) * n, (2,) * n, [(1, 1)] * n), x, tolerance=tolerance)
+  same(
+    spatial.max_pool,
+    lambda x: nn.max_pool(x, (3,) * n, (2,) * n, [(1, 1)] * n),
+    x,
+    tolerance=tolerance,
+  )
 
 
 def test_max_pool_with_zeros_around():
@@ -126,14 +209,22 @@ def test_batch_norm_is_linens_and_keeps_its_statistics_when_it_is_told_to(train)
   class Both(nn.Module):
     @nn.compact
     def __call__(self, x):
-      return spatial.norm(x, train, 'a', 'batch', 1e-3), nn.BatchNorm(not train, momentum=0.9, epsilon=1e-3, name='b')(x)
+      return spatial.norm(x, train, 'a', 'batch', 1e-3), nn.BatchNorm(
+        not train, momentum=0.9, epsilon=1e-3, name='b'
+      )(x)
 
   x = numbers(4, 5, 3) + 2
   variables = Both().init(jax.random.key(0), x)
-  (a, b), changed = jax.jit(lambda variables, x: Both().apply(variables, x, mutable=['batch_stats']))(variables, x)
+  (a, b), changed = jax.jit(
+    lambda variables, x: Both().apply(variables, x, mutable=['batch_stats'])
+  )(variables, x)
   np.testing.assert_array_equal(a, b)
-  moved = [float(jnp.abs(p - q).max()) for p, q in
-           zip(*(jax.tree.leaves(v['batch_stats']['a']) for v in (changed, variables)), strict=True)]
+  moved = [
+    float(jnp.abs(p - q).max())
+    for p, q in zip(
+      *(jax.tree.leaves(v['batch_stats']['a']) for v in (changed, variables)), strict=True
+    )
+  ]
   assert (min(moved) > 0) == train and (max(moved) > 0) == train
 
 
@@ -154,20 +245,38 @@ def test_batch_norm_is_linens(dtype):
   """Values, statistics and gradients, of maps whose mean lies far from zero; with running averages too."""
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.normal(3, 2, (4, 6, 5, 8)), dtype)
-  ours, theirs = (kind(momentum=0.9, epsilon=1e-5, dtype=jnp.dtype(dtype)) for kind in (BatchNorm, nn.BatchNorm))
+  ours, theirs = (
+    kind(momentum=0.9, epsilon=1e-5, dtype=jnp.dtype(dtype)) for kind in (BatchNorm, nn.BatchNorm)
+  )
   variables = ours.init(jax.random.key(0), x, use_running_average=False)
-  chex.assert_trees_all_equal_shapes_and_dtypes(variables, theirs.init(jax.random.key(0), x, use_running_average=False))
-  variables['params'] = {'scale': jnp.asarray(rng.normal(1, 0.3, 8), jnp.float32), 'bias': jnp.asarray(rng.normal(size=8), jnp.float32)}
+  chex.assert_trees_all_equal_shapes_and_dtypes(
+    variables, theirs.init(jax.random.key(0), x, use_running_average=False)
+  )
+  variables['params'] = {
+    'scale': jnp.asarray(rng.normal(1, 0.3, 8), jnp.float32),
+    'bias': jnp.asarray(rng.normal(size=8), jnp.float32),
+  }
   weight = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
 
   def loss(params, x, norm):
-    y, changed = norm.apply({**variables, 'params': params}, x, use_running_average=False, mutable=['batch_stats'])
+    y, changed = norm.apply(
+      {**variables, 'params': params}, x, use_running_average=False, mutable=['batch_stats']
+    )
     return jnp.sum(weight * relu(y).astype(jnp.float32)), (y, changed)
 
-  found, expected = (jax.value_and_grad(loss, (0, 1), has_aux=True)(variables['params'], x, norm) for norm in (ours, theirs))
+  found, expected = (
+    jax.value_and_grad(loss, (0, 1), has_aux=True)(variables['params'], x, norm)
+    for norm in (ours, theirs)
+  )
   near = dict(rtol=1e-4, atol=1e-4) if dtype == 'float32' else dict(rtol=0.02, atol=0.05)
   chex.assert_trees_all_equal_dtypes(found, expected)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a, np.float32), np.asarray(b, np.float32), **near), found, expected)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(
+      np.asarray(a, np.float32), np.asarray(b, np.float32), **near
+    ),
+    found,
+    expected,
+  )
   averaged = [norm.apply(variables, x, use_running_average=True) for norm in (ours, theirs)]
   np.testing.assert_array_equal(*averaged)
 

@@ -59,6 +59,7 @@ def test_a_pipe_that_nobody_reads_is_main_s_affair(monkeypatch):
   class Closed(io.StringIO):
     def flush(self):
       raise BrokenPipeError
+
   monkeypatch.setattr(run_log.console, '_file', Closed())
   with pytest.raises(BrokenPipeError):
     run_log.console.print('x')
@@ -68,7 +69,15 @@ def test_a_pipe_that_nobody_reads_is_main_s_affair(monkeypatch):
 def test_damaged_lines_are_left_out_and_counted(tmp_path, capsys):
   path = tmp_path / 'metrics.jsonl'
   good = [{'step': 1, 'train/loss': 0.5}, {'step': 2, 'train/loss': float('inf')}]
-  lines = [json.dumps(good[0]), '\0\0\0', '[1]', '{"a": 1}', '', json.dumps(good[1]), '{"step": 3, "tr']
+  lines = [
+    json.dumps(good[0]),
+    '\0\0\0',
+    '[1]',
+    '{"a": 1}',
+    '',
+    json.dumps(good[1]),
+    '{"step": 3, "tr',
+  ]
   path.write_bytes('\n'.join(lines).encode() + b'\xff')
   assert run_log.records(path) == good
   assert 'metrics.jsonl: 4 of 6 lines are damaged, and left out' in capsys.readouterr().out

@@ -20,13 +20,21 @@ def count(bad=-1):
   def move(now, batch):
     value = jnp.where(now.step == bad, jnp.nan, now.step.astype(float))
     return now._replace(step=now.step + 1), {'loss': value}
+
   return move
 
 
 def fit(until, *, begin=0, hooks=(), step=None, on_signal=lambda step, state: None):
   seen = []
-  final = loop.fit(step or count(), state(begin), itertools.count(), until=until, log=lambda n, values: seen.append((n, values['loss'])),
-                   hooks=list(hooks), on_signal=on_signal)
+  final = loop.fit(
+    step or count(),
+    state(begin),
+    itertools.count(),
+    until=until,
+    log=lambda n, values: seen.append((n, values['loss'])),
+    hooks=list(hooks),
+    on_signal=on_signal,
+  )
   return int(final.step), seen
 
 
@@ -44,7 +52,10 @@ def test_hooks_are_called_at_their_period_and_at_the_end():
 
 def test_a_hook_can_stop_and_the_others_still_run():
   calls = []
-  hooks = [loop.every(2, lambda n, state: n == 4, 9), loop.every(4, lambda n, state: calls.append(n), 9)]
+  hooks = [
+    loop.every(2, lambda n, state: n == 4, 9),
+    loop.every(4, lambda n, state: calls.append(n), 9),
+  ]
   assert fit(9, hooks=hooks)[0] == 4 and calls == [4]
 
 
@@ -57,15 +68,24 @@ def test_a_loss_that_is_not_finite_stops_before_any_hook_sees_the_state():
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_step_after_its_hooks_and_keeps_the_state(number):
-  kept, calls, before = [], [], signal.getsignal(number)       # a shell may have started us with SIGINT ignored
+  kept, calls, before = (
+    [],
+    [],
+    signal.getsignal(number),
+  )  # a shell may have started us with SIGINT ignored
 
   def send(now, batch):
     if int(now.step) == 3:
       os.kill(os.getpid(), number)
     return count()(now, batch)
+
   with pytest.raises(Terminated, match=f'stopped by {number.name} at step 4') as caught:
-    fit(9, step=send, hooks=[loop.every(4, lambda n, state: calls.append(n), 9)],
-        on_signal=lambda n, state: kept.append((n, int(state.step))))
+    fit(
+      9,
+      step=send,
+      hooks=[loop.every(4, lambda n, state: calls.append(n), 9)],
+      on_signal=lambda n, state: kept.append((n, int(state.step))),
+    )
   assert kept == [(4, 4)] and calls == [4] and caught.value.number == number
   assert signal.getsignal(number) == before
 
@@ -73,13 +93,16 @@ def test_a_signal_ends_the_step_after_its_hooks_and_keeps_the_state(number):
 def test_a_second_signal_does_what_it_did_before():
   def harsh(number, frame):
     raise OverflowError
+
   before = {number: signal.signal(number, harsh) for number in (signal.SIGTERM, signal.SIGINT)}
   try:
     for first, second in ((signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGINT)):
+
       def send(now, batch, numbers=(first, second)):
         for number in numbers:
           os.kill(os.getpid(), number)
         return count()(now, batch)
+
       with pytest.raises(OverflowError):
         fit(9, step=send)
   finally:
@@ -88,5 +111,5 @@ def test_a_second_signal_does_what_it_did_before():
 
 
 def test_numpy_is_enough_for_the_loss():
-  step = lambda now, batch: (now._replace(step=now.step + 1), {'loss': np.float32(1)})   # noqa: E731
+  step = lambda now, batch: (now._replace(step=now.step + 1), {'loss': np.float32(1)})
   assert fit(2, step=step)[0] == 2

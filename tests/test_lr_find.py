@@ -20,16 +20,20 @@ def descent(sharpness):
 
   def loss():
     nonlocal w
-    value = sharpness * w ** 2 / 2
+    value = sharpness * w**2 / 2
     w -= next(rates) * sharpness * w
     return value
+
   return loss
 
 
 @pytest.mark.parametrize('sharpness', [30.0, 300.0])
 def test_both_suggestions_lie_below_the_edge_of_a_bowl(sharpness):
   found = lr_range_test.rise(descent(sharpness))
-  assert 0.001 / sharpness < found.tenth < 2 / sharpness and 0.001 / sharpness < found.steepest < 2 / sharpness
+  assert (
+    0.001 / sharpness < found.tenth < 2 / sharpness
+    and 0.001 / sharpness < found.steepest < 2 / sharpness
+  )
 
 
 def test_it_stops_where_the_loss_runs_away_or_is_not_a_number():
@@ -44,7 +48,9 @@ def test_it_stops_where_the_loss_runs_away_or_is_not_a_number():
 def test_the_verb_ends_in_a_page(tmp_path, capsys):
   assert main.main(['lr_find', f'--config={ROOT}/tests/tiny.py', f'--workdir={tmp_path}']) == 0
   found = json.loads((tmp_path / 'lr_find.json').read_text())
-  assert found['rates'] == sorted(found['rates']) and len(found['losses']) == len(found['rates']) > 10
+  assert (
+    found['rates'] == sorted(found['rates']) and len(found['losses']) == len(found['rates']) > 10
+  )
   page = (tmp_path / 'lr_find.html').read_text()
   picture = base64.b64decode(page.split('svg+xml;base64,')[1].split('"')[0]).decode()
   assert '1e-04' in picture and 'mathdefault' not in picture

@@ -16,19 +16,25 @@ MAIN = [sys.executable, '-m', 'medtl.main']
 
 
 def python(code, *words):
-  return subprocess.run([sys.executable, '-c', code, *words], cwd=ROOT, capture_output=True, text=True)
+  return subprocess.run(
+    [sys.executable, '-c', code, *words], cwd=ROOT, capture_output=True, text=True
+  )
 
 
 def test_the_system_s_errors_are_words():
   full = OSError(errno.ENOSPC, 'No space left on device', '/disk/x')
-  assert main._said(OSError('Checkpoint at /x/latest/140 not found.')).startswith('Checkpoint at /x')
+  assert main._said(OSError('Checkpoint at /x/latest/140 not found.')).startswith(
+    'Checkpoint at /x'
+  )
   assert main._said(FileNotFoundError(2, 'No such file', '/x')) == 'No such file: /x'
   assert main._said(OSError()) == 'OSError' and main._said(OSError(5, 'Broken')) == 'Broken'
   assert 'no space left on the disk of /disk/x; make room' in main._said(full)
-  assert 'None' not in ''.join(main._said(OSError(*words)) for words in ((), ('a',), (2, 'a'), (28, 'a')))
+  assert 'None' not in ''.join(
+    main._said(OSError(*words)) for words in ((), ('a',), (2, 'a'), (28, 'a'))
+  )
 
 
-KILLED = '''
+KILLED = """
 import gc, os, sys
 from medtl import main
 main.heed_signals()
@@ -37,24 +43,35 @@ try:
   gc.collect()
 finally:
   print('unwound')
-'''
+"""
 
 
-@pytest.mark.parametrize('number, status, said', [
-  (signal.SIGINT, 130, 'stopped by Ctrl-C; the same command continues from what was saved\n'),
-  (signal.SIGTERM, 143, 'stopped by SIGTERM; start the same command again\n')])
-def test_a_signal_ends_the_process_with_a_sentence_also_where_an_exception_would_be_lost(number, status, said):
+@pytest.mark.parametrize(
+  'number, status, said',
+  [
+    (signal.SIGINT, 130, 'stopped by Ctrl-C; the same command continues from what was saved\n'),
+    (signal.SIGTERM, 143, 'stopped by SIGTERM; start the same command again\n'),
+  ],
+)
+def test_a_signal_ends_the_process_with_a_sentence_also_where_an_exception_would_be_lost(
+  number, status, said
+):
   words = ['--config=x.py'] if number == signal.SIGINT else ['predict']
   done = python(KILLED, *words, str(int(number)))
   assert (done.returncode, done.stderr, done.stdout) == (status, said, '')
 
 
 def test_a_command_heeds_signals_while_it_works():
-  code = ('import os, runpy, sys; from medtl import fetch; sys.argv = ["x", "cache"]\n'
-          'fetch.cache_folder = lambda: os.kill(os.getpid(), 2)\n'
-          'runpy.run_module("medtl.main", run_name="__main__")')
+  code = (
+    'import os, runpy, sys; from medtl import fetch; sys.argv = ["x", "cache"]\n'
+    'fetch.cache_folder = lambda: os.kill(os.getpid(), 2)\n'
+    'runpy.run_module("medtl.main", run_name="__main__")'
+  )
   done = python(code)
-  assert (done.returncode, done.stderr) == (130, 'stopped by Ctrl-C; start the same command again\n')
+  assert (done.returncode, done.stderr) == (
+    130,
+    'stopped by Ctrl-C; start the same command again\n',
+  )
 
 
 def test_a_signal_that_is_ignored_stays_ignored(monkeypatch):
@@ -84,10 +101,13 @@ def test_a_pipe_that_nobody_reads_is_no_traceback(word, aside, status):
 def test_a_run_whose_output_nobody_reads_says_that_it_can_be_continued(monkeypatch, capsys):
   def broken(*_):
     raise BrokenPipeError
+
   monkeypatch.setattr(main, '_call', broken)
   monkeypatch.setattr(main, '_discard', lambda stream: None)
   assert main.main(['--config=x.py']) == 141
-  said = 'stopped: nobody reads the output any more; the same command continues from what was saved\n'
+  said = (
+    'stopped: nobody reads the output any more; the same command continues from what was saved\n'
+  )
   assert capsys.readouterr().err == said
   assert main.main(['describe']) == 141 and capsys.readouterr().err == ''
 
@@ -106,12 +126,15 @@ def test_streams_that_are_closed_or_know_few_signs_do_not_matter():
 def test_a_home_that_is_not_there_is_said_where_a_path_needs_it(monkeypatch, capsys, tmp_path):
   def nobody(uid):
     raise KeyError(uid)
+
   monkeypatch.delenv('HOME')
   monkeypatch.setattr('pwd.getpwuid', nobody)
   monkeypatch.setenv('MEDTL_CACHE', '~/cache')
   assert main.main(['cache']) == 1
-  assert capsys.readouterr().err == ('error: a path begins with ~, and this user has no home folder; write it from / on, or '
-                                     'set HOME\n')
+  assert capsys.readouterr().err == (
+    'error: a path begins with ~, and this user has no home folder; write it from / on, or '
+    'set HOME\n'
+  )
   monkeypatch.setenv('HOME', str(tmp_path))
   assert main.main(['cache']) == 0 and capsys.readouterr().out == f'{tmp_path}/cache\n'
   monkeypatch.delenv('HOME')
@@ -122,6 +145,7 @@ def test_a_home_that_is_not_there_is_said_where_a_path_needs_it(monkeypatch, cap
 def test_a_bug_keeps_its_traceback(monkeypatch):
   def wrong(*_):
     raise RuntimeError('a bug')
+
   monkeypatch.setattr(main, '_call', wrong)
   with pytest.raises(RuntimeError, match='a bug'):
     main.main(['cache'])

@@ -28,7 +28,9 @@ def publish(tmp_path, monkeypatch):
   monkeypatch.delenv('MEDTL_OFFLINE', raising=False)
   folder = tmp_path / 'zenodo'
   folder.mkdir()
-  server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(folder)))
+  server = http.server.ThreadingHTTPServer(
+    ('127.0.0.1', 0), functools.partial(Quiet, directory=str(folder))
+  )
   threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
   monkeypatch.setattr(medmnist, 'URL', f'http://127.0.0.1:{server.server_port}/{{file}}?download=1')
 
@@ -41,7 +43,9 @@ def publish(tmp_path, monkeypatch):
     path = folder / (f'{flag}.npz' if shape[0] == 28 else f'{flag}_{shape[0]}.npz')
     np.savez_compressed(path, **arrays)
     place = (28, 64, 128, 224).index(shape[0])
-    sums = [hashlib.md5(path.read_bytes()).hexdigest() if i == place else '0' * 32 for i in range(4)]
+    sums = [
+      hashlib.md5(path.read_bytes()).hexdigest() if i == place else '0' * 32 for i in range(4)
+    ]
     monkeypatch.setitem(medmnist.SOURCES, flag, medmnist.SOURCES[flag]._replace(md5=' '.join(sums)))
     return path, arrays
 
@@ -62,14 +66,23 @@ def check_equal(dataset, arrays):
   for row in range(0, dataset.size, max(1, dataset.size // 50)):
     example = dataset.fetch(row)
     assert example.x.dtype == np.float32 and example.row == row
-    np.testing.assert_array_equal(example.x, (x[row].astype(np.float32) / np.float32(255)).reshape(example.x.shape))
+    np.testing.assert_array_equal(
+      example.x, (x[row].astype(np.float32) / np.float32(255)).reshape(example.x.shape)
+    )
     np.testing.assert_array_equal(example.y, dataset.table['y'][row])
 
 
-@pytest.mark.parametrize('flag, shape, labels, expected', [
-  ('breastmnist', (28, 28), 1, (28, 28, 1)), ('octmnist', (64, 64), 1, (64, 64, 1)), ('pathmnist', (28, 28, 3), 1, (28, 28, 3)),
-  ('chestmnist', (28, 28), 14, (28, 28, 1)), ('retinamnist', (28, 28, 3), 1, (28, 28, 3)),
-  ('adrenalmnist3d', (28, 28, 28), 1, (28, 28, 28, 1))])
+@pytest.mark.parametrize(
+  'flag, shape, labels, expected',
+  [
+    ('breastmnist', (28, 28), 1, (28, 28, 1)),
+    ('octmnist', (64, 64), 1, (64, 64, 1)),
+    ('pathmnist', (28, 28, 3), 1, (28, 28, 3)),
+    ('chestmnist', (28, 28), 14, (28, 28, 1)),
+    ('retinamnist', (28, 28, 3), 1, (28, 28, 3)),
+    ('adrenalmnist3d', (28, 28, 28), 1, (28, 28, 28, 1)),
+  ],
+)
 def test_examples_are_the_publishers_arrays(publish, flag, shape, labels, expected):
   _, arrays = publish(flag, shape, labels)
   dataset = medmnist.load(flag, size=shape[0])
@@ -77,10 +90,23 @@ def test_examples_are_the_publishers_arrays(publish, flag, shape, labels, expect
   chex.assert_shape(dataset.fetch(9).x, expected)
   chex.assert_shape(dataset.table['y'], (10,) if labels == 1 else (10, labels))
   assert dataset.table['y'].dtype == (np.int32 if labels == 1 else np.float32)
-  assert len(dataset.classes) == {'breastmnist': 2, 'octmnist': 4, 'pathmnist': 9, 'chestmnist': 14, 'retinamnist': 5,
-                                  'adrenalmnist3d': 2}[flag]
-  assert dataset.facts['task'] == {'chestmnist': 'multi-label', 'retinamnist': 'ordinal', 'octmnist': 'multi-class',
-                                   'pathmnist': 'multi-class'}.get(flag, 'binary')
+  assert (
+    len(dataset.classes)
+    == {
+      'breastmnist': 2,
+      'octmnist': 4,
+      'pathmnist': 9,
+      'chestmnist': 14,
+      'retinamnist': 5,
+      'adrenalmnist3d': 2,
+    }[flag]
+  )
+  assert dataset.facts['task'] == {
+    'chestmnist': 'multi-label',
+    'retinamnist': 'ordinal',
+    'octmnist': 'multi-class',
+    'pathmnist': 'multi-class',
+  }.get(flag, 'binary')
 
 
 def test_a_file_is_unpacked_once(publish, monkeypatch):
@@ -89,7 +115,12 @@ def test_a_file_is_unpacked_once(publish, monkeypatch):
   monkeypatch.setenv('MEDTL_OFFLINE', '1')
   monkeypatch.setattr(medmnist, '_unpack', lambda *_: pytest.fail('unpacked twice'))
   check_equal(medmnist.load('breastmnist'), arrays)
-  assert isinstance(medmnist._arrays(next((cache_folder() / 'medmnist').glob('*[!k]')), path, (28, 28), 1)['train_images'], np.memmap)
+  assert isinstance(
+    medmnist._arrays(next((cache_folder() / 'medmnist').glob('*[!k]')), path, (28, 28), 1)[
+      'train_images'
+    ],
+    np.memmap,
+  )
   for root in (path, path.parent):
     check_equal(medmnist.load('breastmnist', root=str(root)), arrays)
 
@@ -103,7 +134,9 @@ def test_an_unpacking_that_was_killed_is_begun_anew(publish):
   assert not aside.exists()
 
 
-@pytest.mark.parametrize('damage', [lambda b: b[:-100], lambda b: b[:60] + b'x' + b[61:], lambda b: b''])
+@pytest.mark.parametrize(
+  'damage', [lambda b: b[:-100], lambda b: b[:60] + b'x' + b[61:], lambda b: b'']
+)
 def test_a_damaged_file_is_refused(publish, damage):
   path, _ = publish('breastmnist', (28, 28))
   path.write_bytes(damage(path.read_bytes()))
@@ -114,30 +147,52 @@ def test_a_damaged_file_is_refused(publish, damage):
 
 def altered(**changes):
   """A change of the arrays that the publisher's checksum would not have let pass."""
-  return lambda arrays: arrays.update({name: change(arrays[name]) for name, change in changes.items()})
+  return lambda arrays: arrays.update(
+    {name: change(arrays[name]) for name, change in changes.items()}
+  )
 
 
-@pytest.mark.parametrize('change, text', [
-  (lambda arrays: arrays.pop('val_labels'), 'lacks the array val_labels'),
-  (altered(train_labels=lambda y: y[:-1]), r'train side has pictures uint8 \(5, 28, 28\) and labels uint8 \(4, 1\)'),
-  (altered(test_labels=lambda y: y[:, 0]), r'labels uint8 \(3,\); expected'), (altered(val_labels=lambda y: y * 0.7), 'labels float64'),
-  (altered(val_images=lambda x: x.reshape(2, 14, 56)), r'\(2, 14, 56\)'), (altered(val_images=lambda x: x / 255), 'pictures float64'),
-  (altered(val_images=lambda x: x[0, 0, 0]), r'pictures uint8 \(\)'),
-  (altered(val_images=lambda x: x.astype(object)), 'is damaged: ValueError while its array val_images was read')])
+@pytest.mark.parametrize(
+  'change, text',
+  [
+    (lambda arrays: arrays.pop('val_labels'), 'lacks the array val_labels'),
+    (
+      altered(train_labels=lambda y: y[:-1]),
+      r'train side has pictures uint8 \(5, 28, 28\) and labels uint8 \(4, 1\)',
+    ),
+    (altered(test_labels=lambda y: y[:, 0]), r'labels uint8 \(3,\); expected'),
+    (altered(val_labels=lambda y: y * 0.7), 'labels float64'),
+    (altered(val_images=lambda x: x.reshape(2, 14, 56)), r'\(2, 14, 56\)'),
+    (altered(val_images=lambda x: x / 255), 'pictures float64'),
+    (altered(val_images=lambda x: x[0, 0, 0]), r'pictures uint8 \(\)'),
+    (
+      altered(val_images=lambda x: x.astype(object)),
+      'is damaged: ValueError while its array val_images was read',
+    ),
+  ],
+)
 def test_arrays_that_are_not_the_set_are_refused(publish, monkeypatch, change, text):
   path, arrays = publish('breastmnist', (28, 28))
   change(arrays)
   np.savez(path, **arrays)
   sums = hashlib.md5(path.read_bytes()).hexdigest()
-  monkeypatch.setitem(medmnist.SOURCES, 'breastmnist', medmnist.SOURCES['breastmnist']._replace(md5=f'{sums} {sums}'))
+  monkeypatch.setitem(
+    medmnist.SOURCES, 'breastmnist', medmnist.SOURCES['breastmnist']._replace(md5=f'{sums} {sums}')
+  )
   with pytest.raises(MedtlError, match=text) as caught:
     medmnist.load('breastmnist', root=str(path))
   assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize('keys, text', [
-  (dict(flag='octmist'), "did you mean 'octmnist'"), (dict(flag='octmnist', size=112), 'sizes 28, 64, 128, 224'),
-  (dict(flag='organmnist3d', size=224), 'sizes 28, 64, found'), (dict(root='nowhere'), r'no such file(.|\n)*zenodo|127')])
+@pytest.mark.parametrize(
+  'keys, text',
+  [
+    (dict(flag='octmist'), "did you mean 'octmnist'"),
+    (dict(flag='octmnist', size=112), 'sizes 28, 64, 128, 224'),
+    (dict(flag='organmnist3d', size=224), 'sizes 28, 64, found'),
+    (dict(root='nowhere'), r'no such file(.|\n)*zenodo|127'),
+  ],
+)
 def test_what_is_not_published(publish, keys, text):
   with pytest.raises(MedtlError, match=text):
     medmnist.load(**keys)
@@ -148,8 +203,12 @@ def test_a_missing_download_says_what_to_do(tmp_path, monkeypatch):
   monkeypatch.setenv('MEDTL_OFFLINE', '1')
   with pytest.raises(MedtlError) as error:
     medmnist.load('octmnist', size=224, hint='configs/oct_vit.py:offline needs no download')
-  for part in ('https://zenodo.org/records/10519652/files/octmnist_224.npz', 'abc493b6d529d5de7569faaef2773ba3',
-               str(tmp_path / 'downloads' / 'medmnist' / 'octmnist_224.npz'), 'configs/oct_vit.py:offline'):
+  for part in (
+    'https://zenodo.org/records/10519652/files/octmnist_224.npz',
+    'abc493b6d529d5de7569faaef2773ba3',
+    str(tmp_path / 'downloads' / 'medmnist' / 'octmnist_224.npz'),
+    'configs/oct_vit.py:offline',
+  ):
     assert part in str(error.value)
 
 
@@ -162,8 +221,10 @@ def test_the_table_is_whole():
 
 
 @pytest.mark.real
-@pytest.mark.parametrize('flag, counts, positive', [('breastmnist', (546, 78, 156), 0.731),
-                                                    ('adrenalmnist3d', (1188, 98, 298), 0.22)])
+@pytest.mark.parametrize(
+  'flag, counts, positive',
+  [('breastmnist', (546, 78, 156), 0.731), ('adrenalmnist3d', (1188, 98, 298), 0.22)],
+)
 def test_the_publishers_own_files(real, tmp_path, monkeypatch, flag, counts, positive):
   monkeypatch.setenv('MEDTL_CACHE', str(tmp_path))
   path = real / 'data' / 'medmnist' / f'{flag}.npz'

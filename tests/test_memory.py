@@ -12,8 +12,12 @@ from medtl.run import assemble, batch_size, frozen_features, open_keys, train
 from medtl.runtime import cpu
 from tests import tiny
 
-PLAIN = (('phases', (('none', '2 epochs'),)), ('batch', 16), ('optimizer', 'sgd'),
-         ('model', dict(name='vit.vit_ti16', patch=8, width=16, depth=2, heads=1, weights='')))
+PLAIN = (
+  ('phases', (('none', '2 epochs'),)),
+  ('batch', 16),
+  ('optimizer', 'sgd'),
+  ('model', dict(name='vit.vit_ti16', patch=8, width=16, depth=2, heads=1, weights='')),
+)
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +39,11 @@ def test_the_largest_batch_fits_and_the_next_does_not(parts, monkeypatch):
   assert need[1] < need[2] < need[4]
   said = []
   for batch in (1, 2):
-    monkeypatch.setattr(batch_size, 'room', lambda batch=batch: (need[batch] + need[2 * batch]) / 2 / (1 - batch_size.SPARE))
+    monkeypatch.setattr(
+      batch_size,
+      'room',
+      lambda batch=batch: (need[batch] + need[2 * batch]) / 2 / (1 - batch_size.SPARE),
+    )
     assert batch_size.largest(parts, said.append) == batch
     assert f'{2 * batch} would not fit' in said[-1]
   monkeypatch.setattr(batch_size, 'room', lambda: 1e12)
@@ -51,19 +59,42 @@ def test_what_an_error_offers_fits(parts, monkeypatch):
   there = batch_size.needed(with_(parts, batch=8)) / (1 - batch_size.SPARE) + 1
   assert there < parts.memory(0)
   monkeypatch.setattr(batch_size, 'room', lambda: there)
-  with pytest.raises(MedtlError, match=r'phase 1 needs .* for a step of 16 examples, and the') as error, batch_size.enough(parts, 0, 0):
+  with (
+    pytest.raises(
+      MedtlError, match=r'phase 1 needs .* for a step of 16 examples, and the'
+    ) as error,
+    batch_size.enough(parts, 0, 0),
+  ):
     raise AssertionError('this is not reached')
   said = str(error.value)
-  batch, cut, depth = (int(number) for number in (re.search(words, said)[1] for words in (
-    r'--config.batch=(\d+)', r'--config.accumulate=(\d+)', r'depth\((\d+)\)')))
+  batch, cut, depth = (
+    int(number)
+    for number in (
+      re.search(words, said)[1]
+      for words in (r'--config.batch=(\d+)', r'--config.accumulate=(\d+)', r'depth\((\d+)\)')
+    )
+  )
   assert batch == 8
-  for changes in ({'batch': batch}, {'accumulate': cut}, {'phases': ((f'depth({depth})', '2 epochs'),)}):
-    assert batch_size.needed(assemble.parts(assemble.changed(parts.config, tuple(changes.items())))) <= there, changes
-  assert batch_size.needed(with_(parts, phases=((f'depth({depth - 1})', '2 epochs'),))) > (1 - batch_size.SPARE) * there
+  for changes in (
+    {'batch': batch},
+    {'accumulate': cut},
+    {'phases': ((f'depth({depth})', '2 epochs'),)},
+  ):
+    assert (
+      batch_size.needed(assemble.parts(assemble.changed(parts.config, tuple(changes.items()))))
+      <= there
+    ), changes
+  assert (
+    batch_size.needed(with_(parts, phases=((f'depth({depth - 1})', '2 epochs'),)))
+    > (1 - batch_size.SPARE) * there
+  )
 
 
 def test_what_xla_says_of_lacking_memory_is_answered(parts):
-  with pytest.raises(MedtlError, match=r'What fits: --config\.batch=8'), batch_size.enough(parts, 0, frozen_features.first(parts, 0)):
+  with (
+    pytest.raises(MedtlError, match=r'What fits: --config\.batch=8'),
+    batch_size.enough(parts, 0, frozen_features.first(parts, 0)),
+  ):
     jax.jit(lambda: jnp.zeros((2**21, 2**22)))().block_until_ready()
   with pytest.raises(ZeroDivisionError), batch_size.enough(parts, 0, 0):
     1 / 0
@@ -76,6 +107,6 @@ def test_auto_is_a_word_for_a_number_and_a_run_keeps_what_it_found(tmp_path, mon
   found = open_keys.settled(config, tmp_path)
   assert found.batch == 4 and found.lr == 0.1
   train.runfolder.claim(tmp_path, found)
-  (tmp_path / 'plan.json').write_text('{}')           # the run has begun
+  (tmp_path / 'plan.json').write_text('{}')  # the run has begun
   monkeypatch.setattr(batch_size, 'largest', lambda *_: pytest.fail('looked for again'))
   assert open_keys.settled(config, tmp_path).batch == 4

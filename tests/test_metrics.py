@@ -42,11 +42,14 @@ def test_multiclass_equals_scikit_learn(seed, ties):
     f1=reference.f1_score(y, said, average='macro'),
     brier=reference.brier_score_loss(y, score, scale_by_half=False, labels=range(4)),
     log_loss=reference.log_loss(y, score.astype('f4')),
-    quadratic_kappa=reference.cohen_kappa_score(y, said, weights='quadratic'))
+    quadratic_kappa=reference.cohen_kappa_score(y, said, weights='quadratic'),
+  )
   ece = found.pop('ece')
-  if not ties:                             # scikit-learn puts an edge into the bin above, Guo et al. into the one below
+  if not ties:  # scikit-learn puts an edge into the bin above, Guo et al. into the one below
     assert np.isclose(ece, guo(said == y, score.max(1)))
-  chex.assert_trees_all_close(found, {name: float(value) for name, value in expected.items()}, atol=1e-6)
+  chex.assert_trees_all_close(
+    found, {name: float(value) for name, value in expected.items()}, atol=1e-6
+  )
   assert (metrics.confusion(score, y) == reference.confusion_matrix(y, said)).all()
 
 
@@ -61,7 +64,7 @@ def test_multilabel_equals_scikit_learn(ties):
   score, y = case(many=True, ties=ties)
   found = metrics.monitor(score, y, 'multilabel')
   said = (score >= 0.5).astype(int)
-  per_label = lambda f: float(np.mean([f(y[:, j], said[:, j], score[:, j]) for j in range(4)]))   # noqa: E731
+  per_label = lambda f: float(np.mean([f(y[:, j], said[:, j], score[:, j]) for j in range(4)]))
   expected = dict(
     auroc=reference.roc_auc_score(y, score, average='macro'),
     auprc=reference.average_precision_score(y, score, average='macro'),
@@ -69,9 +72,12 @@ def test_multilabel_equals_scikit_learn(ties):
     balanced_accuracy=per_label(lambda t, d, p: reference.balanced_accuracy_score(t, d)),
     f1=reference.f1_score(y, said, average='macro'),
     brier=per_label(lambda t, d, p: reference.brier_score_loss(t, p)),
-    log_loss=per_label(lambda t, d, p: reference.log_loss(t, p.astype('f4'))))
+    log_loss=per_label(lambda t, d, p: reference.log_loss(t, p.astype('f4'))),
+  )
   ece = found.pop('ece')
-  chex.assert_trees_all_close(found, {name: float(value) for name, value in expected.items()}, atol=1e-6)
+  chex.assert_trees_all_close(
+    found, {name: float(value) for name, value in expected.items()}, atol=1e-6
+  )
   if not ties:
     assert np.isclose(ece, guo(y.ravel(), score.ravel()))
 
@@ -105,12 +111,21 @@ def test_laws():
   score, y = case(ties=False)
   order = np.random.RandomState(3).permutation(len(y))
   for kind in metrics.KINDS:
-    s, t = case(k=2) if kind == 'binary' else case(many=True) if kind == 'multilabel' else (score, y)
-    chex.assert_trees_all_close(metrics.monitor(s, t, kind), metrics.monitor(s[order], t[order], kind), atol=1e-12)
-  chex.assert_trees_all_close(metrics.class_auroc(np.log(score), y), metrics.class_auroc(score, y))     # ranks only
+    s, t = (
+      case(k=2) if kind == 'binary' else case(many=True) if kind == 'multilabel' else (score, y)
+    )
+    chex.assert_trees_all_close(
+      metrics.monitor(s, t, kind), metrics.monitor(s[order], t[order], kind), atol=1e-12
+    )
+  chex.assert_trees_all_close(
+    metrics.class_auroc(np.log(score), y), metrics.class_auroc(score, y)
+  )  # ranks only
   chex.assert_trees_all_close(metrics.class_auroc(-score, y), 1 - metrics.class_auroc(score, y))
   perfect = metrics.monitor(np.eye(4)[y], y, 'ordinal')
-  assert all(np.isclose(value, 0 if name in metrics.LOWER else 1, atol=1e-6) for name, value in perfect.items())
+  assert all(
+    np.isclose(value, 0 if name in metrics.LOWER else 1, atol=1e-6)
+    for name, value in perfect.items()
+  )
   assert np.allclose(metrics.class_auroc(np.full((len(y), 4), 0.25), y), 0.5)
 
 
@@ -139,11 +154,15 @@ def test_calibration_error_by_hand():
   assert np.isclose(metrics.ece(score, y), 0.05)
   count, mean, share = metrics.reliability(score, y)
   chex.assert_shape((count, mean, share), (15,))
-  assert (count[11], count[14], count.sum()) == (4, 1, 5) and share[11] == 0.75 and np.isnan(mean[0])
+  assert (
+    (count[11], count[14], count.sum()) == (4, 1, 5) and share[11] == 0.75 and np.isnan(mean[0])
+  )
 
 
 def test_certain_and_wrong_costs_much_but_not_everything():
-  assert np.isclose(metrics.log_loss(np.array([[1.0, 0.0]]), np.array([1])), -np.log(np.finfo(np.float32).eps))
+  assert np.isclose(
+    metrics.log_loss(np.array([[1.0, 0.0]]), np.array([1])), -np.log(np.finfo(np.float32).eps)
+  )
 
 
 def test_every_task_has_metrics_and_mistakes_are_named():

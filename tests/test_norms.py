@@ -21,58 +21,107 @@ def moved(net, variables, batch, freeze, rules):
   """Return the paths of the norms whose running averages a step moves, and the loss."""
   params, extra = variables
   live = parameter_groups.label(params, parameter_groups.table(params, freeze))
-  task = classification.supervised(net, losses.softmax, kind='multiclass', live=jax.tree.map(lambda name: name != 'frozen', live), rules=rules)
+  task = classification.supervised(
+    net,
+    losses.softmax,
+    kind='multiclass',
+    live=jax.tree.map(lambda name: name != 'frozen', live),
+    rules=rules,
+  )
   value, (after, _) = jax.jit(task.loss)(params, extra, batch, jax.random.key(0))
   old, new = pytrees.flatten(extra['batch_stats']), pytrees.flatten(after['batch_stats'])
   found = {path.rpartition('/')[0] for path in old if not np.array_equal(old[path], new[path])}
-  assert found == batch_statistics.training({'params': params, **extra}, jax.tree.map(lambda name: name != 'frozen', live), rules)
+  assert found == batch_statistics.training(
+    {'params': params, **extra}, jax.tree.map(lambda name: name != 'frozen', live), rules
+  )
   return found, float(value)
 
 
-@pytest.mark.parametrize(('freeze', 'rules', 'expected'), [
-  ('depth(2)', (), {'stage2', 'stage3'}),
-  ('depth(2)', (('.*', 'source'),), set()),
-  ('depth(2)', (('.*', 'target'),), set()),
-  ('depth(2)', (('backbone/stem/.*', 'train'),), {'stem', 'stage2', 'stage3'}),
-  ('depth(2)', (('backbone/stage3/.*', 'source'), ('.*', 'train')), {'stem', 'stage1', 'stage2'}),       # the first that matches counts
-  ('depth(4)', (('.*', 'train'),), {'stem', 'stage1', 'stage2', 'stage3'}),
-])
-def test_the_first_rule_decides_and_without_one_what_is_live(net, variables, batch, freeze, rules, expected):
+@pytest.mark.parametrize(
+  ('freeze', 'rules', 'expected'),
+  [
+    ('depth(2)', (), {'stage2', 'stage3'}),
+    ('depth(2)', (('.*', 'source'),), set()),
+    ('depth(2)', (('.*', 'target'),), set()),
+    ('depth(2)', (('backbone/stem/.*', 'train'),), {'stem', 'stage2', 'stage3'}),
+    (
+      'depth(2)',
+      (('backbone/stage3/.*', 'source'), ('.*', 'train')),
+      {'stem', 'stage1', 'stage2'},
+    ),  # the first that matches counts
+    ('depth(4)', (('.*', 'train'),), {'stem', 'stage1', 'stage2', 'stage3'}),
+  ],
+)
+def test_the_first_rule_decides_and_without_one_what_is_live(
+  net, variables, batch, freeze, rules, expected
+):
   found, _ = moved(net, variables, batch, freeze, rules)
   assert found == {f'backbone/{name}/norm1' for name in expected}
 
 
 def test_a_frozen_norm_in_training_mode_normalises_by_the_batch(net, variables, batch):
   """The published flaw: the probe is trained on features that it never sees again."""
-  assert moved(net, variables, batch, 'depth(4)', (('.*', 'train'),))[1] != moved(net, variables, batch, 'depth(4)', ())[1]
+  assert (
+    moved(net, variables, batch, 'depth(4)', (('.*', 'train'),))[1]
+    != moved(net, variables, batch, 'depth(4)', ())[1]
+  )
 
 
 def test_target_statistics_are_mean_and_variance_of_all_that_the_norm_sees(net, variables, batch):
   params, extra = variables
-  pictures = [np.random.RandomState(seed).randn(8, 12).astype(np.float32) + seed for seed in range(3)]
+  pictures = [
+    np.random.RandomState(seed).randn(8, 12).astype(np.float32) + seed for seed in range(3)
+  ]
   wanted = {'backbone/stem/norm1', 'backbone/stage2/norm1'}
-  found = batch_statistics.estimated(batch_statistics.estimator(net, wanted), wanted, {'params': params, **extra}, pictures)
-  seen = np.concatenate(pictures) @ np.asarray(params['backbone']['stem']['dense']['kernel']) + params['backbone']['stem']['dense']['bias']
+  found = batch_statistics.estimated(
+    batch_statistics.estimator(net, wanted), wanted, {'params': params, **extra}, pictures
+  )
+  seen = (
+    np.concatenate(pictures) @ np.asarray(params['backbone']['stem']['dense']['kernel'])
+    + params['backbone']['stem']['dense']['bias']
+  )
   stem = found['backbone']['stem']['norm1']
   np.testing.assert_allclose(stem['mean'], seen.mean(0), atol=1e-5)
   np.testing.assert_allclose(stem['var'], seen.var(0), rtol=1e-4)
   for name in ('stage1', 'stage3'):
     chex.assert_trees_all_equal(found['backbone'][name], extra['batch_stats']['backbone'][name])
-  below = []                                                        # the stem by each batch, stage1 by the checkpoint's statistics
+  below = []  # the stem by each batch, stage1 by the checkpoint's statistics
   for x in pictures:
-    h = x @ np.asarray(params['backbone']['stem']['dense']['kernel']) + params['backbone']['stem']['dense']['bias']
-    own = {**extra['batch_stats']['backbone'], 'stem': {'norm1': dict(mean=h.mean(0), var=h.var(0))}}
-    below.append(net.apply({'params': params, 'batch_stats': {**extra['batch_stats'], 'backbone': own}}, x, last=2, method='features'))
-  seen = np.concatenate(below) @ np.asarray(params['backbone']['stage2']['dense']['kernel']) + params['backbone']['stage2']['dense']['bias']
+    h = (
+      x @ np.asarray(params['backbone']['stem']['dense']['kernel'])
+      + params['backbone']['stem']['dense']['bias']
+    )
+    own = {
+      **extra['batch_stats']['backbone'],
+      'stem': {'norm1': dict(mean=h.mean(0), var=h.var(0))},
+    }
+    below.append(
+      net.apply(
+        {'params': params, 'batch_stats': {**extra['batch_stats'], 'backbone': own}},
+        x,
+        last=2,
+        method='features',
+      )
+    )
+  seen = (
+    np.concatenate(below) @ np.asarray(params['backbone']['stage2']['dense']['kernel'])
+    + params['backbone']['stage2']['dense']['bias']
+  )
   np.testing.assert_allclose(found['backbone']['stage2']['norm1']['mean'], seen.mean(0), atol=1e-4)
   np.testing.assert_allclose(found['backbone']['stage2']['norm1']['var'], seen.var(0), rtol=1e-3)
 
 
-@pytest.mark.parametrize(('rules', 'said'), [
-  ((('.*', 'trian'),), "unknown policy 'trian'; did you mean 'train'"),
-  ((('backbone/stage9/.*', 'train'),), "'backbone/stage9/.*' matches no BatchNorm; their paths begin backbone/stage1/norm1"),
-  ((('no(', 'train'),), 'is not a regex'),
-])
+@pytest.mark.parametrize(
+  ('rules', 'said'),
+  [
+    ((('.*', 'trian'),), "unknown policy 'trian'; did you mean 'train'"),
+    (
+      (('backbone/stage9/.*', 'train'),),
+      "'backbone/stage9/.*' matches no BatchNorm; their paths begin backbone/stage1/norm1",
+    ),
+    ((('no(', 'train'),), 'is not a regex'),
+  ],
+)
 def test_rules_that_cannot_be_meant(variables, rules, said):
   with pytest.raises(MedtlError, match=said.replace('.*', r'\.\*').replace('no(', r'no\(')):
     batch_statistics.check(rules, variables[1]['batch_stats'])
@@ -81,10 +130,14 @@ def test_rules_that_cannot_be_meant(variables, rules, said):
 
 
 def test_activations_under_batch_statistics_are_never_kept():
-  config = assemble.changed(tiny.get_config(), (('norms', (('backbone/stem/.*', 'train'),)), ('cache', 'on')))
+  config = assemble.changed(
+    tiny.get_config(), (('norms', (('backbone/stem/.*', 'train'),)), ('cache', 'on'))
+  )
   found = frozen_features.choose(assemble.parts(config), 0)
   assert found.first == 0 and "uses the batch's statistics" in found.why
-  with pytest.raises(MedtlError, match=r"what the children below 5 make is no function of a picture alone"):
+  with pytest.raises(
+    MedtlError, match=r'what the children below 5 make is no function of a picture alone'
+  ):
     next(frozen_features.vectors(assemble.parts(config), [5]))
 
 
@@ -101,7 +154,12 @@ def parts():
   """A run whose second phase trains the last two children, begun at weights and averages of its own."""
   made = assemble.parts(tiny.get_config())
   random = np.random.RandomState(1)
-  return dataclasses.replace(made, params=jax.tree.map(lambda leaf: leaf + 0.1 * random.randn(*leaf.shape).astype(np.float32), made.params))
+  return dataclasses.replace(
+    made,
+    params=jax.tree.map(
+      lambda leaf: leaf + 0.1 * random.randn(*leaf.shape).astype(np.float32), made.params
+    ),
+  )
 
 
 def test_settled_averages_are_the_same_from_pictures_and_from_activations(parts):
@@ -115,23 +173,43 @@ def test_settled_averages_are_the_same_from_pictures_and_from_activations(parts)
   assert moved == {'stage3', 'stage4'}
 
 
-def test_a_net_evaluated_on_what_its_settled_norms_saw_is_the_net_that_trains(net, variables, batch):
+def test_a_net_evaluated_on_what_its_settled_norms_saw_is_the_net_that_trains(
+  net, variables, batch
+):
   """The law behind it (Wu & Johnson 2021): with one batch, the settled statistics are the batch's own."""
   params, extra = variables
   wanted = {f'backbone/{name}/norm1' for name in ('stem', 'stage1', 'stage2', 'stage3')}
-  found = {**extra, 'batch_stats': batch_statistics.estimated(batch_statistics.estimator(net, wanted), wanted, {'params': params, **extra}, [batch.x])}
-  with batch_statistics.apply(jax.tree.map(lambda _: False, params), (('.*', 'train'),)):                     # without dropout
-    trained, _ = net.apply({'params': params, **extra}, batch.x, train=False, mutable=['batch_stats'])
-  chex.assert_trees_all_close(trained, net.apply({'params': params, **found}, batch.x, train=False), atol=1e-4)
+  found = {
+    **extra,
+    'batch_stats': batch_statistics.estimated(
+      batch_statistics.estimator(net, wanted), wanted, {'params': params, **extra}, [batch.x]
+    ),
+  }
+  with batch_statistics.apply(
+    jax.tree.map(lambda _: False, params), (('.*', 'train'),)
+  ):  # without dropout
+    trained, _ = net.apply(
+      {'params': params, **extra}, batch.x, train=False, mutable=['batch_stats']
+    )
+  chex.assert_trees_all_close(
+    trained, net.apply({'params': params, **found}, batch.x, train=False), atol=1e-4
+  )
 
 
 def test_the_best_checkpoint_holds_the_settled_averages_and_the_latest_those_of_training(tmp_path):
-  config = assemble.changed(tiny.get_config(), (('norm_images', 48), ('phases', (('none', '2 epochs'),)), ('every', '2 epochs')))
+  config = assemble.changed(
+    tiny.get_config(),
+    (('norm_images', 48), ('phases', (('none', '2 epochs'),)), ('every', '2 epochs')),
+  )
   train.train(config, tmp_path / 'run')
   saved = Checkpoints(tmp_path / 'run' / 'checkpoints')
   (params, best), (_, latest) = saved.params('best'), saved.params('latest')
   saved.close()
   parts = assemble.parts(config)
   train_batches = batches.batches(parts.data['train'], config.batch, seed=config.seed)
-  chex.assert_trees_all_equal(best, parts.settled(0, 0, params, latest, [next(train_batches).x for _ in range(3)]))
-  assert not np.array_equal(*(made['batch_stats']['backbone']['stem']['norm']['mean'] for made in (best, latest)))
+  chex.assert_trees_all_equal(
+    best, parts.settled(0, 0, params, latest, [next(train_batches).x for _ in range(3)])
+  )
+  assert not np.array_equal(
+    *(made['batch_stats']['backbone']['stem']['norm']['mean'] for made in (best, latest))
+  )

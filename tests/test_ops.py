@@ -20,7 +20,9 @@ def run(text: str, x: np.ndarray) -> np.ndarray:
   return x
 
 
-@pytest.mark.parametrize('method, filter', [('linear', Image.Resampling.BILINEAR), ('cubic', Image.Resampling.BICUBIC)])
+@pytest.mark.parametrize(
+  'method, filter', [('linear', Image.Resampling.BILINEAR), ('cubic', Image.Resampling.BICUBIC)]
+)
 @pytest.mark.parametrize('size', [(9, 31), (64, 20), (40, 90)])
 def test_resize_equals_pillow(method, filter, size):
   x = picture(40, 57, 1)
@@ -50,7 +52,9 @@ def test_resize_by_a_whole_factor_keeps_the_mean_of_a_ramp_and_mirrors():
 def test_window_and_rescale_by_hand():
   x = np.array([[-1024], [-1000], [-300], [400], [3000]], np.int16)
   np.testing.assert_allclose(run('window(-1000, 400)', x)[:, 0], [0, 0, 0.5, 1, 1], atol=1e-7)
-  np.testing.assert_allclose(run('rescale(-1, 1)', x)[:, 0], 2 * (x[:, 0] + 1024) / 4024 - 1, atol=1e-6)
+  np.testing.assert_allclose(
+    run('rescale(-1, 1)', x)[:, 0], 2 * (x[:, 0] + 1024) / 4024 - 1, atol=1e-6
+  )
   np.testing.assert_array_equal(transforms.rescale(np.full((3, 1), 7.0)), 0)
 
 
@@ -77,9 +81,18 @@ def test_square_keeps_the_picture_in_the_middle():
   assert not found[:4].any() and not found[8:].any() and found[4:8].all()
 
 
-@pytest.mark.parametrize('text, words', [
-    ('resize(0)', 'positive'), ('resize(3, 3, 3)', '1 or 2'), ('crop(2.5)', 'whole'), ('resize(4, method="sinc")', 'cubic'),
-    ('window(3, 3)', 'low < high'), ('percentiles(60, 40)', 'low < high'), ('resise(4)', "did you mean 'resize'")])
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('resize(0)', 'positive'),
+    ('resize(3, 3, 3)', '1 or 2'),
+    ('crop(2.5)', 'whole'),
+    ('resize(4, method="sinc")', 'cubic'),
+    ('window(3, 3)', 'low < high'),
+    ('percentiles(60, 40)', 'low < high'),
+    ('resise(4)', "did you mean 'resize'"),
+  ],
+)
 def test_wrong_operations_say_what_is_right(text, words):
   with pytest.raises(MedtlError, match=words.replace('<', '.').replace('(', '.')):
     run(text, picture(8, 9, 1))

@@ -18,14 +18,20 @@ CHILDREN = ['stem', 'stage1', 'stage2', 'stage3']
 
 
 def build(params, freeze='none', phase=0, before=None, direction=optimizers.adamw, lr=0.1, **keys):
-  split = {name: keys.pop(name) for name in ('decay', 'head_lr', 'lr_decay', 'rules') if name in keys}
+  split = {
+    name: keys.pop(name) for name in ('decay', 'head_lr', 'lr_decay', 'rules') if name in keys
+  }
   rules = parameter_groups.table(params, freeze, **split)
-  return parameter_groups.partition(params, rules, direction=direction, lr=lr, phase=phase, before=before, **keys)
+  return parameter_groups.partition(
+    params, rules, direction=direction, lr=lr, phase=phase, before=before, **keys
+  )
 
 
 def start(parts, variables):
   params, extra = jax.tree.map(jnp.array, variables)
-  return State(jnp.zeros((), jnp.int32), params, extra, jax.jit(parts.tx.init)(params), jax.random.key(0))
+  return State(
+    jnp.zeros((), jnp.int32), params, extra, jax.jit(parts.tx.init)(params), jax.random.key(0)
+  )
 
 
 def trained(net, parts, variables, batch, steps=3, **keys):
@@ -37,16 +43,32 @@ def trained(net, parts, variables, batch, steps=3, **keys):
   return state, logs
 
 
-STRATEGIES = ['none', 'depth(0)', 'depth(2)', 'depth(0.5)', 'depth(4)', 'match(".*/stage2/.*")', 'all_but_norms', 'all_but_biases',
-              'all_but("backbone/stage2/.*")', 'only(1)', 'match(".*/norm1/.*")', 'depth(1) | match("backbone/stage3/.*")']
+STRATEGIES = [
+  'none',
+  'depth(0)',
+  'depth(2)',
+  'depth(0.5)',
+  'depth(4)',
+  'match(".*/stage2/.*")',
+  'all_but_norms',
+  'all_but_biases',
+  'all_but("backbone/stage2/.*")',
+  'only(1)',
+  'match(".*/norm1/.*")',
+  'depth(1) | match("backbone/stage3/.*")',
+]
 
 
 @pytest.mark.parametrize('text', STRATEGIES)
 def test_frozen_leaves_and_their_statistics_stay_bit_identical(net, variables, batch, text):
   parts = build(variables[0], text, decay=0.1, clip=1.0)
   state, _ = trained(net, parts, variables, batch)
-  before, after, live = (pytrees.flatten(value) for value in (variables[0], state.params, parts.live))
-  assert all(np.array_equal(before[path], after[path]) != live[path] for path in before), 'a frozen leaf moved or a live one did not'
+  before, after, live = (
+    pytrees.flatten(value) for value in (variables[0], state.params, parts.live)
+  )
+  assert all(np.array_equal(before[path], after[path]) != live[path] for path in before), (
+    'a frozen leaf moved or a live one did not'
+  )
   old, new = (pytrees.flatten(value['batch_stats']) for value in (variables[1], state.extra))
   for path in old:
     norm = path.rpartition('/')[0]
@@ -54,9 +76,16 @@ def test_frozen_leaves_and_their_statistics_stay_bit_identical(net, variables, b
     assert np.array_equal(old[path], new[path]) != alive, path
 
 
-@pytest.mark.parametrize(('text', 'frozen'), [
-  ('none', []), ('depth(1)', ['stem']), ('depth(0.5)', ['stem', 'stage1']), ('depth(3)', CHILDREN[:3]), ('depth(1.0)', CHILDREN),
-])
+@pytest.mark.parametrize(
+  ('text', 'frozen'),
+  [
+    ('none', []),
+    ('depth(1)', ['stem']),
+    ('depth(0.5)', ['stem', 'stage1']),
+    ('depth(3)', CHILDREN[:3]),
+    ('depth(1.0)', CHILDREN),
+  ],
+)
 def test_depth_freezes_children_from_the_stem_on(variables, text, frozen):
   parts = build(variables[0], text)
   live = parameter_groups.live_children(parts.live)
@@ -65,17 +94,30 @@ def test_depth_freezes_children_from_the_stem_on(variables, text, frozen):
 
 
 def test_a_norm_after_the_last_stage_is_frozen_with_it():
-  params = {'backbone': {name: {'kernel': jnp.ones((2, 2))} for name in ('stem', 'stage1')} | {'norm': {'scale': jnp.ones(2)}},
-            'head': {'dense': {'kernel': jnp.ones((2, 2))}}}
+  params = {
+    'backbone': {name: {'kernel': jnp.ones((2, 2))} for name in ('stem', 'stage1')}
+    | {'norm': {'scale': jnp.ones(2)}},
+    'head': {'dense': {'kernel': jnp.ones((2, 2))}},
+  }
   probe, last = build(params, 'depth(2)'), build(params, 'depth(1)')
   assert not probe.live['backbone']['norm']['scale'] and last.live['backbone']['norm']['scale']
-  assert parameter_groups.frozen_depth(probe.live) == 2 and parameter_groups.frozen_depth(last.live) == 1
+  assert (
+    parameter_groups.frozen_depth(probe.live) == 2 and parameter_groups.frozen_depth(last.live) == 1
+  )
   only_norm = build(params, 'match("backbone/stem/.*|backbone/stage1/.*")')
-  assert parameter_groups.frozen_depth(only_norm.live) == 1, 'a live norm needs the last stage recomputed'
-  assert build(params, 'only(1)').live['backbone']['norm']['scale'] and not build(params, 'only(0)').live['backbone']['norm']['scale']
+  assert parameter_groups.frozen_depth(only_norm.live) == 1, (
+    'a live norm needs the last stage recomputed'
+  )
+  assert (
+    build(params, 'only(1)').live['backbone']['norm']['scale']
+    and not build(params, 'only(0)').live['backbone']['norm']['scale']
+  )
 
 
-@pytest.mark.parametrize('text', ['depth(5)', 'depth(-1)', 'depth(1.5)', 'depht(1)', 'match("backbone/stage9/.*")', 'match(".*")'])
+@pytest.mark.parametrize(
+  'text',
+  ['depth(5)', 'depth(-1)', 'depth(1.5)', 'depht(1)', 'match("backbone/stage9/.*")', 'match(".*")'],
+)
 def test_freezing_what_is_not_there(variables, text):
   with pytest.raises(MedtlError):
     build(variables[0], text)
@@ -95,7 +137,7 @@ def test_one_step_of_adamw_by_hand(net, variables, batch):
     decay = 0.3 if path.endswith('kernel') else 0.0
     expected = p - rates[child] * (g / (jnp.abs(g) + 1e-8) + decay * p)
     if path.endswith('dense/bias') and 'backbone' in path:
-      continue                                         # before a BatchNorm its gradient is rounding noise
+      continue  # before a BatchNorm its gradient is rounding noise
     chex.assert_trees_all_close(pytrees.flatten(state.params)[path], expected, atol=1e-5)
 
 
@@ -112,20 +154,30 @@ def test_the_schedule_reads_the_runs_step(variables):
   parts = build(variables[0], direction=lambda decay: optax.identity(), factors=np.arange(70))
   grads = jax.tree.map(jnp.ones_like, variables[0])
   for now, factor in ((3, 3), (69, 69), (1000, 69)):
-    updates, _ = parts.tx.update(grads, parts.tx.init(variables[0]), variables[0], step=jnp.asarray(now))
+    updates, _ = parts.tx.update(
+      grads, parts.tx.init(variables[0]), variables[0], step=jnp.asarray(now)
+    )
     assert all(np.allclose(leaf, -0.1 * factor) for leaf in jax.tree.leaves(updates))
 
 
 def test_schedules_of_other_lengths_are_one_program(variables):
-  programs = [jax.jit(parts.tx.update).lower(variables[0], parts.tx.init(variables[0]), variables[0], step=jnp.asarray(0)).as_text()
-              for parts in (build(variables[0], factors=np.linspace(1, 0, length)) for length in (90, 97))]
+  programs = [
+    jax.jit(parts.tx.update)
+    .lower(variables[0], parts.tx.init(variables[0]), variables[0], step=jnp.asarray(0))
+    .as_text()
+    for parts in (build(variables[0], factors=np.linspace(1, 0, length)) for length in (90, 97))
+  ]
   assert programs[0] == programs[1]
 
 
 def test_clipping_measures_live_gradients_only(variables):
-  parts = build(variables[0], 'depth(4)', direction=lambda decay: optax.identity(), lr=1.0, clip=1.0)
+  parts = build(
+    variables[0], 'depth(4)', direction=lambda decay: optax.identity(), lr=1.0, clip=1.0
+  )
   grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, 100.0), variables[0])
-  updates, _ = parts.tx.update(grads, parts.tx.init(variables[0]), variables[0], step=jnp.asarray(0))
+  updates, _ = parts.tx.update(
+    grads, parts.tx.init(variables[0]), variables[0], step=jnp.asarray(0)
+  )
   assert np.isclose(optax.tree.norm(updates), 1.0, atol=1e-5)
 
 
@@ -142,13 +194,19 @@ def test_what_becomes_live_later_moves_like_a_fresh_adam(net, variables, batch):
   state, _ = trained(net, first, variables, batch, steps=50)
   second = build(variables[0], 'depth(3)', phase=1, before=first.labels)
   opt = parameter_groups.carry(state.opt, second.tx.init(state.params))
-  counts = {path: int(leaf) for path, leaf in pytrees.flatten(opt).items() if path.endswith('count')}
+  counts = {
+    path: int(leaf) for path, leaf in pytrees.flatten(opt).items() if path.endswith('count')
+  }
   assert sorted(counts.values()) == [0, 50], counts
   grads = jax.tree.map(jnp.ones_like, state.params)
   updates, _ = second.tx.update(grads, opt, state.params, step=state.step)
   assert np.allclose(updates['backbone']['stage3']['dense']['kernel'], -0.1, atol=1e-6)
-  old, new = (jax.tree.leaves({path: leaf for path, leaf in pytrees.flatten(value).items() if '/mu/head/' in path})
-              for value in (state.opt, opt))
+  old, new = (
+    jax.tree.leaves(
+      {path: leaf for path, leaf in pytrees.flatten(value).items() if '/mu/head/' in path}
+    )
+    for value in (state.opt, opt)
+  )
   chex.assert_trees_all_equal(old, new)
 
 
@@ -157,28 +215,43 @@ def test_two_equal_phases_are_one(net, variables, batch):
   two = build(variables[0], 'depth(2)', ema=0.9, phase=1, before=one.labels)
   assert two.labels == one.labels
   state, _ = trained(net, one, variables, batch)
-  chex.assert_trees_all_equal(parameter_groups.carry(state.opt, two.tx.init(state.params)), state.opt)
+  chex.assert_trees_all_equal(
+    parameter_groups.carry(state.opt, two.tx.init(state.params)), state.opt
+  )
 
 
 def test_frozen_leaves_have_no_optimizer_state_and_no_average(variables):
-  sizes = [pytrees.size(jax.eval_shape(build(variables[0], f'depth({d})', ema=0.9).tx.init, variables[0])) for d in range(5)]
-  params = [sum(leaf.size for leaf in jax.tree.leaves(variables[0]['backbone'][name])) for name in CHILDREN]
+  sizes = [
+    pytrees.size(jax.eval_shape(build(variables[0], f'depth({d})', ema=0.9).tx.init, variables[0]))
+    for d in range(5)
+  ]
+  params = [
+    sum(leaf.size for leaf in jax.tree.leaves(variables[0]['backbone'][name])) for name in CHILDREN
+  ]
   drops = [a - b for a, b in itertools.pairwise(sizes)]
-  assert all(abs(drop - 3 * count) <= 4 for drop, count in zip(drops, params, strict=True)), 'two moments and an average a live leaf'
+  assert all(abs(drop - 3 * count) <= 4 for drop, count in zip(drops, params, strict=True)), (
+    'two moments and an average a live leaf'
+  )
 
 
 def test_the_average_follows_its_formula(net, variables, batch):
   parts = build(variables[0], 'depth(3)', ema=0.5)
   state, _ = trained(net, parts, variables, batch, steps=1)
   mean = parameter_groups.averaged(state.opt, state.params)
-  chex.assert_trees_all_close(mean['head'], jax.tree.map(lambda a, b: (a + b) / 2, variables[0]['head'], state.params['head']), atol=1e-6)
+  chex.assert_trees_all_close(
+    mean['head'],
+    jax.tree.map(lambda a, b: (a + b) / 2, variables[0]['head'], state.params['head']),
+    atol=1e-6,
+  )
   chex.assert_trees_all_equal(mean['backbone']['stem'], state.params['backbone']['stem'])
 
 
 def test_l2_sp_pulls_what_was_transferred_back_to_where_it_began(variables):
   """Li et al. 2018, equation 2, by hand: −lr · (g + α (w − w₀)); the head is fresh, w₀ outlives a phase
   and also one in which a leaf was frozen."""
-  came = jax.tree_util.tree_map_with_path(lambda keys, _: pytrees.path_of(keys).startswith('backbone'), variables[0])
+  came = jax.tree_util.tree_map_with_path(
+    lambda keys, _: pytrees.path_of(keys).startswith('backbone'), variables[0]
+  )
   keys = dict(direction=lambda decay: optax.identity(), lr=0.1, l2_sp=0.5, transferred=came)
   one = build(variables[0], 'depth(3)', **keys)
   two = build(variables[0], 'depth(2)', phase=1, before=one.labels, **keys)
@@ -186,13 +259,21 @@ def test_l2_sp_pulls_what_was_transferred_back_to_where_it_began(variables):
   moved = jax.tree.map(lambda leaf, live: leaf + 2.0 if live else leaf, variables[0], one.live)
   opt = parameter_groups.anchored(parameter_groups.carry(opt, two.tx.init(moved)), variables[0])
   updates, _ = two.tx.update(jax.tree.map(jnp.ones_like, moved), opt, moved, step=jnp.asarray(0))
-  assert np.allclose(updates['backbone']['stage3']['dense']['kernel'], -0.1 * (1 + 0.5 * 2.0), atol=1e-6)
-  assert np.allclose(updates['backbone']['stage2']['dense']['kernel'], -0.1) and np.allclose(updates['head']['dense']['kernel'], -0.1)
+  assert np.allclose(
+    updates['backbone']['stage3']['dense']['kernel'], -0.1 * (1 + 0.5 * 2.0), atol=1e-6
+  )
+  assert np.allclose(updates['backbone']['stage2']['dense']['kernel'], -0.1) and np.allclose(
+    updates['head']['dense']['kernel'], -0.1
+  )
   probe = build(variables[0], 'depth(4)', phase=2, before=two.labels, **keys)
   again = build(variables[0], 'depth(3)', phase=3, before=probe.labels, **keys)
-  opt = parameter_groups.anchored(parameter_groups.carry(probe.tx.init(moved), again.tx.init(moved)), variables[0])
+  opt = parameter_groups.anchored(
+    parameter_groups.carry(probe.tx.init(moved), again.tx.init(moved)), variables[0]
+  )
   updates, _ = again.tx.update(jax.tree.map(jnp.ones_like, moved), opt, moved, step=jnp.asarray(0))
-  assert np.allclose(updates['backbone']['stage3']['dense']['kernel'], -0.1 * (1 + 0.5 * 2.0), atol=1e-6)
+  assert np.allclose(
+    updates['backbone']['stage3']['dense']['kernel'], -0.1 * (1 + 0.5 * 2.0), atol=1e-6
+  )
 
 
 @pytest.mark.parametrize('keys', [{}, {'clip': 1.0}, {'ema': 0.9}, {'clip': 1.0, 'accumulate': 2}])
@@ -208,15 +289,33 @@ def test_flops_fall_with_depth(net, variables, batch, keys):
 
 
 def test_freeze_language_is_the_module():
-  assert set(expressions.public(freezing)) == {'none', 'depth', 'match', 'all_but', 'all_but_norms', 'all_but_biases', 'all_but_lora', 'only'}
+  assert set(expressions.public(freezing)) == {
+    'none',
+    'depth',
+    'match',
+    'all_but',
+    'all_but_norms',
+    'all_but_biases',
+    'all_but_lora',
+    'only',
+  }
 
 
-@pytest.mark.parametrize('text, said', [
-  ('all_but("nothing")', r"all_but matches nothing that could stay live, so the whole backbone would be frozen"),
-  ('all_but_lora', r'all_but_lora matches nothing .* or give the updates a rank: config.model.lora=8'),
-  ('only(9)', r'only\(9\): this backbone has 4 children'),
-  ('match("no(")', r"freeze 'no\(' is not a regex"),
-])
+@pytest.mark.parametrize(
+  'text, said',
+  [
+    (
+      'all_but("nothing")',
+      r'all_but matches nothing that could stay live, so the whole backbone would be frozen',
+    ),
+    (
+      'all_but_lora',
+      r'all_but_lora matches nothing .* or give the updates a rank: config.model.lora=8',
+    ),
+    ('only(9)', r'only\(9\): this backbone has 4 children'),
+    ('match("no(")', r"freeze 'no\(' is not a regex"),
+  ],
+)
 def test_patterns_that_cannot_be_meant(variables, text, said):
   with pytest.raises(MedtlError, match=said):
     parameter_groups.table(variables[0], text)

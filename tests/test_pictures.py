@@ -19,28 +19,51 @@ from medtl.data.sources import dicom, folder
 
 equal, close = np.testing.assert_array_equal, np.testing.assert_allclose
 HEIGHT, WIDTH = 5, 7
-TURNED = {                                 # EXIF orientation: what makes the picture upright
-  1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
-  5: lambda x: x.swapaxes(0, 1), 6: lambda x: x[::-1].swapaxes(0, 1),
-  7: lambda x: x[::-1, ::-1].swapaxes(0, 1), 8: lambda x: x.swapaxes(0, 1)[::-1],
+TURNED = {  # EXIF orientation: what makes the picture upright
+  1: lambda x: x,
+  2: lambda x: x[:, ::-1],
+  3: lambda x: x[::-1, ::-1],
+  4: lambda x: x[::-1],
+  5: lambda x: x.swapaxes(0, 1),
+  6: lambda x: x[::-1].swapaxes(0, 1),
+  7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+  8: lambda x: x.swapaxes(0, 1)[::-1],
 }
 
 
-def tiff(samples: np.ndarray, photometric: int, *, order: str = '<', bits: int = 0,
-         deflate: bool = False, planar: bool = False, extra: tuple[int, ...] = (), rows: int = 3,
-         **more) -> bytes:
+def tiff(
+  samples: np.ndarray,
+  photometric: int,
+  *,
+  order: str = '<',
+  bits: int = 0,
+  deflate: bool = False,
+  planar: bool = False,
+  extra: tuple[int, ...] = (),
+  rows: int = 3,
+  **more,
+) -> bytes:
   """Return a TIFF of samples [h, w, c] in strips of `rows` rows; `more` are tags tN=numbers."""
   height, width, count = samples.shape
   kind = {'u': 1, 'i': 2, 'f': 3}[samples.dtype.kind]
   size = bits or 8 * samples.itemsize
   strips = []
-  for plane in (np.moveaxis(samples, -1, 0)[..., None] if planar else [samples]):
+  for plane in np.moveaxis(samples, -1, 0)[..., None] if planar else [samples]:
     for top in range(0, height, rows):
-      strips.append(packed(plane[top:top + rows], size, order))
+      strips.append(packed(plane[top : top + rows], size, order))
   if deflate:
     strips = [zlib.compress(strip) for strip in strips]
-  tags = {256: width, 257: height, 258: (size,) * count, 259: 8 if deflate else 1, 262: photometric,
-          277: count, 278: rows, 284: 2 if planar else 1, 339: (kind,) * count}
+  tags = {
+    256: width,
+    257: height,
+    258: (size,) * count,
+    259: 8 if deflate else 1,
+    262: photometric,
+    277: count,
+    278: rows,
+    284: 2 if planar else 1,
+    339: (kind,) * count,
+  }
   if extra:
     tags[338] = extra
   return tiff_of(tags | {int(name[1:]): value for name, value in more.items()}, strips, order)
@@ -80,12 +103,25 @@ def chunk(name: bytes, content: bytes) -> bytes:
   return struct.pack('>I4s', len(content), name) + content + checksum
 
 
-def png(samples: np.ndarray, depth: int, colour: int, before: bytes = b'', after: bytes = b'',
-        interlaced: bool = False) -> bytes:
+def png(
+  samples: np.ndarray,
+  depth: int,
+  colour: int,
+  before: bytes = b'',
+  after: bytes = b'',
+  interlaced: bool = False,
+) -> bytes:
   """Return a PNG of samples [h, w, c], with chunks before and after its pixels."""
   height, width, _ = samples.shape
-  passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
-            (1, 0, 2, 1)]                  # Adam7
+  passes = [
+    (0, 0, 8, 8),
+    (0, 4, 8, 8),
+    (4, 0, 8, 4),
+    (0, 2, 4, 4),
+    (2, 0, 4, 2),
+    (0, 1, 2, 2),
+    (1, 0, 2, 1),
+  ]  # Adam7
   lines = b''
   for top, left, down, right in passes if interlaced else [(0, 0, 1, 1)]:
     for row in samples[top::down, left::right]:
@@ -116,13 +152,13 @@ def random(dtype, count: int, bits: int = 0) -> np.ndarray:
   if dtype.kind == 'f':
     return generator.normal(size=(HEIGHT, WIDTH, count)).astype(dtype)
   limits = np.iinfo(dtype)
-  high = 2 ** bits - 1 if bits else limits.max
+  high = 2**bits - 1 if bits else limits.max
   return generator.integers(limits.min, high, (HEIGHT, WIDTH, count), dtype, endpoint=True)
 
 
 def share(samples: np.ndarray, bits: int) -> np.ndarray:
   """Return samples [h, w, c] as parts of the most that `bits` bits hold, [h, w] or [h, w, 3]."""
-  x = samples.astype(np.float32) / np.float32(2 ** bits - 1)
+  x = samples.astype(np.float32) / np.float32(2**bits - 1)
   return x if x.shape[2] == 3 else x[..., 0]
 
 
@@ -133,6 +169,7 @@ def refused(data: bytes, words: str, channels: int = 1) -> None:
 
 # TIFF
 
+
 @pytest.mark.parametrize('deflate', [False, True])
 @pytest.mark.parametrize('order', '<>')
 def test_grey_tiffs_of_every_type_say_the_same_in_both_byte_orders_and_compressed(order, deflate):
@@ -140,7 +177,7 @@ def test_grey_tiffs_of_every_type_say_the_same_in_both_byte_orders_and_compresse
   for dtype, bits in (('u1', 1), ('u1', 2), ('u1', 4), ('u1', 8), ('u2', 16)):
     samples = random(dtype, 1, bits)
     equal(read(tiff(samples, 1, bits=bits, **how)), share(samples, bits))
-    negative = 2 ** bits - 1 - samples
+    negative = 2**bits - 1 - samples
     equal(read(tiff(samples, 0, bits=bits, **how)), share(negative, bits))
   for dtype in ('u4', 'u8', 'i1', 'i2', 'i4', 'i8', 'f2', 'f4', 'f8'):
     samples = random(dtype, 1)
@@ -154,12 +191,12 @@ def test_colour_tiffs_keep_all_their_bits(order, deflate):
   for dtype, bits in (('u1', 8), ('u2', 16)):
     samples = random(dtype, 3)
     equal(read(tiff(samples, 2, **how), 3), share(samples, bits))
-    opaque = np.concatenate([samples, np.full((HEIGHT, WIDTH, 1), 2 ** bits - 1, dtype)], axis=2)
+    opaque = np.concatenate([samples, np.full((HEIGHT, WIDTH, 1), 2**bits - 1, dtype)], axis=2)
     for extra in ((), (0,), (1,), (2,)):
       equal(read(tiff(opaque, 2, extra=extra, **how), 3), share(samples, bits))
     equal(read(tiff(opaque[..., 2:], 1, extra=(2,), **how)), share(samples[..., 2:], bits))
     inks = random(dtype, 4)
-    left = 1 - inks / (2 ** bits - 1)
+    left = 1 - inks / (2**bits - 1)
     close(read(tiff(inks, 5, **how), 3), left[..., :3] * left[..., 3:], atol=1e-6)
   planes = random('u1', 3)
   equal(read(tiff(planes, 2, planar=True, **how), 3), share(planes, 8))
@@ -169,7 +206,7 @@ def test_twelve_bits_are_what_the_file_says_and_no_tag_of_statistics_changes_a_n
   samples = random('u2', 1, 12)
   equal(read(tiff(samples, 1, bits=12)), share(samples, 12))
   equal(read(tiff(samples, 0, bits=12)), share(4095 - samples, 12))
-  told = dict(t280=0, t281=4095)                               # MinSampleValue, MaxSampleValue
+  told = dict(t280=0, t281=4095)  # MinSampleValue, MaxSampleValue
   equal(read(tiff(samples, 1, **told)), share(samples, 16))
 
 
@@ -177,7 +214,7 @@ def test_palettes_of_tiffs_are_looked_up_whichever_way_255_was_stored():
   samples = random('u1', 1, 2)
   colours = np.random.default_rng(1).integers(0, 256, (3, 4))
   for bits, most in ((2, 257), (2, 256), (8, 257)):
-    table = np.zeros((3, 2 ** bits), int)
+    table = np.zeros((3, 2**bits), int)
     table[:, :4] = colours * most
     found = read(tiff(samples, 3, bits=bits, t320=tuple(table.ravel().tolist())), 3)
     close(found, (colours.T / 255)[samples[..., 0]], atol=1e-7)
@@ -185,8 +222,9 @@ def test_palettes_of_tiffs_are_looked_up_whichever_way_255_was_stored():
   refused(tiff(samples, 3, bits=4, t320=(65535,) * 3), 'a palette of 1 colours', 3)
 
 
-@pytest.mark.parametrize('compression', [
-  None, 'tiff_lzw', 'tiff_adobe_deflate', 'packbits', 'zstd', 'group4', 'jpeg'])
+@pytest.mark.parametrize(
+  'compression', [None, 'tiff_lzw', 'tiff_adobe_deflate', 'packbits', 'zstd', 'group4', 'jpeg']
+)
 def test_compressions_that_pillow_writes_read_as_it_was(compression):
   values = np.add.outer(np.arange(32), np.arange(40) * 5).astype(np.uint8)
   if compression == 'group4':
@@ -218,27 +256,33 @@ def test_tifffile_reads_the_same(tmp_path):
         equal(read(path.read_bytes(), count), known / np.float32(most))
 
 
-@pytest.mark.parametrize('data, words', [
-  (tiff(random('u1', 1), 1, t262=None), 'not say whether 0 is black or white.*tag 262'),
-  (tiff(random('i2', 1), 0), r'16-bit signed samples, 1 a pixel, grey \(white is 0\).*; store'),
-  (tiff(random('f4', 1), 0), 'floating-point'),
-  (tiff(random('f4', 3), 2), '32-bit floating-point samples, 3 a pixel, RGB'),
-  (tiff(random('u2', 3), 2, planar=True), 'in separate planes'),
-  (tiff(random('u1', 3), 8), 'CIELab'),
-  (tiff(random('u1', 3), 6), 'YCbCr, compression 1'),
-  (tiff(random('u1', 1), 32803), 'colour filter array'),
-  (tiff(random('u1', 1), 1, t259=34712), 'compression 34712'),
-  (tiff(random('u1', 3), 1), r'3 samples a pixel, and not all are explained \(ExtraSamples \(\)\)'),
-  (tiff(random('u1', 5), 2, extra=(0, 0)), '5 samples a pixel'),
-  (tiff(random('u1', 4), 2, extra=(0,)), 'what its sample 4 means is not said'),
-  (tiff(random('u1', 3), 2, t258=(8, 8, 4)), r'differ in bits: \(8, 8, 4\)'),
-  (tiff(random('u2', 1, 10), 1, bits=10), '10-bit unsigned'),
-  (tiff(random('u1', 1), 2), '1 a pixel, RGB'),
-  (tiff(random('u1', 1), 1, t256=None), '0 columns and 5 rows'),
-  (tiff(random('u1', 1), 1, t257=0), '7 columns and 0 rows'),
-  (tiff(random('u1', 1), 1, t257=7), '2 of its 3 strips or tiles'),
-  (tiff(random('u1', 1), 1, t257=7, deflate=True), '2 of its 3 strips or tiles'),
-])
+@pytest.mark.parametrize(
+  'data, words',
+  [
+    (tiff(random('u1', 1), 1, t262=None), 'not say whether 0 is black or white.*tag 262'),
+    (tiff(random('i2', 1), 0), r'16-bit signed samples, 1 a pixel, grey \(white is 0\).*; store'),
+    (tiff(random('f4', 1), 0), 'floating-point'),
+    (tiff(random('f4', 3), 2), '32-bit floating-point samples, 3 a pixel, RGB'),
+    (tiff(random('u2', 3), 2, planar=True), 'in separate planes'),
+    (tiff(random('u1', 3), 8), 'CIELab'),
+    (tiff(random('u1', 3), 6), 'YCbCr, compression 1'),
+    (tiff(random('u1', 1), 32803), 'colour filter array'),
+    (tiff(random('u1', 1), 1, t259=34712), 'compression 34712'),
+    (
+      tiff(random('u1', 3), 1),
+      r'3 samples a pixel, and not all are explained \(ExtraSamples \(\)\)',
+    ),
+    (tiff(random('u1', 5), 2, extra=(0, 0)), '5 samples a pixel'),
+    (tiff(random('u1', 4), 2, extra=(0,)), 'what its sample 4 means is not said'),
+    (tiff(random('u1', 3), 2, t258=(8, 8, 4)), r'differ in bits: \(8, 8, 4\)'),
+    (tiff(random('u2', 1, 10), 1, bits=10), '10-bit unsigned'),
+    (tiff(random('u1', 1), 2), '1 a pixel, RGB'),
+    (tiff(random('u1', 1), 1, t256=None), '0 columns and 5 rows'),
+    (tiff(random('u1', 1), 1, t257=0), '7 columns and 0 rows'),
+    (tiff(random('u1', 1), 1, t257=7), '2 of its 3 strips or tiles'),
+    (tiff(random('u1', 1), 1, t257=7, deflate=True), '2 of its 3 strips or tiles'),
+  ],
+)
 def test_tiffs_that_are_not_read_say_why(data, words):
   refused(data, words)
 
@@ -252,6 +296,7 @@ def test_the_advice_of_a_tiff_that_is_not_read_works():
 
 # PNG
 
+
 @pytest.mark.parametrize('interlaced', [False, True])
 def test_pngs_of_every_depth_and_colour_keep_all_their_bits(interlaced):
   for depth in (1, 2, 4, 8, 16):
@@ -262,30 +307,30 @@ def test_pngs_of_every_depth_and_colour_keep_all_their_bits(interlaced):
     equal(read(png(grey, depth, 0, **how)), share(grey, depth))
     if depth >= 8:
       equal(read(png(colour, depth, 2, **how), 3), share(colour, depth))
-      samples[..., 3] = 2 ** depth - 1
+      samples[..., 3] = 2**depth - 1
       equal(read(png(samples, depth, 6, **how), 3), share(colour, depth))
       equal(read(png(samples[..., 2:], depth, 4, **how)), share(samples[..., 2:3], depth))
     if depth <= 8:
-      palette = np.random.default_rng(1).integers(0, 256, (2 ** depth, 3)).astype(np.uint8)
+      palette = np.random.default_rng(1).integers(0, 256, (2**depth, 3)).astype(np.uint8)
       data = png(grey, depth, 3, chunk(b'PLTE', palette.tobytes()), **how)
       equal(read(data, 3), share(palette[grey[..., 0]], 8))
 
 
 def test_significant_bits_are_followed_wherever_they_lie():
-  example = np.full((1, 1, 1), 222, np.uint8)                  # 27 of 5 bits (PNG 1.2, section 9.1)
+  example = np.full((1, 1, 1), 222, np.uint8)  # 27 of 5 bits (PNG 1.2, section 9.1)
   assert read(png(example, 8, 0, chunk(b'sBIT', b'\5'))) == np.float32(27) / np.float32(31)
   for depth, bits in ((16, 12), (16, 10), (8, 5), (8, 7)):
     dtype = 'u2' if depth == 16 else 'u1'
     for colour, count in ((0, 1), (2, 3)):
       samples = random(dtype, count, bits)
-      samples[0, 0] = 2 ** bits - 1
+      samples[0, 0] = 2**bits - 1
       said = chunk(b'sBIT', bytes([bits] * count))
-      stretched = np.rint(samples * ((2 ** depth - 1) / (2 ** bits - 1))).astype(dtype)
+      stretched = np.rint(samples * ((2**depth - 1) / (2**bits - 1))).astype(dtype)
       for stored in (samples << depth - bits, stretched, samples):
         found = read(png(stored, depth, colour, said), count)
         equal(found, share(samples, bits))
-      equal(read(png(samples, depth, colour), count), share(samples, depth))   # no guess
-  dark = np.full((HEIGHT, WIDTH, 1), 160, np.uint16)           # 10, shifted; 12 bits hold 160 too
+      equal(read(png(samples, depth, colour), count), share(samples, depth))  # no guess
+  dark = np.full((HEIGHT, WIDTH, 1), 160, np.uint16)  # 10, shifted; 12 bits hold 160 too
   assert read(png(dark, 16, 0, chunk(b'sBIT', b'\x0c')))[0, 0] == np.float32(10) / np.float32(4095)
   refused(png(dark, 16, 0, chunk(b'sBIT', b'\x11')), '17 of 16 bits')
 
@@ -305,6 +350,7 @@ def test_a_flipped_bit_of_a_png_is_found(place):
 
 # transparency
 
+
 def test_transparency_is_dropped_where_all_is_opaque_and_refused_elsewhere():
   samples = random('u1', 1)
   samples[samples == 7] = 8
@@ -319,26 +365,32 @@ def test_transparency_is_dropped_where_all_is_opaque_and_refused_elsewhere():
     data = png(seen, 8, kind, before + chunk(b'tRNS', keys[kind]))
     refused(data, r'1 of its 35 pixels are \(partly\) transparent')
   fine = np.full((HEIGHT, WIDTH, 4), 65535, np.uint16)
-  fine[0, 0, 3] -= 1                                           # seen in 16 bits only
+  fine[0, 0, 3] -= 1  # seen in 16 bits only
   refused(png(fine, 16, 6), '1 of its 35 pixels')
   refused(tiff(fine, 2, extra=(1,)), '1 of its 35 pixels')
   half = Image.fromarray(np.full((HEIGHT, WIDTH, 4), 128, np.uint8), 'RGBA')
   for data in (saved(half, 'WEBP', lossless=True), saved(half, 'PNG'), saved(half, 'TIFF')):
     refused(data, '35 of its 35 pixels')
-  background = Image.new('RGBA', half.size, 'black')           # the advice
+  background = Image.new('RGBA', half.size, 'black')  # the advice
   flat = Image.alpha_composite(background, half).convert('RGB')
   close(read(saved(flat, 'PNG')), 64 / 255, atol=1e-6)
 
 
 # orientation
 
+
 def turned(kind: str, samples: np.ndarray, orientation: int) -> bytes:
   exif = Image.Exif()
   exif[274] = orientation
   if kind in ('tiff', 'strips'):
     rows, photometric = (99 if kind == 'tiff' else 2), (1 if samples.ndim == 2 else 2)
-    return tiff(samples.reshape(HEIGHT, WIDTH, -1), photometric, rows=rows,
-                deflate=kind == 'strips', t274=orientation)
+    return tiff(
+      samples.reshape(HEIGHT, WIDTH, -1),
+      photometric,
+      rows=rows,
+      deflate=kind == 'strips',
+      t274=orientation,
+    )
   image = Image.fromarray(samples) if samples.dtype == np.uint8 or samples.ndim == 2 else None
   if kind == 'late':
     content = exif.tobytes().removeprefix(b'Exif\0\0')
@@ -351,6 +403,7 @@ def turned(kind: str, samples: np.ndarray, orientation: int) -> bytes:
 
 def xmp(orientation: int):
   from PIL.PngImagePlugin import PngInfo
+
   info = PngInfo()
   info.add_itxt('XML:com.adobe.xmp', f'<rdf:Description tiff:Orientation="{orientation}"/>')
   return info
@@ -362,9 +415,18 @@ def test_every_orientation_of_every_format_is_upright(orientation):
   coarse = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) * 7
   colour = np.stack([fine, fine // 3, 9 - fine], axis=2)
   upright = TURNED[orientation]
-  cases = [('tiff', fine, 0), ('strips', fine, 0), ('tiff', coarse, 0), ('tiff', colour, 0),
-           ('strips', colour, 0), ('late', fine, 0), ('xmp', coarse, 0), ('PNG', fine, 0),
-           ('JPEG', coarse, 0.02), ('WEBP', np.repeat(coarse[..., None], 3, 2), 0)]
+  cases = [
+    ('tiff', fine, 0),
+    ('strips', fine, 0),
+    ('tiff', coarse, 0),
+    ('tiff', colour, 0),
+    ('strips', colour, 0),
+    ('late', fine, 0),
+    ('xmp', coarse, 0),
+    ('PNG', fine, 0),
+    ('JPEG', coarse, 0.02),
+    ('WEBP', np.repeat(coarse[..., None], 3, 2), 0),
+  ]
   for kind, samples, error in cases:
     data = turned(kind, samples, orientation)
     channels = 3 if samples.ndim == 3 else 1
@@ -395,6 +457,7 @@ def test_a_turned_uncompressed_tiff_of_a_folder_comes_out_as_the_compressed_one(
 
 # JPEG, BMP, WebP
 
+
 def test_jpegs_of_every_kind():
   values = np.add.outer(np.arange(32), np.arange(40) * 5).astype(np.uint8)
   colour = np.stack([values, values, 255 - values // 2], axis=2)
@@ -406,11 +469,11 @@ def test_jpegs_of_every_kind():
   inks = Image.fromarray(colour).convert('CMYK')
   data = saved(inks, 'JPEG', quality=95)
   close(read(data, 3), colour / 255, atol=0.1)
-  place = data.index(b'\xff\xee')                            # the Adobe marker
-  length = int.from_bytes(data[place + 2:place + 4], 'big')
-  refused(data[:place] + data[place + 2 + length:], 'CMYK JPEG without an Adobe marker')
+  place = data.index(b'\xff\xee')  # the Adobe marker
+  length = int.from_bytes(data[place + 2 : place + 4], 'big')
+  refused(data[:place] + data[place + 2 + length :], 'CMYK JPEG without an Adobe marker')
   grey = bytearray(saved(Image.fromarray(values), 'JPEG'))
-  grey[grey.index(b'\xff\xc0') + 4] = 12                       # bits a sample
+  grey[grey.index(b'\xff\xc0') + 4] = 12  # bits a sample
   refused(bytes(grey), r'cannot handle 12-bit layers\); store it as PNG')
 
 
@@ -431,8 +494,10 @@ def test_pillows_modes_come_back(kind, mode):
 
 # several pictures, broken files, other files
 
-@pytest.mark.parametrize('kind, word', [
-  ('TIFF', '2 pages'), ('PNG', '2 frames'), ('WEBP', '2 frames')])
+
+@pytest.mark.parametrize(
+  'kind, word', [('TIFF', '2 pages'), ('PNG', '2 frames'), ('WEBP', '2 frames')]
+)
 def test_several_pictures_in_a_file_stop(kind, word):
   one, two = (Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (9, 99))
   with pytest.raises(MedtlError, match=f'holds {word}; expected one picture a file'):
@@ -441,12 +506,16 @@ def test_several_pictures_in_a_file_stop(kind, word):
 
 def small() -> list[bytes]:
   picture = Image.fromarray(random('u1', 3))
-  return [*(saved(picture, kind) for kind in ('PNG', 'JPEG', 'BMP', 'WEBP', 'TIFF')),
-          saved(picture, 'TIFF', compression='tiff_lzw'), tiff(random('u2', 3), 2),
-          tiff(random('u1', 1, 4), 1, bits=4), png(random('u2', 2), 16, 4)]
+  return [
+    *(saved(picture, kind) for kind in ('PNG', 'JPEG', 'BMP', 'WEBP', 'TIFF')),
+    saved(picture, 'TIFF', compression='tiff_lzw'),
+    tiff(random('u2', 3), 2),
+    tiff(random('u1', 1, 4), 1, bits=4),
+    png(random('u2', 2), 16, 4),
+  ]
 
 
-@pytest.mark.filterwarnings('ignore::UserWarning')   # Pillow's, of tags that it skips
+@pytest.mark.filterwarnings('ignore::UserWarning')  # Pillow's, of tags that it skips
 def test_a_file_that_is_cut_off_is_never_read():
   for data in small():
     for length in [*range(0, len(data), max(1, len(data) // 12)), len(data) - 8, len(data) - 4]:
@@ -475,19 +544,28 @@ def test_pictures_of_one_pixel():
     assert read(saved(Image.new('RGB', (1, 1), 'white'), kind)) == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize('data, words', [
-  (b'', r'it is empty \(0 bytes\)'), (bytes(1000), 'begins with zeros only'),
-  (b'\x5c\x01' + bytes(342) + b'n+1\0' + bytes(100), 'NIfTI volume; export its pictures'),
-  (b'\x1f\x8b\x08' + bytes(99), 'gzip.*NIfTI'),
-  (b'\n<!DOCTYPE HTML><html>', r'web page \(HTML\)'), (b'<html lang="en">', 'web page'),
-  (b'version https://git-lfs.github.com/spec/v1\noid', 'Git LFS pointer.*git lfs pull'),
-  (b'/annex/objects/MD5E-s1--a.png', 'git annex get'), (b'%PDF-1.7', 'PDF'),
-  (b'{"error": "not found"}', "text that begins with '{"), (b'a,b\r\n1,2\r\n', "with 'a,b'; "),
-  (b'GIF89a' + bytes(9), 'a GIF; store it as PNG'), (b'\0\0\0\x18ftypheic' + bytes(9), 'HEIC'),
-  (b'\x89PNG\n\x1a\n' + bytes(9), 'transfer in text mode'), (b'\xff\xd8\xff\xf7', 'not those'),
-  (b'\0\0\0\x0cjP  \r\n', 'JPEG 2000'),
-  (b'\xfe\xdc\xba', 'not those of a PNG, JPEG, TIFF, BMP or WebP; store it as one of them'),
-])
+@pytest.mark.parametrize(
+  'data, words',
+  [
+    (b'', r'it is empty \(0 bytes\)'),
+    (bytes(1000), 'begins with zeros only'),
+    (b'\x5c\x01' + bytes(342) + b'n+1\0' + bytes(100), 'NIfTI volume; export its pictures'),
+    (b'\x1f\x8b\x08' + bytes(99), 'gzip.*NIfTI'),
+    (b'\n<!DOCTYPE HTML><html>', r'web page \(HTML\)'),
+    (b'<html lang="en">', 'web page'),
+    (b'version https://git-lfs.github.com/spec/v1\noid', 'Git LFS pointer.*git lfs pull'),
+    (b'/annex/objects/MD5E-s1--a.png', 'git annex get'),
+    (b'%PDF-1.7', 'PDF'),
+    (b'{"error": "not found"}', "text that begins with '{"),
+    (b'a,b\r\n1,2\r\n', "with 'a,b'; "),
+    (b'GIF89a' + bytes(9), 'a GIF; store it as PNG'),
+    (b'\0\0\0\x18ftypheic' + bytes(9), 'HEIC'),
+    (b'\x89PNG\n\x1a\n' + bytes(9), 'transfer in text mode'),
+    (b'\xff\xd8\xff\xf7', 'not those'),
+    (b'\0\0\0\x0cjP  \r\n', 'JPEG 2000'),
+    (b'\xfe\xdc\xba', 'not those of a PNG, JPEG, TIFF, BMP or WebP; store it as one of them'),
+  ],
+)
 def test_other_files_with_a_pictures_suffix_say_what_they_are(tmp_path, data, words):
   path = tmp_path / 'x.png'
   path.write_bytes(data)
@@ -497,6 +575,7 @@ def test_other_files_with_a_pictures_suffix_say_what_they_are(tmp_path, data, wo
 
 def test_the_advice_about_dicom_files_and_archives_works(tmp_path):
   import pydicom.examples
+
   path = tmp_path / 'x.png'
   path.write_bytes(Path(pydicom.examples.get_path('ct')).read_bytes())
   words = 'DICOM file; read it with --config.data.name=dicom --config.data.values=display'
@@ -512,13 +591,27 @@ def test_the_advice_about_dicom_files_and_archives_works(tmp_path):
   assert pictures.read(tmp_path / 'a/x.png', 1, 'stop').shape == (HEIGHT, WIDTH, 1)
 
 
-@pytest.mark.parametrize('name, content, expected', [
-  ('x.png', b'', True), ('x.JFIF', b'', True), ('x.jpe', b'', True), ('x.WebP', b'', True),
-  ('x', 'PNG', True), ('x.001', 'JPEG', True), ('1.2.840.10008.5', 'TIFF', True),
-  ('x', 'BMP', True), ('x', 'WEBP', True), ('x', 'GIF', False), ('x', b'', False),
-  ('x', b'BMI,age\n22,61\n', False),
-  ('x.gif', 'GIF', False), ('x.txt', 'PNG', False), ('x.bak', 'PNG', False),
-  ('notes', b'no picture', False)])
+@pytest.mark.parametrize(
+  'name, content, expected',
+  [
+    ('x.png', b'', True),
+    ('x.JFIF', b'', True),
+    ('x.jpe', b'', True),
+    ('x.WebP', b'', True),
+    ('x', 'PNG', True),
+    ('x.001', 'JPEG', True),
+    ('1.2.840.10008.5', 'TIFF', True),
+    ('x', 'BMP', True),
+    ('x', 'WEBP', True),
+    ('x', 'GIF', False),
+    ('x', b'', False),
+    ('x', b'BMI,age\n22,61\n', False),
+    ('x.gif', 'GIF', False),
+    ('x.txt', 'PNG', False),
+    ('x.bak', 'PNG', False),
+    ('notes', b'no picture', False),
+  ],
+)
 def test_a_picture_is_recognised_by_its_name_or_its_content(tmp_path, name, content, expected):
   data = content if isinstance(content, bytes) else saved(Image.new('L', (3, 2)), content)
   (tmp_path / name).write_bytes(data)

@@ -21,25 +21,40 @@ def parts():
 
 
 def with_(parts, **changes):
-  config = assemble.changed(parts.config, tuple((name.replace('__', '.'), value) for name, value in changes.items()))
+  config = assemble.changed(
+    parts.config, tuple((name.replace('__', '.'), value) for name, value in changes.items())
+  )
   return assemble.parts(config, like=parts)
 
 
 def test_nothing_is_kept_where_nothing_is_frozen_or_each_example_is_used_once(parts):
-  assert frozen_features.choose(with_(parts, phases=(('none', '3 epochs'),)), 0)[:2] == (0, 'no child is frozen whole')
-  assert frozen_features.choose(with_(parts, phases=(('depth(2)', '1 epochs'),)), 0)[:2] == (0, 'each example is used once')
+  assert frozen_features.choose(with_(parts, phases=(('none', '3 epochs'),)), 0)[:2] == (
+    0,
+    'no child is frozen whole',
+  )
+  assert frozen_features.choose(with_(parts, phases=(('depth(2)', '1 epochs'),)), 0)[:2] == (
+    0,
+    'each example is used once',
+  )
   assert frozen_features.choose(with_(parts, cache='off'), 0)[:2] == (0, "cache='off'")
-  assert frozen_features.choose(with_(parts, cache='head'), 1)[0] == 0 and frozen_features.choose(with_(parts, cache='head'), 0)[0] == 5
+  assert (
+    frozen_features.choose(with_(parts, cache='head'), 1)[0] == 0
+    and frozen_features.choose(with_(parts, cache='head'), 0)[0] == 5
+  )
 
 
 def test_augmented_pictures_are_computed_each_time_and_it_is_said(parts):
-  found = frozen_features.choose(assemble.parts(assemble.changed(parts.config, (('augment', 'flip'),))), 0)
+  found = frozen_features.choose(
+    assemble.parts(assemble.changed(parts.config, (('augment', 'flip'),))), 0
+  )
   assert found.first == 0 and 'pictures are augmented (flip), anew each time' in found.why
 
 
 def test_a_byte_must_save_enough_work(parts, monkeypatch):
   flops, size = parts.cost(5)
-  shape = jax.eval_shape(parts.features(0, 5), {'params': parts.params, **parts.extra}, parts.example().x).shape
+  shape = jax.eval_shape(
+    parts.features(0, 5), {'params': parts.params, **parts.extra}, parts.example().x
+  ).shape
   assert size == 4 * np.prod(shape[1:])
   monkeypatch.setitem(frozen_features.BALANCE, 'cpu', 0.99 * flops / size)
   assert frozen_features.choose(with_(parts), 0).first == 5
@@ -48,8 +63,10 @@ def test_a_byte_must_save_enough_work(parts, monkeypatch):
   assert depth == 0 and 'reading costs more than computing' in why
 
 
-def test_activations_that_do_not_fit_are_computed_each_time_and_it_is_said(parts, monkeypatch, tmp_path):
-  monkeypatch.setenv('MEDTL_CACHE', str(tmp_path))                      # where none are kept already
+def test_activations_that_do_not_fit_are_computed_each_time_and_it_is_said(
+  parts, monkeypatch, tmp_path
+):
+  monkeypatch.setenv('MEDTL_CACHE', str(tmp_path))  # where none are kept already
   whole = parts.cost(5)[1] * sum(side.size for side in parts.data.values())
   monkeypatch.setitem(frozen_features.BALANCE, 'cpu', 0.0)
   monkeypatch.setenv('MEDTL_FEATURES_GB', str(1.01 * whole / 1e9))
@@ -63,7 +80,7 @@ def test_activations_that_do_not_fit_are_computed_each_time_and_it_is_said(parts
   monkeypatch.setitem(frozen_features.BALANCE, 'cpu', 0.0)
   assert 'MEDTL_FEATURES_GB' in frozen_features.choose(with_(parts), 0).why
   viewed = assemble.parts(assemble.changed(parts.config, (('augment', 'flip'), ('views', 3))))
-  for share, first in ((4.01, 5), (3.99, 0)):                          # three views, and the pictures as they are
+  for share, first in ((4.01, 5), (3.99, 0)):  # three views, and the pictures as they are
     monkeypatch.setenv('MEDTL_FEATURES_GB', str(share * whole / 1e9))
     assert frozen_features.choose(with_(viewed), 0).first == first
 
@@ -71,32 +88,59 @@ def test_activations_that_do_not_fit_are_computed_each_time_and_it_is_said(parts
 def test_what_alike_runs_share_is_what_each_would_make(parts):
   """Another fold, rate and depth of a scaled net: the same weights and programs as a run of its own has."""
   scaled = assemble.parts(assemble.changed(parts.config, (('mean', (0.5,)), ('std', (0.5,)))))
-  changes = dict(phases=(('depth(4)', '2 epochs'),), lr=0.01, data__split=dict(by='patient', folds=4, fold=2, seed=0))
+  changes = dict(
+    phases=(('depth(4)', '2 epochs'),),
+    lr=0.01,
+    data__split=dict(by='patient', folds=4, fold=2, seed=0),
+  )
   shared, alone = with_(scaled, **changes), assemble.parts(with_(scaled, **changes).config)
   assert shared.programs is scaled.programs and shared.net is scaled.net
   chex.assert_trees_all_equal(shared.params, alone.params)
-  assert shared.data['test'].table['row'].tolist() == alone.data['test'].table['row'].tolist() != scaled.data['test'].table['row'].tolist()
-  batch = shared.example()._replace(x=jax.random.uniform(jax.random.key(0), shared.example().x.shape))
-  first = scaled.program(1)(scaled.start(1), batch)[0]                          # fills the shared programs with another rate's
+  assert (
+    shared.data['test'].table['row'].tolist()
+    == alone.data['test'].table['row'].tolist()
+    != scaled.data['test'].table['row'].tolist()
+  )
+  batch = shared.example()._replace(
+    x=jax.random.uniform(jax.random.key(0), shared.example().x.shape)
+  )
+  first = scaled.program(1)(scaled.start(1), batch)[
+    0
+  ]  # fills the shared programs with another rate's
   states = [one.program(0)(one.start(), batch)[0] for one in (shared, alone)]
   chex.assert_trees_all_equal(*(pytrees.flatten(state.params) for state in states))
-  assert not np.array_equal(first.params['head']['dense']['kernel'], states[0].params['head']['dense']['kernel'])
+  assert not np.array_equal(
+    first.params['head']['dense']['kernel'], states[0].params['head']['dense']['kernel']
+  )
 
 
 def test_a_norm_of_the_head_does_not_keep_the_backbone_from_being_computed_once(parts):
-  headed = with_(parts, head=dict(name='linear', norm=True), norms=(('head/.*', 'train'),), phases=(('depth(1.0)', '3 epochs'),),
-                 cache='on')
+  headed = with_(
+    parts,
+    head=dict(name='linear', norm=True),
+    norms=(('head/.*', 'train'),),
+    phases=(('depth(1.0)', '3 epochs'),),
+    cache='on',
+  )
   assert frozen_features.choose(headed, 0).first == headed.phases[0].depth == 5
   next(frozen_features.vectors(headed, [5]))
 
 
 def test_another_seed_shows_other_views(parts):
-  changes = (('mean', (0.5,)), ('std', (0.5,)), ('augment', 'noise(0.1)'), ('views', 2), ('cache', 'on'))
+  changes = (
+    ('mean', (0.5,)),
+    ('std', (0.5,)),
+    ('augment', 'noise(0.1)'),
+    ('views', 2),
+    ('cache', 'on'),
+  )
   seen = assemble.parts(assemble.changed(parts.config, changes))
   other = with_(seen, seed=3)
   assert other.programs is seen.programs
   batch = next(batches.once(seen.data['train'], 8))
-  assert not np.array_equal(seen.view(batch, 1).x, other.view(batch, 1).x) and np.array_equal(seen.view(batch, 1).x, seen.view(batch, 1).x)
+  assert not np.array_equal(seen.view(batch, 1).x, other.view(batch, 1).x) and np.array_equal(
+    seen.view(batch, 1).x, seen.view(batch, 1).x
+  )
 
 
 def test_from_scratch_another_split_is_another_net(parts):
@@ -106,8 +150,15 @@ def test_from_scratch_another_split_is_another_net(parts):
 
 
 def test_what_a_program_holds_tells_programs_apart(parts):
-  for changes in (dict(class_weights='balanced'), dict(clip=0.5), dict(lr=0.5), dict(batch=8), dict(ema=0.5), dict(head_lr=3.0),
-                  dict(accumulate=2)):
+  for changes in (
+    dict(class_weights='balanced'),
+    dict(clip=0.5),
+    dict(lr=0.5),
+    dict(batch=8),
+    dict(ema=0.5),
+    dict(head_lr=3.0),
+    dict(accumulate=2),
+  ):
     other = with_(parts, **changes)
     assert other.programs is parts.programs and other._kind(0) != parts._kind(0), changes
   target = with_(parts, norms=(('.*', 'target'),))
@@ -115,9 +166,16 @@ def test_what_a_program_holds_tells_programs_apart(parts):
   fresh = assemble.parts(assemble.changed(target.config, (('seed', 1),)))
   chex.assert_trees_all_equal((reseeded.params, reseeded.extra), (fresh.params, fresh.extra))
   assert reseeded.programs is target.programs
-  assert not assemble.alike(target.config, assemble.changed(target.config, (('batch', 8),))), 'estimated in whole batches'
-  for changes in (dict(optimizer='sgd'), dict(dtype='bfloat16'), dict(augment='flip'),
-                  dict(norms=(('.*', 'source'),)), dict(truncate=3, phases=(('none', '1 epochs'),))):
+  assert not assemble.alike(target.config, assemble.changed(target.config, (('batch', 8),))), (
+    'estimated in whole batches'
+  )
+  for changes in (
+    dict(optimizer='sgd'),
+    dict(dtype='bfloat16'),
+    dict(augment='flip'),
+    dict(norms=(('.*', 'source'),)),
+    dict(truncate=3, phases=(('none', '1 epochs'),)),
+  ):
     assert with_(parts, **changes).programs is not parts.programs, changes
 
 
@@ -126,7 +184,12 @@ def test_norms_estimated_on_the_training_side_are_another_fold_s_no_more(parts):
   one = with_(parts, **target)
   two = assemble.parts(assemble.changed(one.config, (('data.split.fold', 1),)), like=one)
   assert two.programs is not one.programs
-  assert not np.array_equal(*(pytrees.flatten(made.extra)['batch_stats/backbone/stage1/block0/norm1/mean'] for made in (one, two)))
+  assert not np.array_equal(
+    *(
+      pytrees.flatten(made.extra)['batch_stats/backbone/stage1/block0/norm1/mean']
+      for made in (one, two)
+    )
+  )
 
 
 def test_a_fold_with_other_steps_runs_the_same_program(parts):
@@ -138,28 +201,48 @@ def test_a_fold_with_other_steps_runs_the_same_program(parts):
 def test_a_truncated_net_is_the_first_children_of_the_whole_one(parts):
   scaled = assemble.changed(parts.config, (('mean', (0.5,)), ('std', (0.5,))))
   whole = assemble.parts(scaled)
-  cut = assemble.parts(assemble.changed(scaled, (('truncate', 3), ('phases', (('depth(1.0)', '2 epochs'),)))))
+  cut = assemble.parts(
+    assemble.changed(scaled, (('truncate', 3), ('phases', (('depth(1.0)', '2 epochs'),))))
+  )
   assert cut.net.children == ('stem', 'stage1', 'stage2') and cut.phases[0].depth == 3
   x = jax.random.uniform(jax.random.key(0), cut.example().x.shape)
-  apply = lambda parts, **slice: parts.net.apply({'params': whole.params, **whole.extra}, x, method='features', **slice)   # noqa: E731
+  apply = lambda parts, **slice: parts.net.apply(
+    {'params': whole.params, **whole.extra}, x, method='features', **slice
+  )
   chex.assert_trees_all_equal(apply(cut), apply(whole, last=3))
   assert 'stage3' not in cut.params['backbone']
-  with pytest.raises(MedtlError, match=r'config.truncate is 9; this backbone has 5 children .stem and 4 stages.'):
+  with pytest.raises(
+    MedtlError, match=r'config.truncate is 9; this backbone has 5 children .stem and 4 stages.'
+  ):
     assemble.parts(assemble.changed(scaled, (('truncate', 9),)))
 
 
 def test_views_cached_and_computed_in_the_step_agree_over_ten_steps(parts):
   """f32, the same views: loss and logits to 1e-5 (issue: the frozen prefix, computed once)."""
-  config = assemble.changed(parts.config, (('augment', 'flip | rotate(20) | gamma(0.8, 1.2)'), ('views', 3), ('mean', (0.5,)), ('std', (0.5,)),
-                                        ('phases', (('depth(3)', '10 epochs'),)), ('cache', 'on'), ('batch', 10)))
+  config = assemble.changed(
+    parts.config,
+    (
+      ('augment', 'flip | rotate(20) | gamma(0.8, 1.2)'),
+      ('views', 3),
+      ('mean', (0.5,)),
+      ('std', (0.5,)),
+      ('phases', (('depth(3)', '10 epochs'),)),
+      ('cache', 'on'),
+      ('batch', 10),
+    ),
+  )
   made = assemble.parts(config)
-  assert made.data['train'].size % 10 == 0, 'no padding: a padded row has no number to draw a view from'
+  assert made.data['train'].size % 10 == 0, (
+    'no padding: a padded row has no number to draw a view from'
+  )
   assert frozen_features.choose(made, 0) == (3, "cache='on'", 3)
   train = frozen_features.boundary(made, 0, made.params, made.extra)['train']
   plain = assemble.endless(made.data['train'], made.config)
   kept = assemble.endless(train, made.config, views=3)
   cached, whole = made.start(), made.start()
-  uncached = step.compiled(task=made.task(0), tx=made.phases[0].parts.tx, live=made.phases[0].parts.live)
+  uncached = step.compiled(
+    task=made.task(0), tx=made.phases[0].parts.tx, live=made.phases[0].parts.live
+  )
   seen = set()
   for number in range(10):
     view = 1 + number // made.epoch % 3
@@ -167,8 +250,10 @@ def test_views_cached_and_computed_in_the_step_agree_over_ten_steps(parts):
     small, large = next(kept), next(plain)
     assert small.row.tolist() == large.row.tolist()
     large = made.view(large, view)
-    logits = [made.task(0, first).measure(state.params, state.extra, batch)['score']
-              for first, state, batch in ((3, cached, small), (0, whole, large))]
+    logits = [
+      made.task(0, first).measure(state.params, state.extra, batch)['score']
+      for first, state, batch in ((3, cached, small), (0, whole, large))
+    ]
     chex.assert_trees_all_close(*logits, atol=1e-5)
     (cached, logs), (whole, others) = made.program(0, 3)(cached, small), uncached(whole, large)
     assert float(logs['loss']) == pytest.approx(float(others['loss']), abs=1e-5)
@@ -176,8 +261,12 @@ def test_views_cached_and_computed_in_the_step_agree_over_ten_steps(parts):
 
 
 def test_a_view_belongs_to_the_picture_and_not_to_its_batch(parts):
-  made = assemble.parts(assemble.changed(parts.config, (('augment', 'rotate(20) | noise(0.1)'), ('views', 2))))
-  batch = made.example()._replace(x=jax.random.uniform(jax.random.key(0), made.example().x.shape), row=jnp.arange(16))
+  made = assemble.parts(
+    assemble.changed(parts.config, (('augment', 'rotate(20) | noise(0.1)'), ('views', 2)))
+  )
+  batch = made.example()._replace(
+    x=jax.random.uniform(jax.random.key(0), made.example().x.shape), row=jnp.arange(16)
+  )
   backwards = jax.tree.map(lambda leaf: leaf[::-1], batch)
   chex.assert_trees_all_close(made.view(batch, 1).x, made.view(backwards, 1).x[::-1], atol=1e-6)
   assert not np.allclose(made.view(batch, 1).x, made.view(batch, 2).x)
@@ -185,9 +274,17 @@ def test_a_view_belongs_to_the_picture_and_not_to_its_batch(parts):
 
 def test_views_need_an_augmentation_that_leaves_examples_apart(parts):
   mixed = assemble.parts(assemble.changed(parts.config, (('augment', 'mixup(0.2)'), ('views', 2))))
-  assert 'mixes examples' in frozen_features.choose(mixed, 0).why and frozen_features.choose(mixed, 0).first == 0
+  assert (
+    'mixes examples' in frozen_features.choose(mixed, 0).why
+    and frozen_features.choose(mixed, 0).first == 0
+  )
   for cache, index in (('off', 0), ('head', 1)):
-    found = frozen_features.choose(assemble.parts(assemble.changed(parts.config, (('augment', 'flip'), ('views', 2), ('cache', cache)))), index)
+    found = frozen_features.choose(
+      assemble.parts(
+        assemble.changed(parts.config, (('augment', 'flip'), ('views', 2), ('cache', cache)))
+      ),
+      index,
+    )
     assert (found.first, found.views) == (0, 0) and 'views are not used' in found.why
   with pytest.raises(MedtlError, match=r'config.views is 2, but nothing is augmented'):
     assemble.parts(assemble.changed(parts.config, (('views', 2),)))
@@ -195,7 +292,11 @@ def test_views_need_an_augmentation_that_leaves_examples_apart(parts):
 
 def test_a_cached_phase_runs_in_bfloat16(parts):
   made = assemble.parts(assemble.changed(parts.config, (('dtype', 'bfloat16'), ('cache', 'on'))))
-  batch = next(assemble.endless(frozen_features.boundary(made, 0, made.params, made.extra)['train'], made.config))
+  batch = next(
+    assemble.endless(
+      frozen_features.boundary(made, 0, made.params, made.extra)['train'], made.config
+    )
+  )
   assert batch.x.dtype == jnp.bfloat16
   state, logs = made.program(0, 5)(made.start(), batch)
   assert np.isfinite(logs['loss']) and int(state.step) == 1

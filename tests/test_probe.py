@@ -28,16 +28,24 @@ def together(wine):
 def test_side_by_side_is_one_by_one(wine, together):
   chex.assert_shape(together.weight, (16, 13, 3))
   for index in (0, 6, 11, 15):
-    alone = linear_heads.train(*wine, linear_heads.Settings(*(value[index:index + 1] for value in SETTINGS)), 3)
-    chex.assert_trees_all_close((together.weight[index], together.bias[index]), (alone.weight[0], alone.bias[0]), atol=2e-4)
+    alone = linear_heads.train(
+      *wine, linear_heads.Settings(*(value[index : index + 1] for value in SETTINGS)), 3
+    )
+    chex.assert_trees_all_close(
+      (together.weight[index], together.bias[index]), (alone.weight[0], alone.bias[0]), atol=2e-4
+    )
 
 
 @pytest.mark.parametrize('balance', [0.0, 1.0])
 def test_a_converged_head_is_logistic_regression(wine, balance):
   x, y = wine
   decay = 0.02
-  head = linear_heads.train(x, y, linear_heads.grid(lr=(0.1,), decay=(decay,), balance=(balance,)), 3, steps=3000)
-  exact = LogisticRegression(C=1 / (decay * len(y)), tol=1e-8, max_iter=5000, class_weight='balanced' if balance else None).fit(x, y)
+  head = linear_heads.train(
+    x, y, linear_heads.grid(lr=(0.1,), decay=(decay,), balance=(balance,)), 3, steps=3000
+  )
+  exact = LogisticRegression(
+    C=1 / (decay * len(y)), tol=1e-8, max_iter=5000, class_weight='balanced' if balance else None
+  ).fit(x, y)
   chex.assert_trees_all_close(np.asarray(head.weight[0]).T, exact.coef_, atol=2e-3)
   chex.assert_trees_all_close(linear_heads.predict(head, x)[0], exact.predict_proba(x), atol=2e-3)
 
@@ -55,14 +63,22 @@ def test_examples_that_a_head_does_not_use_change_nothing(wine):
 def test_standardised_features_have_mean_0_and_variance_1_and_constant_ones_say_nothing():
   x = np.random.RandomState(0).randn(50, 3) * [1, 100, 0] + [5, -3, 7]
   found = linear_heads.standardise(x)(x)
-  assert np.allclose(found.mean(0), 0, atol=1e-6) and np.allclose(found.std(0), [1, 1, 0], atol=1e-6)
+  assert np.allclose(found.mean(0), 0, atol=1e-6) and np.allclose(
+    found.std(0), [1, 1, 0], atol=1e-6
+  )
 
 
-@pytest.mark.parametrize('model', [linear_heads.logistic, linear_heads.ridge, linear_heads.neighbours, linear_heads.svm])
+@pytest.mark.parametrize(
+  'model', [linear_heads.logistic, linear_heads.ridge, linear_heads.neighbours, linear_heads.svm]
+)
 def test_exact_models_score_every_class(wine, model):
   x, y = wine
   found = linear_heads.score(model(x[::2], y[::2]), x[1::2])
-  assert found.shape == (89, 3) and np.allclose(found.sum(1), 1) and (found.argmax(1) == y[1::2]).mean() > 0.9
+  assert (
+    found.shape == (89, 3)
+    and np.allclose(found.sum(1), 1)
+    and (found.argmax(1) == y[1::2]).mean() > 0.9
+  )
   two = linear_heads.score(model(x[::2], (y[::2] > 0).astype(int)), x[1::2])
   assert two.shape == (89, 2) and ((two[:, 1] > 0.5) == (y[1::2] > 0)).mean() > 0.9
 
@@ -71,14 +87,19 @@ def test_exact_models_score_every_class(wine, model):
 def test_a_temperature_takes_back_the_scale_of_a_decision_function(classes):
   random = np.random.RandomState(0)
   logits = random.randn(20000, classes) * 2
-  y = (logits + random.gumbel(size=logits.shape)).argmax(1)                # drawn from softmax(logits)
+  y = (logits + random.gumbel(size=logits.shape)).argmax(1)  # drawn from softmax(logits)
 
   class Margins:
     def decision_function(self, x):
       return 5 * x if classes > 2 else 5 * (x[:, 1] - x[:, 0]) / 2
+
   found = linear_heads.temperature(Margins(), logits, y)
   assert found == pytest.approx(5, rel=0.05)
-  assert metrics.ece(linear_heads.score(Margins(), logits, found), y) < 0.02 < metrics.ece(linear_heads.score(Margins(), logits), y)
+  assert (
+    metrics.ece(linear_heads.score(Margins(), logits, found), y)
+    < 0.02
+    < metrics.ece(linear_heads.score(Margins(), logits), y)
+  )
 
 
 def test_shapes_that_do_not_fit_are_named(wine):

@@ -26,28 +26,42 @@ def side(kind, n=60, seed=0, each=3):
   order = np.arange(n) if y.ndim == 2 else np.argsort(y, kind='stable')
   patient = np.array([f'P{i // each}' for i in range(n)])
   first = np.arange(n) // each * each
-  table = {'row': 100 + np.arange(n), 'patient': patient, 'file': np.array([f'{i}.png' for i in range(n)])}
+  table = {
+    'row': 100 + np.arange(n),
+    'patient': patient,
+    'file': np.array([f'{i}.png' for i in range(n)]),
+  }
   return Predictions(table['row'], y[order][first], score[order]), table
 
 
 def both(kind, **kwargs):
   pairs = {'test': side(kind, **kwargs), 'val': side(kind, seed=1, **kwargs)}
-  return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}
+  return {name: pair[0] for name, pair in pairs.items()}, {
+    name: pair[1] for name, pair in pairs.items()
+  }
 
 
 def summarised(kind, predictions=None, tables=None, **kwargs):
   given = both(kind)
   classes = ('A', 'B') if kind == 'binary' else ('A', 'B', 'C')
-  return summary.summarise(predictions or given[0], tables or given[1], classes, kind, **(QUICK | kwargs))
+  return summary.summarise(
+    predictions or given[0], tables or given[1], classes, kind, **(QUICK | kwargs)
+  )
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_the_numbers_are_whole_and_strict_json(kind):
   found = summarised(kind)
   assert json.loads(json.dumps(found, allow_nan=False)) == found
-  assert set(found['metrics']) == {*metrics.names(kind), 'sensitivity', 'specificity'} == set(found['by_patient'])
+  assert (
+    set(found['metrics'])
+    == {*metrics.names(kind), 'sensitivity', 'specificity'}
+    == set(found['by_patient'])
+  )
   assert set(found['headline']) <= set(found['metrics']) <= set(summary.LABELS)
-  assert [row['class'] for row in found['per_class']] == (['B'] if kind == 'binary' else ['A', 'B', 'C'])
+  assert [row['class'] for row in found['per_class']] == (
+    ['B'] if kind == 'binary' else ['A', 'B', 'C']
+  )
   test, _ = side(kind)
   assert (found['images'], found['patients'], found['unit']) == (60, 20, 'patient')
   for name, value in metrics.monitor(test.score, test.y, kind).items():
@@ -65,7 +79,9 @@ def test_thresholds_come_from_validation_alone(kind):
   assert [row['threshold'] for row in before['per_class']] == cut.tolist()
   test = predictions['test']
   changed = {**predictions, 'test': Predictions(test.row, test.y, test.score[::-1])}
-  assert [row['threshold'] for row in summarised(kind, changed, tables)['per_class']] == cut.tolist()
+  assert [
+    row['threshold'] for row in summarised(kind, changed, tables)['per_class']
+  ] == cut.tolist()
   column, y = operating_points.columns(test, kind)
   assert before['metrics']['sensitivity']['value'] == metrics.sensitivity(column - cut, y)
   stricter = summarised(kind, threshold='at_sensitivity(1.0)')
@@ -82,7 +98,10 @@ def test_each_fold_may_bring_its_own_thresholds():
   own = Predictions(test.row, test.y, test.score, {'threshold': np.tile(cut, (60, 1))})
   assert summarised('multiclass', {'test': own}, tables)['metrics'] == expected['metrics']
   none = summarised('multiclass', {'test': test}, tables)
-  assert none['metrics']['sensitivity']['value'] is None and none['metrics']['auroc'] == expected['metrics']['auroc']
+  assert (
+    none['metrics']['sensitivity']['value'] is None
+    and none['metrics']['auroc'] == expected['metrics']['auroc']
+  )
   assert not any('threshold' in warning for warning in none['warnings']) and none['val'] == {}
 
 
@@ -90,16 +109,29 @@ def test_each_fold_s_thresholds_by_patient_are_not_those_of_the_pooled_validatio
   predictions, tables = both('multiclass')
   test = predictions['test']
   cut = np.tile([0.2, 0.3, 0.4], (60, 1))
-  own = Predictions(test.row, test.y, test.score, {'threshold': np.tile([0.9, 0.9, 0.9], (60, 1)), 'patient_threshold': cut})
+  own = Predictions(
+    test.row,
+    test.y,
+    test.score,
+    {'threshold': np.tile([0.9, 0.9, 0.9], (60, 1)), 'patient_threshold': cut},
+  )
   pooled = summary.pool_by_patient(own, tables['test'])
-  assert np.allclose(summary.cuts(pooled, None, 'youden', 'multiclass'), cut[:len(pooled.row)])
-  with_val, without = (summarised('multiclass', {**sides, 'test': own}, tables)['by_patient'] for sides in (predictions, {}))
-  assert with_val['sensitivity'] == without['sensitivity'] and without['sensitivity']['value'] is not None
+  assert np.allclose(summary.cuts(pooled, None, 'youden', 'multiclass'), cut[: len(pooled.row)])
+  with_val, without = (
+    summarised('multiclass', {**sides, 'test': own}, tables)['by_patient']
+    for sides in (predictions, {})
+  )
+  assert (
+    with_val['sensitivity'] == without['sensitivity']
+    and without['sensitivity']['value'] is not None
+  )
   assert set(summary.sides(predictions['val'], tables['val'])) == {'threshold', 'patient_threshold'}
 
 
 def test_scores_are_pooled_by_patient():
-  test = Predictions(np.array([5, 6, 7]), np.array([1, 0, 1]), np.array([[0.2, 0.8], [0.9, 0.1], [0.6, 0.4]]))
+  test = Predictions(
+    np.array([5, 6, 7]), np.array([1, 0, 1]), np.array([[0.2, 0.8], [0.9, 0.1], [0.6, 0.4]])
+  )
   found = summary.pool_by_patient(test, {'patient': np.array(['b', 'a', 'b'])})
   chex.assert_trees_all_close((found.row, found.y), (np.array([6, 5]), np.array([0, 1])))
   chex.assert_trees_all_close(found.score, np.array([[0.9, 0.1], [0.4, 0.6]]))
@@ -113,11 +145,23 @@ def test_what_is_doubtful_is_said():
   found = summarised('multiclass', predictions, anonymous)
   assert found['unit'] == 'image' and found['patients'] is None and found['by_patient'] is None
   assert any('Patients are not known' in warning for warning in found['warnings'])
-  gaps = {**tables, 'test': {**tables['test'], 'patient': np.where(np.arange(60) == 3, '', tables['test']['patient'])}}
-  assert any('1 of 60 images name no patient' in warning for warning in summarised('multiclass', predictions, gaps)['warnings'])
+  gaps = {
+    **tables,
+    'test': {
+      **tables['test'],
+      'patient': np.where(np.arange(60) == 3, '', tables['test']['patient']),
+    },
+  }
+  assert any(
+    '1 of 60 images name no patient' in warning
+    for warning in summarised('multiclass', predictions, gaps)['warnings']
+  )
   few = summarised('multiclass')['warnings']
   assert any(re.match(r'Few patients in the test set \(A \d, B \d, C \d\)', text) for text in few)
-  mixed = {**tables, 'test': {**tables['test'], 'patient': np.array([f'P{i % 5}' for i in range(60)])}}
+  mixed = {
+    **tables,
+    'test': {**tables['test'], 'patient': np.array([f'P{i % 5}' for i in range(60)])},
+  }
   assert 'several labels' in summarised('multiclass', predictions, mixed)['by_patient_note']
 
 
@@ -128,8 +172,14 @@ def test_a_class_that_the_test_set_lacks():
   external = {**predictions, 'test': Predictions(test.row[keep], test.y[keep], test.score[keep])}
   table = {**tables, 'test': {name: column[keep] for name, column in tables['test'].items()}}
   found = summarised('multiclass', external, table)
-  assert found['metrics']['auroc']['value'] is None and 'no example' in found['metrics']['auroc']['reason']
-  assert found['per_class'][1]['auroc']['value'] is None and found['per_class'][0]['auroc']['low'] is not None
+  assert (
+    found['metrics']['auroc']['value'] is None
+    and 'no example' in found['metrics']['auroc']['reason']
+  )
+  assert (
+    found['per_class'][1]['auroc']['value'] is None
+    and found['per_class'][0]['auroc']['low'] is not None
+  )
   assert 'no example' in render('multiclass', external, table)
 
 
@@ -140,8 +190,14 @@ def test_the_worst_mistakes_come_first():
   fields = [(item['row'], item['true'], item['predicted'], item['p']) for item in found]
   assert fields == [(10, 1, 0, 0.9), (13, 0, 1, 0.7), (12, 1, 0, 0.55)]
   assert len(summary.worst(test, 'binary', 2)) == 2
-  many = summary.worst(Predictions(test.row, np.array([[0, 0], [0, 0], [1, 1], [0, 1], [0, 1]]), score), 'multilabel')
-  assert [(item['row'], item['predicted'], item['true']) for item in many] == [(10, 0, 0), (11, 1, 0), (12, 1, 1)]
+  many = summary.worst(
+    Predictions(test.row, np.array([[0, 0], [0, 0], [1, 1], [0, 1], [0, 1]]), score), 'multilabel'
+  )
+  assert [(item['row'], item['predicted'], item['true']) for item in many] == [
+    (10, 0, 0),
+    (11, 1, 0),
+    (12, 1, 1),
+  ]
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -151,23 +207,43 @@ def test_two_runs_are_compared_in_pairs(kind):
   worse = Predictions(first.row, first.y, np.roll(first.score, 1, 1))
   found = summary.compare([(first, val)], [(worse, val)], tables['test'], kind, **QUICK)
   assert set(found) == set(summarised(kind)['metrics']) and found['auroc']['low'] > 0
-  assert summary.compare([(first, None)], [(worse, None)], tables['test'], kind, **QUICK)['sensitivity']['value'] is None
+  assert (
+    summary.compare([(first, None)], [(worse, None)], tables['test'], kind, **QUICK)['sensitivity'][
+      'value'
+    ]
+    is None
+  )
   with pytest.raises(MedtlError, match='different rows'):
-    summary.compare([(first, None)], [(Predictions(first.row + 1, first.y, first.score), None)], tables['test'], kind)
+    summary.compare(
+      [(first, None)],
+      [(Predictions(first.row + 1, first.y, first.score), None)],
+      tables['test'],
+      kind,
+    )
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_one_seed_is_the_run_itself_and_several_are_their_mean_with_chance_in_the_interval(kind):
   predictions, tables = both(kind)
   test, val = predictions['test'], predictions['val']
-  noise = [Predictions(test.row, test.y, probabilities(kind, test.score, seed)) for seed in range(4)]
-  assert summary.several([(test, val)], tables['test'], kind, **QUICK) == summarised(kind)['metrics']
+  noise = [
+    Predictions(test.row, test.y, probabilities(kind, test.score, seed)) for seed in range(4)
+  ]
+  assert (
+    summary.several([(test, val)], tables['test'], kind, **QUICK) == summarised(kind)['metrics']
+  )
   found = summary.several([(run, val) for run in noise], tables['test'], kind, **QUICK)
   for name, metric in metrics.of(kind).items():
-    assert found[name]['value'] == pytest.approx(np.mean([metric(run.score, run.y) for run in noise]))
-  gap = summary.compare([(run, val) for run in noise], [(test, val)] * 4, tables['test'], kind, **QUICK)
+    assert found[name]['value'] == pytest.approx(
+      np.mean([metric(run.score, run.y) for run in noise])
+    )
+  gap = summary.compare(
+    [(run, val) for run in noise], [(test, val)] * 4, tables['test'], kind, **QUICK
+  )
   for name in metrics.of(kind):
-    assert gap[name]['value'] == pytest.approx(found[name]['value'] - summarised(kind)['metrics'][name]['value'])
+    assert gap[name]['value'] == pytest.approx(
+      found[name]['value'] - summarised(kind)['metrics'][name]['value']
+    )
 
 
 def probabilities(kind, score, seed):
@@ -180,29 +256,61 @@ HOSTILE = '<script>alert("x")</script>&$a_$'
 
 
 def facts(**changes):
-  rules = [{'pattern': 'backbone/.*', 'lr': None, 'decay': None, 'parameters': 900},
-           {'pattern': 'head/.*', 'lr': 1.0, 'decay': 0.1, 'parameters': 9}]
-  phase = dict(freeze='depth(1.0)', steps=3, live=9, frozen=900, flops=1e6, flops_full=4e6, rules=rules)
+  rules = [
+    {'pattern': 'backbone/.*', 'lr': None, 'decay': None, 'parameters': 900},
+    {'pattern': 'head/.*', 'lr': 1.0, 'decay': 0.1, 'parameters': 9},
+  ]
+  phase = dict(
+    freeze='depth(1.0)', steps=3, live=9, frozen=900, flops=1e6, flops_full=4e6, rules=rules
+  )
   look = {'val/loss': 0.5, 'val/auroc': 0.7}
-  return dict(
-    title='A title', sentence='What was done.', command='python -m medtl.main', config={'seed': 0},
-    monitor='auroc', best_step=4, data={'name': 'Pictures', 'phantom': False, 'licence': 'CC BY 4.0'},
-    weights={'name': ''}, phases=[phase, phase],
-    splits={'test': {'size': 60, 'patients': 20, 'hash': 'ab' * 20, 'classes': {'A': 20, 'B': 20, 'C': 20}}},
-    curves=[{'step': step, 'train/loss': 1 / step, **(look if step % 2 == 0 else {})} for step in range(1, 7)],
-    versions={'jax': '1'}, hardware='CPU', seconds=61.0, warnings=[], notes=[], comparison=[],
-    claim='never used for training or for any choice') | changes
+  return (
+    dict(
+      title='A title',
+      sentence='What was done.',
+      command='python -m medtl.main',
+      config={'seed': 0},
+      monitor='auroc',
+      best_step=4,
+      data={'name': 'Pictures', 'phantom': False, 'licence': 'CC BY 4.0'},
+      weights={'name': ''},
+      phases=[phase, phase],
+      splits={
+        'test': {
+          'size': 60,
+          'patients': 20,
+          'hash': 'ab' * 20,
+          'classes': {'A': 20, 'B': 20, 'C': 20},
+        }
+      },
+      curves=[
+        {'step': step, 'train/loss': 1 / step, **(look if step % 2 == 0 else {})}
+        for step in range(1, 7)
+      ],
+      versions={'jax': '1'},
+      hardware='CPU',
+      seconds=61.0,
+      warnings=[],
+      notes=[],
+      comparison=[],
+      claim='never used for training or for any choice',
+    )
+    | changes
+  )
 
 
 def render(kind='multiclass', predictions=None, tables=None, images=None, classes=None, **changes):
   given = both(kind)
   predictions, tables = predictions or given[0], tables or given[1]
   found = summarised(kind, predictions, tables)
-  return page.render(facts(**changes), {**found, 'classes': classes or found['classes']}, predictions, tables, images)
+  return page.render(
+    facts(**changes), {**found, 'classes': classes or found['classes']}, predictions, tables, images
+  )
 
 
 class Reader(HTMLParser):
   """Collects tags and addresses, and checks that what is opened is closed."""
+
   VOID = {'meta', 'img', 'br'}
 
   def __init__(self, text):
@@ -224,19 +332,29 @@ class Reader(HTMLParser):
 
 
 def drawings(text):
-  return [base64.b64decode(data) for data in re.findall(r'data:image/svg\+xml;base64,([^"]+)', text)]
+  return [
+    base64.b64decode(data) for data in re.findall(r'data:image/svg\+xml;base64,([^"]+)', text)
+  ]
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_page_is_one_file_for_every_kind_of_task(kind):
   text = render(kind, images=lambda i: np.full((8, 8, 1), i / 60))
   read = Reader(text)
-  assert all(address.startswith('data:image/') for address in read.addresses) and len(read.addresses) > 5
-  assert not {'script', 'link', 'iframe', 'base'} & set(read.tags) and 'url(' not in text and '@import' not in text
+  assert (
+    all(address.startswith('data:image/') for address in read.addresses) and len(read.addresses) > 5
+  )
+  assert (
+    not {'script', 'link', 'iframe', 'base'} & set(read.tags)
+    and 'url(' not in text
+    and '@import' not in text
+  )
   for drawing in drawings(text):
     ElementTree.fromstring(drawing)
   assert f'{summarised(kind)["metrics"]["auroc"]["value"]:.3f}' in text
-  assert text == render(kind, images=lambda i: np.full((8, 8, 1), i / 60))      # the same run, the same bytes
+  assert text == render(
+    kind, images=lambda i: np.full((8, 8, 1), i / 60)
+  )  # the same run, the same bytes
 
 
 def test_everything_is_escaped():
@@ -245,12 +363,26 @@ def test_everything_is_escaped():
   beside = {'name': HOSTILE, 'note': HOSTILE, 'metrics': summarised('multiclass')['metrics']}
   rules = [{'pattern': HOSTILE, 'lr': 1.0, 'decay': None, 'parameters': 9}]
   classes = [f'{HOSTILE}{i}' for i in range(3)]
-  text = render('multiclass', predictions, tables, classes=classes, title=HOSTILE, sentence=HOSTILE, command=HOSTILE,
-                hardware=HOSTILE, config={HOSTILE: HOSTILE}, claim=HOSTILE, warnings=[HOSTILE], notes=[HOSTILE],
-                versions={HOSTILE: HOSTILE}, comparison=[beside],
-                data={'name': HOSTILE, 'licence': HOSTILE, HOSTILE: HOSTILE}, weights={'name': HOSTILE, 'note': HOSTILE},
-                splits={HOSTILE: {'size': 1, 'patients': None, 'hash': HOSTILE, 'classes': {}}},
-                phases=[dict(facts()['phases'][0], freeze=HOSTILE, rules=rules)])
+  text = render(
+    'multiclass',
+    predictions,
+    tables,
+    classes=classes,
+    title=HOSTILE,
+    sentence=HOSTILE,
+    command=HOSTILE,
+    hardware=HOSTILE,
+    config={HOSTILE: HOSTILE},
+    claim=HOSTILE,
+    warnings=[HOSTILE],
+    notes=[HOSTILE],
+    versions={HOSTILE: HOSTILE},
+    comparison=[beside],
+    data={'name': HOSTILE, 'licence': HOSTILE, HOSTILE: HOSTILE},
+    weights={'name': HOSTILE, 'note': HOSTILE},
+    splits={HOSTILE: {'size': 1, 'patients': None, 'hash': HOSTILE, 'classes': {}}},
+    phases=[dict(facts()['phases'][0], freeze=HOSTILE, rules=rules)],
+  )
   assert '<script' not in text and 'alert(' in text
   Reader(text)
   assert all(b'<script' not in drawing for drawing in drawings(text))
@@ -273,7 +405,9 @@ def test_pictures_of_mistakes():
   text = render(images=lambda i: np.zeros((6, 40, 30, 1)))
   assert text.count('data:image/png') == len(summary.worst(side('multiclass')[0], 'multiclass')) > 0
   assert 'out of reach' not in text and 'out of reach' in render()
-  perfect = {name: Predictions(p.row, p.y, np.eye(3)[p.y]) for name, p in both('multiclass')[0].items()}
+  perfect = {
+    name: Predictions(p.row, p.y, np.eye(3)[p.y]) for name, p in both('multiclass')[0].items()
+  }
   assert 'None: each test image' in render(predictions=perfect)
 
 
@@ -282,13 +416,16 @@ def test_a_picture_of_what_the_model_saw(shape):
   from io import BytesIO
 
   from PIL import Image
+
   x = np.zeros(shape, np.float32)
   x[..., : shape[-2] // 2, :] = 1
   image = Image.open(BytesIO(base64.b64decode(figures.picture(x).partition(',')[2])))
   assert image.mode == ('RGB' if shape[-1] == 3 else 'L') and max(image.size) <= 320
   grey = np.asarray(image.convert('L'), int)
-  assert (grey[:, : image.width // 2 - 1] > 250).all() and (grey[:, image.width // 2 + 1:] < 5).all()
-  dark = np.round(x * 100)                   # stays dark: nothing is stretched
+  assert (grey[:, : image.width // 2 - 1] > 250).all() and (
+    grey[:, image.width // 2 + 1 :] < 5
+  ).all()
+  dark = np.round(x * 100)  # stays dark: nothing is stretched
   assert figures.picture(dark.astype(np.uint8)) == figures.picture(dark / np.float32(255))
   assert figures.picture(np.zeros((100, 2))).startswith('data:image/svg')
 
@@ -297,7 +434,9 @@ def test_the_page_is_written_whole(tmp_path):
   predictions, tables = both('binary')
   path = tmp_path / 'report.html'
   page.write(path, facts(), summarised('binary'), predictions, tables)
-  assert path.read_text().rstrip().endswith('</html>') and [item.name for item in tmp_path.iterdir()] == ['report.html']
+  assert path.read_text().rstrip().endswith('</html>') and [
+    item.name for item in tmp_path.iterdir()
+  ] == ['report.html']
 
 
 def test_the_console_shows_the_headline():
@@ -309,6 +448,8 @@ def test_the_console_shows_the_headline():
 
 
 def test_notes_on_the_data_are_listed_one_by_one():
-  text = render(notes=['classes in the order of the alphabet: A, B, C', '3 files passed over (.txt)'])
+  text = render(
+    notes=['classes in the order of the alphabet: A, B, C', '3 files passed over (.txt)']
+  )
   assert '<li>3 files passed over (.txt)</li>' in text and 'What was assumed' in text
   assert 'What was assumed' not in render()

@@ -10,7 +10,11 @@ from medtl.core import expressions
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / 'medtl').rglob('*.py'))
-EVERYTHING = [path for folder in ('medtl', 'configs', 'experiments', 'tests') for path in sorted((ROOT / folder).rglob('*.py'))]
+EVERYTHING = [
+  path
+  for folder in ('medtl', 'configs', 'experiments', 'tests')
+  for path in sorted((ROOT / folder).rglob('*.py'))
+]
 RANKS = {
   0: ('core',),
   1: ('runtime',),
@@ -22,8 +26,12 @@ RANKS = {
   7: ('main', 'cli', '__init__'),
 }
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}
-FORBIDDEN = {'data': {'flax', 'optax'}, 'models': {'optax', 'grain'}, 'evaluation': {'flax', 'optax'},
-             'report': {'jax', 'flax', 'optax'}}
+FORBIDDEN = {
+  'data': {'flax', 'optax'},
+  'models': {'optax', 'grain'},
+  'evaluation': {'flax', 'optax'},
+  'report': {'jax', 'flax', 'optax'},
+}
 # no room of these ranks knows another one of its own rank
 APART = (2, 3)
 # within a room: who does not know whom
@@ -58,9 +66,13 @@ def test_import_order(path):
   for other in rooms_of(names) - {here}:
     higher = RANK[other] > RANK[here]
     sideways = RANK[here] == RANK[other] and RANK[here] in APART
-    assert not higher and not sideways, f'{here} (rank {RANK[here]}) imports {other} (rank {RANK[other]})'
+    assert not higher and not sideways, (
+      f'{here} (rank {RANK[here]}) imports {other} (rank {RANK[other]})'
+    )
   wall = WALLS.get(str(path.relative_to(ROOT)))
-  assert wall is None or not any(name.startswith(wall) for name in names), f'{path} never imports {wall}'
+  assert wall is None or not any(name.startswith(wall) for name in names), (
+    f'{path} never imports {wall}'
+  )
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -78,7 +90,9 @@ def test_what_a_config_may_name_lies_alone(name):
   for path in folder.glob('*.py'):
     if path.stem != '__init__':
       package = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
-      assert expressions.public(importlib.import_module(package)), f'{package} offers nothing to choose'
+      assert expressions.public(importlib.import_module(package)), (
+        f'{package} offers nothing to choose'
+      )
 
 
 @pytest.mark.parametrize('path', EVERYTHING, ids=lambda path: str(path.relative_to(ROOT)))

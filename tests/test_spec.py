@@ -16,13 +16,16 @@ def test_chain_keeps_order_and_literals():
   assert expressions.chain('  ') == []
 
 
-@pytest.mark.parametrize(('text', 'says'), [
-  ('a(', 'cannot read'),
-  ('a(open("x"))', 'literals'),
-  ('a.b(1)', 'expected name'),
-  ('a(1) + b(2)', 'expected name'),
-  ('[1, 2]', 'expected name'),
-])
+@pytest.mark.parametrize(
+  ('text', 'says'),
+  [
+    ('a(', 'cannot read'),
+    ('a(open("x"))', 'literals'),
+    ('a.b(1)', 'expected name'),
+    ('a(1) + b(2)', 'expected name'),
+    ('[1, 2]', 'expected name'),
+  ],
+)
 def test_what_is_no_chain_of_literals_is_refused(text, says):
   with pytest.raises(MedtlError, match=says):
     expressions.chain(text)
@@ -48,9 +51,13 @@ def test_component_checks_module_function_and_keys():
     expressions.component({'name': 'losess.focal'}, 'medtl', 'x')
   with pytest.raises(MedtlError, match=r"no function 'fcal'.*did you mean 'focal'"):
     expressions.component({'name': 'losses.fcal'}, 'medtl', 'x')
-  with pytest.raises(MedtlError, match=r"config.x \(losses.focal\) has no key 'gama'.*did you mean 'gamma'"):
+  with pytest.raises(
+    MedtlError, match=r"config.x \(losses.focal\) has no key 'gama'.*did you mean 'gamma'"
+  ):
     expressions.component({'name': 'losses.focal', 'gama': 1}, 'medtl', 'x', given=('outputs', 'y'))
-  function, kwargs = expressions.component({'name': 'losses.focal', 'gamma': 1.0}, 'medtl', 'x', given=('outputs', 'y'))
+  function, kwargs = expressions.component(
+    {'name': 'losses.focal', 'gamma': 1.0}, 'medtl', 'x', given=('outputs', 'y')
+  )
   assert function is losses.focal and kwargs == {'gamma': 1.0}
 
 
@@ -60,10 +67,20 @@ def test_only_a_modules_own_functions_can_be_named(name):
     expressions.find(name, 'medtl')
 
 
-@pytest.mark.parametrize(('text', 'count'), [
-  ('3 epochs', 12), ('1 epoch', 4),
-  ('0.5 epochs', 2), ('64 examples', 2), ('65 examples', 3), ('10%', 20), ('7 steps', 7), (9, 9), ('9', 9),
-])
+@pytest.mark.parametrize(
+  ('text', 'count'),
+  [
+    ('3 epochs', 12),
+    ('1 epoch', 4),
+    ('0.5 epochs', 2),
+    ('64 examples', 2),
+    ('65 examples', 3),
+    ('10%', 20),
+    ('7 steps', 7),
+    (9, 9),
+    ('9', 9),
+  ],
+)
 def test_durations_are_seen_as_steps(text, count):
   assert expressions.steps(text, examples=100, batch=32, total=200) == count
 
@@ -77,6 +94,15 @@ def test_durations_that_cannot_be_read(text):
 def test_schedules():
   steps = functools.partial(expressions.steps, examples=100, batch=10, total=100, least=0)
   cosine = expressions.one("cosine(warmup='10%')", schedules, given=('total', 'steps'))(100, steps)
-  assert [round(float(cosine(step)), 4) for step in (0, 4, 9, 10, 55, 100)] == [0.1, 0.5, 1.0, 1.0, 0.5, 0.0]
-  falling = expressions.one("step(at=('50%', '75%'))", schedules, given=('total', 'steps'))(100, steps)
+  assert [round(float(cosine(step)), 4) for step in (0, 4, 9, 10, 55, 100)] == [
+    0.1,
+    0.5,
+    1.0,
+    1.0,
+    0.5,
+    0.0,
+  ]
+  falling = expressions.one("step(at=('50%', '75%'))", schedules, given=('total', 'steps'))(
+    100, steps
+  )
   assert [round(float(falling(step)), 4) for step in (0, 49, 50, 75)] == [1.0, 1.0, 0.1, 0.01]

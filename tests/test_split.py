@@ -17,12 +17,19 @@ def table(patients: int = 60, classes: int = 3, seed: int = 0, **columns) -> dic
   random = np.random.RandomState(seed)
   images = random.randint(1, 10, patients)
   patient = np.repeat([f'p{number}' for number in range(patients)], images)
-  y = np.repeat(random.choice(classes, patients, p=np.arange(1, classes + 1) / sum(range(classes + 1))), images)
+  y = np.repeat(
+    random.choice(classes, patients, p=np.arange(1, classes + 1) / sum(range(classes + 1))), images
+  )
   return dict(row=np.arange(len(y)), y=y, patient=patient, **columns)
 
 
 @settings(max_examples=25, deadline=None)
-@given(patients=st.integers(6, 40), folds=st.integers(3, 6), seed=st.integers(0, 99), val=st.integers(0, 1))
+@given(
+  patients=st.integers(6, 40),
+  folds=st.integers(3, 6),
+  seed=st.integers(0, 99),
+  val=st.integers(0, 1),
+)
 def test_each_example_is_tested_once_and_no_patient_sits_on_two_sides(patients, folds, seed, val):
   data = table(patients, seed=seed)
   tested = []
@@ -51,9 +58,13 @@ def test_the_order_of_examples_and_of_columns_changes_nothing():
 def test_a_deal_worked_by_hand_stays_as_it_is():
   """Pictures and patients as even as can be: 3 | 1 1, then 3 1 | 1 1; and a snapshot: seeds are written into papers."""
   for owners, sizes in (('aaabc', {(3, 1), (2, 2)}), ('aaabcd', {(4, 2), (2, 2)})):
-    data = dict(row=np.arange(len(owners)), y=np.zeros(len(owners), int), patient=np.array(list(owners)))
+    data = dict(
+      row=np.arange(len(owners)), y=np.zeros(len(owners), int), patient=np.array(list(owners))
+    )
     number = splits.deal(data, 'patient', 2, 0)
-    assert {((number == fold).sum(), len(set(data['patient'][number == fold]))) for fold in (0, 1)} == sizes
+    assert {
+      ((number == fold).sum(), len(set(data['patient'][number == fold]))) for fold in (0, 1)
+    } == sizes
   assert splits.split_hash(table(), splits.split(table(), seed=7)).startswith('db3cd4c56410')
 
 
@@ -62,10 +73,14 @@ def test_classes_are_spread_as_evenly_as_scikit_learn_does():
   share = np.bincount(data['y']) / 5
 
   def worst(tests) -> float:
-    return max(np.abs(np.bincount(data['y'][rows], minlength=4) / share - 1).max() for rows in tests)
+    return max(
+      np.abs(np.bincount(data['y'][rows], minlength=4) / share - 1).max() for rows in tests
+    )
 
   tests = [splits.split(data, fold=fold)['test'] for fold in range(5)]
-  theirs = worst(rows for _, rows in StratifiedGroupKFold(5).split(data['y'], data['y'], data['patient']))
+  theirs = worst(
+    rows for _, rows in StratifiedGroupKFold(5).split(data['y'], data['y'], data['patient'])
+  )
   assert worst(tests) < 0.15 and worst(tests) <= theirs + 0.05
   for kind in range(4):
     owners = [len(set(data['patient'][rows][data['y'][rows] == kind])) for rows in tests]
@@ -76,11 +91,16 @@ def test_equal_pictures_stay_together_also_across_patients():
   data = table()
   data['content'] = np.array([f'{number}' for number in data['row']])
   owned = [np.flatnonzero(data['patient'] == f'p{number}') for number in range(1, 7)]
-  for one, other in pairwise(owned):                           # a chain p1 ~ p2 ~ … ~ p6 by different pictures
+  for one, other in pairwise(owned):  # a chain p1 ~ p2 ~ … ~ p6 by different pictures
     data['content'][other[0]] = data['content'][one[-1]]
   for by in ('patient', 'image'):
     for fold in range(5):
-      assert splits.leaks({'row': data['row'], 'content': data['content']}, splits.split(data, by=by, fold=fold)) == []
+      assert (
+        splits.leaks(
+          {'row': data['row'], 'content': data['content']}, splits.split(data, by=by, fold=fold)
+        )
+        == []
+      )
   homes = splits.deal(data, 'patient', 5, 0)
   assert len({homes[rows[0]] for rows in owned}) == 1
 
@@ -89,7 +109,9 @@ def test_many_labels_are_each_spread_the_rare_ones_too():
   random = np.random.RandomState(3)
   y = (random.rand(600, 3) < [0.6, 0.5, 0.05]).astype(np.float32)
   data = dict(row=np.arange(600), y=y, patient=np.repeat(np.arange(150).astype(str), 4))
-  shares = np.array([y[splits.split(data, fold=fold)['test']].sum(0) for fold in range(5)]) / (y.sum(0) / 5)
+  shares = np.array([y[splits.split(data, fold=fold)['test']].sum(0) for fold in range(5)]) / (
+    y.sum(0) / 5
+  )
   assert np.abs(shares - 1).max() < 0.06
 
 
@@ -100,7 +122,9 @@ def test_the_publishers_split_is_honoured_and_its_train_gives_the_missing_val():
   np.testing.assert_array_equal(index['test'], np.flatnonzero(side == 'test'))
   assert splits.leaks(data, index) == [] and 0.1 < len(index['val']) / (side == 'train').sum() < 0.3
   side[side == 'train'] = np.where(data['y'][side == 'train'] == 0, 'val', 'train')
-  np.testing.assert_array_equal(splits.split(data | {'split': side}, by='publisher')['val'], np.flatnonzero(side == 'val'))
+  np.testing.assert_array_equal(
+    splits.split(data | {'split': side}, by='publisher')['val'], np.flatnonzero(side == 'val')
+  )
 
 
 def test_a_leak_stops_and_is_named_unless_it_is_allowed():
@@ -113,12 +137,19 @@ def test_a_leak_stops_and_is_named_unless_it_is_allowed():
     splits.check(data, splits.split(data, by='image'))
 
 
-@pytest.mark.parametrize('keys, without, words', [
-    (dict(by='patient'), 'patient', "by='image'"), (dict(by='publisher'), 'split', 'no column'),
-    (dict(by='site'), '', 'expected'), (dict(fold=5), '', 'fold < folds'), (dict(folds=2), '', 'folds - 2'),
+@pytest.mark.parametrize(
+  'keys, without, words',
+  [
+    (dict(by='patient'), 'patient', "by='image'"),
+    (dict(by='publisher'), 'split', 'no column'),
+    (dict(by='site'), '', 'expected'),
+    (dict(fold=5), '', 'fold < folds'),
+    (dict(folds=2), '', 'folds - 2'),
     (dict(seed=-1), '', 'seed=-1; expected a whole number from 0'),
     (dict(seed=2**32), '', 'seed=4294967296'),
-    (dict(by='publisher'), '', "holds .'extra'")])
+    (dict(by='publisher'), '', "holds .'extra'"),
+  ],
+)
 def test_wrong_splits_say_what_is_right(keys, without, words):
   data = table() | {'split': np.full(len(table()['y']), 'extra')}
   with pytest.raises(MedtlError, match=words):
@@ -141,7 +172,9 @@ def test_fewer_groups_than_folds_are_told():
 
 
 def test_none_is_everything():
-  np.testing.assert_array_equal(splits.split(table(), by='none')['test'], np.arange(len(table()['y'])))
+  np.testing.assert_array_equal(
+    splits.split(table(), by='none')['test'], np.arange(len(table()['y']))
+  )
 
 
 def test_a_share_of_the_labels_is_nested_stratified_and_of_whole_patients():
@@ -150,13 +183,22 @@ def test_a_share_of_the_labels_is_nested_stratified_and_of_whole_patients():
   before = whole['train']
   for share in (0.6, 0.3, 0.1):
     index = splits.split(data, fold=1, seed=3, labels=share)
-    assert set(index['train']) < set(before) and all(np.array_equal(index[side], whole[side]) for side in ('val', 'test'))
+    assert set(index['train']) < set(before) and all(
+      np.array_equal(index[side], whole[side]) for side in ('val', 'test')
+    )
     for kind in range(4):
-      owners, kept = (set(data['patient'][rows][data['y'][rows] == kind]) for rows in (whole['train'], index['train']))
+      owners, kept = (
+        set(data['patient'][rows][data['y'][rows] == kind])
+        for rows in (whole['train'], index['train'])
+      )
       assert len(kept) == max(1, round(share * len(owners)))
-      assert all(set(np.flatnonzero(data['patient'] == name)) <= set(index['train']) for name in kept)
+      assert all(
+        set(np.flatnonzero(data['patient'] == name)) <= set(index['train']) for name in kept
+      )
     before = index['train']
-  assert set(splits.split(data, fold=1, seed=4, labels=0.3)['train']) != set(splits.split(data, fold=1, seed=3, labels=0.3)['train'])
+  assert set(splits.split(data, fold=1, seed=4, labels=0.3)['train']) != set(
+    splits.split(data, fold=1, seed=3, labels=0.3)['train']
+  )
 
 
 def test_a_share_of_a_publishers_training_set_and_a_share_that_is_none():

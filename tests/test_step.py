@@ -32,8 +32,16 @@ def plain(batch):
 
 def run(net, params, batch, steps=1, freeze='depth(1)', **keys):
   rules = parameter_groups.table(params, freeze)
-  parts = parameter_groups.partition(params, rules, direction=lambda decay: optimizers.sgd(decay, momentum=0.9), lr=0.1)
-  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live, class_weights=keys.pop('class_weights', None))
+  parts = parameter_groups.partition(
+    params, rules, direction=lambda decay: optimizers.sgd(decay, momentum=0.9), lr=0.1
+  )
+  task = classification.supervised(
+    net,
+    losses.softmax,
+    kind='multiclass',
+    live=parts.live,
+    class_weights=keys.pop('class_weights', None),
+  )
   move = step.compiled(task=task, tx=parts.tx, live=parts.live, **keys)
   params = jax.tree.map(jnp.array, params)
   state = State(jnp.zeros((), jnp.int32), params, {}, parts.tx.init(params), jax.random.key(0))
@@ -44,7 +52,9 @@ def run(net, params, batch, steps=1, freeze='depth(1)', **keys):
 
 def test_padded_rows_change_nothing(plain, batch):
   five = jax.tree.map(lambda leaf: leaf[:5], batch)
-  padded = batch._replace(mask=jnp.arange(8) < 5, x=batch.x.at[5:].set(1e3), y=batch.y.at[5:].set(0))
+  padded = batch._replace(
+    mask=jnp.arange(8) < 5, x=batch.x.at[5:].set(1e3), y=batch.y.at[5:].set(0)
+  )
   (a, logs_a), (b, logs_b) = run(*plain, five), run(*plain, padded)
   chex.assert_trees_all_close(a.params, b.params, atol=1e-6)
   chex.assert_trees_all_close(logs_a, logs_b, atol=1e-6)
@@ -52,7 +62,10 @@ def test_padded_rows_change_nothing(plain, batch):
 
 def test_accumulation_is_the_large_batch_also_with_padding(plain, batch):
   padded = batch._replace(mask=jnp.arange(8) != 6)
-  (a, logs_a), (b, logs_b) = run(*plain, padded, steps=3), run(*plain, padded, steps=3, accumulate=4)
+  (a, logs_a), (b, logs_b) = (
+    run(*plain, padded, steps=3),
+    run(*plain, padded, steps=3, accumulate=4),
+  )
   chex.assert_trees_all_close(a.params, b.params, atol=1e-6)
   chex.assert_trees_all_close(logs_a, logs_b, atol=1e-5)
 
@@ -71,8 +84,11 @@ def test_class_weights_weigh(plain, batch):
 def test_an_example_without_any_label_keeps_its_weight():
   class Outputs:
     apply = staticmethod(lambda variables, x, **_: (x, {}))
+
   x, y = jnp.array([[3.0, -1.0], [0.5, 2.0]]), jnp.array([[0.0, 0.0], [1.0, 0.0]])
-  task = classification.supervised(Outputs, losses.sigmoid, kind='multilabel', live={'head': {'a': True}}, class_weights=(0.5, 1.5))
+  task = classification.supervised(
+    Outputs, losses.sigmoid, kind='multilabel', live={'head': {'a': True}}, class_weights=(0.5, 1.5)
+  )
   batch = Batch(x, y, jnp.ones(2, bool), jnp.arange(2))
   value, _ = task.loss({'head': {'a': x}}, {}, batch, jax.random.key(0))
   each = losses.sigmoid(x, y)
@@ -85,6 +101,7 @@ def test_augmentation_sees_another_key_each_step(plain, batch):
   def augment(key, batch):
     jax.debug.callback(lambda data: seen.append(tuple(np.asarray(data))), jax.random.key_data(key))
     return batch
+
   run(*plain, batch, steps=3, augment=augment)
   jax.effects_barrier()
   assert len(set(seen)) == 3
@@ -92,10 +109,16 @@ def test_augmentation_sees_another_key_each_step(plain, batch):
 
 def test_it_compiles_once_and_donates_its_state(plain, batch):
   net, params = plain
-  parts = parameter_groups.partition(params, parameter_groups.table(params, 'none'), direction=optimizers.adamw, lr=0.1)
+  parts = parameter_groups.partition(
+    params, parameter_groups.table(params, 'none'), direction=optimizers.adamw, lr=0.1
+  )
   task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
-  move = jax.jit(chex.assert_max_traces(lambda state, batch: step.update(state, batch, task=task, tx=parts.tx, live=parts.live), 1),
-                 donate_argnums=0)
+  move = jax.jit(
+    chex.assert_max_traces(
+      lambda state, batch: step.update(state, batch, task=task, tx=parts.tx, live=parts.live), 1
+    ),
+    donate_argnums=0,
+  )
   params = jax.tree.map(jnp.array, params)
   first = State(jnp.zeros((), jnp.int32), params, {}, parts.tx.init(params), jax.random.key(0))
   second, _ = move(first, batch)
@@ -119,8 +142,13 @@ def test_measure_counts_each_row_by_itself(plain, batch):
   chex.assert_trees_all_close(jax.tree.map(lambda leaf: leaf[:4], whole), half, atol=1e-6)
 
 
-@pytest.mark.parametrize('model', [dict(name='resnet.resnet18', width=8, weights=''),
-                                   dict(name='vit.vit_ti16', width=32, depth=4, heads=2, weights='')])
+@pytest.mark.parametrize(
+  'model',
+  [
+    dict(name='resnet.resnet18', width=8, weights=''),
+    dict(name='vit.vit_ti16', width=32, depth=4, heads=2, weights=''),
+  ],
+)
 def test_what_is_computed_again_gives_the_same_step_and_is_not_held(model):
   """`config.remat`: what the backward pass is handed from the forward one, in bytes, and the step's numbers."""
   changes = (('model', model), ('optimizer', 'sgd'), ('phases', (('none', '2 epochs'),)))
@@ -128,15 +156,24 @@ def test_what_is_computed_again_gives_the_same_step_and_is_not_held(model):
   again = assemble.parts(assemble.changed(plain.config, (('remat', ('.*',)),)))
   assert again.net.again == again.net.children
   batch = next(assemble.endless(plain.data['train'], plain.config))
-  (first, logs), (second, others) = (parts.program(0)(parts.start(), batch) for parts in (plain, again))
+  (first, logs), (second, others) = (
+    parts.program(0)(parts.start(), batch) for parts in (plain, again)
+  )
   np.testing.assert_allclose(others['loss'], logs['loss'], rtol=1e-6)
   for path, leaf in pytrees.flatten((first.params, first.extra)).items():
-    np.testing.assert_allclose(pytrees.flatten((second.params, second.extra))[path], leaf, rtol=1e-4, atol=1e-5, err_msg=path)
+    np.testing.assert_allclose(
+      pytrees.flatten((second.params, second.extra))[path], leaf, rtol=1e-4, atol=1e-5, err_msg=path
+    )
 
   def held(parts):
-    loss = lambda params: parts.task(0).loss(params, parts.extra, batch, jax.random.key(0))[0]   # noqa: E731
+    loss = lambda params: parts.task(0).loss(params, parts.extra, batch, jax.random.key(0))[0]
     kept = jax.eval_shape(lambda params: jax.vjp(loss, params)[1], parts.params)
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)) - 4 * pytrees.size(parts.params)
+    return sum(
+      leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)
+    ) - 4 * pytrees.size(parts.params)
+
   assert held(again) < 0.6 * held(plain)
-  with pytest.raises(MedtlError, match=r"config.remat: 'stage99' matches no child; there are: stem, stage1"):
+  with pytest.raises(
+    MedtlError, match=r"config.remat: 'stage99' matches no child; there are: stem, stage1"
+  ):
     assemble.parts(assemble.changed(plain.config, (('remat', ('stage99',)),)))

@@ -38,12 +38,16 @@ def test_every_epoch_counts_every_example_once(size, part, seed):
   epoch = -(-size // batch)
   steps = take(batches.batches(numbered(size), batch, seed=seed, workers=0), 3 * epoch)
   for start in (0, epoch, 2 * epoch):
-    rows = np.concatenate([step.row[step.mask] for step in steps[start:start + epoch]])
+    rows = np.concatenate([step.row[step.mask] for step in steps[start : start + epoch]])
     assert sorted(rows) == list(range(100, 100 + size))
   for step in steps:
     chex.assert_shape(step, [(batch, 4, 5, 1), (batch,), (batch,), (batch,)])
-    assert (step.row[~step.mask] == -1).all() and (step.row[step.mask] == 100 + step.x[step.mask, 0, 0, 0]).all()
-    assert len(set(step.x[:, 0, 0, 0])) == batch               # what fills up are other pictures, not repetitions
+    assert (step.row[~step.mask] == -1).all() and (
+      step.row[step.mask] == 100 + step.x[step.mask, 0, 0, 0]
+    ).all()
+    assert (
+      len(set(step.x[:, 0, 0, 0])) == batch
+    )  # what fills up are other pictures, not repetitions
   assert steps[0].y.dtype == np.int32 and steps[0].row.dtype == np.int32
 
 
@@ -51,7 +55,9 @@ def test_every_epoch_counts_every_example_once(size, part, seed):
 def test_a_stream_resumes_at_any_step_with_any_number_of_workers(sampling):
   whole = take(batches.batches(numbered(11), 4, seed=5, sampling=sampling), 9)
   for start, workers in ((0, 0), (4, 0), (7, 3)):
-    resumed = batches.batches(numbered(11), 4, seed=5, start=start, workers=workers, sampling=sampling)
+    resumed = batches.batches(
+      numbered(11), 4, seed=5, start=start, workers=workers, sampling=sampling
+    )
     equal(take(resumed, 9 - start), whole[start:])
   other = take(batches.batches(numbered(11), 4, seed=6, sampling=sampling), 9)
   assert any((a.row != b.row).any() for a, b in zip(whole, other, strict=True))
@@ -75,8 +81,12 @@ def test_balanced_sampling_shows_rare_classes_as_often():
 def test_once_is_in_order_and_padded(size, batch):
   steps = list(batches.once(numbered(size), batch))
   assert len(steps) == -(-size // batch) and all(step.x.shape == (batch, 4, 5, 1) for step in steps)
-  np.testing.assert_array_equal(np.concatenate([step.row[step.mask] for step in steps]), 100 + np.arange(size))
-  assert sum(step.mask.sum() for step in steps) == size and (steps[-1].row[~steps[-1].mask] == -1).all()
+  np.testing.assert_array_equal(
+    np.concatenate([step.row[step.mask] for step in steps]), 100 + np.arange(size)
+  )
+  assert (
+    sum(step.mask.sum() for step in steps) == size and (steps[-1].row[~steps[-1].mask] == -1).all()
+  )
   equal(list(batches.once(numbered(size), batch, workers=0)), steps)
 
 
@@ -89,8 +99,14 @@ def test_many_labels_stay_vectors_of_float():
     batches.batches(numbered(6, y), 4, seed=0, sampling='balanced')
 
 
-@pytest.mark.parametrize('keys, words', [(dict(batch=12), '12 from 11'), (dict(batch=0), '1 <= batch'),
-                                         (dict(batch=4, sampling='fair'), "'balanced'")])
+@pytest.mark.parametrize(
+  'keys, words',
+  [
+    (dict(batch=12), '12 from 11'),
+    (dict(batch=0), '1 <= batch'),
+    (dict(batch=4, sampling='fair'), "'balanced'"),
+  ],
+)
 def test_wrong_streams_say_what_is_right(keys, words):
   with pytest.raises(MedtlError, match=words):
     batches.batches(numbered(11), seed=0, **keys)

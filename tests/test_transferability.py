@@ -18,16 +18,44 @@ def wine():
 
 def test_log_me_is_the_evidence_that_bayesian_ridge_maximises(wine):
   x, y = wine
-  theirs = [BayesianRidge(max_iter=1000, tol=1e-10, alpha_1=0, alpha_2=0, lambda_1=0, lambda_2=0, fit_intercept=False, compute_score=True)
-            .fit(x, (y == kind).astype(float)).scores_[-1] / len(y) for kind in range(3)]
+  theirs = [
+    BayesianRidge(
+      max_iter=1000,
+      tol=1e-10,
+      alpha_1=0,
+      alpha_2=0,
+      lambda_1=0,
+      lambda_2=0,
+      fit_intercept=False,
+      compute_score=True,
+    )
+    .fit(x, (y == kind).astype(float))
+    .scores_[-1]
+    / len(y)
+    for kind in range(3)
+  ]
   assert scores.log_me(x, y) == pytest.approx(np.mean(theirs), abs=1e-5)
 
 
 def test_log_me_with_more_features_than_examples(wine):
   x, y = wine
   wide = np.concatenate([x, np.random.RandomState(0).randn(len(x), 200)], 1)
-  theirs = [BayesianRidge(max_iter=3000, tol=1e-12, alpha_1=0, alpha_2=0, lambda_1=0, lambda_2=0, fit_intercept=False, compute_score=True)
-            .fit(wide, (y == kind).astype(float)).scores_[-1] / len(y) for kind in range(3)]
+  theirs = [
+    BayesianRidge(
+      max_iter=3000,
+      tol=1e-12,
+      alpha_1=0,
+      alpha_2=0,
+      lambda_1=0,
+      lambda_2=0,
+      fit_intercept=False,
+      compute_score=True,
+    )
+    .fit(wide, (y == kind).astype(float))
+    .scores_[-1]
+    / len(y)
+    for kind in range(3)
+  ]
   assert scores.log_me(wide, y, rounds=3000) == pytest.approx(np.mean(theirs), abs=1e-3)
 
 
@@ -39,7 +67,9 @@ def test_h_score_is_the_sum_of_the_discriminants(wine):
   between = sum((y == kind).sum() * np.outer(mean, mean) for kind, mean in enumerate(means))
   within = sum(((x[y == kind] - means[kind]).T @ (x[y == kind] - means[kind])) for kind in range(3))
   eigen = np.linalg.eigvals(np.linalg.solve(within, between)).real
-  assert scores.h_score(x, y) == pytest.approx(np.sum(eigen / (1 + eigen))) and found.classes_.size - 1 > scores.h_score(x, y)
+  assert scores.h_score(x, y) == pytest.approx(
+    np.sum(eigen / (1 + eigen))
+  ) and found.classes_.size - 1 > scores.h_score(x, y)
 
 
 def test_trans_rate_by_hand():
@@ -47,15 +77,23 @@ def test_trans_rate_by_hand():
   x, y = np.array([[-1.0], [1.0], [-1.0], [1.0]]), np.array([0, 0, 1, 1])
   assert scores.trans_rate(x, y, epsilon=1.0) == pytest.approx(0)
   far = np.array([[-1.0, 0], [-1, 0], [1, 0], [1, 0]])
-  assert scores.trans_rate(far, y, epsilon=1.0) == pytest.approx(0)          # centred by the whole mean alone, as the paper has it
+  assert scores.trans_rate(far, y, epsilon=1.0) == pytest.approx(
+    0
+  )  # centred by the whole mean alone, as the paper has it
   both = np.array([[2.0, 0], [-2, 0], [0, 1], [0, -1]])
-  assert scores.trans_rate(both, y, epsilon=1.0) == pytest.approx((np.log(3) + np.log(1.5)) / 2 - (np.log(5) + np.log(2)) / 4)
+  assert scores.trans_rate(both, y, epsilon=1.0) == pytest.approx(
+    (np.log(3) + np.log(1.5)) / 2 - (np.log(5) + np.log(2)) / 4
+  )
 
 
 def test_leep_and_nce_of_a_source_that_says_nothing_are_minus_the_entropy():
   y = np.array([0, 0, 0, 1])
   entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
-  assert scores.leep(np.full((4, 5), 0.2), y) == pytest.approx(-entropy) == scores.nce(np.full((4, 5), 0.2), y)
+  assert (
+    scores.leep(np.full((4, 5), 0.2), y)
+    == pytest.approx(-entropy)
+    == scores.nce(np.full((4, 5), 0.2), y)
+  )
 
 
 def test_leep_by_hand_and_its_bound():
@@ -86,4 +124,6 @@ def test_h_score_of_more_features_than_examples_is_classes_less_one_in_float32_t
   x, y = (5 + random.randn(40, 300)).astype(np.float32), np.arange(40) % 4
   assert scores.h_score(x, y) == pytest.approx(3, abs=1e-6)
   few = (50 + random.randn(40, 8)).astype(np.float32)
-  assert scores.h_score(few, y) == pytest.approx(scores.h_score(few.astype(np.float64), y), rel=1e-4)
+  assert scores.h_score(few, y) == pytest.approx(
+    scores.h_score(few.astype(np.float64), y), rel=1e-4
+  )

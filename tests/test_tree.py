@@ -9,7 +9,9 @@ from medtl.core import pytrees
 from medtl.core.types import MedtlError
 
 names = st.text('abc', min_size=1, max_size=3)
-trees = st.recursive(st.integers(), lambda inner: st.dictionaries(names, inner, min_size=1, max_size=3), max_leaves=8)
+trees = st.recursive(
+  st.integers(), lambda inner: st.dictionaries(names, inner, min_size=1, max_size=3), max_leaves=8
+)
 
 
 @settings(deadline=None, max_examples=50)
@@ -37,7 +39,10 @@ def test_difference_names_every_kind():
   found = {'a': np.zeros(2, 'f4'), 'b': np.zeros(3, 'f4'), 'd': np.zeros(1)}
   expected = {'a': np.zeros(2, 'f4'), 'b': np.zeros(4, 'f4'), 'c': np.zeros(1)}
   words = pytrees.difference(found, expected)
-  assert words == 'missing: c (1,) float64\nunexpected: d (1,) float64\nb: found (3,) float32, expected (4,) float32'
+  assert (
+    words
+    == 'missing: c (1,) float64\nunexpected: d (1,) float64\nb: found (3,) float32, expected (4,) float32'
+  )
   assert pytrees.difference(found, found) == ''
 
 

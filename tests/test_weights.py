@@ -27,16 +27,29 @@ TORCH = [FIXTURES / 'weights_zip.pth', FIXTURES / 'weights_legacy.pth']
 @pytest.mark.parametrize('path', TORCH, ids=lambda path: path.stem)
 def test_torch_tensors_without_torch(path):
   said = []
-  dialect = Dialect('torch', (('^whole$', 'params/backbone/stem/a'), ('^(?!params/)(.*)$', r'params/backbone/stage1/\1')))
+  dialect = Dialect(
+    'torch',
+    (('^whole$', 'params/backbone/stem/a'), ('^(?!params/)(.*)$', r'params/backbone/stage1/\1')),
+  )
   arrays = checkpoint_files.read(path, {'any': dialect}, part='state_dict.module', say=said.append)
   assert said == [f"{path.name}: reading what lies below 'state_dict.module'; nothing is left out"]
   everything = checkpoint_files.read(path, say=said.append)
   assert list(everything) == [f'state_dict.module.{name}' for name in arrays]
   assert said[1:] == [f'{path.name}: left out: epoch (int), kind (torch.float32)']
   whole = np.arange(24)
-  expected = {'whole': whole, 'shared': whole[4:10], 'turned': whole.reshape(4, 6).T, 'empty': np.zeros((0, 3)),
-              'parameter': np.ones((2, 3)), 'count': np.asarray(7), 'half': [0.5, -2], 'brain': [1.5, -3], 'double': [np.float32(1 / 3)],
-              'small': [-5, 5], 'flag': [1, 0]}
+  expected = {
+    'whole': whole,
+    'shared': whole[4:10],
+    'turned': whole.reshape(4, 6).T,
+    'empty': np.zeros((0, 3)),
+    'parameter': np.ones((2, 3)),
+    'count': np.asarray(7),
+    'half': [0.5, -2],
+    'brain': [1.5, -3],
+    'double': [np.float32(1 / 3)],
+    'small': [-5, 5],
+    'flag': [1, 0],
+  }
   assert list(arrays) == list(expected)
   for name, value in expected.items():
     assert arrays[name].dtype == np.float32
@@ -47,14 +60,24 @@ def test_torch_tensors_without_torch(path):
 def test_keras_files_say_layer_and_variable(name):
   arrays = checkpoint_files.read(FIXTURES / name)
   found = {name: (array.shape, array.flat[0]) for name, array in arrays.items()}
-  assert found == {'first/kernel': ((3, 3, 3, 4), 0), 'first/bias': ((4,), 1), 'norm/gamma': ((4,), 2), 'norm/beta': ((4,), 3),
-                   'norm/moving_mean': ((4,), 4), 'norm/moving_variance': ((4,), 5), 'depth/kernel': ((3, 3, 4, 1), 6),
-                   'last/kernel': ((4, 5), 7), 'last/bias': ((5,), 8)}
+  assert found == {
+    'first/kernel': ((3, 3, 3, 4), 0),
+    'first/bias': ((4,), 1),
+    'norm/gamma': ((4,), 2),
+    'norm/beta': ((4,), 3),
+    'norm/moving_mean': ((4,), 4),
+    'norm/moving_variance': ((4,), 5),
+    'depth/kernel': ((3, 3, 4, 1), 6),
+    'last/kernel': ((4, 5), 7),
+    'last/bias': ((5,), 8),
+  }
 
 
 def safetensor(dtype, shape, data):
   """A file of one array w: length of the header, header, data (the format's own page)."""
-  header = json.dumps({'w': {'dtype': dtype, 'shape': shape, 'data_offsets': [0, len(data)]}}).encode()
+  header = json.dumps(
+    {'w': {'dtype': dtype, 'shape': shape, 'data_offsets': [0, len(data)]}}
+  ).encode()
   return len(header).to_bytes(8, 'little') + header + data
 
 
@@ -62,7 +85,9 @@ def test_npz_and_safetensors(tmp_path):
   np.savez(tmp_path / 'a.npz', **{'layer/kernel': np.ones((2, 3), np.float16), 'step': np.int64(3)})
   arrays = checkpoint_files.read(tmp_path / 'a.npz')
   assert {name: (array.dtype, array.shape) for name, array in arrays.items()} == {
-    'layer/kernel': (np.float32, (2, 3)), 'step': (np.float32, ())}
+    'layer/kernel': (np.float32, (2, 3)),
+    'step': (np.float32, ()),
+  }
   values = np.asarray([1.5, -3.0], ml_dtypes.bfloat16)
   (tmp_path / 'b.bin').write_bytes(safetensor('BF16', [2], values.tobytes()))
   np.testing.assert_array_equal(checkpoint_files.read(tmp_path / 'b.bin')['w'], [1.5, -3])
@@ -89,7 +114,7 @@ def zipped(path, pickled, **storages):
   return path
 
 
-HOSTILE = {                              # {what is named in the place of its result: the call}, in the folder of the trap
+HOSTILE = {  # {what is named in the place of its result: the call}, in the folder of the trap
   r'(posix|nt)\.system': Call(os.system, 'touch trace'),
   'builtins.eval': Call(eval, 'open("trace", "w")'),
   'builtins.exec': Call(exec, 'open("trace", "w")'),
@@ -102,13 +127,13 @@ HOSTILE = {                              # {what is named in the place of its re
   'functools.partial': Call(functools.partial, os.system, 'touch trace'),
   'builtins.list': Call(Call(functools.partial, list), Call(map, os.system, ['touch trace'])),
 }
-BESIDE = {                               # the same in opcodes that Python does not write
-  'medtl_trap.Thing': b'cmedtl_trap\nThing\n)\x81}b',                                                    # NEWOBJ, BUILD
-  'medtl_trap.thing': b'(cmedtl_trap\nthing\nK\x01o',                                                    # OBJ
-  'posix.system': b"(S'touch trace'\niposix\nsystem\n",                                                  # INST
-  'builtins.eval.__call__': b'\x8c\x08builtins\x8c\reval.__call__\x93\x8c\x11open("trace","w")\x85R',   # STACK_GLOBAL
-  'copyreg.extension 240': b'\x82\xf0\x8c\x0btouch trace\x85R',                                         # EXT1
-  'medtl_trap.Named': b'cmedtl_trap\nNamed\n)}\x92',                                                     # NEWOBJ_EX
+BESIDE = {  # the same in opcodes that Python does not write
+  'medtl_trap.Thing': b'cmedtl_trap\nThing\n)\x81}b',  # NEWOBJ, BUILD
+  'medtl_trap.thing': b'(cmedtl_trap\nthing\nK\x01o',  # OBJ
+  'posix.system': b"(S'touch trace'\niposix\nsystem\n",  # INST
+  'builtins.eval.__call__': b'\x8c\x08builtins\x8c\reval.__call__\x93\x8c\x11open("trace","w")\x85R',  # STACK_GLOBAL
+  'copyreg.extension 240': b'\x82\xf0\x8c\x0btouch trace\x85R',  # EXT1
+  'medtl_trap.Named': b'cmedtl_trap\nNamed\n)}\x92',  # NEWOBJ_EX
   'argparse.Namespace': b'cargparse\nNamespace\n)\x81}\x8c\x0c__setstate__cposix\nsystem\nsb\x8c\x0btouch traceb',
 }
 
@@ -156,25 +181,38 @@ def view(offset, shape, stride, after=b'', between=b''):
 
   `between` are those of a value that stands in the dictionary under 'other'.
   """
+
   def text(word):
     return b'X' + len(word).to_bytes(4, 'little') + word.encode()
 
   def value(item):
     return pickle.dumps(item, 2)[2:-1]
 
-  storage = b'(' + text('storage') + b'ctorch\nFloatStorage\n' + text('0') + text('cpu') + b'K\x04tQ'
+  storage = (
+    b'(' + text('storage') + b'ctorch\nFloatStorage\n' + text('0') + text('cpu') + b'K\x04tQ'
+  )
   other = text('other') + between + b's' if between else b''
   arguments = storage + value(offset) + value(shape) + value(stride)
   tensor = b'ctorch._utils\n_rebuild_tensor_v2\n(' + arguments + b'tR'
   return b'\x80\x02}' + other + text('w') + tensor + after + b's.'
 
 
-@pytest.mark.parametrize('offset, shape, stride', [
-  (0, (5,), (1,)), (3, (2,), (1,)), (0, (2,), (-1,)), (0, (10**9,), (0,)), (0, (2, 2), (3, 1)), (-1, (1,), (1,)),
-])
+@pytest.mark.parametrize(
+  'offset, shape, stride',
+  [
+    (0, (5,), (1,)),
+    (3, (2,), (1,)),
+    (0, (2,), (-1,)),
+    (0, (10**9,), (0,)),
+    (0, (2, 2), (3, 1)),
+    (-1, (1,), (1,)),
+  ],
+)
 def test_tensors_outside_their_storage_are_refused(tmp_path, offset, shape, stride):
   with pytest.raises(MedtlError, match='does not lie inside its storage'):
-    checkpoint_files.read(zipped(tmp_path / 'a.pth', view(offset, shape, stride), **{'0': bytes(16)}))
+    checkpoint_files.read(
+      zipped(tmp_path / 'a.pth', view(offset, shape, stride), **{'0': bytes(16)})
+    )
 
 
 def test_tensors_inside_their_storage_are_read_and_cannot_be_changed_afterwards(tmp_path):
@@ -183,7 +221,9 @@ def test_tensors_inside_their_storage_are_read_and_cannot_be_changed_afterwards(
   elsewhere = stream.replace(b'\x03\0\0\0cpu', b'\x06\0\0\0cuda:1')
   assert elsewhere != stream
   for written in (stream, elsewhere):
-    np.testing.assert_array_equal(checkpoint_files.read(zipped(tmp_path / 'a.pth', written, **data))['w'], [1, 3])
+    np.testing.assert_array_equal(
+      checkpoint_files.read(zipped(tmp_path / 'a.pth', written, **data))['w'], [1, 3]
+    )
   build = pickle.dumps({'shape': (10**6,)}, 2)[2:-1] + b'b'
   with pytest.raises(MedtlError, match='changes a tensor after it was checked'):
     checkpoint_files.read(zipped(tmp_path / 'b.pth', view(0, (2,), (1,), build), **data))
@@ -191,12 +231,16 @@ def test_tensors_inside_their_storage_are_read_and_cannot_be_changed_afterwards(
     checkpoint_files.read(zipped(tmp_path / 'c.pth', view(0, (2,), (1,))))
 
 
-@pytest.mark.parametrize('source', [*TORCH, FIXTURES / 'weights_keras2.h5', FIXTURES / 'resnet.npz'], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+  'source',
+  [*TORCH, FIXTURES / 'weights_keras2.h5', FIXTURES / 'resnet.npz'],
+  ids=lambda path: path.name,
+)
 @pytest.mark.parametrize('share', [0.2, 0.6, 0.98])
 def test_truncated_files_say_so(tmp_path, source, share):
   data = source.read_bytes()
   path = tmp_path / source.name
-  path.write_bytes(data[:int(share * len(data))])
+  path.write_bytes(data[: int(share * len(data))])
   with pytest.raises(MedtlError, match=r'truncated|damaged'):
     checkpoint_files.read(path)
 
@@ -209,6 +253,7 @@ def test_truncated_safetensors(tmp_path):
 
 
 # Damage inside of a file
+
 
 def npy(values, version=(1, 0), **words):
   """A file of an array as numpy writes it, words of its header replaced by others as long."""
@@ -252,12 +297,16 @@ def test_a_damaged_array_of_an_npz_is_an_error_that_names_it(tmp_path, name):
     checkpoint_files.read(path)
 
 
-@pytest.mark.filterwarnings('ignore')                       # numpy's own on its older versions
+@pytest.mark.filterwarnings('ignore')  # numpy's own on its older versions
 def test_whole_arrays_of_an_npz_are_read_in_every_form(tmp_path):
   values = np.arange(6.0).reshape(2, 3)
-  forms = {'turned': npy(np.asfortranarray(values)), 'two': npy(values, (2, 0)),
-           'three': npy(values, (3, 0)), 'big': npy(values.astype('>i2')),
-           'old': npy(values, **{'(2, 3), }': '(2L,3L,)}'})}
+  forms = {
+    'turned': npy(np.asfortranarray(values)),
+    'two': npy(values, (2, 0)),
+    'three': npy(values, (3, 0)),
+    'big': npy(values.astype('>i2')),
+    'old': npy(values, **{'(2, 3), }': '(2L,3L,)}'}),
+  }
   path = npz(tmp_path / 'a.npz', **forms, one=npy(np.float32(7)), none=npy(np.zeros((0, 3))))
   arrays = checkpoint_files.read(path)
   for name in forms:
@@ -288,10 +337,14 @@ def archive(tmp_path):
   return data, first, data.index(b'PK\5\6') - second
 
 
-@pytest.mark.parametrize('place, value, words', [
-  (8, 1, 'is locked: first.npy asks for a password'), (10, 99, 'its array first.npy cannot be read'),
-  (32, None, 'is damaged: its list of parts ends at first.npy'),         # the length of a comment
-])
+@pytest.mark.parametrize(
+  'place, value, words',
+  [
+    (8, 1, 'is locked: first.npy asks for a password'),
+    (10, 99, 'its array first.npy cannot be read'),
+    (32, None, 'is damaged: its list of parts ends at first.npy'),  # the length of a comment
+  ],
+)
 def test_a_zip_archive_whose_list_is_damaged_is_refused(tmp_path, archive, place, value, words):
   data, first, length = archive
   changed = bytearray(data)
@@ -311,7 +364,7 @@ ONE = view(0, (1,), (1,))
 REBUILD = b'ctorch._utils\n_rebuild_tensor_v2\n'
 OTHER = ONE[3:].replace(b'FloatStorage', b'CharStorage').replace(b'\1\0\0\0w', b'\1\0\0\0v')
 STORAGE = ONE.replace(REBUILD + b'(', b'').split(b'Q')[0] + b'Qs.'
-STRANGE = [                              # a pickle, and what is said of it
+STRANGE = [  # a pickle, and what is said of it
   (view(0, None, (1,)), 'a tensor in it has no valid shape'),
   (view(0, (1,) * 70, (1,) * 70), 'a tensor in it has no valid shape'),
   (view(0, (0, 1 << 62), (1, 1)), 'a tensor in it has no valid shape'),
@@ -319,9 +372,9 @@ STRANGE = [                              # a pickle, and what is said of it
   (view('0', (1,), (1,)), 'a tensor in it begins nowhere'),
   (ONE.replace(b'K\x04tQ', b'NtQ'), 'a storage in it has no type, name or size'),
   (ONE[:-1] + OTHER, 'the storage 0 has two sizes or types'),
-  (b'\x80\x02X\x02\0\0\0\xff\xff.', 'its pickle makes no sense from byte 0 on'),   # no UTF-8
-  (b'\x80\x02K\x01)R.', 'its pickle makes no sense from byte 5 on'),       # a call of a number
-  (b'\x80\x02}]Ns.', 'its pickle makes no sense from byte 5 on'),          # a list for a key
+  (b'\x80\x02X\x02\0\0\0\xff\xff.', 'its pickle makes no sense from byte 0 on'),  # no UTF-8
+  (b'\x80\x02K\x01)R.', 'its pickle makes no sense from byte 5 on'),  # a call of a number
+  (b'\x80\x02}]Ns.', 'its pickle makes no sense from byte 5 on'),  # a list for a key
   (ONE.replace(b'\1\0\0\0w', b'\2\0\0\0w\x10'), r"it holds an array called 'w\?'"),
   (ONE.replace(b'rebuild', b'rebuilt'), r'w, which is a tensor made by torch\._utils\._rebuilt'),
   (ONE[:9] + REBUILD + b's.', 'w, which is a function that makes tensors'),
@@ -374,14 +427,17 @@ def test_what_is_no_array_in_an_h5_is_left_out_and_said(tmp_path):
   assert said == ['a.h5: left out: layer/note (text), conv (nothing)']
 
 
-@pytest.mark.parametrize('mark, offset, count, words', [
-  (b'GCOL', 16, 24, 'damaged: an object in it has no bytes'),      # the library would never end
-  (b'TREE', 0, 4, 'truncated or no Keras file: HDF5 cannot read it'),
-])
+@pytest.mark.parametrize(
+  'mark, offset, count, words',
+  [
+    (b'GCOL', 16, 24, 'damaged: an object in it has no bytes'),  # the library would never end
+    (b'TREE', 0, 4, 'truncated or no Keras file: HDF5 cannot read it'),
+  ],
+)
 def test_damage_on_which_hdf5_hangs_or_raises_is_said(tmp_path, mark, offset, count, words):
   data = bytearray((FIXTURES / 'weights_keras3.weights.h5').read_bytes())
   place = data.index(mark) + offset
-  data[place:place + count] = bytes(count)
+  data[place : place + count] = bytes(count)
   (tmp_path / 'a.h5').write_bytes(data)
   with pytest.raises(MedtlError, match=f'a.h5 is {words}; get it again'):
     checkpoint_files.read(tmp_path / 'a.h5')
@@ -392,11 +448,17 @@ def test_a_number_that_no_part_can_have_makes_no_part(tmp_path, name):
   assert list(checkpoint_files.read(npz(tmp_path / name, w=ONES))) == ['w']
 
 
-@pytest.mark.parametrize('content, words', [
-  (b'', 'is empty'), (b'\n<!DOCTYPE html><html>', 'web page'), (b'version https://git-lfs.github.com/spec/v1', 'Git LFS pointer'),
-  (b'hello, this is no checkpoint', "begins with b'hello, t'"), (pickle.dumps([1, 2]), 'holds no arrays of a network, only: list'),
-  (json.dumps({}).encode(), 'expected .npz'),
-])
+@pytest.mark.parametrize(
+  'content, words',
+  [
+    (b'', 'is empty'),
+    (b'\n<!DOCTYPE html><html>', 'web page'),
+    (b'version https://git-lfs.github.com/spec/v1', 'Git LFS pointer'),
+    (b'hello, this is no checkpoint', "begins with b'hello, t'"),
+    (pickle.dumps([1, 2]), 'holds no arrays of a network, only: list'),
+    (json.dumps({}).encode(), 'expected .npz'),
+  ],
+)
 def test_what_is_no_checkpoint_is_named(tmp_path, content, words):
   (tmp_path / 'a.pth').write_bytes(content)
   with pytest.raises(MedtlError, match=words):
@@ -422,5 +484,7 @@ def test_locate_names_paths_and_mistakes(tmp_path):
   assert checkpoint_files.locate(f'{file}::a.b', table) == (file, None, 'a.b')
   with pytest.raises(MedtlError, match="did you mean 'imagenet'"):
     checkpoint_files.locate('imagnet', table)
-  with pytest.raises(MedtlError, match=r'no file .*missing\.npz; give the path of a checkpoint, or one of: imagenet'):
+  with pytest.raises(
+    MedtlError, match=r'no file .*missing\.npz; give the path of a checkpoint, or one of: imagenet'
+  ):
     checkpoint_files.locate('missing.npz', table)

@@ -19,19 +19,47 @@ from ml_collections import ConfigDict
 from medtl.core import pytrees
 from medtl.core.types import MedtlError
 from medtl.models.backbones import resnet, vit
-from medtl.models.pretrained import checkpoint_files, find_network, nested_contents, pickle_reader, port
+from medtl.models.pretrained import (
+  checkpoint_files,
+  find_network,
+  nested_contents,
+  pickle_reader,
+  port,
+)
 from medtl.models.pretrained.port import Dialect
 from medtl.run import initial_weights
 
 FIXTURES = Path(__file__).parent / 'fixtures'
-SHAPES = {'conv1.weight': (2, 1, 3, 3), 'bn1.weight': (2,), 'bn1.bias': (2,), 'bn1.running_mean': (2,), 'bn1.running_var': (2,),
-          'bn1.num_batches_tracked': (), 'layer1.0.conv1.weight': (2, 2, 1, 1), 'fc.weight': (3, 2), 'fc.bias': (3,)}
-STATE = {name: 100 * index + np.arange(np.prod(shape)).reshape(shape).astype('f4') for index, (name, shape) in enumerate(SHAPES.items())}
-DIALECTS = {'tiny': Dialect('torch', (
-  (r'^conv1\.', 'params/backbone/stem/conv.'), (r'^bn1\.', 'params/backbone/stem/norm.'),
-  (r'^layer1\.0\.', 'params/backbone/stage1/'), (r'^fc\.', 'params/head/dense.')))}
+SHAPES = {
+  'conv1.weight': (2, 1, 3, 3),
+  'bn1.weight': (2,),
+  'bn1.bias': (2,),
+  'bn1.running_mean': (2,),
+  'bn1.running_var': (2,),
+  'bn1.num_batches_tracked': (),
+  'layer1.0.conv1.weight': (2, 2, 1, 1),
+  'fc.weight': (3, 2),
+  'fc.bias': (3,),
+}
+STATE = {
+  name: 100 * index + np.arange(np.prod(shape)).reshape(shape).astype('f4')
+  for index, (name, shape) in enumerate(SHAPES.items())
+}
+DIALECTS = {
+  'tiny': Dialect(
+    'torch',
+    (
+      (r'^conv1\.', 'params/backbone/stem/conv.'),
+      (r'^bn1\.', 'params/backbone/stem/norm.'),
+      (r'^layer1\.0\.', 'params/backbone/stage1/'),
+      (r'^fc\.', 'params/head/dense.'),
+    ),
+  )
+}
 
-LAID_OUT = DIALECTS['tiny']._replace(renames=(*DIALECTS['tiny'].renames, ('.*num_batches_tracked$', ''), (r'\.', '/')))
+LAID_OUT = DIALECTS['tiny']._replace(
+  renames=(*DIALECTS['tiny'].renames, ('.*num_batches_tracked$', ''), (r'\.', '/'))
+)
 
 
 @pytest.fixture(scope='module')
@@ -49,7 +77,9 @@ def read(path, **keys):
 
 def check(arrays, more=0.0, without=()):
   expected = {name: value + more for name, value in STATE.items() if name not in without}
-  expected = {name: np.trunc(value) if 'num_batches' in name else value for name, value in expected.items()}
+  expected = {
+    name: np.trunc(value) if 'num_batches' in name else value for name, value in expected.items()
+  }
   assert set(arrays) == set(expected)
   for name, value in expected.items():
     assert arrays[name].dtype == np.float32
@@ -58,14 +88,14 @@ def check(arrays, more=0.0, without=()):
 
 WRAPPED = {
   'namespace': "reading what lies below 'model'; left out: epoch (int), optimizer (optimizer's state), args (argparse.Namespace), "
-               'config (omegaconf.dictconfig.DictConfig)',
+  'config (omegaconf.dictconfig.DictConfig)',
   'net': "reading what lies below 'net'; left out: acc (float)",
   'lightning': "reading what lies below 'state_dict.model'; left out: optimizer_states (list), hyper_parameters (omegaconf.dictconfig."
-               'DictConfig), loops (dict), state_dict.criterion (an array), state_dict.loss (an array), callbacks (an array)',
+  'DictConfig), loops (dict), state_dict.criterion (an array), state_dict.loss (an array), callbacks (an array)',
   'nested': "reading what lies below 'state_dict.module.model.net'; nothing is left out",
   'both': "reading what lies below 'model'; left out: model_ema (9 arrays)\n",
   'dino': "reading what lies below 'teacher.backbone'; left out: args (argparse.Namespace), student (9 arrays), teacher.head (an array), "
-          'dino_loss (an array)\n',
+  'dino_loss (an array)\n',
   'averaged': "reading what lies below 'module'; left out: n_averaged (an array)",
   'several': "reading what lies below '0'; left out: 1 (9 arrays)\n",
   'numbers': 'left out: bn1.num_batches_tracked (int), epoch (int), best (numpy._core.multiarray.scalar), layer1.total_ops (an array)',
@@ -96,9 +126,22 @@ def test_plain_pickles_hold_tensors_and_numpy_arrays(folder, name, protocol):
 @pytest.mark.parametrize('protocol', range(6))
 def test_numpy_arrays_of_every_order_and_type_come_out_of_a_pickle(tmp_path, protocol):
   numbers = np.arange(24)
-  arrays = {'turned': np.asfortranarray(numbers.reshape(4, 6)), 'big': numbers.astype('>f8'), 'half': numbers.astype('f2'),
-            'flag': numbers > 3, 'one': np.asarray(7), 'none': np.zeros((0, 3)), 'step': numbers[::3], 'u4': numbers.astype('u4')}
-  beside = {'scalar': np.float32(1), 'text': np.asarray(['a']), 'things': np.asarray([{}], object), 'date': np.datetime64('2020-01-01')}
+  arrays = {
+    'turned': np.asfortranarray(numbers.reshape(4, 6)),
+    'big': numbers.astype('>f8'),
+    'half': numbers.astype('f2'),
+    'flag': numbers > 3,
+    'one': np.asarray(7),
+    'none': np.zeros((0, 3)),
+    'step': numbers[::3],
+    'u4': numbers.astype('u4'),
+  }
+  beside = {
+    'scalar': np.float32(1),
+    'text': np.asarray(['a']),
+    'things': np.asarray([{}], object),
+    'date': np.datetime64('2020-01-01'),
+  }
   (tmp_path / 'a.pkl').write_bytes(pickle.dumps({**arrays, **beside}, protocol))
   found, said = read(tmp_path / 'a.pkl')
   assert list(found) == list(arrays) and all(name in said for name in beside)
@@ -107,26 +150,52 @@ def test_numpy_arrays_of_every_order_and_type_come_out_of_a_pickle(tmp_path, pro
 
 
 def test_what_was_read_and_not_used_is_said_and_kept_as_facts(folder, capsys):
-  config = ConfigDict({'model': {'weights': f'{folder}/model.safetensors.index.json'}, 'fresh': ('head/.*',), 'mean': (), 'std': ()})
-  wanted = pytrees.unflatten({port.rename(name, LAID_OUT): jax.ShapeDtypeStruct(value.shape, 'f4') for name, value in STATE.items()
-                           if port.rename(name, LAID_OUT)})
-  ported, facts = initial_weights.from_publisher(wanted, config, types.SimpleNamespace(WEIGHTS={}, RENAMES={'tiny': LAID_OUT}))
+  config = ConfigDict(
+    {
+      'model': {'weights': f'{folder}/model.safetensors.index.json'},
+      'fresh': ('head/.*',),
+      'mean': (),
+      'std': (),
+    }
+  )
+  wanted = pytrees.unflatten(
+    {
+      port.rename(name, LAID_OUT): jax.ShapeDtypeStruct(value.shape, 'f4')
+      for name, value in STATE.items()
+      if port.rename(name, LAID_OUT)
+    }
+  )
+  ported, facts = initial_weights.from_publisher(
+    wanted, config, types.SimpleNamespace(WEIGHTS={}, RENAMES={'tiny': LAID_OUT})
+  )
   assert pytrees.flatten(ported)['params/backbone/stem/conv/weight'].shape == (2, 1, 3, 3)
   parts = [f'model-0000{number}-of-00002.safetensors' for number in (1, 2)]
   assert facts['file'] == ', '.join(parts)
-  assert facts['sha256'] == ', '.join(hashlib.sha256((folder / part).read_bytes()).hexdigest() for part in parts)
-  assert facts['read'].endswith('2 in all; model.safetensors.index.json: not used by this network: fc (2 arrays)')
+  assert facts['sha256'] == ', '.join(
+    hashlib.sha256((folder / part).read_bytes()).hexdigest() for part in parts
+  )
+  assert facts['read'].endswith(
+    '2 in all; model.safetensors.index.json: not used by this network: fc (2 arrays)'
+  )
   assert capsys.readouterr().out.splitlines() == facts['read'].split('; ')
 
 
 @pytest.mark.parametrize('name', ['script.pt', 'trace.pt', 'metadata.safetensors'])
 def test_torchscript_and_safetensors_are_read_too(folder, name):
   arrays, said = read(folder / name)
-  check({name: array for name, array in arrays.items() if name != 'passing'})     # TorchScript keeps every buffer
-  assert said == (f"{name}: reading what lies below 'model'; nothing is left out" if name.startswith('meta') else '')
+  check(
+    {name: array for name, array in arrays.items() if name != 'passing'}
+  )  # TorchScript keeps every buffer
+  assert said == (
+    f"{name}: reading what lies below 'model'; nothing is left out"
+    if name.startswith('meta')
+    else ''
+  )
 
 
-@pytest.mark.parametrize('name, other', [('both', 'model_ema'), ('dino', 'student.module.backbone'), ('several', '1')])
+@pytest.mark.parametrize(
+  'name, other', [('both', 'model_ema'), ('dino', 'student.module.backbone'), ('several', '1')]
+)
 def test_the_other_network_is_said_and_read_as_the_message_says(folder, name, other):
   path = folder / f'{name}.pth'
   said = read(path)[1].splitlines()[-1]
@@ -135,12 +204,15 @@ def test_the_other_network_is_said_and_read_as_the_message_says(folder, name, ot
   source = checkpoint_files.locate(advice.partition("'")[2].rstrip("'"), {})
   arrays, said = read(source.path, part=source.part)
   check(arrays, 0.5)
-  assert said == f"{path.name}: reading what lies below {other!r}; nothing is left out"
+  assert said == f'{path.name}: reading what lies below {other!r}; nothing is left out'
 
 
 def test_a_part_may_be_the_outermost_name_or_one_of_a_publishers_checkpoint(folder):
   check(read(folder / 'dino.pth', part='student')[0], 0.5)
-  with pytest.raises(MedtlError, match=r"dino.pth holds nothing below 'studnet'; its names begin with: student \(9 arrays\), teacher"):
+  with pytest.raises(
+    MedtlError,
+    match=r"dino.pth holds nothing below 'studnet'; its names begin with: student \(9 arrays\), teacher",
+  ):
     read(folder / 'dino.pth', part='studnet')
   file = folder / 'odd::name.pth'
   file.write_bytes((folder / 'net.pth').read_bytes())
@@ -166,8 +238,15 @@ def test_what_holds_no_numbers_says_what_it_is(folder, name):
     read(folder / name)
 
 
-@pytest.mark.parametrize('name', ['pytorch_model-00001-of-00002.bin', 'pytorch_model.bin.index.json', 'model-00002-of-00002.safetensors',
-                                  'model.safetensors.index.json'])
+@pytest.mark.parametrize(
+  'name',
+  [
+    'pytorch_model-00001-of-00002.bin',
+    'pytorch_model.bin.index.json',
+    'model-00002-of-00002.safetensors',
+    'model.safetensors.index.json',
+  ],
+)
 def test_parts_are_read_as_one_from_any_of_them_and_from_their_index(folder, name):
   arrays, said = read(folder / name)
   check(arrays)
@@ -177,7 +256,10 @@ def test_parts_are_read_as_one_from_any_of_them_and_from_their_index(folder, nam
 def test_a_part_alone_is_called_one_and_is_read_once_the_other_lies_beside_it(folder, tmp_path):
   first, second = (f'model-0000{number}-of-00002.safetensors' for number in (1, 2))
   (tmp_path / first).write_bytes((folder / first).read_bytes())
-  with pytest.raises(MedtlError, match=f'{first} is part 1 of 2 of a checkpoint, and {second} is not beside it; put all parts into'):
+  with pytest.raises(
+    MedtlError,
+    match=f'{first} is part 1 of 2 of a checkpoint, and {second} is not beside it; put all parts into',
+  ):
     read(tmp_path / first)
   index = tmp_path / 'model.safetensors.index.json'
   index.write_bytes((folder / index.name).read_bytes())
@@ -193,9 +275,21 @@ def test_a_part_alone_is_called_one_and_is_read_once_the_other_lies_beside_it(fo
     read(tmp_path / first)
 
 
-@pytest.mark.parametrize('content', ['[]', '{}', '{"weight_map": {}}', '{"weight_map": {"a": "../../etc/passwd"}}',
-                                     '{"weight_map": {"a": 1}}', 'no json', '[' * 10**5, '{"weight_map": {"a": ""}}',
-                                     '{"weight_map": {"a": "' + 'x' * 256 + '"}}', r'{"weight_map": {"a": "\ud800"}}'])
+@pytest.mark.parametrize(
+  'content',
+  [
+    '[]',
+    '{}',
+    '{"weight_map": {}}',
+    '{"weight_map": {"a": "../../etc/passwd"}}',
+    '{"weight_map": {"a": 1}}',
+    'no json',
+    '[' * 10**5,
+    '{"weight_map": {"a": ""}}',
+    '{"weight_map": {"a": "' + 'x' * 256 + '"}}',
+    r'{"weight_map": {"a": "\ud800"}}',
+  ],
+)
 def test_an_index_that_is_none_is_refused(tmp_path, content):
   (tmp_path / 'a.index.json').write_text(content)
   with pytest.raises(MedtlError, match='is no index of a checkpoint'):
@@ -206,20 +300,28 @@ def test_a_packed_file_says_so_and_reads_once_it_is_unpacked(folder, tmp_path):
   data = (folder / 'net.pth').read_bytes()
   packed = tmp_path / 'net.pth.gz'
   packed.write_bytes(gzip.compress(data))
-  with pytest.raises(MedtlError, match=r'net.pth.gz is compressed by gzip; unpack it and give the file that was inside'):
+  with pytest.raises(
+    MedtlError,
+    match=r'net.pth.gz is compressed by gzip; unpack it and give the file that was inside',
+  ):
     read(packed)
   with tarfile.open(tmp_path / 'net.tar', 'w') as archive:
     archive.add(folder / 'net.pth', 'inner/net.pth')
-  with pytest.raises(MedtlError, match=r'net.tar is a tar archive; unpack it and give one of its files: inner/net.pth'):
+  with pytest.raises(
+    MedtlError,
+    match=r'net.tar is a tar archive; unpack it and give one of its files: inner/net.pth',
+  ):
     read(tmp_path / 'net.tar')
   with zipfile.ZipFile(tmp_path / 'net.zip', 'w') as archive:
     archive.write(folder / 'net.pth', 'net.pth')
-  with pytest.raises(MedtlError, match=r'net.zip is a zip archive; unpack it and give one of its files: net.pth'):
+  with pytest.raises(
+    MedtlError, match=r'net.zip is a zip archive; unpack it and give one of its files: net.pth'
+  ):
     read(tmp_path / 'net.zip')
   with zipfile.ZipFile(tmp_path / 'net.zip') as archive:
     archive.extractall(tmp_path / 'out')
   check(read(tmp_path / 'out' / 'net.pth')[0])
-  (tmp_path / 'model_best.pth.tar').write_bytes(data)                    # a name alone makes no archive
+  (tmp_path / 'model_best.pth.tar').write_bytes(data)  # a name alone makes no archive
   check(read(tmp_path / 'model_best.pth.tar')[0])
 
 
@@ -227,7 +329,10 @@ def test_pytorch_s_oldest_tar_is_named(tmp_path):
   with tarfile.open(tmp_path / 'old.pth', 'w') as archive:
     for name in ('sys_info', 'pickle', 'storages', 'tensors'):
       archive.addfile(tarfile.TarInfo(name), io.BytesIO())
-  with pytest.raises(MedtlError, match=r'was written by PyTorch before 0.1.10; .*torch.save\(torch.load\(FILE\), NEW\)'):
+  with pytest.raises(
+    MedtlError,
+    match=r'was written by PyTorch before 0.1.10; .*torch.save\(torch.load\(FILE\), NEW\)',
+  ):
     read(tmp_path / 'old.pth')
 
 
@@ -240,25 +345,31 @@ def test_a_folder_says_what_to_give_instead(folder, tmp_path):
     checkpoint_files.locate(str(tmp_path), {})
   check(read(checkpoint_files.locate(str(tmp_path / 'model.safetensors'), {}).path)[0])
   (tmp_path / 'plan.json').write_text('{}')
-  with pytest.raises(MedtlError, match=rf'is the folder of a run; config.model.weights=run:{tmp_path} '):
+  with pytest.raises(
+    MedtlError, match=rf'is the folder of a run; config.model.weights=run:{tmp_path} '
+  ):
     checkpoint_files.locate(str(tmp_path), {})
 
 
 def test_an_unpacked_pytorch_file_is_read_once_it_is_packed_again(folder, tmp_path):
   with zipfile.ZipFile(folder / 'net.pth') as archive:
     archive.extractall(tmp_path)
-  unpacked, = tmp_path.iterdir()
+  (unpacked,) = tmp_path.iterdir()
   advice = f'zip -0 -r {unpacked.name}.pth {unpacked.name}'
-  with pytest.raises(MedtlError, match=f'is a PyTorch file that was unpacked; pack it again .*{advice}'):
+  with pytest.raises(
+    MedtlError, match=f'is a PyTorch file that was unpacked; pack it again .*{advice}'
+  ):
     checkpoint_files.locate(str(unpacked), {})
-  with zipfile.ZipFile(tmp_path / 'again.pth', 'w') as archive:           # what zip -0 -r does
+  with zipfile.ZipFile(tmp_path / 'again.pth', 'w') as archive:  # what zip -0 -r does
     for file in unpacked.rglob('*'):
       archive.write(file, file.relative_to(tmp_path))
   check(read(tmp_path / 'again.pth')[0])
 
 
 def test_arrays_that_are_no_numbers_are_left_out_of_an_npz(tmp_path):
-  np.savez(tmp_path / 'a.npz', **STATE, note=np.asarray('from 2020'), things=np.asarray([{}], object))
+  np.savez(
+    tmp_path / 'a.npz', **STATE, note=np.asarray('from 2020'), things=np.asarray([{}], object)
+  )
   arrays, said = read(tmp_path / 'a.npz')
   check(arrays)
   assert said == 'a.npz: left out: note (text), things (Python objects, refused)'
@@ -269,53 +380,106 @@ def test_arrays_that_are_no_numbers_are_left_out_of_an_npz(tmp_path):
 NAMES = list(STATE)
 
 
-@pytest.mark.parametrize('prefixes, taken, rivals', [
-  ([''], '', ()), (['model.'], 'model.', ()), (['params/net/'], 'params/net/', ()),
-  (['encoder_q.', 'encoder_k.'], 'encoder_q.', ('encoder_k.',)),
-  (['student.', 'a.teacher.'], 'a.teacher.', ('student.',)), (['0.', '1.', '2.'], '0.', ('1.', '2.')),
-])
+@pytest.mark.parametrize(
+  'prefixes, taken, rivals',
+  [
+    ([''], '', ()),
+    (['model.'], 'model.', ()),
+    (['params/net/'], 'params/net/', ()),
+    (['encoder_q.', 'encoder_k.'], 'encoder_q.', ('encoder_k.',)),
+    (['student.', 'a.teacher.'], 'a.teacher.', ('student.',)),
+    (['0.', '1.', '2.'], '0.', ('1.', '2.')),
+  ],
+)
 def test_most_names_of_the_architecture_decide_and_equals_are_named(prefixes, taken, rivals):
   names = ['queue', *(prefix + name for prefix in prefixes for name in NAMES), 'optimizer.lr']
   assert find_network.choose(names, DIALECTS) == (taken, rivals)
 
 
 def test_a_prefix_that_the_architecture_knows_itself_stays():
-  names = ['vit.embeddings.cls_token', *(f'vit.encoder.layer.{i}.output.dense.bias' for i in range(4)), 'classifier.bias']
+  names = [
+    'vit.embeddings.cls_token',
+    *(f'vit.encoder.layer.{i}.output.dense.bias' for i in range(4)),
+    'classifier.bias',
+  ]
   assert find_network.choose(names, vit.RENAMES) == ('', ())
   both = [prefix + name for prefix in ('a.', 'b.') for name in names]
   assert find_network.choose(both, vit.RENAMES) == ('a.', ('b.',))
 
 
 def test_other_architectures_and_their_blocks_have_no_prefix():
-  densenet = [f'features.block{block}.layer{layer}.{name}.weight' for block in range(4) for layer in range(6) for name in ('conv1', 'bn1')]
-  assert find_network.choose([*densenet, 'features.conv0.weight'], {**DIALECTS, **resnet.RENAMES}) == ('', ())
-  assert find_network.choose(NAMES, {}) == ('', ()) and find_network.choose([], DIALECTS) == ('', ())
+  densenet = [
+    f'features.block{block}.layer{layer}.{name}.weight'
+    for block in range(4)
+    for layer in range(6)
+    for name in ('conv1', 'bn1')
+  ]
+  assert find_network.choose(
+    [*densenet, 'features.conv0.weight'], {**DIALECTS, **resnet.RENAMES}
+  ) == ('', ())
+  assert find_network.choose(NAMES, {}) == ('', ()) and find_network.choose([], DIALECTS) == (
+    '',
+    (),
+  )
 
 
 def test_sequential_names_of_a_resnet_are_torchvision_s():
   words = {'conv1': '0', 'bn1': '1', 'layer1': '4', 'layer2': '5', 'layer3': '6', 'layer4': '7'}
-  names = ['conv1.weight', 'bn1.running_mean', *(f'layer{n}.{b}.{leaf}' for n in range(1, 5) for b in range(2) for leaf in
-                                                 ('conv1.weight', 'bn2.bias', 'downsample.0.weight', 'downsample.1.running_var'))]
+  names = [
+    'conv1.weight',
+    'bn1.running_mean',
+    *(
+      f'layer{n}.{b}.{leaf}'
+      for n in range(1, 5)
+      for b in range(2)
+      for leaf in ('conv1.weight', 'bn2.bias', 'downsample.0.weight', 'downsample.1.running_var')
+    ),
+  ]
   for name in names:
     first, _, rest = name.partition('.')
     other = port.rename(f'{words[first]}.{rest}', resnet.RENAMES['sequential'])
     assert other == port.rename(name, resnet.RENAMES['torchvision']) and '.' not in other
-  assert find_network.choose([f'backbone.{words[name.split(".")[0]]}.{name.partition(".")[2]}' for name in names],
-                         resnet.RENAMES).prefix == 'backbone.'
+  assert (
+    find_network.choose(
+      [f'backbone.{words[name.split(".")[0]]}.{name.partition(".")[2]}' for name in names],
+      resnet.RENAMES,
+    ).prefix
+    == 'backbone.'
+  )
 
 
 def test_what_pretraining_adds_to_a_vision_transformer_is_dropped():
-  rename = lambda name, dialect: port.rename(name, vit.RENAMES[dialect])   # noqa: E731
-  for name in ('decoder_blocks.0.norm1.weight', 'decoder_pos_embed', 'decoder_pred.bias', 'mask_token'):         # MAE
+  rename = lambda name, dialect: port.rename(name, vit.RENAMES[dialect])
+  for name in (
+    'decoder_blocks.0.norm1.weight',
+    'decoder_pos_embed',
+    'decoder_pred.bias',
+    'mask_token',
+  ):  # MAE
     assert rename(name, 'timm') == ''
-  assert rename('blocks.2.7.norm1.weight', 'timm') == rename('blocks.7.norm1.weight', 'timm') == 'params/backbone/stage8/norm1/scale'
-  for name in ('conv1.weight', 'ln_pre.bias', 'transformer.resblocks.3.attn.in_proj_weight', 'positional_embedding'):
+  assert (
+    rename('blocks.2.7.norm1.weight', 'timm')
+    == rename('blocks.7.norm1.weight', 'timm')
+    == 'params/backbone/stage8/norm1/scale'
+  )
+  for name in (
+    'conv1.weight',
+    'ln_pre.bias',
+    'transformer.resblocks.3.attn.in_proj_weight',
+    'positional_embedding',
+  ):
     assert rename(name, 'clip_visual') == rename(f'visual.{name}', 'clip_openai')
-  for name in ('embeddings.class_embedding', 'encoder.layers.3.mlp.fc1.bias', 'post_layernorm.weight', 'pre_layrnorm.bias'):
+  for name in (
+    'embeddings.class_embedding',
+    'encoder.layers.3.mlp.fc1.bias',
+    'post_layernorm.weight',
+    'pre_layrnorm.bias',
+  ):
     assert rename(name, 'clip_hf') == rename(f'vision_model.{name}', 'clip_hf')
 
 
 # Pickles as data
+
 
 def plain(stream):
   return pickle_reader.load(io.BytesIO(stream), {}, lambda pid: pid)
@@ -324,19 +488,32 @@ def plain(stream):
 @pytest.mark.parametrize('protocol', range(6))
 def test_plain_values_are_what_pickle_makes_of_them(protocol):
   shared = ['a', 1.5]
-  value = {'text': 'é\x00' * 200, 'numbers': [0, -1, 255, 70000, -2**40, 2**2000, 1e300, True, None],
-           'tuples': ((), (1,), (1, 2), (1, 2, 3, 4)), 'long': list(range(2000)),
-           3: shared, 'again': [shared, shared], '': {}, 'nested': {'a': {'b': [[]]}}}
+  value = {
+    'text': 'é\x00' * 200,
+    'numbers': [0, -1, 255, 70000, -(2**40), 2**2000, 1e300, True, None],
+    'tuples': ((), (1,), (1, 2), (1, 2, 3, 4)),
+    'long': list(range(2000)),
+    3: shared,
+    'again': [shared, shared],
+    '': {},
+    'nested': {'a': {'b': [[]]}},
+  }
   found = plain(pickle.dumps(value, protocol))
   assert found == value and found['again'][0] is found[3]
   if protocol > 2:
-    assert plain(pickle.dumps([b'\x80' * 300, b'', 'x' * 300], protocol)) == [b'\x80' * 300, b'', 'x' * 300]
+    assert plain(pickle.dumps([b'\x80' * 300, b'', 'x' * 300], protocol)) == [
+      b'\x80' * 300,
+      b'',
+      'x' * 300,
+    ]
 
 
 def test_every_opcode_is_followed():
   known = pickle_reader._VALUES | set(pickle_reader._CONSTANTS) | pickle_reader._IGNORED
   opcodes = {opcode.name for opcode in pickletools.opcodes}
-  assert {name for name in opcodes - known if not hasattr(pickle_reader._Machine, f'op_{name.lower()}')} == set()
+  assert {
+    name for name in opcodes - known if not hasattr(pickle_reader._Machine, f'op_{name.lower()}')
+  } == set()
   assert known <= opcodes
 
 

@@ -7,8 +7,16 @@ def get_config(variant=''):
   config = base.get_config()
   with config.unlocked():
     config.random_frozen = True
-    config.data = dict(name='phantom.load', patients=40, scans=2, scanner='target', size=(32, 32), seed=0, ops='',
-                       split=dict(by='patient', folds=4, fold=0, seed=0))
+    config.data = dict(
+      name='phantom.load',
+      patients=40,
+      scans=2,
+      scanner='target',
+      size=(32, 32),
+      seed=0,
+      ops='',
+      split=dict(by='patient', folds=4, fold=0, seed=0),
+    )
     config.model = dict(name='resnet.resnet18', width=4, weights='')
     config.phases = (('depth(1.0)', '3 epochs'), ('depth(3)', '3 epochs'))
     config.batch = 16

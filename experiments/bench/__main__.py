@@ -21,8 +21,15 @@ import sys
 
 from medtl.runtime import cpu
 
-KNOWN = {'--against': 'against', '--gpu': 'gpu', '--startup': 'startup', '--input': 'input', '--scale': 'scale',
-         'probe': 'probe', 'ablation': 'ablation'}
+KNOWN = {
+  '--against': 'against',
+  '--gpu': 'gpu',
+  '--startup': 'startup',
+  '--input': 'input',
+  '--scale': 'scale',
+  'probe': 'probe',
+  'ablation': 'ablation',
+}
 
 
 def main(argv):
@@ -31,7 +38,9 @@ def main(argv):
   if word not in KNOWN:
     raise SystemExit(__doc__)
   cpu.prepare()
-  importlib.import_module(f'experiments.bench.{KNOWN[word]}').main(argv if '=' in argv[0] else argv[1:])
+  importlib.import_module(f'experiments.bench.{KNOWN[word]}').main(
+    argv if '=' in argv[0] else argv[1:]
+  )
 
 
 if __name__ == '__main__':

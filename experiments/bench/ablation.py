@@ -14,27 +14,41 @@ def main(argv):
   """Print for each variant of a study the seconds that training took and those that its steps need."""
   workdir = Path(next(word.partition('=')[2] for word in argv if word.startswith('--workdir=')))
   rows, like = json.loads((workdir / 'study.json').read_text())['rows'], None
-  print('| variant | steps | median step alone | steps × median | training | ratio | compiling, evaluating, saving, the rest |')
+  print(
+    '| variant | steps | median step alone | steps × median | training | ratio | compiling, evaluating, saving, the rest |'
+  )
   print('|' + '---|' * 7)
   total = [0.0, 0.0]
   for row in rows:
-    folders = [workdir / row['name'], *(workdir / f'{row["name"]}-seed{number}' for number in range(1, row['seeds']))]
+    folders = [
+      workdir / row['name'],
+      *(workdir / f'{row["name"]}-seed{number}' for number in range(1, row['seeds'])),
+    ]
     runs = [one for folder in folders for one in sorted(folder.glob('fold*/')) or [folder]]
-    steps = sum(phase['steps'] for one in runs for phase in run_folder.read(one, 'plan.json')['phases'])
+    steps = sum(
+      phase['steps'] for one in runs for phase in run_folder.read(one, 'plan.json')['phases']
+    )
     config = run_folder.config(runs[0])
     like = parts = assemble.parts(config, train.source(config, runs[0], '', may_train=False), like)
     median, spans = alone(parts), row['spans']
     rest = sum(spans.values()) - spans['train']
-    print(f'| {row["name"]} | {steps} | {median * 1e3:.1f} ms | {steps * median:.1f} s | {spans["train"]:.1f} s | '
-          f'{spans["train"] / (steps * median):.2f} | {rest:.1f} s |')
+    print(
+      f'| {row["name"]} | {steps} | {median * 1e3:.1f} ms | {steps * median:.1f} s | {spans["train"]:.1f} s | '
+      f'{spans["train"] / (steps * median):.2f} | {rest:.1f} s |'
+    )
     total = [total[0] + steps * median, total[1] + spans['train']]
-  print(f'\ntraining {total[1]:.0f} s, steps × median {total[0]:.0f} s: ratio {total[1] / total[0]:.2f}; {run_folder.hardware()}')
+  print(
+    f'\ntraining {total[1]:.0f} s, steps × median {total[0]:.0f} s: ratio {total[1] / total[0]:.2f}; {run_folder.hardware()}'
+  )
 
 
 def alone(parts, repeats=9):
   """Return the median seconds of a step of the last phase on batches of what it trains on."""
   index = len(parts.phases) - 1
-  sides, first = frozen_features.boundary(parts, index, parts.params, parts.extra), frozen_features.first(parts, index)
+  sides, first = (
+    frozen_features.boundary(parts, index, parts.params, parts.extra),
+    frozen_features.first(parts, index),
+  )
   batch = next(assemble.endless(sides['train'], parts.config))
   program, state, seconds = parts.program(index, first), parts.start(index), []
   for _ in range(repeats + 1):

@@ -30,7 +30,9 @@ class Worker:
     for line in self.process.stdout:
       if line[0] in '{0123456789':
         return json.loads(line)
-    raise SystemExit(f'a worker ended with {self.process.wait()}; its words are above. PyTorch: pip install -r requirements/bench.txt')
+    raise SystemExit(
+      f'a worker ended with {self.process.wait()}; its words are above. PyTorch: pip install -r requirements/bench.txt'
+    )
 
   def time(self):
     """Return the seconds of the work, once."""
@@ -49,12 +51,22 @@ class Worker:
 def compared(case, repeats):
   """Return a row: medians in seconds, the paired ratios theirs / ours, memory and compile seconds."""
   ours = Worker('ours', case)
-  theirs = Worker('theirs', case._replace(work=case.work.removesuffix('-cached')), ours.facts['frozen'])
+  theirs = Worker(
+    'theirs', case._replace(work=case.work.removesuffix('-cached')), ours.facts['frozen']
+  )
   pairs = [(ours.time(), theirs.time()) for _ in range(repeats)]
   one, other = (statistics.median(side) for side in zip(*pairs, strict=True))
   ratios = sorted(b / a for a, b in pairs)
-  return {'case': case, 'ours': one, 'theirs': other, 'ratio': other / one, 'least': ratios[0], 'most': ratios[-1],
-          'memory': (ours.end(), theirs.end()), 'facts': (ours.facts, theirs.facts)}
+  return {
+    'case': case,
+    'ours': one,
+    'theirs': other,
+    'ratio': other / one,
+    'least': ratios[0],
+    'most': ratios[-1],
+    'memory': (ours.end(), theirs.end()),
+    'facts': (ours.facts, theirs.facts),
+  }
 
 
 def pictures(folder, size, count=40):
@@ -69,10 +81,18 @@ def pictures(folder, size, count=40):
 def line(row):
   """Return a row of the table."""
   case, (ours, theirs) = row['case'], row['facts']
-  cached = f' (from child {ours["from"]})' if ours['from'] else ' (not kept: ' + ours['why'] + ')' if 'cached' in case.work else ''
-  return (f'| {case.model} | {case.dtype} | {case.work}{cached} | {case.batch / row["ours"]:.1f} | {case.batch / row["theirs"]:.1f} | '
-          f'{row["ratio"]:.2f} ({row["least"]:.2f} to {row["most"]:.2f}) | {row["memory"][0] / 1e9:.1f} / {row["memory"][1] / 1e9:.1f} | '
-          f'{ours["compile"]:.0f} / {theirs["compile"]:.0f} |')
+  cached = (
+    f' (from child {ours["from"]})'
+    if ours['from']
+    else ' (not kept: ' + ours['why'] + ')'
+    if 'cached' in case.work
+    else ''
+  )
+  return (
+    f'| {case.model} | {case.dtype} | {case.work}{cached} | {case.batch / row["ours"]:.1f} | {case.batch / row["theirs"]:.1f} | '
+    f'{row["ratio"]:.2f} ({row["least"]:.2f} to {row["most"]:.2f}) | {row["memory"][0] / 1e9:.1f} / {row["memory"][1] / 1e9:.1f} | '
+    f'{ours["compile"]:.0f} / {theirs["compile"]:.0f} |'
+  )
 
 
 def main(argv):
@@ -85,7 +105,16 @@ def main(argv):
   parser.add_argument('--batch', type=int, default=0, help='0: each net its own')
   parser.add_argument('--size', type=int, default=224)
   flags = parser.parse_args(argv)
-  heads = ('net', 'dtype', 'work', 'ours, images/s', 'torch, images/s', 'ratio (least to most)', 'peak memory, GB', 'compile, s')
+  heads = (
+    'net',
+    'dtype',
+    'work',
+    'ours, images/s',
+    'torch, images/s',
+    'ratio (least to most)',
+    'peak memory, GB',
+    'compile, s',
+  )
   print(f'| {" | ".join(heads)} |\n' + '|---' * len(heads) + '|')
   with tempfile.TemporaryDirectory() as folder:
     os.environ['MEDTL_CACHE'] = f'{folder}/cache'
@@ -93,10 +122,14 @@ def main(argv):
     for model in flags.models.split(','):
       for dtype in flags.dtypes.split(','):
         for work in flags.works.split(','):
-          case = Case(model, dtype, work, flags.batch or MODELS[model][1], flags.size, f'{folder}/pictures')
+          case = Case(
+            model, dtype, work, flags.batch or MODELS[model][1], flags.size, f'{folder}/pictures'
+          )
           row = compared(case, flags.repeats)
           print(line(row), flush=True)
   facts = row['facts']
-  print(f'\n{time.strftime("%Y-%m-%d")}; {run_folder.hardware()}; {facts[0]["version"]} on {facts[0]["device"]}, {facts[1]["version"]} on '
-        f'{facts[1]["device"]}; medians of {flags.repeats}, in turn; peak memory of the whole process on a CPU, of the device elsewhere; '
-        'torch: eager on a CPU, torch.compile on a GPU')
+  print(
+    f'\n{time.strftime("%Y-%m-%d")}; {run_folder.hardware()}; {facts[0]["version"]} on {facts[0]["device"]}, {facts[1]["version"]} on '
+    f'{facts[1]["device"]}; medians of {flags.repeats}, in turn; peak memory of the whole process on a CPU, of the device elsewhere; '
+    'torch: eager on a CPU, torch.compile on a GPU'
+  )

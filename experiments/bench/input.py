@@ -17,7 +17,7 @@ from medtl.data import batches
 from medtl.run import assemble, run_folder
 
 FORMS = {'jpg': 'JPEG', 'png': 'PNG, 16 bit', 'dcm': 'DICOM, 12 bit', 'rle': 'DICOM, 12 bit, RLE'}
-COUNT, SOURCE, SIZE, BATCH = 256, 512, 224, 16       # pictures of SOURCE pixels a side become SIZE
+COUNT, SOURCE, SIZE, BATCH = 256, 512, 224, 16  # pictures of SOURCE pixels a side become SIZE
 OPS = f'resize({SIZE}, {SIZE})'
 
 
@@ -34,7 +34,9 @@ def written(folder, form):
     elif form == 'png':
       Image.fromarray(picture.astype(np.uint16) * 257).save(path.with_suffix('.png'))
     else:
-      slice_of(picture.astype(np.uint16) * 16, number, form).save_as(path.with_suffix('.dcm'), enforce_file_format=True)
+      slice_of(picture.astype(np.uint16) * 16, number, form).save_as(
+        path.with_suffix('.dcm'), enforce_file_format=True
+      )
   return Path(folder) / form
 
 
@@ -42,8 +44,14 @@ def slice_of(picture, number, form):
   """Return a DICOM file of 12-bit numbers, as they are or compressed."""
   from pydicom import Dataset
   from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
+
   made = Dataset()
-  made.SOPClassUID, made.SOPInstanceUID, made.PatientID, made.Modality = CTImageStorage, generate_uid(), f'P{number}', 'CT'
+  made.SOPClassUID, made.SOPInstanceUID, made.PatientID, made.Modality = (
+    CTImageStorage,
+    generate_uid(),
+    f'P{number}',
+    'CT',
+  )
   made.set_pixel_data(picture, 'MONOCHROME2', 12)
   made.ensure_file_meta()
   made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -76,7 +84,7 @@ def ahead(dataset, case, steps=12):
     there, running = time.perf_counter(), not logs['loss'].is_ready()
     jax.block_until_ready(logs)
     early += number > 0 and (running or there - asked < 0.05 * (asked - start))
-    begin = begin or time.perf_counter()              # the first step is not timed
+    begin = begin or time.perf_counter()  # the first step is not timed
   return steps * case.batch / (time.perf_counter() - begin), early / steps
 
 
@@ -84,29 +92,49 @@ def main(argv):
   """Print the table, then how training with these pictures goes."""
   parser = argparse.ArgumentParser(prog='python -m experiments.bench --input')
   parser.add_argument('--models', default='vit_s16,resnet50', help=', '.join(MODELS))
-  parser.add_argument('--npz', default='', help='the publisher\'s breastmnist.npz, or its folder; else npz is not measured')
+  parser.add_argument(
+    '--npz',
+    default='',
+    help="the publisher's breastmnist.npz, or its folder; else npz is not measured",
+  )
   flags = parser.parse_args(argv)
   threads = (1, 2, 4)
   with tempfile.TemporaryDirectory() as folder:
     os.environ['MEDTL_CACHE'] = f'{folder}/cache'
-    heads = (f'{SOURCE} px → {SIZE} px, pictures a second', *(f'{count} threads' for count in threads))
+    heads = (
+      f'{SOURCE} px → {SIZE} px, pictures a second',
+      *(f'{count} threads' for count in threads),
+    )
     print(f'| {" | ".join(heads)} |\n' + '|---' * len(heads) + '|')
     sets = {name: loaded(written(folder, form), keep_gb=0.0) for form, name in FORMS.items()}
     if flags.npz:
-      whole = data.load('medmnist', flag='breastmnist', root=flags.npz, ops=OPS, split={'by': 'none'}, keep_gb=0.0)['test']
+      whole = data.load(
+        'medmnist', flag='breastmnist', root=flags.npz, ops=OPS, split={'by': 'none'}, keep_gb=0.0
+      )['test']
       sets['npz, 28 px (BreastMNIST)'] = whole.subset(np.arange(COUNT))
     sets['kept decoded, memory-mapped'] = loaded(Path(folder) / 'jpg', keep_gb=8.0)
     for name, dataset in sets.items():
       cells = [f'{speed(dataset, count):.0f}' for count in threads]
       print(f'| {name} | {" | ".join(cells)} |', flush=True)
-    print('\n| training, float32 | pictures a second | of its steps had the next batch on the device before they ended |\n|---|---|---|')
+    print(
+      '\n| training, float32 | pictures a second | of its steps had the next batch on the device before they ended |\n|---|---|---|'
+    )
     for model in flags.models.split(','):
-      eaten, early = ahead(sets[FORMS['jpg']], Case(model, 'float32', 'full', MODELS[model][1], SIZE, f'{folder}/jpg'))
+      eaten, early = ahead(
+        sets[FORMS['jpg']], Case(model, 'float32', 'full', MODELS[model][1], SIZE, f'{folder}/jpg')
+      )
       print(f'| {model}, reading jpg | {eaten:.1f} | {early:.0%} |', flush=True)
-  print(f'\n{run_folder.hardware()}' + ('' if flags.npz else '; npz was not measured: --npz=BREASTMNIST'))
+  print(
+    f'\n{run_folder.hardware()}'
+    + ('' if flags.npz else '; npz was not measured: --npz=BREASTMNIST')
+  )
 
 
 def loaded(folder, keep_gb):
   """Return the pictures of a folder, resized as they are read."""
-  source = dict(name='dicom', values='display') if folder.name in ('dcm', 'rle') else dict(name='folder')
-  return data.load(**source, root=str(folder), channels=3, ops=OPS, split={'by': 'none'}, keep_gb=keep_gb)['test']
+  source = (
+    dict(name='dicom', values='display') if folder.name in ('dcm', 'rle') else dict(name='folder')
+  )
+  return data.load(
+    **source, root=str(folder), channels=3, ops=OPS, split={'by': 'none'}, keep_gb=keep_gb
+  )['test']

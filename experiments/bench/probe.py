@@ -22,24 +22,43 @@ EPOCHS, TIMED, BATCH = 100, 2, 32
 
 def main(argv):
   """Print the seconds and the AUROC of both ways of probing."""
-  config = assemble.changed(cli.parse('train', argv)[1], (
-    ('phases', (('depth(1.0)', f'{EPOCHS} epochs'),)), ('batch', BATCH), ('lr', 1e-3), ('head_lr', 1.0)))
+  config = assemble.changed(
+    cli.parse('train', argv)[1],
+    (
+      ('phases', (('depth(1.0)', f'{EPOCHS} epochs'),)),
+      ('batch', BATCH),
+      ('lr', 1e-3),
+      ('head_lr', 1.0),
+    ),
+  )
   parts = assemble.parts(config)
   epoch, theirs = usual_loop(parts)
   with tempfile.TemporaryDirectory() as folder:
-    os.environ['MEDTL_CACHE'] = folder                   # nothing is known beforehand
+    os.environ['MEDTL_CACHE'] = folder  # nothing is known beforehand
     begin = time.perf_counter()
     numbers = train.train(config, Path(folder) / 'run')
-    ours, spans = time.perf_counter() - begin, run_folder.read(Path(folder) / 'run', 'provenance.json')['spans']
+    ours, spans = (
+      time.perf_counter() - begin,
+      run_folder.read(Path(folder) / 'run', 'provenance.json')['spans'],
+    )
     score = predictions.load(Path(folder) / 'run' / 'predictions' / 'test.npz').predictions
   assert numbers['images'] == len(score.y)
   test = parts.data['test']
-  print(f'\n| a probe of {EPOCHS} epochs, batches of {BATCH}, evaluated each epoch | seconds | test AUROC |\n|---|---|---|')
-  print(f'| features computed once: the whole run, from weights to page | {ours:.0f} | {metrics.auroc(score.score, score.y):.3f} |')
-  print(f'| a forward pass each epoch (torch): {EPOCHS} × {epoch:.1f} s, from {TIMED} timed epochs | {EPOCHS * epoch:.0f} | '
-        f'{metrics.auroc(theirs, np.asarray(test.table["y"])):.3f} |')
-  print(f'\nratio {EPOCHS * epoch / ours:.1f}; ours spent ' + ', '.join(f'{name} {seconds:.1f} s' for name, seconds in spans.items())
-        + f'; {assemble.sentence(parts)}; {run_folder.hardware()}')
+  print(
+    f'\n| a probe of {EPOCHS} epochs, batches of {BATCH}, evaluated each epoch | seconds | test AUROC |\n|---|---|---|'
+  )
+  print(
+    f'| features computed once: the whole run, from weights to page | {ours:.0f} | {metrics.auroc(score.score, score.y):.3f} |'
+  )
+  print(
+    f'| a forward pass each epoch (torch): {EPOCHS} × {epoch:.1f} s, from {TIMED} timed epochs | {EPOCHS * epoch:.0f} | '
+    f'{metrics.auroc(theirs, np.asarray(test.table["y"])):.3f} |'
+  )
+  print(
+    f'\nratio {EPOCHS * epoch / ours:.1f}; ours spent '
+    + ', '.join(f'{name} {seconds:.1f} s' for name, seconds in spans.items())
+    + f'; {assemble.sentence(parts)}; {run_folder.hardware()}'
+  )
 
 
 def torch_features(weights_file):
@@ -48,18 +67,36 @@ def torch_features(weights_file):
   from transformers import CLIPVisionConfig, CLIPVisionModel
 
   from medtl.models.pretrained import checkpoint_files
+
   arrays = checkpoint_files.read(weights_file)
-  net = CLIPVisionModel(CLIPVisionConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-                                         patch_size=16))
-  bare = 'embeddings.class_embedding' in net.state_dict()             # transformers 5 names no vision_model any more
-  state = {name.removeprefix('vision_model.') if bare else name: torch.from_numpy(np.ascontiguousarray(array))
-           for name, array in arrays.items()}
+  net = CLIPVisionModel(
+    CLIPVisionConfig(
+      hidden_size=768,
+      intermediate_size=3072,
+      num_hidden_layers=12,
+      num_attention_heads=12,
+      patch_size=16,
+    )
+  )
+  bare = (
+    'embeddings.class_embedding' in net.state_dict()
+  )  # transformers 5 names no vision_model any more
+  state = {
+    name.removeprefix('vision_model.') if bare else name: torch.from_numpy(
+      np.ascontiguousarray(array)
+    )
+    for name, array in arrays.items()
+  }
   missing, _ = net.load_state_dict(state, strict=False)
   if [name for name in missing if 'position_ids' not in name]:
-    raise MedtlError(f'the file is no CLIP ViT-B/16 under the names of transformers: {missing[:3]} are missing')
+    raise MedtlError(
+      f'the file is no CLIP ViT-B/16 under the names of transformers: {missing[:3]} are missing'
+    )
   net.eval()
-  mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in
-               ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)))
+  mean, std = (
+    torch.tensor(values).reshape(1, -1, 1, 1)
+    for values in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+  )
 
   @torch.no_grad()
   def features(batch):
@@ -75,6 +112,7 @@ def usual_loop(parts):
   The head's later epochs use the features of the last timed one: a frozen net gives the same ones again.
   """
   import torch
+
   features = torch_features(parts.config.model.weights)
   torch.manual_seed(0)
   classes = len(parts.classes)
@@ -105,5 +143,7 @@ def usual_loop(parts):
       step(x, y)
   head.eval()
   with torch.no_grad():
-    test = torch.cat([torch.softmax(head(features(batch)), 1) for batch in batches.once(parts.data['test'], BATCH)]).numpy()
+    test = torch.cat(
+      [torch.softmax(head(features(batch)), 1) for batch in batches.once(parts.data['test'], BATCH)]
+    ).numpy()
   return statistics.median(seconds), test

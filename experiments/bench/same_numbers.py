@@ -29,7 +29,7 @@ RUNS = {
   'tiny_long': 'tests/tiny.py:long',
 }
 REAL = 'configs/oct_vit.py:kermany'
-DECIMALS = 3                               # of numbers.json
+DECIMALS = 3  # of numbers.json
 
 
 def trained(tree: Path, config: str, out: Path, words: list[str]) -> Path:

@@ -8,26 +8,40 @@ import torch
 from experiments.bench import cases
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-LITE0 = (1, 2, 2, 3, 3, 4, 1)                      # blocks of EfficientNet-Lite0's stages
+LITE0 = (1, 2, 2, 3, 3, 4, 1)  # blocks of EfficientNet-Lite0's stages
 
 
 def net(case):
   """Return (model, its children from the stem on, as lists of modules) of random weights."""
   import transformers
+
   if case.model == 'resnet50':
-    made = transformers.ResNetForImageClassification(transformers.ResNetConfig(num_labels=cases.CLASSES))
+    made = transformers.ResNetForImageClassification(
+      transformers.ResNetConfig(num_labels=cases.CLASSES)
+    )
     return made, [[made.resnet.embedder], *([stage] for stage in made.resnet.encoder.stages)]
   if case.model.startswith('vit'):
     width = {'vit_s16': 384, 'vit_b16': 768}[case.model]
-    config = transformers.ViTConfig(hidden_size=width, num_attention_heads=width // 64, intermediate_size=4 * width,
-                                    num_labels=cases.CLASSES, image_size=case.size, attn_implementation='sdpa')
+    config = transformers.ViTConfig(
+      hidden_size=width,
+      num_attention_heads=width // 64,
+      intermediate_size=4 * width,
+      num_labels=cases.CLASSES,
+      image_size=case.size,
+      attn_implementation='sdpa',
+    )
     made = transformers.ViTForImageClassification(config)
     blocks = made.vit.encoder.layer if hasattr(made.vit, 'encoder') else made.vit.layers
     return made, [[made.vit.embeddings], *([block] for block in blocks)]
   from efficientnet_lite_pytorch import EfficientNet
+
   made = EfficientNet.from_name('efficientnet-lite0', num_classes=cases.CLASSES)
   blocks = iter(made._blocks)
-  return made, [[made._conv_stem, made._bn0], *([next(blocks) for _ in range(count)] for count in LITE0), [made._conv_head, made._bn1]]
+  return made, [
+    [made._conv_stem, made._bn0],
+    *([next(blocks) for _ in range(count)] for count in LITE0),
+    [made._conv_head, made._bn1],
+  ]
 
 
 def prepare(case, frozen):
@@ -40,7 +54,9 @@ def prepare(case, frozen):
     child.eval().requires_grad_(False)
   begin = time.perf_counter()
   run = torch.compile(model) if DEVICE == 'cuda' else model
-  x = torch.rand(case.batch, 3, case.size, case.size, device=DEVICE).to(memory_format=torch.channels_last)
+  x = torch.rand(case.batch, 3, case.size, case.size, device=DEVICE).to(
+    memory_format=torch.channels_last
+  )
   y = torch.arange(case.batch, device=DEVICE) % cases.CLASSES
   live = [leaf for leaf in model.parameters() if leaf.requires_grad]
   adam = torch.optim.AdamW(live, lr=1e-3, weight_decay=1e-4)
@@ -66,7 +82,11 @@ def prepare(case, frozen):
   work = forward if case.work == 'forward' else step
   work()
   device = torch.cuda.get_device_name() if DEVICE == 'cuda' else 'cpu'
-  return work, {'compile': time.perf_counter() - begin, 'device': device, 'version': f'torch {torch.__version__}'}
+  return work, {
+    'compile': time.perf_counter() - begin,
+    'device': device,
+    'version': f'torch {torch.__version__}',
+  }
 
 
 def wait(value):

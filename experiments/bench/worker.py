@@ -11,12 +11,14 @@ from medtl.runtime import cpu
 
 def main(side, case, frozen):
   """Say when ready, then the seconds of the work at each line; last the peak memory."""
-  cpu.prepare()                                        # for both sides: PyTorch gains from kept memory too
+  cpu.prepare()  # for both sides: PyTorch gains from kept memory too
   if side == 'ours':
     from experiments.bench import ours as how
+
     work, facts = how.prepare(case)
   else:
     from experiments.bench import theirs as how
+
     work, facts = how.prepare(case, frozen)
   work()
   print(json.dumps(facts), flush=True)
@@ -24,7 +26,11 @@ def main(side, case, frozen):
     begin = time.perf_counter()
     work()
     print(json.dumps(time.perf_counter() - begin), flush=True)
-  most = next(line.split()[1] for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM'))
+  most = next(
+    line.split()[1]
+    for line in Path('/proc/self/status').read_text().splitlines()
+    if line.startswith('VmHWM')
+  )
   print(json.dumps(how.peak() or 1024 * int(most)), flush=True)
 
 

@@ -25,15 +25,21 @@ import numpy as np
 from medtl.core.types import MedtlError
 
 Nothing = type(None)
-ONE = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'text',
-       Nothing: 'None'}
+ONE = {
+  bool: 'True or False',
+  int: 'a whole number',
+  float: 'a number',
+  str: 'text',
+  Nothing: 'None',
+}
 MANY = {bool: 'truth values', int: 'whole numbers', float: 'numbers', str: 'text'}
-GENERIC = (1, 'text', ('a', 'b'))      # examples where neither the value nor the default gives one
+GENERIC = (1, 'text', ('a', 'b'))  # examples where neither the value nor the default gives one
 TRUTHS = {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0': False}
 
 
 class Range(NamedTuple):
   """What a number may be: in words, which follow 'a number', and as a function."""
+
   words: str
   holds: Callable[[Any], bool]
 
@@ -110,7 +116,7 @@ def fitted(value: Any, kind: Any) -> Any:
     return _one_of(value, inner)
   if base is typing.Literal:
     return _known(value, inner)
-  if base is Any or not isinstance(base, type):      # a type variable, for instance
+  if base is Any or not isinstance(base, type):  # a type variable, for instance
     return value
   if base is float:
     return _finite(value)
@@ -283,9 +289,10 @@ def _literal(text: str) -> list[Any]:
 
 class Law(NamedTuple):
   """What a function's arguments must be beside each other."""
+
   words: str
   holds: Callable[..., bool]
-  names: tuple[str, ...]                   # of the arguments that it is about
+  names: tuple[str, ...]  # of the arguments that it is about
 
 
 def together(words: str, holds: Callable[..., bool]) -> Callable[[Callable], Callable]:
@@ -308,7 +315,7 @@ def together(words: str, holds: Callable[..., bool]) -> Callable[[Callable], Cal
       agree(lawful, form.bind(*args, **keys))
       return function(*args, **keys)
 
-    lawful.law = law                                     # type: ignore[attr-defined]
+    lawful.law = law  # type: ignore[attr-defined]
     return lawful
 
   return declare

@@ -16,6 +16,7 @@ from medtl.core.types import MedtlError
 
 class Call(NamedTuple):
   """One parsed operation: `resize(224, 224)` is Call('resize', (224, 224), {})."""
+
   name: str
   args: tuple
   kwargs: dict[str, Any]
@@ -44,8 +45,10 @@ def chain(text: str) -> list[Call]:
   try:
     node: ast.expr = ast.parse(text.strip(), mode='eval').body
   except SyntaxError as error:
-    raise MedtlError(f'cannot read {text!r}: {error.msg} at column {error.offset}; '
-                     "expected something like 'window(-1000, 400) | resize(224, 224)'") from None
+    raise MedtlError(
+      f'cannot read {text!r}: {error.msg} at column {error.offset}; '
+      "expected something like 'window(-1000, 400) | resize(224, 224)'"
+    ) from None
   calls: list[Call] = []
   while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
     calls.insert(0, _call(node.right, text))
@@ -57,22 +60,33 @@ def _call(node: ast.expr, text: str) -> Call:
   if isinstance(node, ast.Name):
     return Call(node.id, (), {})
   if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-    raise MedtlError(f'cannot read {ast.unparse(node)!r} in {text!r}: expected name or name(arguments)')
+    raise MedtlError(
+      f'cannot read {ast.unparse(node)!r} in {text!r}: expected name or name(arguments)'
+    )
   try:
     args = tuple(ast.literal_eval(value) for value in node.args)
     kwargs = {word.arg or '**': ast.literal_eval(word.value) for word in node.keywords}
   except ValueError:
-    raise MedtlError(f'{ast.unparse(node)!r} in {text!r}: arguments must be literals (numbers, strings, tuples)') from None
+    raise MedtlError(
+      f'{ast.unparse(node)!r} in {text!r}: arguments must be literals (numbers, strings, tuples)'
+    ) from None
   return Call(node.func.id, args, kwargs)
 
 
 def public(module: ModuleType) -> dict[str, Callable]:
   """Return the functions that a module defines itself and does not hide."""
-  return {name: value for name, value in vars(module).items()
-          if inspect.isfunction(value) and not name.startswith('_') and getattr(value, '__module__', '') == module.__name__}
+  return {
+    name: value
+    for name, value in vars(module).items()
+    if inspect.isfunction(value)
+    and not name.startswith('_')
+    and getattr(value, '__module__', '') == module.__name__
+  }
 
 
-def bind(function: Callable, call: Call, what: str = '', given: tuple[str, ...] = ()) -> inspect.BoundArguments:
+def bind(
+  function: Callable, call: Call, what: str = '', given: tuple[str, ...] = ()
+) -> inspect.BoundArguments:
   """Return a call's arguments as the signature takes them; the caller fills in those `given`."""
   where = what or call.name
   everything = signature(function)
@@ -106,14 +120,17 @@ def signature(function: Callable) -> inspect.Signature:
     return inspect.signature(function, eval_str=True)
   except NameError as error:
     name = f'{function.__module__}.{function.__name__}'
-    raise MedtlError(f'the annotations of {name} cannot be read: {error}; expected types that its '
-                     'module imports') from None
+    raise MedtlError(
+      f'the annotations of {name} cannot be read: {error}; expected types that its module imports'
+    ) from None
 
 
 def _short(name: str, made: inspect.Signature) -> str:
   """Return 'resize(size, order=1)': a signature without its types."""
-  words = [one.name if one.default is one.empty else f'{one.name}={one.default!r}'
-           for one in made.parameters.values()]
+  words = [
+    one.name if one.default is one.empty else f'{one.name}={one.default!r}'
+    for one in made.parameters.values()
+  ]
   return f'{name}({", ".join(words)})'
 
 
@@ -124,8 +141,9 @@ def parameters(function: Callable, given: tuple[str, ...] = ()) -> dict[str, ins
   return {name: one for name, one in found.items() if one.kind in named and name not in given}
 
 
-def keys(where: str, given: Mapping[str, Any],
-         known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+def keys(
+  where: str, given: Mapping[str, Any], known: Mapping[str, inspect.Parameter]
+) -> dict[str, Any]:
   """Return the keys as the parameters take them.
 
   A key that is not known, of another kind or lacking is an error.
@@ -143,12 +161,16 @@ def keys(where: str, given: Mapping[str, Any],
 def operations(module: ModuleType, given: tuple[str, ...] = ()) -> dict[str, Callable]:
   """Return a module's public functions that take `given` first: its helpers are no operations."""
   count = len(given)
-  return {name: function for name, function in public(module).items()
-          if tuple(inspect.signature(function).parameters)[:count] == given}
+  return {
+    name: function
+    for name, function in public(module).items()
+    if tuple(inspect.signature(function).parameters)[:count] == given
+  }
 
 
-def functions(text: str, known: ModuleType | Mapping[str, Callable],
-              given: tuple[str, ...] = ()) -> list[Callable]:
+def functions(
+  text: str, known: ModuleType | Mapping[str, Callable], given: tuple[str, ...] = ()
+) -> list[Callable]:
   """Return the chain's operations, arguments bound; each still takes `given`, by position or by name."""
   words = operations(known, given) if isinstance(known, ModuleType) else known
   bound = []
@@ -162,7 +184,9 @@ def functions(text: str, known: ModuleType | Mapping[str, Callable],
 
 
 def _fill(function: Callable, bound: inspect.BoundArguments, given: tuple[str, ...]) -> Callable:
-  kinds = {name: parameter.kind for name, parameter in inspect.signature(function).parameters.items()}
+  kinds = {
+    name: parameter.kind for name, parameter in inspect.signature(function).parameters.items()
+  }
   star, named = (), {}
   for name, value in bound.arguments.items():
     if kinds[name] is inspect.Parameter.VAR_POSITIONAL:
@@ -171,13 +195,14 @@ def _fill(function: Callable, bound: inspect.BoundArguments, given: tuple[str, .
       named.update(value)
     else:
       named[name] = value
-  if star:                                  # f(x, *size): what is given comes first, by position
+  if star:  # f(x, *size): what is given comes first, by position
     return lambda *args: function(*args, *star, **named)
   return lambda *args, **kwargs: function(**dict(zip(given, args, strict=False)), **named, **kwargs)
 
 
-def one(text: str, known: ModuleType | Mapping[str, Callable],
-        given: tuple[str, ...] = ()) -> Callable:
+def one(
+  text: str, known: ModuleType | Mapping[str, Callable], given: tuple[str, ...] = ()
+) -> Callable:
   """Return the single operation that the text names."""
   bound = functions(text, known, given)
   if len(bound) != 1:
@@ -204,7 +229,9 @@ def find(name: str, package: str) -> Callable:
   except ModuleNotFoundError as error:
     if not target.startswith(str(error.name)):
       raise
-    raise MedtlError(f'no module {".".join(path)!r} in {package}; {nearest(".".join(path), siblings(package))}') from None
+    raise MedtlError(
+      f'no module {".".join(path)!r} in {package}; {nearest(".".join(path), siblings(package))}'
+    ) from None
   known = public(module)
   if last not in known:
     raise MedtlError(f'no function {last!r} in {target}; {nearest(last, known)}')
@@ -214,11 +241,13 @@ def find(name: str, package: str) -> Callable:
 def siblings(package: str) -> list[str]:
   """Return the modules that a package holds, by listing its folder."""
   import pkgutil
+
   return [item.name for item in pkgutil.iter_modules(importlib.import_module(package).__path__)]
 
 
-def component(config: Mapping[str, Any], package: str, what: str,
-              given: tuple[str, ...] = ()) -> tuple[Callable, dict[str, Any]]:
+def component(
+  config: Mapping[str, Any], package: str, what: str, given: tuple[str, ...] = ()
+) -> tuple[Callable, dict[str, Any]]:
   """Return (function, keyword arguments) of dict(name='module.function', …), keys checked against the signature."""
   left = dict(config)
   name = left.pop('name', None)
@@ -236,11 +265,20 @@ def steps(text: str | int, examples: int, batch: int, total: int = 0, least: int
   """
   match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*(%|steps?|epochs?|examples?|)', str(text).strip())
   if not match or (not match[2] and not match[1].isdigit()):
-    raise MedtlError(f"cannot read the duration {text!r}: expected '100 steps', '3 epochs', '5000 examples' or '5%'")
+    raise MedtlError(
+      f"cannot read the duration {text!r}: expected '100 steps', '3 epochs', '5000 examples' or '5%'"
+    )
   number, unit = float(match[1]), match[2].rstrip('s') or 'step'
   if unit == '%' and not total:
-    raise MedtlError(f'{text!r} is a share of a total that is not known here; expected steps, epochs or examples')
-  scale = {'step': 1.0, 'epoch': math.ceil(examples / batch), 'example': 1 / batch, '%': total / 100}[unit]
+    raise MedtlError(
+      f'{text!r} is a share of a total that is not known here; expected steps, epochs or examples'
+    )
+  scale = {
+    'step': 1.0,
+    'epoch': math.ceil(examples / batch),
+    'example': 1 / batch,
+    '%': total / 100,
+  }[unit]
   count = math.ceil(number * scale - 1e-9)
   if count < least:
     raise MedtlError(f'a duration of {text!r}; expected at least {least} step')
@@ -256,7 +294,9 @@ def scaled(text: str | int, factor: float) -> str:
   match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*(%|[a-z]*)', str(text).strip())
   number, unit = (float(match[1]), match[2]) if match else (0.0, '')
   if not match or unit.rstrip('s') not in ('', '%', 'step', 'epoch', 'example'):
-    raise MedtlError(f"cannot read the duration {text!r}: expected '100 steps', '3 epochs', '5000 examples' or '5%'")
+    raise MedtlError(
+      f"cannot read the duration {text!r}: expected '100 steps', '3 epochs', '5000 examples' or '5%'"
+    )
   if unit in ('', 'step', 'steps'):
     return f'{max(1, round(number * factor + 1e-9))} steps'
   return f'{number * factor:.6g}{unit}' if unit == '%' else f'{number * factor:.6g} {unit}'

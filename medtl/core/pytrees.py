@@ -15,7 +15,9 @@ Rules = Sequence[tuple[str, Any]]
 
 def path_of(keys: Sequence[Any]) -> str:
   """Return a jax key path as text with slashes."""
-  return '/'.join(str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in keys)
+  return '/'.join(
+    str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in keys
+  )
 
 
 def flatten(tree: Tree) -> dict[str, Any]:
@@ -38,7 +40,12 @@ def children(paths: Iterable[str]) -> list[str]:
 
   def place(name: str) -> tuple[bool, bool, int, str]:
     number = re.search(r'\d+$', name)
-    return not name.startswith('backbone/'), not name.endswith('/stem') and not number, int(number[0]) if number else 0, name
+    return (
+      not name.startswith('backbone/'),
+      not name.endswith('/stem') and not number,
+      int(number[0]) if number else 0,
+      name,
+    )
 
   return sorted(names, key=place)
 
@@ -92,8 +99,11 @@ def difference(found: Tree, expected: Tree, count: int = 8) -> str:
   a, b = flatten(found), flatten(expected)
   lines = [f'missing: {path} {_kind(b[path])}' for path in b if path not in a]
   lines += [f'unexpected: {path} {_kind(a[path])}' for path in a if path not in b]
-  lines += [f'{path}: found {_kind(a[path])}, expected {_kind(b[path])}'
-            for path in b if path in a and _kind(a[path]) != _kind(b[path])]
+  lines += [
+    f'{path}: found {_kind(a[path])}, expected {_kind(b[path])}'
+    for path in b
+    if path in a and _kind(a[path]) != _kind(b[path])
+  ]
   more = [f'… and {len(lines) - count} more'] if len(lines) > count else []
   return '\n'.join(lines[:count] + more)
 
@@ -111,5 +121,8 @@ def size(tree: Tree) -> int:
 
 def nbytes(tree: Tree) -> int:
   """Return how many bytes the tree's arrays take."""
-  return sum(int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree)
-             if hasattr(leaf, 'shape'))
+  return sum(
+    int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize
+    for leaf in jax.tree.leaves(tree)
+    if hasattr(leaf, 'shape')
+  )

@@ -12,8 +12,8 @@ from typing import Any
 
 from medtl.core.types import MedtlError
 
-SHIPPED = Path(__file__).resolve().parents[2]      # configs/ and experiments/ lie beside medtl
-MOST = 300                # signs of a message that are shown: ml_collections lists all it holds
+SHIPPED = Path(__file__).resolve().parents[2]  # configs/ and experiments/ lie beside medtl
+MOST = 300  # signs of a message that are shown: ml_collections lists all it holds
 
 
 def locate(words: str) -> Path:

@@ -13,13 +13,21 @@ from medtl.data import arguments, splits, store
 from medtl.data import transforms as operations
 from medtl.data.listing import labels
 
-ENOUGH = 4                                 # pictures whose range says something
-MOST_UNUSED = 0.27                         # of 0 … 1: pictures of 14 bits and fewer in files of 16, and a little more
+ENOUGH = 4  # pictures whose range says something
+MOST_UNUSED = 0.27  # of 0 … 1: pictures of 14 bits and fewer in files of 16, and a little more
 
 
 @arguments.checked
-def load(name: str, *, split: Mapping[str, Any], ops: str = '', skip_unreadable: int = 0, allow_leak: bool = False,
-         keep_gb: float = 4.0, **source: Any) -> dict[str, Dataset]:
+def load(
+  name: str,
+  *,
+  split: Mapping[str, Any],
+  ops: str = '',
+  skip_unreadable: int = 0,
+  allow_leak: bool = False,
+  keep_gb: float = 4.0,
+  **source: Any,
+) -> dict[str, Dataset]:
   """Return {'train', 'val', 'test'} (`split` says which there are; see split.split) of a source, checked.
 
   `name` is a function of medtl/data/sources ('folder.load', 'folder' for short) and `source` are its keys. `ops` are applied to each
@@ -32,19 +40,34 @@ def load(name: str, *, split: Mapping[str, Any], ops: str = '', skip_unreadable:
   chain = expressions.functions(ops, operations, given=('x',))
   everything = expressions.find(name, 'medtl.data.sources')(**source)
   if not everything.fingerprint:
-    raise MedtlError(f'the source {name} gives its Dataset no fingerprint, so that changed data would be taken for the '
-                     'old; set fingerprint to a hash of all that the examples depend on, as in listing.fingerprint')
+    raise MedtlError(
+      f'the source {name} gives its Dataset no fingerprint, so that changed data would be taken for the '
+      'old; set fingerprint to a hash of all that the examples depend on, as in listing.fingerprint'
+    )
   facts = {'name': name.partition('.')[0], 'order': 'publisher', 'notes': [], **everything.facts}
   everything = dataclasses.replace(everything, facts=facts)
   _check_labels(everything)
-  whole = store.prepare(everything, chain, dict(source, name=name, ops=ops), skip_unreadable=skip_unreadable, keep_gb=keep_gb)
+  whole = store.prepare(
+    everything,
+    chain,
+    dict(source, name=name, ops=ops),
+    skip_unreadable=skip_unreadable,
+    keep_gb=keep_gb,
+  )
   index = splits.split(whole.table, **split)
   leak = splits.check(whole.table, index, allow_leak)
   _check_classes(whole, index, split)
   people = set(whole.table['patient'].tolist()) - {''} if 'patient' in whole.table else set()
-  facts = dict(whole.facts, ops=ops, split=dict(split), split_hash=splits.split_hash(whole.table, index), leak=leak,
-               split_ignored='split' in whole.table and split['by'] in ('patient', 'image'), patients=len(people),
-               notes=[*whole.facts['notes'], *_notes(whole)])
+  facts = dict(
+    whole.facts,
+    ops=ops,
+    split=dict(split),
+    split_hash=splits.split_hash(whole.table, index),
+    leak=leak,
+    split_ignored='split' in whole.table and split['by'] in ('patient', 'image'),
+    patients=len(people),
+    notes=[*whole.facts['notes'], *_notes(whole)],
+  )
   whole = dataclasses.replace(whole, facts=facts)
   return {side: whole.subset(rows) for side, rows in index.items()}
 
@@ -52,14 +75,23 @@ def load(name: str, *, split: Mapping[str, Any], ops: str = '', skip_unreadable:
 def _notes(dataset: Dataset) -> list[str]:
   """Return sentences on what nobody said of the data: the order of classes, which is positive, numbers of doubtful range."""
   classes, found = dataset.classes, [labels.order_note(dataset.classes, dataset.facts['order'])]
-  if len(classes) == 2 and np.ndim(dataset.table['y']) == 1 and not (dataset.table['y'] == -1).all():
+  if (
+    len(classes) == 2 and np.ndim(dataset.table['y']) == 1 and not (dataset.table['y'] == -1).all()
+  ):
     turned = '' if dataset.facts['order'] == labels.GIVEN else '; data.classes turns them round'
     found.append(f'of the two classes {classes[1]!r} is the positive one{turned}')
   found += _twins(dataset)
   low, high = dataset.facts['range']
-  if 'manufacturer' not in dataset.table and dataset.size >= ENOUGH and low >= 0 and 0 < high <= MOST_UNUSED:
-    found.append(f'the pictures hold numbers of {low:.3g} … {high:.3g} only, where 0 … 1 is expected: 12 bits in 16-bit files? '
-                 f"Then add 'window(0, {_power(high):g})' to data.ops")
+  if (
+    'manufacturer' not in dataset.table
+    and dataset.size >= ENOUGH
+    and low >= 0
+    and 0 < high <= MOST_UNUSED
+  ):
+    found.append(
+      f'the pictures hold numbers of {low:.3g} … {high:.3g} only, where 0 … 1 is expected: 12 bits in 16-bit files? '
+      f"Then add 'window(0, {_power(high):g})' to data.ops"
+    )
   return [words for words in found if words]
 
 
@@ -79,7 +111,9 @@ def _twins(dataset: Dataset) -> list[str]:
   if twice:
     said.append(f'{len(twice)} pictures are equal in every pixel to another one, first {twice[0]}')
   if torn:
-    said.append(f'{len(torn)} pictures are equal in every pixel to one of another label, first {torn[0]}')
+    said.append(
+      f'{len(torn)} pictures are equal in every pixel to one of another label, first {torn[0]}'
+    )
   return said
 
 
@@ -94,33 +128,49 @@ def _check_labels(dataset: Dataset) -> None:
   if (y.dtype.kind == 'f' and y.ndim == 1) or (y == -1).all():
     return
   if y.ndim == 2 and y.shape[1] != count:
-    raise MedtlError(f'labels have {y.shape[1]} columns, but there are {count} classes: {", ".join(dataset.classes)}')
+    raise MedtlError(
+      f'labels have {y.shape[1]} columns, but there are {count} classes: {", ".join(dataset.classes)}'
+    )
   most = 1 if y.ndim == 2 else count - 1
   wrong = np.flatnonzero(~((y >= 0) & (y <= most)).reshape(len(y), -1).all(axis=1))
   if len(wrong):
-    raise MedtlError(f'{len(wrong)} labels outside the classes, first {y[wrong[0]]} of '
-                     f'{splits.name_of(dataset.table, wrong[0])}; expected 0 … {most} ({", ".join(dataset.classes)})')
+    raise MedtlError(
+      f'{len(wrong)} labels outside the classes, first {y[wrong[0]]} of '
+      f'{splits.name_of(dataset.table, wrong[0])}; expected 0 … {most} ({", ".join(dataset.classes)})'
+    )
 
 
-def _check_classes(dataset: Dataset, index: Mapping[str, np.ndarray], split: Mapping[str, Any]) -> None:
+def _check_classes(
+  dataset: Dataset, index: Mapping[str, np.ndarray], split: Mapping[str, Any]
+) -> None:
   """Raise where a class has no example on a side; a source that is one side only may lack classes."""
   y = np.asarray(dataset.table['y'])
   if len(index) < 2 or (y.dtype.kind == 'f' and y.ndim == 1):
     return
   for side, rows in index.items():
-    present = (y[rows] > 0).any(axis=0) if y.ndim == 2 else np.isin(np.arange(len(dataset.classes)), y[rows])
+    present = (
+      (y[rows] > 0).any(axis=0)
+      if y.ndim == 2
+      else np.isin(np.arange(len(dataset.classes)), y[rows])
+    )
     for name, there in zip(dataset.classes, present, strict=True):
       if not there:
         few = side == 'train' and 'labels' in split and split['labels'] < 1
         more = 'a larger data.split.labels, ' if few else ''
-        raise MedtlError(f'class {name!r} has no example in {side!r}, which holds {len(rows)} of all {dataset.size}; '
-                         f'{_rarity(dataset, name)}. Expected every class on every side: take {more}fewer folds '
-                         '(data.split.folds=3), another data.split.seed or data.split.fold, or leave its folder or rows out')
+        raise MedtlError(
+          f'class {name!r} has no example in {side!r}, which holds {len(rows)} of all {dataset.size}; '
+          f'{_rarity(dataset, name)}. Expected every class on every side: take {more}fewer folds '
+          '(data.split.folds=3), another data.split.seed or data.split.fold, or leave its folder or rows out'
+        )
 
 
 def _rarity(dataset: Dataset, name: str) -> str:
   """Return in words how many examples and patients a class has."""
   y, number = np.asarray(dataset.table['y']), dataset.classes.index(name)
   has = y[:, number] > 0 if y.ndim == 2 else y == number
-  people = f' of {len(np.unique(dataset.table["patient"][has]))} patients' if 'patient' in dataset.table else ''
+  people = (
+    f' of {len(np.unique(dataset.table["patient"][has]))} patients'
+    if 'patient' in dataset.table
+    else ''
+  )
   return f'the class has {has.sum()} examples{people} in all'

@@ -10,8 +10,10 @@ from medtl.core.types import MedtlError
 from medtl.data import splits, transforms
 
 # keys of `load` that are 0 or more
-LEAST = {'skip_unreadable': 'the number of pictures that may be left out',
-         'keep_gb': 'the 10⁹ bytes that decoded pictures may take'}
+LEAST = {
+  'skip_unreadable': 'the number of pictures that may be left out',
+  'keep_gb': 'the 10⁹ bytes that decoded pictures may take',
+}
 Load = TypeVar('Load', bound=Callable[..., Any])
 
 
@@ -24,7 +26,7 @@ def checked(load: Load) -> Load:
     given = dict(zip(names, values, strict=False)) | keys
     return load(**fitted(load, given))
 
-  return check_and_load                                # type: ignore[return-value]
+  return check_and_load  # type: ignore[return-value]
 
 
 def parameters(load: Callable, name: str) -> dict[str, Parameter]:
@@ -50,8 +52,10 @@ def fitted(load: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
   """
   name, split_keys = given['name'], given.get('split', {})
   if not isinstance(split_keys, Mapping):
-    raise MedtlError(f'config.data: split is {split_keys!r}; expected its keys, for instance '
-                     "dict(by='patient'): on the command line --config.data.split.by=patient")
+    raise MedtlError(
+      f'config.data: split is {split_keys!r}; expected its keys, for instance '
+      "dict(by='patient'): on the command line --config.data.split.by=patient"
+    )
   found = expressions.keys(f'config.data ({name})', given, parameters(load, name))
   known = split_parameters()
   found['split'] = expressions.keys('config.data.split', split_keys, known)
@@ -63,6 +67,6 @@ def fitted(load: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
     splits.check_keys(**defaults | found['split'])
   expressions.functions(found.get('ops', ''), transforms, given=('x',))
   for key, words in LEAST.items():
-    if key in found and not found[key] >= 0:             # nan is not either
+    if key in found and not found[key] >= 0:  # nan is not either
       raise MedtlError(f'config.data: {key} is {found[key]}; expected 0 or more, {words}')
   return found | {'name': _full(name)}

@@ -33,9 +33,10 @@ ordered = together('0 < low <= high', lambda low, high: 0 < low <= high)
 
 class Field(NamedTuple):
   """Where the input is read for each pixel of the output, for n spatial axes."""
-  turn: jax.Array                          # [n, n], A
-  move: jax.Array                          # [n], t, pixels
-  bend: jax.Array                          # [n, *s], u, pixels
+
+  turn: jax.Array  # [n, n], A
+  move: jax.Array  # [n], t, pixels
+  bend: jax.Array  # [n, *s], u, pixels
 
 
 def augment(text: str, ndim: int = 2, classes: int = 0) -> Callable[[jax.Array, Batch], Batch]:
@@ -47,7 +48,9 @@ def augment(text: str, ndim: int = 2, classes: int = 0) -> Callable[[jax.Array, 
 
   def apply(key: jax.Array, batch: Batch) -> Batch:
     if batch.x.ndim != ndim + 2:
-      raise MedtlError(f'augment: x has the shape {batch.x.shape}; expected {ndim} spatial axes between batch and channels')
+      raise MedtlError(
+        f'augment: x has the shape {batch.x.shape}; expected {ndim} spatial axes between batch and channels'
+      )
     masked = batch.y.shape == batch.x.shape[:-1] and jnp.issubdtype(batch.y.dtype, jnp.integer)
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(len(batch.x)))
     if steps['field']:
@@ -57,13 +60,22 @@ def augment(text: str, ndim: int = 2, classes: int = 0) -> Callable[[jax.Array, 
         batch = batch._replace(y=jax.vmap(_nearest)(batch.y, field))
     for step, operation in steps['x']:
       one = functools.partial(jax.random.fold_in, data=step)
-      batch = batch._replace(x=jax.vmap(lambda x, key, f=operation, one=one: f(x, key=one(key)))(batch.x, keys))
+      batch = batch._replace(
+        x=jax.vmap(lambda x, key, f=operation, one=one: f(x, key=one(key)))(batch.x, keys)
+      )
     for step, operation in steps['batch']:
       batch = operation(batch, key=jax.random.fold_in(jax.random.fold_in(key, len(batch.x)), step))
     return batch
 
-  blank = Batch(jnp.zeros((2, *(8,) * ndim, 1)), jnp.zeros(2, jnp.int32), jnp.ones(2, bool), jnp.zeros(2, jnp.int32))
-  jax.eval_shape(apply, jax.random.key(0), blank)           # so that wrong arguments are named before a run begins
+  blank = Batch(
+    jnp.zeros((2, *(8,) * ndim, 1)),
+    jnp.zeros(2, jnp.int32),
+    jnp.ones(2, bool),
+    jnp.zeros(2, jnp.int32),
+  )
+  jax.eval_shape(
+    apply, jax.random.key(0), blank
+  )  # so that wrong arguments are named before a run begins
   return apply
 
 
@@ -74,11 +86,17 @@ def mixes(text: str) -> bool:
 
 def _steps(text: str, classes: int) -> dict[str, list[tuple[int, Callable]]]:
   """Return (place in the text, operation with its arguments) by kind."""
-  known = {name: value for name, value in expressions.public(sys.modules[__name__]).items() if _kind(value) in KINDS}
+  known = {
+    name: value
+    for name, value in expressions.public(sys.modules[__name__]).items()
+    if _kind(value) in KINDS
+  }
   steps: dict[str, list[tuple[int, Callable]]] = {kind: [] for kind in KINDS}
   for place, call in enumerate(expressions.chain(text)):
     if call.name not in known:
-      raise MedtlError(f'unknown operation {call.name!r} in {text!r}; {expressions.nearest(call.name, known)}')
+      raise MedtlError(
+        f'unknown operation {call.name!r} in {text!r}; {expressions.nearest(call.name, known)}'
+      )
     function = known[call.name]
     bound = expressions.bind(function, call, given=(*KINDS, 'key', 'classes'))
     annotation.agree(function, bound)
@@ -93,7 +111,9 @@ def _kind(function: Callable) -> str:
   return next(iter(inspect.signature(function).parameters), '')
 
 
-def _compose(operations: list[tuple[int, Callable]], key: jax.Array, size: tuple[int, ...]) -> Field:
+def _compose(
+  operations: list[tuple[int, Callable]], key: jax.Array, size: tuple[int, ...]
+) -> Field:
   field = Field(jnp.eye(len(size)), jnp.zeros(len(size)), jnp.zeros((len(size), *size)))
   for place, operation in operations:
     field = operation(field, key=jax.random.fold_in(key, place))
@@ -106,13 +126,19 @@ def _coordinates(field: Field) -> jax.Array:
   centre = (np.array(size, np.float32) - 1).reshape(column) / 2
   place = jnp.stack(jnp.meshgrid(*map(jnp.arange, size), indexing='ij')) - centre + field.bend
   # in full precision on every device: TF32's three digits would be a tenth of a pixel at the border
-  return jnp.einsum('ij,j...->i...', field.turn, place, precision='highest') + field.move.reshape(column) + centre
+  return (
+    jnp.einsum('ij,j...->i...', field.turn, place, precision='highest')
+    + field.move.reshape(column)
+    + centre
+  )
 
 
 def _read(x: jax.Array, field: Field) -> jax.Array:
   """Return x [*s, c] read along the field, linear between pixels, 0 outside."""
   where = list(_coordinates(field))
-  return jax.vmap(lambda channel: map_coordinates(channel, where, order=1), in_axes=-1, out_axes=-1)(x)
+  return jax.vmap(
+    lambda channel: map_coordinates(channel, where, order=1), in_axes=-1, out_axes=-1
+  )(x)
 
 
 def _nearest(y: jax.Array, field: Field) -> jax.Array:
@@ -125,7 +151,9 @@ def flip(field: Field, key: jax.Array, axis: int = -1) -> Field:
   n = len(field.move)
   if not -n <= axis < n:
     raise MedtlError(f'flip({axis}): expected a spatial axis from {-n} to {n - 1}')
-  return field._replace(turn=field.turn.at[:, axis].multiply(jnp.where(jax.random.bernoulli(key), -1.0, 1.0)))
+  return field._replace(
+    turn=field.turn.at[:, axis].multiply(jnp.where(jax.random.bernoulli(key), -1.0, 1.0))
+  )
 
 
 @together('two different spatial axes', lambda axes: axes[0] != axes[1])
@@ -138,8 +166,12 @@ def rotate(
   """Rotate about the centre in the plane of `axes` by up to ± degrees, positive as np.rot90: anticlockwise on a screen."""
   n = len(field.move)
   if len({axis % n for axis in axes if -n <= axis < n}) != 2:
-    raise MedtlError(f'rotate({degrees}, axes={axes}): expected two different spatial axes from {-n} to {n - 1}')
-  return _rotated(field, jnp.deg2rad(jax.random.uniform(key, minval=-degrees, maxval=degrees)), axes)
+    raise MedtlError(
+      f'rotate({degrees}, axes={axes}): expected two different spatial axes from {-n} to {n - 1}'
+    )
+  return _rotated(
+    field, jnp.deg2rad(jax.random.uniform(key, minval=-degrees, maxval=degrees)), axes
+  )
 
 
 def _rotated(field: Field, angle: jax.Array, axes: tuple[int, int]) -> Field:
@@ -175,7 +207,7 @@ def elastic(field: Field, key: jax.Array, amount: float, scale: float) -> Field:
   size = field.bend.shape[1:]
   bells = [_bells(length, scale) for length in size]
   bend = jax.random.normal(key, (len(size), *(bell.shape[1] for bell in bells)))
-  for bell in bells:                       # each takes the first spatial axis and gives it back as the last
+  for bell in bells:  # each takes the first spatial axis and gives it back as the last
     bend = jnp.tensordot(bend, bell, (1, 1))
   return field._replace(bend=field.bend + amount / 2 * bend)
 
@@ -210,19 +242,21 @@ def noise(x: jax.Array, key: jax.Array, sigma: Annotated[float, FROM_0]) -> jax.
   return x + sigma * jax.random.normal(key, x.shape, x.dtype)
 
 
-def mixup(
-  batch: Batch, key: jax.Array, alpha: Annotated[float, ABOVE_0], classes: int
-) -> Batch:
+def mixup(batch: Batch, key: jax.Array, alpha: Annotated[float, ABOVE_0], classes: int) -> Batch:
   """Return x and y as convex combinations of two examples, the first one's share drawn from Beta(alpha, alpha) (Zhang 2018).
 
   Integer y [b] becomes float [b, classes]; float y [b, k] is mixed as it is. Padding is mixed with nothing.
   """
   soft = batch.y.ndim == 2 and jnp.issubdtype(batch.y.dtype, jnp.floating)
   if not soft and (batch.y.ndim != 1 or classes < 2):
-    raise MedtlError(f'mixup: y has the shape {batch.y.shape} and there are {classes} classes; expected labels [b] of '
-                     'at least 2 classes, or targets [b, k]; masks cannot be mixed')
+    raise MedtlError(
+      f'mixup: y has the shape {batch.y.shape} and there are {classes} classes; expected labels [b] of '
+      'at least 2 classes, or targets [b, k]; masks cannot be mixed'
+    )
   order_key, share_key = jax.random.split(key)
-  order = jnp.argsort(jnp.where(batch.mask, jax.random.uniform(order_key, batch.mask.shape), 2.0))   # padding comes last
+  order = jnp.argsort(
+    jnp.where(batch.mask, jax.random.uniform(order_key, batch.mask.shape), 2.0)
+  )  # padding comes last
   rank, count = jnp.argsort(order), jnp.maximum(batch.mask.sum(), 1)
   other = jnp.where(batch.mask, order[(rank + 1) % count], jnp.arange(len(order)))
   share = jax.random.beta(share_key, alpha, alpha, batch.mask.shape)

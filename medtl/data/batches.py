@@ -10,11 +10,22 @@ import numpy as np
 
 from medtl.core.types import Batch, Dataset, MedtlError
 
-Rows = tuple[np.ndarray, np.ndarray]       # which examples a step takes [b], and which of them count: bool [b]
+Rows = tuple[
+  np.ndarray, np.ndarray
+]  # which examples a step takes [b], and which of them count: bool [b]
 
 
-def batches(dataset: Dataset, batch: int, *, seed: int, start: int = 0, workers: int = 2,
-            sampling: str = '', views: int = 1, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+def batches(
+  dataset: Dataset,
+  batch: int,
+  *,
+  seed: int,
+  start: int = 0,
+  workers: int = 2,
+  sampling: str = '',
+  views: int = 1,
+  share: tuple[int, int] = (0, 1),
+) -> Iterator[Batch]:
   """Return an endless iterator over the batches of steps start, start + 1, …; step t depends on (seed, t) alone.
 
   An epoch is ceil(size / batch) steps over a fresh permutation, each example once. The last step of an epoch is filled up
@@ -24,18 +35,25 @@ def batches(dataset: Dataset, batch: int, *, seed: int, start: int = 0, workers:
   `share` (i, n): of each batch, the i-th of n equal parts alone is read, and returned; n divides the batch.
   """
   if not 1 <= batch <= dataset.size:
-    raise MedtlError(f'a batch of {batch} from {dataset.size} examples; expected 1 <= batch <= {dataset.size}')
+    raise MedtlError(
+      f'a batch of {batch} from {dataset.size} examples; expected 1 <= batch <= {dataset.size}'
+    )
   if sampling == 'balanced':
     rows = _balanced(_members(dataset), batch, seed, dataset.size, views)
   elif sampling == '':
     rows = _shuffled(dataset.size, batch, seed, views)
   else:
-    raise MedtlError(f"sampling={sampling!r}; expected '' (each example once an epoch) or 'balanced' (classes alike)")
+    raise MedtlError(
+      f"sampling={sampling!r}; expected '' (each example once an epoch) or 'balanced' (classes alike)"
+    )
   return _read(Steps(dataset, _part(rows, share), start, 2**31 - 1), workers)
 
 
-def once(dataset: Dataset, batch: int, *, workers: int = 2, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+def once(
+  dataset: Dataset, batch: int, *, workers: int = 2, share: tuple[int, int] = (0, 1)
+) -> Iterator[Batch]:
   """Return every example once, in order; the last batch is filled up with pictures of its own, masked. `share`: see `batches`."""
+
   def rows(step: int) -> Rows:
     index = np.arange(step * batch, min((step + 1) * batch, dataset.size))
     return np.resize(index, batch), np.arange(batch) < len(index)
@@ -50,7 +68,7 @@ def _part(rows: Callable[[int], Rows], share: tuple[int, int]) -> Callable[[int]
     which, real = rows(step)
     size = len(which) // count
     assert size * count == len(which), f'{count} parts of a batch of {len(which)}'
-    return which[index * size:(index + 1) * size], real[index * size:(index + 1) * size]
+    return which[index * size : (index + 1) * size], real[index * size : (index + 1) * size]
 
   return part
 
@@ -58,6 +76,7 @@ def _part(rows: Callable[[int], Rows], share: tuple[int, int]) -> Callable[[int]
 @dataclass(frozen=True)
 class Steps:
   """What grain reads: element i is the batch of step start + i, made anew each time from rows(step)."""
+
   dataset: Dataset
   rows: Callable[[int], Rows]
   start: int
@@ -69,14 +88,25 @@ class Steps:
   def __getitem__(self, item: Any) -> Batch:
     index, mask = self.rows(self.start + int(item))
     examples = [self.dataset.fetch(int(one)) for one in index]
-    x, y = np.stack([example.x for example in examples]), np.stack([example.y for example in examples])
-    return Batch._make((x if x.dtype.name == 'bfloat16' else x.astype(np.float32, copy=False),       # activations may be kept in bfloat16
-                        y.astype(np.float32 if y.dtype.kind == 'f' else np.int32), mask,
-                        np.where(mask, [example.row for example in examples], -1).astype(np.int32)))
+    x, y = (
+      np.stack([example.x for example in examples]),
+      np.stack([example.y for example in examples]),
+    )
+    return Batch._make(
+      (
+        x
+        if x.dtype.name == 'bfloat16'
+        else x.astype(np.float32, copy=False),  # activations may be kept in bfloat16
+        y.astype(np.float32 if y.dtype.kind == 'f' else np.int32),
+        mask,
+        np.where(mask, [example.row for example in examples], -1).astype(np.int32),
+      )
+    )
 
 
 def _read(steps: Steps, workers: int) -> Iterator[Batch]:
   import grain
+
   options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * workers)
   return iter(grain.MapDataset.source(steps).to_iter_dataset(options))
 
@@ -92,11 +122,15 @@ def _shuffled(size: int, batch: int, seed: int, views: int) -> Callable[[int], R
   return rows
 
 
-def _balanced(members: Sequence[np.ndarray], batch: int, seed: int, size: int, views: int) -> Callable[[int], Rows]:
+def _balanced(
+  members: Sequence[np.ndarray], batch: int, seed: int, size: int, views: int
+) -> Callable[[int], Rows]:
   def rows(step: int) -> Rows:
     random = _random(seed, step)
     share, kinds = random.random_sample(batch), random.randint(len(members), size=batch)
-    index = [members[kind][int(one * len(members[kind]))] for kind, one in zip(kinds, share, strict=True)]
+    index = [
+      members[kind][int(one * len(members[kind]))] for kind, one in zip(kinds, share, strict=True)
+    ]
     return np.array(index) + step % views * size, np.ones(batch, bool)
 
   return rows
@@ -106,7 +140,9 @@ def _members(dataset: Dataset) -> list[np.ndarray]:
   """Return each class's examples; classes without any are left out."""
   y = np.asarray(dataset.table['y'])
   if y.ndim != 1 or y.dtype.kind not in 'iu':
-    raise MedtlError("sampling='balanced' needs one class an example; for several labels use class weights in the loss")
+    raise MedtlError(
+      "sampling='balanced' needs one class an example; for several labels use class weights in the loss"
+    )
   return [np.flatnonzero(y == kind) for kind in np.unique(y)]
 
 

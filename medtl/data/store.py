@@ -23,24 +23,33 @@ from medtl.data.splits import name_of
 from medtl.runtime.downloads import cache_folder
 
 Operations = Sequence[Callable[[np.ndarray], np.ndarray]]
-PATIENCE = 2000                            # examples from which on a progress bar is shown
-DAY = 86400                                # seconds after which an unfinished folder is a dead run's
+PATIENCE = 2000  # examples from which on a progress bar is shown
+DAY = 86400  # seconds after which an unfinished folder is a dead run's
 
 
 class Seen(NamedTuple):
   """One example as it was met."""
-  example: Example | None                  # after the operations; None once it is written, or where it cannot be read
+
+  example: (
+    Example | None
+  )  # after the operations; None once it is written, or where it cannot be read
   unreadable: str = ''
-  content: str = ''                        # a hash of the pixels before the operations
-  flat: bool = False                       # all pixels equal
+  content: str = ''  # a hash of the pixels before the operations
+  flat: bool = False  # all pixels equal
   finite: bool = True
   shape: tuple[int, ...] = ()
   spacing: tuple[float, ...] = ()
   range: tuple[float, float] = (0.0, 0.0)  # after the operations
 
 
-def prepare(dataset: Dataset, operations: Operations, key: Mapping[str, Any], *, skip_unreadable: int,
-            keep_gb: float) -> Dataset:
+def prepare(
+  dataset: Dataset,
+  operations: Operations,
+  key: Mapping[str, Any],
+  *,
+  skip_unreadable: int,
+  keep_gb: float,
+) -> Dataset:
   """Return the data set after the operations, without its unreadable examples, its table with a column `content`.
 
   `facts` gain `hash` (of pixels and labels), `unreadable` (what was dropped, in words), `shape`, `range` and `kept`. MedtlErrors name
@@ -50,25 +59,36 @@ def prepare(dataset: Dataset, operations: Operations, key: Mapping[str, Any], *,
   try:
     if not (folder / 'index.npz').exists():
       _write(dataset, operations, folder, skip_unreadable, keep_gb * 1e9)
-    os.utime(folder)                       # what was used longest ago makes room first
+    os.utime(folder)  # what was used longest ago makes room first
   except OSError as error:
-    raise MedtlError(f'cannot keep decoded pictures in {folder}: {error}; free some space, or name '
-                     'a folder that can be written to in MEDTL_CACHE') from error
+    raise MedtlError(
+      f'cannot keep decoded pictures in {folder}: {error}; free some space, or name '
+      'a folder that can be written to in MEDTL_CACHE'
+    ) from error
   with np.load(folder / 'index.npz') as file:
     index = dict(file)
   good, unreadable = index['good'], index['unreadable'].tolist()
   _stop_unreadable(unreadable, dataset.size, skip_unreadable)
   table = {name: column[good] for name, column in dataset.table.items()} | {
-    'content': np.where(index['flat'], '', index['content'])}              # two empty pictures are no leak
+    'content': np.where(index['flat'], '', index['content'])
+  }  # two empty pictures are no leak
   facts = dict(dataset.facts) | dict(
-    hash=_hash(index['content'], table['y']), unreadable=unreadable, shape=index['shape'].tolist(), range=index['range'].tolist(),
-    kept=bool(index['kept']))
+    hash=_hash(index['content'], table['y']),
+    unreadable=unreadable,
+    shape=index['shape'].tolist(),
+    range=index['range'].tolist(),
+    kept=bool(index['kept']),
+  )
   fetch = _mapped(folder, index, table) if index['kept'] else _streamed(dataset, operations, good)
   return Dataset(fetch, len(good), dataset.classes, table, facts, dataset.fingerprint)
 
 
 def _name(dataset: Dataset, key: Mapping[str, Any], keep_gb: float) -> str:
-  told = json.dumps([dataset.fingerprint, dict(key), dict(dataset.facts), keep_gb, dataset.size], sort_keys=True, default=str)
+  told = json.dumps(
+    [dataset.fingerprint, dict(key), dict(dataset.facts), keep_gb, dataset.size],
+    sort_keys=True,
+    default=str,
+  )
   digest = hashlib.sha256(told.encode())
   for path in sorted(Path(__file__).parent.rglob('*.py')):
     digest.update(path.read_bytes())
@@ -76,23 +96,35 @@ def _name(dataset: Dataset, key: Mapping[str, Any], keep_gb: float) -> str:
 
 
 def _hash(content: np.ndarray, y: np.ndarray) -> str:
-  return hashlib.sha256('\n'.join(content.tolist()).encode() + np.ascontiguousarray(y).tobytes()).hexdigest()
+  return hashlib.sha256(
+    '\n'.join(content.tolist()).encode() + np.ascontiguousarray(y).tobytes()
+  ).hexdigest()
 
 
-def _mapped(folder: Path, index: Mapping[str, np.ndarray], table: Mapping[str, np.ndarray]) -> Callable[[int], Example]:
+def _mapped(
+  folder: Path, index: Mapping[str, np.ndarray], table: Mapping[str, np.ndarray]
+) -> Callable[[int], Example]:
   size = len(index['good'])
   x = np.memmap(folder / 'x.bin', np.float32, 'r', shape=(size, *index['shape'])).view(np.ndarray)
-  y = np.memmap(folder / 'y.bin', str(index['y_dtype']), 'r', shape=(size, *index['y_shape'])).view(np.ndarray)
+  y = np.memmap(folder / 'y.bin', str(index['y_dtype']), 'r', shape=(size, *index['y_shape'])).view(
+    np.ndarray
+  )
   spacing = index['spacing']
-  return lambda i: Example(x[i], y[i], int(table['row'][i]), tuple(spacing[i][spacing[i] > 0].tolist()))
+  return lambda i: Example(
+    x[i], y[i], int(table['row'][i]), tuple(spacing[i][spacing[i] > 0].tolist())
+  )
 
 
-def _streamed(dataset: Dataset, operations: Operations, good: np.ndarray) -> Callable[[int], Example]:
+def _streamed(
+  dataset: Dataset, operations: Operations, good: np.ndarray
+) -> Callable[[int], Example]:
   def fetch(i: int) -> Example:
     try:
       return _apply(dataset.fetch(int(good[i])), operations)
     except OSError as error:
-      raise MedtlError(f'{name_of(dataset.table, int(good[i]))} could be read when the run began, not now: {error}') from error
+      raise MedtlError(
+        f'{name_of(dataset.table, int(good[i]))} could be read when the run began, not now: {error}'
+      ) from error
 
   return fetch
 
@@ -102,9 +134,11 @@ def _apply(example: Example, operations: Operations) -> Example:
   for operation in operations:
     x = operation(x)
   if x.shape != before and y.ndim and y.shape == before[:-1]:
-    raise MedtlError(f'data.ops turn a picture of shape {before} into {x.shape}, but its mask stays as it is; '
-                     'expected operations that keep the shape')
-  spacing = example.spacing if x.shape == before else ()     # operations do not say what a pixel spans
+    raise MedtlError(
+      f'data.ops turn a picture of shape {before} into {x.shape}, but its mask stays as it is; '
+      'expected operations that keep the shape'
+    )
+  spacing = example.spacing if x.shape == before else ()  # operations do not say what a pixel spans
   return Example(np.ascontiguousarray(x, np.float32), y, example.row, spacing)
 
 
@@ -114,21 +148,38 @@ def _see(dataset: Dataset, operations: Operations, index: int) -> Seen:
   except OSError as error:
     return Seen(None, str(error) or type(error).__name__)
   low, high = float(raw.x.min()), float(raw.x.max())
-  digest = hashlib.sha256(f'{raw.x.shape} {raw.x.dtype} '.encode() + np.ascontiguousarray(raw.x).tobytes()).hexdigest()[:16]
+  digest = hashlib.sha256(
+    f'{raw.x.shape} {raw.x.dtype} '.encode() + np.ascontiguousarray(raw.x).tobytes()
+  ).hexdigest()[:16]
   example = _apply(raw, operations)
   finite = bool(np.isfinite([low, high]).all() and np.isfinite(example.x).all())
-  return Seen(example, '', digest, low == high, finite, example.x.shape, example.spacing, (float(example.x.min()), float(example.x.max())))
+  return Seen(
+    example,
+    '',
+    digest,
+    low == high,
+    finite,
+    example.x.shape,
+    example.spacing,
+    (float(example.x.min()), float(example.x.max())),
+  )
 
 
 def _all(dataset: Dataset, operations: Operations) -> Iterator[Seen]:
   """Look at every example in order, a few ahead in threads: volumes are large."""
   from rich.console import Console
   from rich.progress import track
+
   workers = os.cpu_count() or 1
   pending: deque[Future[Seen]] = deque()
   with ThreadPoolExecutor(workers) as pool:
-    for number in track(range(dataset.size), 'reading every picture once', transient=True, console=Console(stderr=True),
-                        disable=dataset.size < PATIENCE):
+    for number in track(
+      range(dataset.size),
+      'reading every picture once',
+      transient=True,
+      console=Console(stderr=True),
+      disable=dataset.size < PATIENCE,
+    ):
       pending.append(pool.submit(_see, dataset, operations, number))
       if len(pending) > 2 * workers:
         yield pending.popleft().result()
@@ -145,14 +196,16 @@ def _write(dataset: Dataset, operations: Operations, folder: Path, skip: int, mo
     np.savez(aside / 'index.npz', **_pass(dataset, operations, aside, skip, most))
     try:
       aside.rename(folder)
-    except OSError:                        # another process was faster, with the same bytes
+    except OSError:  # another process was faster, with the same bytes
       if not folder.exists():
         raise
   finally:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _pass(dataset: Dataset, operations: Operations, aside: Path, skip: int, most: float) -> dict[str, Any]:
+def _pass(
+  dataset: Dataset, operations: Operations, aside: Path, skip: int, most: float
+) -> dict[str, Any]:
   """Write the pictures as they come and return what index.npz holds."""
   met: list[Seen] = []
   first: Example | None = None
@@ -168,20 +221,30 @@ def _pass(dataset: Dataset, operations: Operations, aside: Path, skip: int, most
           ys.write(seen.example.y.astype(first.y.dtype).tobytes())
       met.append(seen._replace(example=None))
   names = [name_of(dataset.table, number) for number in range(dataset.size)]
-  unreadable = [f'{name}: {seen.unreadable}' for name, seen in zip(names, met, strict=True) if seen.unreadable]
+  unreadable = [
+    f'{name}: {seen.unreadable}' for name, seen in zip(names, met, strict=True) if seen.unreadable
+  ]
   _stop_unreadable(unreadable, dataset.size, skip)
   assert first is not None
   good = [number for number, seen in enumerate(met) if not seen.unreadable]
   _stop_infinite([names[number] for number in good if not met[number].finite])
   _stop_shapes({names[number]: met[number].shape for number in good})
-  spacing = np.zeros((len(good), first.x.ndim - 1))        # 0 where it is unknown
+  spacing = np.zeros((len(good), first.x.ndim - 1))  # 0 where it is unknown
   for row, number in enumerate(good):
-    spacing[row, :len(met[number].spacing)] = met[number].spacing
+    spacing[row, : len(met[number].spacing)] = met[number].spacing
   ranges = np.array([met[number].range for number in good])
-  return dict(good=np.array(good), range=np.array([ranges[:, 0].min(), ranges[:, 1].max()]), unreadable=np.array(unreadable, str),
-              content=np.array([met[number].content for number in good]), flat=np.array([met[number].flat for number in good]),
-              spacing=spacing, kept=kept, shape=np.array(first.x.shape), y_shape=np.array(first.y.shape, int),
-              y_dtype=str(first.y.dtype))
+  return dict(
+    good=np.array(good),
+    range=np.array([ranges[:, 0].min(), ranges[:, 1].max()]),
+    unreadable=np.array(unreadable, str),
+    content=np.array([met[number].content for number in good]),
+    flat=np.array([met[number].flat for number in good]),
+    spacing=spacing,
+    kept=kept,
+    shape=np.array(first.x.shape),
+    y_shape=np.array(first.y.shape, int),
+    y_dtype=str(first.y.dtype),
+  )
 
 
 def _room(parent: Path, needed: int, most: float) -> bool:
@@ -189,31 +252,41 @@ def _room(parent: Path, needed: int, most: float) -> bool:
   if needed > min(most, shutil.disk_usage(parent).free / 2):
     return False
   old = time.time() - DAY
-  finished = [path for path in parent.glob('*/') if (path / 'index.npz').exists() or path.stat().st_mtime < old]
+  finished = [
+    path
+    for path in parent.glob('*/')
+    if (path / 'index.npz').exists() or path.stat().st_mtime < old
+  ]
   others = sorted(finished, key=lambda path: path.stat().st_mtime)
   sizes = [sum(file.stat().st_size for file in path.iterdir()) for path in others]
   for number, path in enumerate(others):
     if sum(sizes[number:]) + needed <= most:
       break
-    shutil.rmtree(path, ignore_errors=True)                # a run that has it mapped keeps its pages
+    shutil.rmtree(path, ignore_errors=True)  # a run that has it mapped keeps its pages
   return True
 
 
 def _some(names: Sequence[str], count: int = 10) -> str:
-  return '; '.join(names[:count]) + (f'; … and {len(names) - count} more' if len(names) > count else '')
+  return '; '.join(names[:count]) + (
+    f'; … and {len(names) - count} more' if len(names) > count else ''
+  )
 
 
 def _stop_unreadable(unreadable: Sequence[str], size: int, skip: int) -> None:
   if len(unreadable) == size:
     raise MedtlError(f'none of {size} pictures can be read, first {unreadable[0]}')
   if len(unreadable) > skip:
-    raise MedtlError(f'{len(unreadable)} of {size} pictures are missing, unreadable or truncated: {_some(unreadable)}. '
-                     f'Mend or remove them, or set data.skip_unreadable={len(unreadable)}: the report then lists them')
+    raise MedtlError(
+      f'{len(unreadable)} of {size} pictures are missing, unreadable or truncated: {_some(unreadable)}. '
+      f'Mend or remove them, or set data.skip_unreadable={len(unreadable)}: the report then lists them'
+    )
 
 
 def _stop_infinite(names: Sequence[str]) -> None:
   if names:
-    raise MedtlError(f'{len(names)} pictures hold NaN or infinity: {_some(names)}. Mend or remove them')
+    raise MedtlError(
+      f'{len(names)} pictures hold NaN or infinity: {_some(names)}. Mend or remove them'
+    )
 
 
 def _stop_shapes(shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -221,8 +294,12 @@ def _stop_shapes(shapes: Mapping[str, tuple[int, ...]]) -> None:
   for name, shape in shapes.items():
     groups.setdefault(shape, []).append(name)
   if len(groups) > 1:
-    shown = _some([f'{shape} ({len(names)}, first {names[0]})' for shape, names in groups.items()], 4)
+    shown = _some(
+      [f'{shape} ({len(names)}, first {names[0]})' for shape, names in groups.items()], 4
+    )
     axes = len(next(iter(groups))) - 1
-    words = (f'pictures of {len(groups)} shapes: {shown}. Expected one shape after data.ops; '
-             f"add 'resize({', '.join(['224'] * axes)})', or 'square | resize(224)' to keep proportions")
+    words = (
+      f'pictures of {len(groups)} shapes: {shown}. Expected one shape after data.ops; '
+      f"add 'resize({', '.join(['224'] * axes)})', or 'square | resize(224)' to keep proportions"
+    )
     raise ShapesDiffer(words, {shape: len(names) for shape, names in groups.items()})

@@ -21,45 +21,91 @@ SOURCES = {
   7: 'the slope of the ganglion cell layer with age (its sign and significance only): PMC5963176.',
 }
 
-TISSUES = ('vitreous', 'RNFL', 'GCL', 'IPL', 'INL', 'OPL', 'ONL', 'inner segments', 'ellipsoid zone', 'outer segments',
-           'subretinal fluid', 'subretinal material', 'RPE', 'sub-RPE deposit', 'choroid', 'sclera', 'intraretinal fluid')
+TISSUES = (
+  'vitreous',
+  'RNFL',
+  'GCL',
+  'IPL',
+  'INL',
+  'OPL',
+  'ONL',
+  'inner segments',
+  'ellipsoid zone',
+  'outer segments',
+  'subretinal fluid',
+  'subretinal material',
+  'RPE',
+  'sub-RPE deposit',
+  'choroid',
+  'sclera',
+  'intraretinal fluid',
+)
 LABEL = {name: index for index, name in enumerate(TISSUES)}
 
 LAYERS = ('RNFL', 'GCL', 'IPL', 'INL', 'OPL', 'ONL', 'photoreceptors and RPE', 'RPE')
 # [1] µm: fovea (within 0.5 mm), pericentral (0.5–1.5 mm), peripheral (1.5–3 mm); the nasal and the temporal sectors
-NASAL = np.array([[10.78, 20.11, 46.12], [12.31, 50.12, 40.48], [18.28, 42.34, 31.20], [15.27, 38.48, 35.07],
-                  [23.48, 31.87, 28.20], [88.44, 72.52, 55.87], [90.19, 83.94, 79.84], [17.50, 16.30, 14.18]])
-TEMPORAL = np.array([[10.78, 16.82, 19.21], [12.31, 46.66, 36.92], [18.28, 41.01, 32.61], [15.27, 36.48, 33.90],
-                     [23.48, 31.14, 26.37], [88.44, 70.02, 55.80], [90.19, 82.60, 79.84], [17.50, 15.10, 13.50]])
-SPREAD = np.array([2.32, 6.04, 3.84, 4.09, 8.27, 11.54, 3.27, 1.99]) / NASAL[:, 1]     # SD / mean, pericentral nasal
+NASAL = np.array(
+  [
+    [10.78, 20.11, 46.12],
+    [12.31, 50.12, 40.48],
+    [18.28, 42.34, 31.20],
+    [15.27, 38.48, 35.07],
+    [23.48, 31.87, 28.20],
+    [88.44, 72.52, 55.87],
+    [90.19, 83.94, 79.84],
+    [17.50, 16.30, 14.18],
+  ]
+)
+TEMPORAL = np.array(
+  [
+    [10.78, 16.82, 19.21],
+    [12.31, 46.66, 36.92],
+    [18.28, 41.01, 32.61],
+    [15.27, 36.48, 33.90],
+    [23.48, 31.14, 26.37],
+    [88.44, 70.02, 55.80],
+    [90.19, 82.60, 79.84],
+    [17.50, 15.10, 13.50],
+  ]
+)
+SPREAD = (
+  np.array([2.32, 6.04, 3.84, 4.09, 8.27, 11.54, 3.27, 1.99]) / NASAL[:, 1]
+)  # SD / mean, pericentral nasal
 SECTORS = (0.0, 0.5, 1.5, 3.0)
-BANDS = {'inner segments': 0.34, 'ellipsoid zone': 0.24, 'outer segments': 0.42}       # shares of the photoreceptors
+BANDS = {
+  'inner segments': 0.34,
+  'ellipsoid zone': 0.24,
+  'outer segments': 0.42,
+}  # shares of the photoreceptors
 
 
 class Patient(NamedTuple):
   """One eye. Lesions are rows of (x, y, radius in mm, height in µm); cysts and foci have a place between two layers."""
+
   label: str
   age: int
   sex: str
   eye: str
-  key: tuple[int, ...]                     # of its random numbers; a scan's are (*key, scan)
-  factors: np.ndarray                      # [layer], thickness against the mean
-  pit: float                               # width of the foveal pit against the mean
-  curve: float                             # µm / mm², how the retina bends
-  choroid: float                           # µm under the fovea
-  drusen: np.ndarray                       # [n, 4] between RPE and Bruch's membrane
-  detachment: np.ndarray                   # [n, 4] of the RPE
-  material: np.ndarray                     # [n, 4] subretinal hyperreflective material
-  fluid: np.ndarray                        # [n, 4] subretinal
-  swelling: np.ndarray                     # [n, 4] of inner nuclear to outer nuclear layer
-  cysts: np.ndarray                        # [n, 5] x, y, radius, height, depth 0 … 1 from the INL's top to the ONL's bottom
-  foci: np.ndarray                         # [n, 3] x, y, depth as above: hyperreflective dots
-  vessels: np.ndarray                      # [n, 3] x, radius, share of light taken
+  key: tuple[int, ...]  # of its random numbers; a scan's are (*key, scan)
+  factors: np.ndarray  # [layer], thickness against the mean
+  pit: float  # width of the foveal pit against the mean
+  curve: float  # µm / mm², how the retina bends
+  choroid: float  # µm under the fovea
+  drusen: np.ndarray  # [n, 4] between RPE and Bruch's membrane
+  detachment: np.ndarray  # [n, 4] of the RPE
+  material: np.ndarray  # [n, 4] subretinal hyperreflective material
+  fluid: np.ndarray  # [n, 4] subretinal
+  swelling: np.ndarray  # [n, 4] of inner nuclear to outer nuclear layer
+  cysts: (
+    np.ndarray
+  )  # [n, 5] x, y, radius, height, depth 0 … 1 from the INL's top to the ONL's bottom
+  foci: np.ndarray  # [n, 3] x, y, depth as above: hyperreflective dots
+  vessels: np.ndarray  # [n, 3] x, radius, share of light taken
 
 
 def basis(r: np.ndarray) -> np.ndarray:
   """Return [3, *r]: how much of the thickness at eccentricity r (mm) is that of pit, ring and periphery; the sum is 1."""
-  pit, far = np.exp(-(r / 0.6) ** 2), 1 / (1 + np.exp(-(r - 1.6) / 0.25))
+  pit, far = np.exp(-((r / 0.6) ** 2)), 1 / (1 + np.exp(-(r - 1.6) / 0.25))
   return np.stack([pit, 1 - pit - far, far])
 
 
@@ -90,7 +136,7 @@ def domes(x: np.ndarray, y: float, lesions: np.ndarray, power: float = 1.0) -> n
   if not len(lesions):
     return np.zeros_like(x)
   x0, y0, radius, height = lesions.T[:, :, None]
-  return (height * np.maximum(1 - ((x - x0) ** 2 + (y - y0) ** 2) / radius ** 2, 0) ** power).max(0)
+  return (height * np.maximum(1 - ((x - x0) ** 2 + (y - y0) ** 2) / radius**2, 0) ** power).max(0)
 
 
 def _spread(values: np.ndarray, sigma: float) -> np.ndarray:
@@ -109,11 +155,17 @@ def tissues(patient: Patient, x: np.ndarray, y: float) -> dict[str, np.ndarray]:
   layer |= {name: share * receptors for name, share in BANDS.items()}
   for name, share in (('INL', 0.35), ('OPL', 0.2), ('ONL', 0.45)):
     layer[name] = layer[name] + share * swollen
-  lift = _spread(raised, 0.3 / abs(x[1] - x[0]))                                 # the inner retina bridges what is below;
-  layer['ONL'] = np.maximum(layer['ONL'] + lift - raised, 0.25 * layer['ONL'])   # the outer nuclear layer makes room
-  edge = np.interp(x, (-3.0, 0.0, 3.0), (268 / 363, 1.0, 194 / 363))             # [3]
-  layer |= {'subretinal fluid': fluid, 'subretinal material': material, 'sub-RPE deposit': deposit,
-            'choroid': patient.choroid * edge}
+  lift = _spread(raised, 0.3 / abs(x[1] - x[0]))  # the inner retina bridges what is below;
+  layer['ONL'] = np.maximum(
+    layer['ONL'] + lift - raised, 0.25 * layer['ONL']
+  )  # the outer nuclear layer makes room
+  edge = np.interp(x, (-3.0, 0.0, 3.0), (268 / 363, 1.0, 194 / 363))  # [3]
+  layer |= {
+    'subretinal fluid': fluid,
+    'subretinal material': material,
+    'sub-RPE deposit': deposit,
+    'choroid': patient.choroid * edge,
+  }
   return {name: layer[name] for name in TISSUES[1:15]}
 
 
@@ -123,12 +175,23 @@ def draw(label: str, key: tuple[int, ...]) -> Patient:
   low, high = {'NORMAL': (30, 85), 'DRUSEN': (52, 90), 'DME': (35, 78), 'CNV': (58, 92)}[label]
   age = int(rng.integers(low, high))
   factors = 1 + SPREAD * np.clip(rng.standard_normal(len(LAYERS)), -2, 2)
-  factors[1] *= 1 - 0.002 * (age - 50)                                           # [7], the size is approximated
-  choroid = max(np.interp(age, (25, 40, 70), (359, 328, 276)) + 90 * rng.standard_normal(), 90)      # [2]
-  common = dict(label=label, age=age, sex=str(rng.choice(('F', 'M'))), eye=str(rng.choice(('L', 'R'))), key=key,
-                factors=factors, pit=rng.uniform(0.85, 1.2), curve=rng.normal(7, 5), choroid=choroid)
+  factors[1] *= 1 - 0.002 * (age - 50)  # [7], the size is approximated
+  choroid = max(
+    np.interp(age, (25, 40, 70), (359, 328, 276)) + 90 * rng.standard_normal(), 90
+  )  # [2]
+  common = dict(
+    label=label,
+    age=age,
+    sex=str(rng.choice(('F', 'M'))),
+    eye=str(rng.choice(('L', 'R'))),
+    key=key,
+    factors=factors,
+    pit=rng.uniform(0.85, 1.2),
+    curve=rng.normal(7, 5),
+    choroid=choroid,
+  )
   vessels = np.stack([_away(rng, 5), rng.uniform(0.025, 0.06, 5), rng.uniform(0.2, 0.7, 5)], 1)
-  return Patient(**common, vessels=vessels[:rng.integers(1, 6)], **(_NOTHING | _SIGNS[label](rng)))
+  return Patient(**common, vessels=vessels[: rng.integers(1, 6)], **(_NOTHING | _SIGNS[label](rng)))
 
 
 def generator(key: tuple[int, ...]) -> np.random.Generator:
@@ -137,7 +200,7 @@ def generator(key: tuple[int, ...]) -> np.random.Generator:
 
 
 def _away(rng: np.random.Generator, count: int) -> np.ndarray:
-  return rng.choice((-1, 1), count) * rng.uniform(0.6, 3.5, count)               # the fovea has no vessels
+  return rng.choice((-1, 1), count) * rng.uniform(0.6, 3.5, count)  # the fovea has no vessels
 
 
 def _size(rng: np.random.Generator, low: float, high: float, count: int | None = None) -> Any:
@@ -146,13 +209,17 @@ def _size(rng: np.random.Generator, low: float, high: float, count: int | None =
 
 
 def _drusen(rng: np.random.Generator, count: int, slope: float) -> np.ndarray:
-  base = np.clip(0.16 * np.exp(0.45 * rng.standard_normal(count)), 0.08, 0.5)                        # [4]
+  base = np.clip(0.16 * np.exp(0.45 * rng.standard_normal(count)), 0.08, 0.5)  # [4]
   height = 1000 * base * slope * rng.uniform(0.6, 1.3, count)
-  return np.stack([rng.normal(0, 1.1, count), rng.uniform(-0.5, 0.5, count), base / 2, np.minimum(height, 140)], 1)
+  return np.stack(
+    [rng.normal(0, 1.1, count), rng.uniform(-0.5, 0.5, count), base / 2, np.minimum(height, 140)], 1
+  )
 
 
 def _normal(rng: np.random.Generator) -> dict[str, np.ndarray]:
-  return dict(drusen=_drusen(rng, int(rng.integers(0, 12)), 0.08))                    # a few small ones are no disease
+  return dict(
+    drusen=_drusen(rng, int(rng.integers(0, 12)), 0.08)
+  )  # a few small ones are no disease
 
 
 def _dry(rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -161,26 +228,66 @@ def _dry(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 def _oedema(rng: np.random.Generator) -> dict[str, np.ndarray]:
   x, y, radius = rng.normal(0, 0.7), rng.normal(0, 0.15), rng.uniform(0.7, 2.0)
-  height = _size(rng, 30, 450)                                                   # [5] is 195 ± 115 above the healthy eye
+  height = _size(rng, 30, 450)  # [5] is 195 ± 115 above the healthy eye
   count = int(rng.integers(4, 22))
   across = _size(rng, 0.04, 0.22, count) * (0.7 + height / 450)
-  cysts = np.stack([x + radius * 0.35 * rng.standard_normal(count), y + 0.12 * rng.standard_normal(count), across,
-                    1000 * across * rng.uniform(0.45, 1.1, count), rng.uniform(0.1, 0.9, count)], 1)      # [6]
+  cysts = np.stack(
+    [
+      x + radius * 0.35 * rng.standard_normal(count),
+      y + 0.12 * rng.standard_normal(count),
+      across,
+      1000 * across * rng.uniform(0.45, 1.1, count),
+      rng.uniform(0.1, 0.9, count),
+    ],
+    1,
+  )  # [6]
   count = int(rng.integers(0, 12))
-  foci = np.stack([x + radius * 0.5 * rng.standard_normal(count), rng.uniform(-0.4, 0.4, count), rng.random(count)], 1)
-  fluid = np.array([[x, y, radius * 0.5, _size(rng, 20, 120)]])[:rng.random() < 0.12]
+  foci = np.stack(
+    [
+      x + radius * 0.5 * rng.standard_normal(count),
+      rng.uniform(-0.4, 0.4, count),
+      rng.random(count),
+    ],
+    1,
+  )
+  fluid = np.array([[x, y, radius * 0.5, _size(rng, 20, 120)]])[: rng.random() < 0.12]
   return dict(swelling=np.array([[x, y, radius, height]]), cysts=cysts, foci=foci, fluid=fluid)
 
 
 def _neovascular(rng: np.random.Generator) -> dict[str, np.ndarray]:
   x, y, radius = rng.normal(0, 0.6), rng.normal(0, 0.12), _size(rng, 0.4, 1.8)
   count = rng.integers(2, 7)
-  detachment = np.stack([x + radius * 0.5 * rng.standard_normal(count), y + 0.1 * rng.standard_normal(count),
-                         radius * rng.uniform(0.3, 0.8, count), _size(rng, 22, 280) * rng.uniform(0.4, 1, count)], 1)
-  material = np.array([[x + 0.3 * radius * rng.standard_normal(), y, radius * rng.uniform(0.4, 0.9), _size(rng, 25, 190)]])
-  fluid = np.array([[x + 0.5 * radius * rng.standard_normal(), y, radius * rng.uniform(0.6, 1.4), _size(rng, 25, 220)]])
-  shows = rng.choice(3, p=(0.35, 0.25, 0.4))                                     # material, fluid or both
-  signs = dict(detachment=detachment, material=material[:shows != 1], fluid=fluid[:shows != 0])
+  detachment = np.stack(
+    [
+      x + radius * 0.5 * rng.standard_normal(count),
+      y + 0.1 * rng.standard_normal(count),
+      radius * rng.uniform(0.3, 0.8, count),
+      _size(rng, 22, 280) * rng.uniform(0.4, 1, count),
+    ],
+    1,
+  )
+  material = np.array(
+    [
+      [
+        x + 0.3 * radius * rng.standard_normal(),
+        y,
+        radius * rng.uniform(0.4, 0.9),
+        _size(rng, 25, 190),
+      ]
+    ]
+  )
+  fluid = np.array(
+    [
+      [
+        x + 0.5 * radius * rng.standard_normal(),
+        y,
+        radius * rng.uniform(0.6, 1.4),
+        _size(rng, 25, 220),
+      ]
+    ]
+  )
+  shows = rng.choice(3, p=(0.35, 0.25, 0.4))  # material, fluid or both
+  signs = dict(detachment=detachment, material=material[: shows != 1], fluid=fluid[: shows != 0])
   if rng.random() < 0.5:
     signs['drusen'] = _drusen(rng, int(rng.integers(5, 40)), _size(rng, 0.12, 0.4))
   if rng.random() < 0.3:
@@ -189,5 +296,12 @@ def _neovascular(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 _SIGNS = dict(NORMAL=_normal, DRUSEN=_dry, DME=_oedema, CNV=_neovascular)
-_NOTHING = dict(drusen=np.zeros((0, 4)), detachment=np.zeros((0, 4)), material=np.zeros((0, 4)), fluid=np.zeros((0, 4)),
-                swelling=np.zeros((0, 4)), cysts=np.zeros((0, 5)), foci=np.zeros((0, 3)))
+_NOTHING = dict(
+  drusen=np.zeros((0, 4)),
+  detachment=np.zeros((0, 4)),
+  material=np.zeros((0, 4)),
+  fluid=np.zeros((0, 4)),
+  swelling=np.zeros((0, 4)),
+  cysts=np.zeros((0, 5)),
+  foci=np.zeros((0, 3)),
+)

@@ -32,7 +32,11 @@ def percentiles(x: np.ndarray, low: float = 1.0, high: float = 99.0) -> np.ndarr
 def rescale(x: np.ndarray, low: float = 0.0, high: float = 1.0) -> np.ndarray:
   """Return x with its own minimum … maximum moved to low … high; a constant picture becomes low."""
   least, most = np.float32(x.min()), np.float32(x.max())
-  share = (x.astype(np.float32) - least) / (most - least) if most > least else np.zeros(x.shape, np.float32)
+  share = (
+    (x.astype(np.float32) - least) / (most - least)
+    if most > least
+    else np.zeros(x.shape, np.float32)
+  )
   return np.float32(low) + share * np.float32(high - low)
 
 
@@ -54,14 +58,19 @@ def resize(x: np.ndarray, *size: int, method: str = 'linear') -> np.ndarray:
 def _resample(x: np.ndarray, axis: int, index: np.ndarray, weight: np.ndarray) -> np.ndarray:
   """Return x with one axis resampled: a sum over taps, as a matrix product's BLAS threads would fight with training."""
   columns = (-1,) + (1,) * (x.ndim - axis - 1)
-  return sum(np.take(x, index[:, tap], axis) * weight[:, tap].reshape(columns) for tap in range(index.shape[1]))
+  return sum(
+    np.take(x, index[:, tap], axis) * weight[:, tap].reshape(columns)
+    for tap in range(index.shape[1])
+  )
 
 
 @lru_cache(maxsize=64)
 def _taps(found: int, wanted: int, method: str) -> tuple[np.ndarray, np.ndarray]:
   """Return (index, weight), each [wanted, taps]: what a place takes from one axis; weights sum to 1, half-pixel centres."""
   scale = found / wanted
-  far = np.abs(np.arange(found) + 0.5 - (np.arange(wanted)[:, None] + 0.5) * scale) / max(scale, 1.0)
+  far = np.abs(np.arange(found) + 0.5 - (np.arange(wanted)[:, None] + 0.5) * scale) / max(
+    scale, 1.0
+  )
   if method == 'linear':
     dense = np.maximum(0, 1 - far)
   else:
@@ -86,8 +95,13 @@ def crop(x: np.ndarray, *size: int) -> np.ndarray:
 @positive
 def pad(x: np.ndarray, *size: int, value: float = 0.0) -> np.ndarray:
   """Return x in the centre of at least `size` along each axis, surrounded by `value`; a longer axis stays as it is."""
-  extra = [max(0, length - found) for length, found in zip(_sizes('pad', x, size), x.shape[:-1], strict=True)]
-  return np.pad(x, [(more // 2, more - more // 2) for more in extra] + [(0, 0)], constant_values=value)
+  extra = [
+    max(0, length - found)
+    for length, found in zip(_sizes('pad', x, size), x.shape[:-1], strict=True)
+  ]
+  return np.pad(
+    x, [(more // 2, more - more // 2) for more in extra] + [(0, 0)], constant_values=value
+  )
 
 
 def square(x: np.ndarray, value: float = 0.0) -> np.ndarray:

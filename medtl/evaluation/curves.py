@@ -8,9 +8,13 @@ from medtl.evaluation import metrics
 def roc(score: np.ndarray, has: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Return (1 − specificity, sensitivity, threshold), score >= threshold found, from 'nothing' (inf) to 'all'."""
   cut = np.unique(score)[::-1]
-  above = lambda values: values.size - np.searchsorted(np.sort(values), cut, 'left')   # noqa: E731
+  above = lambda values: values.size - np.searchsorted(np.sort(values), cut, 'left')
   wrong, right = (np.concatenate([[0], above(score[side])]) for side in (~has, has))
-  return metrics.ratio(wrong, (~has).sum()), metrics.ratio(right, has.sum()), np.concatenate([[np.inf], cut])
+  return (
+    metrics.ratio(wrong, (~has).sum()),
+    metrics.ratio(right, has.sum()),
+    np.concatenate([[np.inf], cut]),
+  )
 
 
 def precision_recall(score: np.ndarray, has: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,10 +7,12 @@ import numpy as np
 
 from medtl.evaluation import intervals
 
-Curves = Mapping[str, Mapping[float, str]]       # family -> {amount: the variant's name}
+Curves = Mapping[str, Mapping[float, str]]  # family -> {amount: the variant's name}
 
 
-def grouped(names: Sequence[str], place: Callable[[str], tuple[str, float]]) -> dict[str, dict[float, str]]:
+def grouped(
+  names: Sequence[str], place: Callable[[str], tuple[str, float]]
+) -> dict[str, dict[float, str]]:
   """Return the curves that variants lie on; `place(name)` is (family, amount)."""
   found: dict[str, dict[float, str]] = {}
   for name in names:
@@ -19,8 +21,14 @@ def grouped(names: Sequence[str], place: Callable[[str], tuple[str, float]]) -> 
   return found
 
 
-def equivalents(curves: Curves, score: Mapping[str, np.ndarray], y: np.ndarray, metric: Callable, patient: np.ndarray | None,
-                resamples: int = 1000) -> list[dict[str, Any]]:
+def equivalents(
+  curves: Curves,
+  score: Mapping[str, np.ndarray],
+  y: np.ndarray,
+  metric: Callable,
+  patient: np.ndarray | None,
+  resamples: int = 1000,
+) -> list[dict[str, Any]]:
   """Return for each amount of the first family what amount of each other family reaches its metric, with an interval by patient.
 
   `score` [s, n, k] of each variant's s runs on the same rows. An amount is read off between those tried, on the running maximum of the
@@ -29,10 +37,18 @@ def equivalents(curves: Curves, score: Mapping[str, np.ndarray], y: np.ndarray, 
   first, *others = curves
 
   def statistic(rows: np.ndarray, runs: np.ndarray) -> dict[str, np.ndarray]:
-    value = {name: np.mean([metric(score[name][run][rows], y[rows]) for run in runs])
-             for family in curves.values() for name in family.values()}
-    return {f'{other} {amount:g}': np.asarray(reached(value[name], {x: value[there] for x, there in curves[other].items()}))
-            for other in others for amount, name in curves[first].items()}
+    value = {
+      name: np.mean([metric(score[name][run][rows], y[rows]) for run in runs])
+      for family in curves.values()
+      for name in family.values()
+    }
+    return {
+      f'{other} {amount:g}': np.asarray(
+        reached(value[name], {x: value[there] for x, there in curves[other].items()})
+      )
+      for other in others
+      for amount, name in curves[first].items()
+    }
 
   count, _, k = next(iter(score.values())).shape
   found = intervals.of(statistic, intervals.presence(y, k), patient, resamples, runs=count)
@@ -41,9 +57,22 @@ def equivalents(curves: Curves, score: Mapping[str, np.ndarray], y: np.ndarray, 
     least, most = min(curves[other]), max(curves[other])
     for amount in curves[first]:
       told = found[f'{other} {amount:g}']
-      low, high = (min(max(bound, least), most) for bound in (told.low, told.high))      # seeds may carry a bound beyond what was tried
-      rows.append({'family': first, 'amount': amount, 'other': other, 'least': least, 'most': most, 'value': told.value,
-                   'low': low, 'high': high, 'reason': told.reason})
+      low, high = (
+        min(max(bound, least), most) for bound in (told.low, told.high)
+      )  # seeds may carry a bound beyond what was tried
+      rows.append(
+        {
+          'family': first,
+          'amount': amount,
+          'other': other,
+          'least': least,
+          'most': most,
+          'value': told.value,
+          'low': low,
+          'high': high,
+          'reason': told.reason,
+        }
+      )
   return rows
 
 
@@ -66,10 +95,16 @@ def reached(level: float, curve: Mapping[float, float]) -> float:
 
 def words(row: Mapping[str, Any], unit: str) -> str:
   """Return 'pretrained with 10 % is as good as scratch with 72 % (40 % to at least 100 %)', or that it is better than all of it."""
+
   def bounded(value: float) -> str:
     ends = 'at least ' if value >= row['most'] else 'at most ' if value <= row['least'] else ''
     return f'{ends}{value:.0f}{unit}'
+
   if not row['reason'] and row['low'] >= row['most']:
     return f'{row["family"]} with {row["amount"]:g}{unit} is better than {row["other"]} with {row["most"]:g}{unit}, the most that was tried'
-  beside = f' ({bounded(row["low"])} to {bounded(row["high"])})' if not row['reason'] else f'; {row["reason"]}'
+  beside = (
+    f' ({bounded(row["low"])} to {bounded(row["high"])})'
+    if not row['reason']
+    else f'; {row["reason"]}'
+  )
   return f'{row["family"]} with {row["amount"]:g}{unit} is as good as {row["other"]} with {bounded(row["value"])}{beside}'

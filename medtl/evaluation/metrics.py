@@ -12,9 +12,11 @@ import numpy as np
 from medtl.core.expressions import nearest
 from medtl.core.types import MedtlError
 
-Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]      # -> a number [], or one for each class [k]
-SMALLEST = float(np.finfo(np.float32).eps)                   # probabilities are kept this far from 0 and 1 in logarithms
-BINS = 15                                                    # of the calibration error (Guo et al. 2017, section 5)
+Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]  # -> a number [], or one for each class [k]
+SMALLEST = float(
+  np.finfo(np.float32).eps
+)  # probabilities are kept this far from 0 and 1 in logarithms
+BINS = 15  # of the calibration error (Guo et al. 2017, section 5)
 
 
 def truth(score: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -35,9 +37,11 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def _each(measure: Callable[[np.ndarray, np.ndarray], float]) -> Metric:
   """Return the metric [k] of a measure of (sorted scores with the class, sorted scores without)."""
+
   def metric(score: np.ndarray, y: np.ndarray) -> np.ndarray:
     pairs = zip(score.T, truth(score, y).T, strict=True)
     return np.array([measure(np.sort(column[has]), np.sort(column[~has])) for column, has in pairs])
+
   return metric
 
 
@@ -70,7 +74,9 @@ def class_sensitivity(margin: np.ndarray, y: np.ndarray) -> np.ndarray:
 def class_specificity(margin: np.ndarray, y: np.ndarray) -> np.ndarray:
   """Return [k]; see class_sensitivity."""
   has = truth(margin, y)
-  return np.where(np.isnan(margin).any(0), np.nan, ratio((~has & (margin < 0)).sum(0), (~has).sum(0)))
+  return np.where(
+    np.isnan(margin).any(0), np.nan, ratio((~has & (margin < 0)).sum(0), (~has).sum(0))
+  )
 
 
 def class_f1(score: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -96,21 +102,29 @@ def confusion(score: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def accuracy(score: np.ndarray, y: np.ndarray) -> np.ndarray:
   """Return the share of right decisions; with many labels over all n · k of them (as MedMNIST counts)."""
-  return np.mean(score.argmax(1) == y) if y.ndim == 1 else np.mean(decided(score, y) == truth(score, y))
+  return (
+    np.mean(score.argmax(1) == y) if y.ndim == 1 else np.mean(decided(score, y) == truth(score, y))
+  )
 
 
 def balanced_accuracy(score: np.ndarray, y: np.ndarray) -> np.ndarray:
   """Return the mean over classes of the share found; with many labels of (sensitivity + specificity) / 2 at one half."""
   has, said = truth(score, y), decided(score, y)
   found = ratio((has & said).sum(0), has.sum(0))
-  return found.mean() if y.ndim == 1 else ((found + ratio((~has & ~said).sum(0), (~has).sum(0))) / 2).mean()
+  return (
+    found.mean()
+    if y.ndim == 1
+    else ((found + ratio((~has & ~said).sum(0), (~has).sum(0))) / 2).mean()
+  )
 
 
 def quadratic_kappa(score: np.ndarray, y: np.ndarray) -> np.ndarray:
   """Return Cohen's kappa with weights (i − j)² (Cohen 1968); nan where truth and prediction are all one class."""
   table = confusion(score, y)
   cost = np.subtract.outer(np.arange(len(table)), np.arange(len(table))) ** 2
-  return 1 - ratio((cost * table).sum(), (cost * np.outer(table.sum(1), table.sum(0))).sum() / table.sum())
+  return 1 - ratio(
+    (cost * table).sum(), (cost * np.outer(table.sum(1), table.sum(0))).sum() / table.sum()
+  )
 
 
 def brier(score: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -129,7 +143,11 @@ def reliability(score: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
   The probability is the predicted class's and comes true when that is right; with many labels each of the n · k counts.
   """
-  p, came_true = (score.max(1), score.argmax(1) == y) if y.ndim == 1 else (score.ravel(), truth(score, y).ravel())
+  p, came_true = (
+    (score.max(1), score.argmax(1) == y)
+    if y.ndim == 1
+    else (score.ravel(), truth(score, y).ravel())
+  )
   bins = np.clip(np.ceil(p * BINS).astype(int) - 1, 0, BINS - 1)
   count = np.bincount(bins, minlength=BINS)
   mean, share = (ratio(np.bincount(bins, value, BINS), count) for value in (p, came_true))
@@ -147,16 +165,25 @@ def positive(metric: Metric) -> Metric:
   return lambda score, y: metric(score[:, 1:], y[:, None])
 
 
-_MANY: dict[str, Metric] = dict(auroc=auroc, auprc=auprc, accuracy=accuracy, balanced_accuracy=balanced_accuracy, f1=f1,
-                                brier=brier, log_loss=log_loss, ece=ece)
+_MANY: dict[str, Metric] = dict(
+  auroc=auroc,
+  auprc=auprc,
+  accuracy=accuracy,
+  balanced_accuracy=balanced_accuracy,
+  f1=f1,
+  brier=brier,
+  log_loss=log_loss,
+  ece=ece,
+)
 _BINARY = _MANY | {name: positive(_MANY[name]) for name in ('auroc', 'auprc', 'brier')}
 KINDS: dict[str, dict[str, Metric]] = {
   'multiclass': _MANY,
-  'binary': _BINARY | {'quadratic_kappa': quadratic_kappa},       # of two classes: Cohen's kappa
+  'binary': _BINARY | {'quadratic_kappa': quadratic_kappa},  # of two classes: Cohen's kappa
   'multilabel': _MANY,
-  'ordinal': _MANY | {'quadratic_kappa': quadratic_kappa},        # needs an order, so not for 'multiclass'
+  'ordinal': _MANY
+  | {'quadratic_kappa': quadratic_kappa},  # needs an order, so not for 'multiclass'
 }
-LOWER = {'loss', 'brier', 'log_loss', 'ece'}                      # better when lower
+LOWER = {'loss', 'brier', 'log_loss', 'ece'}  # better when lower
 
 
 def of(kind: str) -> dict[str, Metric]:
@@ -200,7 +227,9 @@ def undefined(name: str, y: np.ndarray, classes: int, kind: str) -> list[int]:
 def chosen(values: Mapping[str, float], name: str) -> float:
   """Return the value of the metric that a run is steered by; nan would steer it anywhere."""
   if name not in values:
-    raise MedtlError(f'config.monitor is {name!r}, which this task does not measure; {nearest(name, values)}')
+    raise MedtlError(
+      f'config.monitor is {name!r}, which this task does not measure; {nearest(name, values)}'
+    )
   if math.isnan(values[name]):
     raise MedtlError(f'config.monitor is {name!r}, and on validation it is nan: {_cause(values)}')
   return values[name]
@@ -210,10 +239,14 @@ def _cause(values: Mapping[str, float]) -> str:
   """Return why a measure is nan, by the others that are not."""
   known = [name for name, value in values.items() if not math.isnan(value)]
   if not known:
-    return ('the net gives no number for some picture; train anew with a lower lr or clip=1.0, or '
-            'look for extreme values in the pictures')
-  return ('a class is missing there, or holds every example; set config.monitor to one that has a '
-          f'value: {", ".join(known)}')
+    return (
+      'the net gives no number for some picture; train anew with a lower lr or clip=1.0, or '
+      'look for extreme values in the pictures'
+    )
+  return (
+    'a class is missing there, or holds every example; set config.monitor to one that has a '
+    f'value: {", ".join(known)}'
+  )
 
 
 def better(name: str, value: float, best: float) -> bool:

@@ -11,7 +11,9 @@ def class_thresholds(predictions: Predictions, rule: str, kind: str) -> np.ndarr
   """Return [k] thresholds on the probabilities of `columns`, one versus rest; nan where validation lacks a class."""
   score, y = columns(predictions, kind)
   choose = expressions.one(rule, thresholds, given=('score', 'has'))
-  return np.array([choose(s, has) for s, has in zip(score.T, metrics.truth(score, y).T, strict=True)])
+  return np.array(
+    [choose(s, has) for s, has in zip(score.T, metrics.truth(score, y).T, strict=True)]
+  )
 
 
 def columns(predictions: Predictions, kind: str) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from medtl.core.types import Batch, Dataset, MedtlError, Predictions, Table, Tre
 from medtl.runtime import multihost
 from medtl.runtime.files import whole
 
-OWN = ('train', 'val', 'test')            # sides of the run's own data
+OWN = ('train', 'val', 'test')  # sides of the run's own data
 Measure = Callable[[Tree, Tree, Batch], dict[str, jax.Array]]
 
 
@@ -22,7 +22,10 @@ def predict(measure: Measure, params: Tree, extra: Tree, batches: Iterable[Batch
   parts: list[dict[str, np.ndarray]] = []
   pending = None
   for batch in batches:
-    last, pending = pending, (batch, measure(params, extra, batch))      # the device works while the host reads the one before
+    last, pending = (
+      pending,
+      (batch, measure(params, extra, batch)),
+    )  # the device works while the host reads the one before
     if last:
       parts.append(_real(*last))
   if pending is None:
@@ -31,8 +34,10 @@ def predict(measure: Measure, params: Tree, extra: Tree, batches: Iterable[Batch
   joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
   bad = ~np.isfinite(joined['score']).reshape(len(joined['row']), -1).all(1)
   if bad.any():
-    raise MedtlError(f'{bad.sum()} of {len(bad)} predictions are not finite, first at row {joined["row"][bad][0]}: '
-                     'the parameters have diverged or an image holds extreme values')
+    raise MedtlError(
+      f'{bad.sum()} of {len(bad)} predictions are not finite, first at row {joined["row"][bad][0]}: '
+      'the parameters have diverged or an image holds extreme values'
+    )
   return Predictions(joined.pop('row'), joined.pop('y'), joined.pop('score'), joined)
 
 
@@ -57,19 +62,39 @@ def pooled(parts: Sequence['Saved'], path: Path) -> None:
   """Write the out-of-fold predictions of all folds as one file, ordered by row; a row in two folds is an error."""
   row = np.concatenate([found.predictions.row for found in parts])
   if len(np.unique(row)) < len(row):
-    raise MedtlError(f'{len(row) - len(np.unique(row))} rows are in more than one fold: the folds do not come from one split')
+    raise MedtlError(
+      f'{len(row) - len(np.unique(row))} rows are in more than one fold: the folds do not come from one split'
+    )
   order = np.argsort(row)
-  y, score = (np.concatenate([getattr(found.predictions, name) for found in parts])[order] for name in ('y', 'score'))
-  measures = {name: np.concatenate([found.predictions.measures[name] for found in parts])[order]
-              for name in parts[0].predictions.measures}
-  table = {name: np.concatenate([found.table[name] for found in parts])[order] for name in parts[0].table}
+  y, score = (
+    np.concatenate([getattr(found.predictions, name) for found in parts])[order]
+    for name in ('y', 'score')
+  )
+  measures = {
+    name: np.concatenate([found.predictions.measures[name] for found in parts])[order]
+    for name in parts[0].predictions.measures
+  }
+  table = {
+    name: np.concatenate([found.table[name] for found in parts])[order] for name in parts[0].table
+  }
   pictures = {number: picture for found in parts for number, picture in found.pictures.items()}
   _write(path, Predictions(row[order], y, score, measures), table, parts[0].classes, pictures)
 
 
-def _write(path: Path, predictions: Predictions, table: Table, classes: Sequence[str], pictures: Mapping[int, np.ndarray]) -> None:
+def _write(
+  path: Path,
+  predictions: Predictions,
+  table: Table,
+  classes: Sequence[str],
+  pictures: Mapping[int, np.ndarray],
+) -> None:
   with whole(path) as aside, aside.open('wb') as file:
-    arrays: dict[str, Any] = {'row': predictions.row, 'y': predictions.y, 'score': predictions.score, 'classes': np.array(classes)}
+    arrays: dict[str, Any] = {
+      'row': predictions.row,
+      'y': predictions.y,
+      'score': predictions.score,
+      'classes': np.array(classes),
+    }
     arrays |= {f'picture/{row}': picture for row, picture in pictures.items()}
     arrays |= {f'measure/{name}': value for name, value in predictions.measures.items()}
     arrays |= {f'table/{name}': _plain(column) for name, column in table.items()}
@@ -90,10 +115,11 @@ def _plain(column: np.ndarray) -> np.ndarray:
 
 class Saved(NamedTuple):
   """What `save` wrote, the table in the predictions' order."""
+
   predictions: Predictions
   table: Table
   classes: tuple[str, ...]
-  pictures: dict[int, np.ndarray]            # row -> uint8 [h, w, c]
+  pictures: dict[int, np.ndarray]  # row -> uint8 [h, w, c]
 
 
 def load(path: Path) -> Saved:
@@ -105,14 +131,24 @@ def load(path: Path) -> Saved:
   except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
     again = f'start evaluate with --name={path.stem} again'
     if path.stem in OWN:
-      again = ('delete numbers.json, if it is there, and start the training command again: it '
-               'writes them anew, and trains no step again')
+      again = (
+        'delete numbers.json, if it is there, and start the training command again: it '
+        'writes them anew, and trains no step again'
+      )
     raise MedtlError(f'the predictions {path} are damaged ({error}); {again}') from None
 
 
 def _loaded(path: Path) -> Saved:
   with np.load(path, allow_pickle=False) as file:
-    part = {prefix: {name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)}
-            for prefix in ('measure/', 'table/', 'picture/')}
-    return Saved(Predictions(file['row'], file['y'], file['score'], part['measure/']), part['table/'],
-                 tuple(str(name) for name in file['classes']), {int(row): x for row, x in part['picture/'].items()})
+    part = {
+      prefix: {
+        name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)
+      }
+      for prefix in ('measure/', 'table/', 'picture/')
+    }
+    return Saved(
+      Predictions(file['row'], file['y'], file['score'], part['measure/']),
+      part['table/'],
+      tuple(str(name) for name in file['classes']),
+      {int(row): x for row, x in part['picture/'].items()},
+    )

@@ -33,4 +33,4 @@ def at_sensitivity(
 
 def _between(cut: np.ndarray, index: int) -> float:
   """Return the middle of this cut and the next lower score: the same decisions here, the fairest guess elsewhere."""
-  return float(np.mean(cut[index:index + 2]))
+  return float(np.mean(cut[index : index + 2]))

@@ -27,7 +27,7 @@ def digest(variables: Tree, children: Iterable[str]) -> str:
   """Return a hash of the children's leaves in every collection of `variables`: parameters and statistics."""
   found, wanted = hashlib.sha256(), set(children)
   for path, leaf in sorted(pytrees.flatten(variables).items()):
-    where = path.split('/')                              # collection, backbone, child, …
+    where = path.split('/')  # collection, backbone, child, …
     if where[1] == 'backbone' and where[2] in wanted:
       found.update(path.encode() + np.ascontiguousarray(leaf).tobytes())
   return found.hexdigest()
@@ -35,7 +35,12 @@ def digest(variables: Tree, children: Iterable[str]) -> str:
 
 def fingerprint(digests: Iterable[str], dataset: Dataset, **facts: Any) -> str:
   """Return the name of a cache: a hash of the children's digests, of the data, and of what else `facts` says."""
-  told = {**facts, 'children': list(digests), 'data': dataset.facts.get('hash', ''), 'ops': dataset.facts.get('ops', '')}
+  told = {
+    **facts,
+    'children': list(digests),
+    'data': dataset.facts.get('hash', ''),
+    'ops': dataset.facts.get('ops', ''),
+  }
   whole = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
   whole.update(np.asarray(dataset.table['row']).tobytes())
   return whole.hexdigest()[:32]
@@ -53,15 +58,24 @@ def kept(dataset: Dataset, path: Path) -> Dataset | None:
     if len(values) != dataset.size:
       raise ValueError(f'{len(values)} examples, expected {dataset.size}')
   except (ValueError, EOFError, OSError) as error:
-    console.print(f'the cached activations in {path} are damaged ({error}): they are computed again')
+    console.print(
+      f'the cached activations in {path} are damaged ({error}): they are computed again'
+    )
     path.unlink(missing_ok=True)
     return None
-  with contextlib.suppress(OSError):                     # the oldest by use goes first when the folder is full; it may be read-only
+  with contextlib.suppress(
+    OSError
+  ):  # the oldest by use goes first when the folder is full; it may be read-only
     os.utime(path)
   values = values.view(jnp.bfloat16) if values.dtype == BFLOAT16 else values
   labels, rows = dataset.table['y'], dataset.table['row']
-  return Dataset(lambda i: Example(np.asarray(values[i]), labels[i], int(rows[i])), dataset.size, dataset.classes, dataset.table,
-                 dataset.facts)
+  return Dataset(
+    lambda i: Example(np.asarray(values[i]), labels[i], int(rows[i])),
+    dataset.size,
+    dataset.classes,
+    dataset.table,
+    dataset.facts,
+  )
 
 
 def several(views: Sequence[Dataset]) -> Dataset:
@@ -70,7 +84,9 @@ def several(views: Sequence[Dataset]) -> Dataset:
   return dataclasses.replace(views[0], fetch=lambda i: views[i // size].fetch(i % size))
 
 
-def compute(apply: Callable[[Batch], jax.Array], size: int, batches: Iterable[Batch], path: Path) -> None:
+def compute(
+  apply: Callable[[Batch], jax.Array], size: int, batches: Iterable[Batch], path: Path
+) -> None:
   """Write apply(batch) of `size` examples, which `batches` hold in order, to `path`; whole, or not at all.
 
   numpy's format has no bfloat16: such values are written bit for bit as uint16.
@@ -82,10 +98,14 @@ def compute(apply: Callable[[Batch], jax.Array], size: int, batches: Iterable[Ba
       value = value[mask]
       value = value.view(BFLOAT16) if value.dtype == jnp.bfloat16 else value
       if values is None:
-        require_space(path.parent, size * value[0].nbytes, 'the cached activations',
-                      "set config.cache='off', or MEDTL_CACHE to a folder on a larger disk")
+        require_space(
+          path.parent,
+          size * value[0].nbytes,
+          'the cached activations',
+          "set config.cache='off', or MEDTL_CACHE to a folder on a larger disk",
+        )
         values = np.lib.format.open_memmap(aside, 'w+', value.dtype, (size, *value.shape[1:]))
-      values[done:done + len(value)] = value
+      values[done : done + len(value)] = value
       done += len(value)
     assert values is not None and done == size, f'{done} of {size} examples came out of the batches'
     values.flush()
@@ -99,5 +119,7 @@ def _writable(path: Path) -> Iterator[None]:
   except OSError as error:
     if error.errno == errno.ENOSPC:
       raise
-    raise MedtlError(f'cannot write the cached activations to {path.parent}: {error.strerror}; set MEDTL_CACHE to a folder that can be '
-                     "written to, or config.cache='off'") from None
+    raise MedtlError(
+      f'cannot write the cached activations to {path.parent}: {error.strerror}; set MEDTL_CACHE to a folder that can be '
+      "written to, or config.cache='off'"
+    ) from None

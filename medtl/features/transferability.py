@@ -14,11 +14,20 @@ def log_me(x: np.ndarray, y: np.ndarray, rounds: int = 100) -> float:
   _check(x, y)
   n, d = x.shape
   u, s, _ = np.linalg.svd(np.asarray(x, np.float64), full_matrices=False)
-  square = s ** 2
-  return float(np.mean([_evidence((u.T @ target) ** 2, target @ target, square, n, d, rounds) for target in _one_hot(y).T]))
+  square = s**2
+  return float(
+    np.mean(
+      [
+        _evidence((u.T @ target) ** 2, target @ target, square, n, d, rounds)
+        for target in _one_hot(y).T
+      ]
+    )
+  )
 
 
-def _evidence(z: np.ndarray, whole: float, square: np.ndarray, n: int, d: int, rounds: int) -> float:
+def _evidence(
+  z: np.ndarray, whole: float, square: np.ndarray, n: int, d: int, rounds: int
+) -> float:
   """Return the largest log evidence ÷ n; z are the target's squared coordinates along the left singular vectors."""
   alpha, beta = 1.0, 1.0
   for _ in range(rounds):
@@ -30,12 +39,24 @@ def _evidence(z: np.ndarray, whole: float, square: np.ndarray, n: int, d: int, r
       break
   weight, rest = _norms(z, whole, square, alpha / beta)
   log_det = np.sum(np.log(alpha + beta * square)) + (d - len(square)) * np.log(alpha)
-  return float((d * np.log(alpha) + n * np.log(beta) - log_det - beta * rest - alpha * weight - n * np.log(2 * np.pi)) / (2 * n))
+  return float(
+    (
+      d * np.log(alpha)
+      + n * np.log(beta)
+      - log_det
+      - beta * rest
+      - alpha * weight
+      - n * np.log(2 * np.pi)
+    )
+    / (2 * n)
+  )
 
 
 def _norms(z: np.ndarray, whole: float, square: np.ndarray, t: float) -> tuple[float, float]:
   """Return (|mean of the weights|², |residual|²)."""
-  return np.sum(square * z / (square + t) ** 2), np.sum(z * (t / (square + t)) ** 2) + max(0.0, whole - np.sum(z))
+  return np.sum(square * z / (square + t) ** 2), np.sum(z * (t / (square + t)) ** 2) + max(
+    0.0, whole - np.sum(z)
+  )
 
 
 def h_score(x: np.ndarray, y: np.ndarray) -> float:
@@ -49,7 +70,9 @@ def h_score(x: np.ndarray, y: np.ndarray) -> float:
   one_hot = _one_hot(y)
   means = (one_hot.T @ centred) / one_hot.sum(0)[:, None]
   between = one_hot @ means
-  return float(np.trace(np.linalg.pinv(centred.T @ centred, hermitian=True) @ (between.T @ between)))
+  return float(
+    np.trace(np.linalg.pinv(centred.T @ centred, hermitian=True) @ (between.T @ between))
+  )
 
 
 def trans_rate(x: np.ndarray, y: np.ndarray, epsilon: float = 1e-4) -> float:
@@ -75,7 +98,7 @@ def leep(source: np.ndarray, y: np.ndarray) -> float:
   0.0
   """
   _check(source, y)
-  joint = _one_hot(y).T @ source / len(y)                              # [k, z]
+  joint = _one_hot(y).T @ source / len(y)  # [k, z]
   given = joint / np.maximum(joint.sum(0), 1e-300)
   found = np.sum((_one_hot(y) @ given) * source, 1)
   return float(np.mean(np.log(np.maximum(found, 1e-300))))
@@ -101,4 +124,6 @@ def _one_hot(y: np.ndarray) -> np.ndarray:
 
 def _check(x: np.ndarray, y: np.ndarray) -> None:
   if x.ndim != 2 or y.shape != x.shape[:1] or len(np.unique(y)) < 2:
-    raise MedtlError(f'transferability: x {x.shape}, y {y.shape} with {len(np.unique(y))} classes; expected [n, d], [n] and two classes')
+    raise MedtlError(
+      f'transferability: x {x.shape}, y {y.shape} with {len(np.unique(y))} classes; expected [n, d], [n] and two classes'
+    )

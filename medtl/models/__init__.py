@@ -9,7 +9,9 @@ import jax.numpy as jnp
 
 from medtl.core.types import MedtlError
 
-Train = bool | Collection[str]     # False, True, or the names of the children that are in training mode
+Train = (
+  bool | Collection[str]
+)  # False, True, or the names of the children that are in training mode
 
 
 class Backbone(nn.Module):
@@ -36,7 +38,15 @@ class Backbone(nn.Module):
     return None
 
   @nn.compact
-  def __call__(self, x: Any, *, train: Train, first: int = 0, last: int | None = None, again: Collection[str] = ()) -> Any:
+  def __call__(
+    self,
+    x: Any,
+    *,
+    train: Train,
+    first: int = 0,
+    last: int | None = None,
+    again: Collection[str] = (),
+  ) -> Any:
     """Run children [first, last): from a picture [b, *s, c] when first is 0, else from what [0, first) returned.
 
     What the children named in `again` make inside is not kept for the backward pass, but computed again there (Chen et al. 2016,
@@ -45,10 +55,14 @@ class Backbone(nn.Module):
     count = self.stages + 1
     last = count if last is None else last
     if not 0 <= first <= last <= count:
-      raise ValueError(f'no slice [{first}, {last}) of {count} children (stem and {self.stages} stages)')
+      raise ValueError(
+        f'no slice [{first}, {last}) of {count} children (stem and {self.stages} stages)'
+      )
     for index in range(first, last):
       name = child_name(index)
-      run = functools.partial(_child, index=index, train=train if isinstance(train, bool) else name in train)
+      run = functools.partial(
+        _child, index=index, train=train if isinstance(train, bool) else name in train
+      )
       x = (nn.remat(run) if name in again else run)(self, x)
     return x
 
@@ -68,20 +82,23 @@ class Net(nn.Module):
   `mean` and `std` (one number, or one per channel) are what the checkpoint was trained with, in the units of x. `keep` > 0 leaves
   the children from that one on out: the head stands on what children 0 … keep − 1 make (Ke et al. 2021, CheXtransfer).
   """
+
   backbone: Backbone
   head: nn.Module
   mean: tuple[float, ...] = (0.0,)
   std: tuple[float, ...] = (1.0,)
   keep: int = 0
-  again: tuple[str, ...] = ()        # children that are computed again in the backward pass
+  again: tuple[str, ...] = ()  # children that are computed again in the backward pass
 
   @property
   def children(self) -> tuple[str, ...]:
     """Return the names of the children that are applied, in order; an impossible `keep` is an error."""
     count = self.backbone.stages + 1
     if not 0 <= self.keep <= count:
-      raise MedtlError(f'config.truncate is {self.keep}; this backbone has {count} children (stem and {count - 1} stages), so 1 … {count}, '
-                       'or 0 for all')
+      raise MedtlError(
+        f'config.truncate is {self.keep}; this backbone has {count} children (stem and {count - 1} stages), so 1 … {count}, '
+        'or 0 for all'
+      )
     return tuple(map(child_name, range(self.keep or count)))
 
   @property
@@ -92,10 +109,20 @@ class Net(nn.Module):
   def __call__(self, x: Any, *, train: Train, first: int = 0) -> Any:
     """Run the children from `first` on and the head; with first > 0, x is what `features(…, last=first)` returned."""
     value = self.features(x, train=train, first=first)
-    return self.head(value, self.backbone, train=train if isinstance(train, bool) else 'head' in train)
+    return self.head(
+      value, self.backbone, train=train if isinstance(train, bool) else 'head' in train
+    )
 
-  def features(self, x: Any, *, train: Train = False, first: int = 0, last: int | None = None) -> Any:
+  def features(
+    self, x: Any, *, train: Train = False, first: int = 0, last: int | None = None
+  ) -> Any:
     """Return what children [first, last) of the backbone make of x."""
     if first == 0:
       x = (x - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)
-    return self.backbone(x, train=train, first=first, last=len(self.children) if last is None else last, again=self.again)
+    return self.backbone(
+      x,
+      train=train,
+      first=first,
+      last=len(self.children) if last is None else last,
+      again=self.again,
+    )

@@ -13,6 +13,7 @@ POOLS = ('auto', 'mean', 'max', 'token', 'token+mean')
 
 class Linear(nn.Module):
   """Pooling, a norm without parameters, dropout and one dense layer that starts near zero, all in float32 at least."""
+
   classes: int
   pool: str = 'auto'
   dropout: float = 0.0
@@ -22,7 +23,9 @@ class Linear(nn.Module):
   def __call__(self, value: Any, backbone: Any, *, train: bool) -> Any:
     x = pooled(value, backbone, self.pool)
     if self.norm:
-      x = nn.BatchNorm(momentum=0.9, use_scale=False, use_bias=False, name='norm')(x, use_running_average=not train)
+      x = nn.BatchNorm(momentum=0.9, use_scale=False, use_bias=False, name='norm')(
+        x, use_running_average=not train
+      )
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     return nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.01), name='dense')(x)
 
@@ -41,6 +44,7 @@ def linear(classes: int, pool: str = 'auto', dropout: float = 0.0, norm: bool = 
 
 class Attentive(nn.Module):
   """A learned query looks at all places of the maps, head by head; then as Linear."""
+
   classes: int
   heads: int = 4
   dropout: float = 0.0
@@ -48,12 +52,19 @@ class Attentive(nn.Module):
   @nn.compact
   def __call__(self, value: Any, backbone: Any, *, train: bool) -> Any:
     maps = backbone.maps(value)
-    x = maps.reshape(maps.shape[0], -1, maps.shape[-1]).astype(jnp.promote_types(maps.dtype, jnp.float32))
+    x = maps.reshape(maps.shape[0], -1, maps.shape[-1]).astype(
+      jnp.promote_types(maps.dtype, jnp.float32)
+    )
     if x.shape[-1] % self.heads:
       raise MedtlError(f'attentive: {self.heads} heads do not divide {x.shape[-1]} channels')
     x = nn.LayerNorm(use_fast_variance=False, name='norm')(x)
-    query = self.param('query', nn.initializers.normal(0.02), (self.heads, x.shape[-1] // self.heads))
-    key, value = (nn.Dense(x.shape[-1], name=name)(x).reshape(*x.shape[:2], self.heads, -1) for name in ('key', 'value'))
+    query = self.param(
+      'query', nn.initializers.normal(0.02), (self.heads, x.shape[-1] // self.heads)
+    )
+    key, value = (
+      nn.Dense(x.shape[-1], name=name)(x).reshape(*x.shape[:2], self.heads, -1)
+      for name in ('key', 'value')
+    )
     queries = jnp.broadcast_to(query, (x.shape[0], 1, *query.shape))
     seen = nn.dot_product_attention(queries, key, value).reshape(x.shape[0], -1)
     seen = nn.Dropout(self.dropout)(seen, deterministic=not train)
@@ -71,8 +82,14 @@ def pooled(value: Any, backbone: Any, pool: str) -> Any:
   if pool == 'auto':
     pool = 'mean' if token is None else 'token'
   if token is None and 'token' in pool:
-    raise MedtlError(f"pool={pool!r}, but this backbone has no class token; expected 'mean' or 'max'")
-  wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))   # noqa: E731
+    raise MedtlError(
+      f"pool={pool!r}, but this backbone has no class token; expected 'mean' or 'max'"
+    )
+  wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
   axes = tuple(range(1, maps.ndim - 1))
-  parts = {'token': lambda: wide(token), 'mean': lambda: wide(maps).mean(axes), 'max': lambda: wide(maps).max(axes)}
+  parts = {
+    'token': lambda: wide(token),
+    'mean': lambda: wide(maps).mean(axes),
+    'max': lambda: wide(maps).max(axes),
+  }
   return jnp.concatenate([parts[part]() for part in pool.split('+')], axis=-1)

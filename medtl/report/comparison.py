@@ -11,9 +11,9 @@ from medtl.report import console, figures, page
 from medtl.runtime import files
 
 Row = Mapping[str, Any]
-SURE = 0.05                      # corrected p below which two variants are told apart
-BEST = 'best observed'           # a reference beside those that a study names
-SHOWN = ('accuracy', 'ece')      # beside the first headline metric
+SURE = 0.05  # corrected p below which two variants are told apart
+BEST = 'best observed'  # a reference beside those that a study names
+SHOWN = ('accuracy', 'ece')  # beside the first headline metric
 
 
 def correct(rows: Sequence[dict[str, Any]]) -> None:
@@ -35,15 +35,30 @@ def verdict(rows: Sequence[Row], metric: str) -> str:
   Rows hold differences to 'best observed': variant − best. Two variants are told apart where the Holm-corrected p is below 0.05.
   """
   best = extreme(rows, metric)
-  others = [(row['name'], row['differences'][BEST][metric]) for row in rows if row['differences'][BEST]]
-  worse = [(name, found) for name, found in others if found['p_holm'] is not None and found['p_holm'] < SURE]
+  others = [
+    (row['name'], row['differences'][BEST][metric]) for row in rows if row['differences'][BEST]
+  ]
+  worse = [
+    (name, found)
+    for name, found in others
+    if found['p_holm'] is not None and found['p_holm'] < SURE
+  ]
   level = [name for name, _ in others if name not in dict(worse)]
-  words = [f'{best["name"]} is the best observed ({LABELS[metric]} {console.words(best["metrics"][metric])})']
+  words = [
+    f'{best["name"]} is the best observed ({LABELS[metric]} {console.words(best["metrics"][metric])})'
+  ]
   if level:
-    words.append(f'{", ".join(level)} {"is" if len(level) == 1 else "are"} not distinguishable from it')
+    words.append(
+      f'{", ".join(level)} {"is" if len(level) == 1 else "are"} not distinguishable from it'
+    )
   if worse:
-    words.append('told apart from it: ' + ', '.join(f'{name} ({found["value"]:+.3f} [{found["low"]:.3f}, {found["high"]:.3f}])'
-                                                   for name, found in worse))
+    words.append(
+      'told apart from it: '
+      + ', '.join(
+        f'{name} ({found["value"]:+.3f} [{found["low"]:.3f}, {found["high"]:.3f}])'
+        for name, found in worse
+      )
+    )
   return '; '.join(words) + '.'
 
 
@@ -59,16 +74,35 @@ def extreme(rows: Sequence[Row], metric: str) -> Row:
 def table(rows: Sequence[Row]) -> str:
   """Return the rows as plain text: the first headline metric, its paired differences with Holm-corrected p, and what it cost."""
   first = rows[0]['headline'][0]
-  columns = [LABELS[name] for name in (first, *SHOWN)] + [f'minus {reference}' for reference in rows[0]['differences']]
+  columns = [LABELS[name] for name in (first, *SHOWN)] + [
+    f'minus {reference}' for reference in rows[0]['differences']
+  ]
   cells = [['', *columns, 'live', 'GFLOP a step', 'seconds']]
   for row in rows:
     beside = [difference(found[first]) if found else '' for found in row['differences'].values()]
-    cells.append([row['name'], *(console.words(row['metrics'][name]) for name in (first, *SHOWN)), *beside,
-                  f'{row["live"]:,}', f'{row["flops"] / 1e9:.2f}', f'{row["seconds"]:.0f}'])
+    cells.append(
+      [
+        row['name'],
+        *(console.words(row['metrics'][name]) for name in (first, *SHOWN)),
+        *beside,
+        f'{row["live"]:,}',
+        f'{row["flops"] / 1e9:.2f}',
+        f'{row["seconds"]:.0f}',
+      ]
+    )
   wide = [max(len(line[i]) for line in cells) + 2 for i in range(len(cells[0]))]
-  over = console.over(rows[0]) + (f', means over {rows[0]["seeds"]} seeds' if rows[0]['seeds'] > 1 else '')
-  return '\n'.join([f'{over}; in brackets 95% intervals, p corrected after Holm',
-                    *(''.join(f'{cell:<{width}}' for cell, width in zip(line, wide, strict=True)).rstrip() for line in cells)])
+  over = console.over(rows[0]) + (
+    f', means over {rows[0]["seeds"]} seeds' if rows[0]['seeds'] > 1 else ''
+  )
+  return '\n'.join(
+    [
+      f'{over}; in brackets 95% intervals, p corrected after Holm',
+      *(
+        ''.join(f'{cell:<{width}}' for cell, width in zip(line, wide, strict=True)).rstrip()
+        for line in cells
+      ),
+    ]
+  )
 
 
 def difference(found: Mapping[str, Any]) -> str:
@@ -79,13 +113,26 @@ def difference(found: Mapping[str, Any]) -> str:
 
 def csv(rows: Sequence[Row]) -> str:
   """Return the rows as csv: every metric and every difference with interval and p."""
-  flat, measured = [], list(next((found for row in rows for found in row['differences'].values() if found), ()))
+  flat, measured = (
+    [],
+    list(next((found for row in rows for found in row['differences'].values() if found), ())),
+  )
   for row in rows:
-    cells = {name: row[name] for name in ('name', 'freeze', 'live', 'flops', 'seconds', 'images', 'patients')}
-    cells |= {f'{name} {part}': value[part] for name, value in row['metrics'].items() for part in ('value', 'low', 'high')}
+    cells = {
+      name: row[name]
+      for name in ('name', 'freeze', 'live', 'flops', 'seconds', 'images', 'patients')
+    }
+    cells |= {
+      f'{name} {part}': value[part]
+      for name, value in row['metrics'].items()
+      for part in ('value', 'low', 'high')
+    }
     for reference, found in row['differences'].items():
-      cells |= {f'{name} minus {reference} {part}': found and found[name].get(part) for name in measured
-                for part in ('value', 'low', 'high', 'p', 'p_holm')}
+      cells |= {
+        f'{name} minus {reference} {part}': found and found[name].get(part)
+        for name in measured
+        for part in ('value', 'low', 'high', 'p', 'p_holm')
+      }
     flat.append(cells)
   return files.csv_text([list(flat[0]), *(list(cells.values()) for cells in flat)])
 
@@ -107,7 +154,11 @@ def spent(rows: Sequence[Row]) -> str:
   for row in rows:
     for name, seconds in row['spans'].items():
       total[name] = total.get(name, 0.0) + seconds
-  return ', '.join(f'{name} {seconds:.0f} s' for name, seconds in sorted(total.items(), key=lambda item: -item[1]) if seconds >= 0.5)
+  return ', '.join(
+    f'{name} {seconds:.0f} s'
+    for name, seconds in sorted(total.items(), key=lambda item: -item[1])
+    if seconds >= 0.5
+  )
 
 
 def screened(found: Mapping[str, Any]) -> list[str]:
@@ -117,27 +168,61 @@ def screened(found: Mapping[str, Any]) -> list[str]:
   named = {row['depth']: row['name'] for row in found['depths']}
   lines = []
   for name, told in found['agreement'].items():
-    rank = 'no rank correlation, since one of them is the same at all depths' if told['spearman'] is None else \
-      f'rank correlation with the measured metric {told["spearman"]:+.2f} (Spearman), {told["kendall"]:+.2f} (Kendall)'
-    lines.append(f'{name} over {told["depths"]} depths: {rank}; it would have chosen {named[told["chosen"]]}')
+    rank = (
+      'no rank correlation, since one of them is the same at all depths'
+      if told['spearman'] is None
+      else f'rank correlation with the measured metric {told["spearman"]:+.2f} (Spearman), {told["kendall"]:+.2f} (Kendall)'
+    )
+    lines.append(
+      f'{name} over {told["depths"]} depths: {rank}; it would have chosen {named[told["chosen"]]}'
+    )
   own = ', '.join(f'{name} {value:.3f}' for name, value in found['classifier'].items())
   return lines + ([f"the checkpoint's own classifier: {own}"] if own else [])
 
 
-def write(path: Path, rows: Sequence[Row], facts: Mapping[str, Any], screen: Mapping[str, Any],
-          curves: label_efficiency.Curves | None = None, lines: Sequence[str] = ()) -> None:
+def write(
+  path: Path,
+  rows: Sequence[Row],
+  facts: Mapping[str, Any],
+  screen: Mapping[str, Any],
+  curves: label_efficiency.Curves | None = None,
+  lines: Sequence[str] = (),
+) -> None:
   """Write the study's page: `facts` are title, sentence, command, axis, warnings, hardware, versions, seconds; `screen` may be {}.
 
   `curves` are families of variants that differ in an amount, `lines` what is said of them.
   """
   first = rows[0]['headline'][0]
   names = [row['name'] for row in rows]
-  pictures = {name: figures.variants(names, [row['metrics'][name] for row in rows], LABELS[name], facts['axis'])
-              for name in (first, *SHOWN)}
+  pictures = {
+    name: figures.variants(
+      names, [row['metrics'][name] for row in rows], LABELS[name], facts['axis']
+    )
+    for name in (first, *SHOWN)
+  }
   if curves:
     found = {row['name']: row['metrics'][first] for row in rows}
-    points = {family: [(amount, found[name]) for amount, name in sorted(members.items())] for family, members in curves.items()}
+    points = {
+      family: [(amount, found[name]) for amount, name in sorted(members.items())]
+      for family, members in curves.items()
+    }
     pictures['curves'] = figures.families(points, LABELS[first], facts['axis'])
-  files.write(path, page.environment().get_template('study.html.j2').render(
-    rows=rows, facts=facts, first=first, shown=(first, *SHOWN), labels=LABELS, over=console.over(rows[0]), pictures=pictures,
-    verdict=verdict(rows, first), spent=spent(rows), screen=screen, screened=screened(screen), lines=lines))
+  files.write(
+    path,
+    page.environment()
+    .get_template('study.html.j2')
+    .render(
+      rows=rows,
+      facts=facts,
+      first=first,
+      shown=(first, *SHOWN),
+      labels=LABELS,
+      over=console.over(rows[0]),
+      pictures=pictures,
+      verdict=verdict(rows, first),
+      spent=spent(rows),
+      screen=screen,
+      screened=screened(screen),
+      lines=lines,
+    ),
+  )

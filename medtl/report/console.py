@@ -25,7 +25,9 @@ def over(numbers: Mapping[str, Any]) -> str:
   >>> over({'images': 48, 'patients': 24})
   '48 images of 24 patients'
   """
-  return f'{numbers["images"]} images' + (f' of {numbers["patients"]} patients' if numbers['patients'] is not None else '')
+  return f'{numbers["images"]} images' + (
+    f' of {numbers["patients"]} patients' if numbers['patients'] is not None else ''
+  )
 
 
 def words(interval: Mapping[str, Any], digits: int = 3) -> str:

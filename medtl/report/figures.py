@@ -16,26 +16,61 @@ from medtl.evaluation.summary import LABELS
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 STYLES = ('-', '--', ':', '-.')
 INK, FAINT = '#3d4852', '#c3cad1'
-STYLE: Any = {'svg.fonttype': 'none', 'svg.hashsalt': 'medtl', 'font.size': 9.5, 'font.family': 'sans-serif',
-              'font.sans-serif': ['Helvetica Neue', 'Helvetica', 'Arial', 'Liberation Sans', 'DejaVu Sans'],
-              'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': FAINT, 'axes.labelcolor': INK,
-              'xtick.color': INK, 'ytick.color': INK, 'text.color': INK, 'xtick.major.size': 0, 'ytick.major.size': 0,
-              'axes.grid': True, 'axes.axisbelow': True, 'grid.color': '#edf0f2', 'grid.linewidth': 0.8,
-              'text.parse_math': False, 'legend.frameon': False, 'legend.fontsize': 8.5, 'lines.linewidth': 1.7}
-DOT: Any = {'marker': 'o', 'markersize': 6.5, 'markeredgecolor': 'white', 'markeredgewidth': 1.2, 'clip_on': False}
+STYLE: Any = {
+  'svg.fonttype': 'none',
+  'svg.hashsalt': 'medtl',
+  'font.size': 9.5,
+  'font.family': 'sans-serif',
+  'font.sans-serif': ['Helvetica Neue', 'Helvetica', 'Arial', 'Liberation Sans', 'DejaVu Sans'],
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'axes.edgecolor': FAINT,
+  'axes.labelcolor': INK,
+  'xtick.color': INK,
+  'ytick.color': INK,
+  'text.color': INK,
+  'xtick.major.size': 0,
+  'ytick.major.size': 0,
+  'axes.grid': True,
+  'axes.axisbelow': True,
+  'grid.color': '#edf0f2',
+  'grid.linewidth': 0.8,
+  'text.parse_math': False,
+  'legend.frameon': False,
+  'legend.fontsize': 8.5,
+  'lines.linewidth': 1.7,
+}
+DOT: Any = {
+  'marker': 'o',
+  'markersize': 6.5,
+  'markeredgecolor': 'white',
+  'markeredgewidth': 1.2,
+  'clip_on': False,
+}
 DIAGONAL: Any = {'color': FAINT, 'linewidth': 1, 'linestyle': (0, (4, 4))}
-SQUARE = (4.3, 3.9)            # inches
+SQUARE = (4.3, 3.9)  # inches
 
 
 def roc(test: Predictions, cut: np.ndarray, kind: str, classes: Sequence[str]) -> str:
   """Return ROC curves, every class against the rest, with the operating points that `cut` gives."""
   score, y = operating_points.columns(test, kind)
-  points = zip(1 - metrics.class_specificity(score - cut, y), metrics.class_sensitivity(score - cut, y), strict=True)
+  points = zip(
+    1 - metrics.class_specificity(score - cut, y),
+    metrics.class_sensitivity(score - cut, y),
+    strict=True,
+  )
   areas = metrics.class_auroc(score, y)
   with _axes(SQUARE) as (figure, (axes,)):
     axes.plot([0, 1], [0, 1], **DIAGONAL)
-    for style, has, s, point, area, name in zip(_styles(), metrics.truth(score, y).T, score.T, points, areas,
-                                                classes[-score.shape[1]:], strict=False):
+    for style, has, s, point, area, name in zip(
+      _styles(),
+      metrics.truth(score, y).T,
+      score.T,
+      points,
+      areas,
+      classes[-score.shape[1] :],
+      strict=False,
+    ):
       wrong, right, _ = curves.roc(s, has)
       axes.plot(wrong, right, label=f'{name}  {area:.3f}', drawstyle='steps-post', **style)
       axes.plot(*point, color=style['color'], **DOT)
@@ -50,8 +85,9 @@ def precision_recall(test: Predictions, cut: np.ndarray, kind: str, classes: Seq
   truth, found = metrics.truth(score, y), score >= cut
   areas = metrics.class_auprc(score, y)
   with _axes(SQUARE) as (figure, (axes,)):
-    for style, has, said, s, area, name in zip(_styles(), truth.T, found.T, score.T, areas, classes[-score.shape[1]:],
-                                               strict=False):
+    for style, has, said, s, area, name in zip(
+      _styles(), truth.T, found.T, score.T, areas, classes[-score.shape[1] :], strict=False
+    ):
       axes.axhline(has.mean(), color=style['color'], linewidth=0.8, linestyle=(0, (1, 3)))
       recall, precision = curves.precision_recall(s, has)
       axes.plot(recall, precision, label=f'{name}  {area:.3f}', **style)
@@ -70,8 +106,15 @@ def reliability(test: Predictions) -> str:
     axes.plot([0, 1], [0, 1], **DIAGONAL)
     axes.vlines(p[seen], p[seen], share[seen], color=COLOURS[1], linewidth=1.6, alpha=0.7)
     axes.plot(p[seen], share[seen], '-', color=COLOURS[0], linewidth=1, alpha=0.5)
-    axes.scatter(p[seen], share[seen], 16 + 110 * count[seen] / count.max(), color=COLOURS[0], edgecolor='white', zorder=3,
-                 clip_on=False)
+    axes.scatter(
+      p[seen],
+      share[seen],
+      16 + 110 * count[seen] / count.max(),
+      color=COLOURS[0],
+      edgecolor='white',
+      zorder=3,
+      clip_on=False,
+    )
     _unit(axes, '', 'Share that came true')
     axes.tick_params(labelbottom=False)
     below.bar(edges[:-1], count, np.diff(edges), align='edge', color=COLOURS[5], edgecolor='white')
@@ -80,7 +123,9 @@ def reliability(test: Predictions) -> str:
     return svg(figure)
 
 
-def curve(records: Sequence[Mapping[str, float]], name: str, boundaries: Sequence[int], best: int | None) -> str:
+def curve(
+  records: Sequence[Mapping[str, float]], name: str, boundaries: Sequence[int], best: int | None
+) -> str:
   """Return a quantity against the step, in training (where recorded) and validation.
 
   `boundaries` are the first steps of later phases, `best` the step of the checkpoint that was kept.
@@ -90,7 +135,13 @@ def curve(records: Sequence[Mapping[str, float]], name: str, boundaries: Sequenc
     if len(step):
       axes.plot(step, value, color=COLOURS[0], linewidth=0.7, alpha=0.35)
       axes.plot(step, _smooth(value), color=COLOURS[0], label='training')
-    axes.plot(*_series(records, f'val/{name}'), color=COLOURS[1], marker='o', markersize=3.5, label='validation')
+    axes.plot(
+      *_series(records, f'val/{name}'),
+      color=COLOURS[1],
+      marker='o',
+      markersize=3.5,
+      label='validation',
+    )
     for boundary in boundaries:
       axes.axvline(boundary, color=INK, linewidth=0.9, linestyle=(0, (2, 3)))
     if best is not None:
@@ -100,7 +151,9 @@ def curve(records: Sequence[Mapping[str, float]], name: str, boundaries: Sequenc
     return svg(figure)
 
 
-def variants(names: Sequence[str], found: Sequence[Mapping[str, Any]], label: str, axis: str) -> str:
+def variants(
+  names: Sequence[str], found: Sequence[Mapping[str, Any]], label: str, axis: str
+) -> str:
   """Return a metric of each variant with its interval, in their order."""
   with _axes((8.6, 3.4)) as (figure, (axes,)):
     place = np.arange(len(names))
@@ -108,16 +161,26 @@ def variants(names: Sequence[str], found: Sequence[Mapping[str, Any]], label: st
     axes.vlines(place, low, high, color=COLOURS[5], linewidth=3.2, alpha=0.75)
     axes.plot(place, value, color=COLOURS[0], linewidth=1, **DOT)
     axes.set(xlabel=axis, ylabel=label, xlim=(-0.6, len(names) - 0.4))
-    axes.set_xticks(place, names, rotation=0 if max(map(len, names)) < 8 else 35, ha='center' if max(map(len, names)) < 8 else 'right')
+    axes.set_xticks(
+      place,
+      names,
+      rotation=0 if max(map(len, names)) < 8 else 35,
+      ha='center' if max(map(len, names)) < 8 else 'right',
+    )
     return svg(figure)
 
 
 def _parts(found: Sequence[Mapping[str, Any]]) -> Iterator[np.ndarray]:
   """Return value, low and high of intervals as arrays; what is not there is nan."""
-  return (np.array([np.nan if item[part] is None else item[part] for item in found]) for part in ('value', 'low', 'high'))
+  return (
+    np.array([np.nan if item[part] is None else item[part] for item in found])
+    for part in ('value', 'low', 'high')
+  )
 
 
-def families(curves: Mapping[str, Sequence[tuple[float, Mapping[str, Any]]]], label: str, axis: str) -> str:
+def families(
+  curves: Mapping[str, Sequence[tuple[float, Mapping[str, Any]]]], label: str, axis: str
+) -> str:
   """Return a metric against an amount, a line for each family: {name: [(amount, interval)]}."""
   with _axes((8.6, 3.8)) as (figure, (axes,)):
     for style, (name, points) in zip(_styles(), curves.items(), strict=False):
@@ -138,7 +201,9 @@ def rates(found: Mapping[str, Any]) -> str:
     for name, colour in (('steepest', COLOURS[2]), ('tenth', COLOURS[1])):
       axes.axvline(found[name], color=colour, linewidth=1.1)
     axes.set(xscale='log', xlabel='Learning rate', ylabel='Training loss')
-    axes.xaxis.set_major_formatter(lambda rate, _: f'{rate:.0e}')      # matplotlib's own needs its mathematics, which is off here
+    axes.xaxis.set_major_formatter(
+      lambda rate, _: f'{rate:.0e}'
+    )  # matplotlib's own needs its mathematics, which is off here
     axes.set_ylim(top=min(max(found['losses']), 2.5 * found['means'][0]) * 1.05)
     return svg(figure)
 
@@ -151,12 +216,13 @@ def picture(x: np.ndarray) -> str:
   if x.ndim == 4:
     x = x[len(x) // 2]
   from PIL import Image
+
   low, high = min(0.0, float(x.min())), max(1.0, float(x.max()))
   grey = np.round((x - low) / (high - low) * 255).astype(np.uint8)
   image = Image.fromarray(grey if x.shape[-1] == 3 else grey[..., 0])
   if max(image.size) > 320:
     image.thumbnail((320, 320))
-  elif max(image.size) < 112:                                  # the pixels themselves, not a blur of them
+  elif max(image.size) < 112:  # the pixels themselves, not a blur of them
     factor = 224 // max(image.size)
     image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
   file = io.BytesIO()
@@ -176,7 +242,13 @@ def _traces(x: np.ndarray) -> str:
 def svg(figure: Any) -> str:
   """Return a figure as a data URI, the same bytes each time."""
   file = io.BytesIO()
-  figure.savefig(file, format='svg', metadata={'Date': None, 'Creator': None}, bbox_inches='tight', pad_inches=0.04)
+  figure.savefig(
+    file,
+    format='svg',
+    metadata={'Date': None, 'Creator': None},
+    bbox_inches='tight',
+    pad_inches=0.04,
+  )
   return uri(file.getvalue(), 'image/svg+xml')
 
 
@@ -190,9 +262,13 @@ def _axes(size: tuple[float, float], rows: Sequence[float] = (1,)) -> Iterator[t
   """Give a figure and its axes in the report's style; rows are their heights."""
   import matplotlib
   from matplotlib.figure import Figure
+
   with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=size, layout='constrained')
-    yield figure, figure.subplots(len(rows), squeeze=False, gridspec_kw={'height_ratios': rows}).ravel()
+    yield (
+      figure,
+      figure.subplots(len(rows), squeeze=False, gridspec_kw={'height_ratios': rows}).ravel(),
+    )
 
 
 def _styles() -> Any:
@@ -205,6 +281,7 @@ def _unit(axes: Any, x: str, y: str) -> None:
 
 def _whole() -> Any:
   from matplotlib.ticker import MaxNLocator
+
   return MaxNLocator(nbins=3, integer=True)
 
 

@@ -15,41 +15,53 @@ from medtl.runtime import files
 Images = Callable[[int], np.ndarray] | None
 NAMES = dict(url='Address', sha256='SHA-256', hash='SHA-256 of what was read')
 HIDDEN = {'name', 'phantom', 'notes', 'order'}
-MOST_CURVES = 12               # classes beyond which a figure of all of them says nothing
+MOST_CURVES = 12  # classes beyond which a figure of all of them says nothing
 
 
 class Compared(TypedDict):
   """A run beside this one."""
+
   name: str
-  metrics: Mapping[str, Mapping[str, Any]]                       # of numbers.summarise
-  difference: NotRequired[Mapping[str, Mapping[str, Any]]]       # numbers.compare(this run, that run)
+  metrics: Mapping[str, Mapping[str, Any]]  # of numbers.summarise
+  difference: NotRequired[Mapping[str, Mapping[str, Any]]]  # numbers.compare(this run, that run)
   note: NotRequired[str]
 
 
 class Facts(TypedDict):
   """What a page tells beside the numbers; each value is escaped, and shown as text."""
+
   title: str
-  sentence: str                                # what was done, in one
-  claim: str                                   # were they used before? follows 'Test set: 24 images'
-  command: str                                 # that repeats the run
+  sentence: str  # what was done, in one
+  claim: str  # were they used before? follows 'Test set: 24 images'
+  command: str  # that repeats the run
   config: Mapping[str, Any]
-  monitor: str                                 # the metric that chose the best checkpoint …
-  best_step: int | None                        # … and where
-  data: Mapping[str, Any]                      # a Dataset's facts: name, licence, hash, phantom …; all are listed
-  splits: Mapping[str, Mapping[str, Any]]      # {'train': {size, patients (or None), hash, classes: {name: count}}, …}
-  weights: Mapping[str, Any]                   # name ('' for random initialisation), url, sha256, licence, note …
-  phases: Sequence[Mapping[str, Any]]          # freeze, steps, live, frozen, flops, flops_full, rules of partition.summary
-  curves: Sequence[Mapping[str, float]]        # records of metrics.jsonl
+  monitor: str  # the metric that chose the best checkpoint …
+  best_step: int | None  # … and where
+  data: Mapping[str, Any]  # a Dataset's facts: name, licence, hash, phantom …; all are listed
+  splits: Mapping[
+    str, Mapping[str, Any]
+  ]  # {'train': {size, patients (or None), hash, classes: {name: count}}, …}
+  weights: Mapping[str, Any]  # name ('' for random initialisation), url, sha256, licence, note …
+  phases: Sequence[
+    Mapping[str, Any]
+  ]  # freeze, steps, live, frozen, flops, flops_full, rules of partition.summary
+  curves: Sequence[Mapping[str, float]]  # records of metrics.jsonl
   versions: Mapping[str, str]
   hardware: str
   seconds: float
-  warnings: Sequence[str]                      # a leak that was allowed, files that were skipped …
-  notes: Sequence[str]                         # what was guessed of the data, or left out of them
+  warnings: Sequence[str]  # a leak that was allowed, files that were skipped …
+  notes: Sequence[str]  # what was guessed of the data, or left out of them
   comparison: Sequence[Compared]
 
 
-def write(path: Path, facts: Facts, numbers: Mapping[str, Any], predictions: Mapping[str, Predictions],
-          tables: Mapping[str, Table], images: Images = None) -> None:
+def write(
+  path: Path,
+  facts: Facts,
+  numbers: Mapping[str, Any],
+  predictions: Mapping[str, Predictions],
+  tables: Mapping[str, Table],
+  images: Images = None,
+) -> None:
   """Write the page of `numbers`, which numbers.summarise made of the same predictions {'test', 'val'} and tables.
 
   `images(i)` is the picture x [*s, c] of the i-th test prediction; None where pictures are out of reach.
@@ -57,50 +69,94 @@ def write(path: Path, facts: Facts, numbers: Mapping[str, Any], predictions: Map
   files.write(path, render(facts, numbers, predictions, tables, images))
 
 
-def render(facts: Facts, numbers: Mapping[str, Any], predictions: Mapping[str, Predictions], tables: Mapping[str, Table],
-           images: Images = None) -> str:
+def render(
+  facts: Facts,
+  numbers: Mapping[str, Any],
+  predictions: Mapping[str, Predictions],
+  tables: Mapping[str, Table],
+  images: Images = None,
+) -> str:
   """Return the page as text."""
-  return environment().get_template('page.html.j2').render(
-    facts=facts, numbers=numbers, labels=LABELS, over=console.over(numbers), warnings=warnings(facts, numbers),
-    pictures=pictures(facts, numbers, predictions),
-    errors=errors(numbers, predictions['test'], tables['test'], images),
-    sources=[('Data', facts['data']['name'], listed(facts['data'])),
-             ('Weights', facts['weights']['name'] or 'random initialisation', listed(facts['weights']))],
-    config=json.dumps(facts['config'], indent=1, default=str), shown=images is not None)
+  return (
+    environment()
+    .get_template('page.html.j2')
+    .render(
+      facts=facts,
+      numbers=numbers,
+      labels=LABELS,
+      over=console.over(numbers),
+      warnings=warnings(facts, numbers),
+      pictures=pictures(facts, numbers, predictions),
+      errors=errors(numbers, predictions['test'], tables['test'], images),
+      sources=[
+        ('Data', facts['data']['name'], listed(facts['data'])),
+        ('Weights', facts['weights']['name'] or 'random initialisation', listed(facts['weights'])),
+      ],
+      config=json.dumps(facts['config'], indent=1, default=str),
+      shown=images is not None,
+    )
+  )
 
 
 def environment() -> Any:
   """Return the templates of this folder: what is missing is an error, everything is escaped."""
   import jinja2
-  found = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-                             lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-  found.filters |= {'words': console.words, 'count': '{:,}'.format, 'short': short, 'duration': duration}
+
+  found = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  found.filters |= {
+    'words': console.words,
+    'count': '{:,}'.format,
+    'short': short,
+    'duration': duration,
+  }
   return found
 
 
 def warnings(facts: Facts, numbers: Mapping[str, Any]) -> list[str]:
   """Return what a reader must know before the numbers."""
-  phantom = ['These numbers come from generated phantoms: they show that the program works and say nothing about patients.']
-  return (phantom if facts['data'].get('phantom') else []) + [*facts['warnings'], *numbers['warnings']]
+  phantom = [
+    'These numbers come from generated phantoms: they show that the program works and say nothing about patients.'
+  ]
+  return (phantom if facts['data'].get('phantom') else []) + [
+    *facts['warnings'],
+    *numbers['warnings'],
+  ]
 
 
-def pictures(facts: Facts, numbers: Mapping[str, Any], predictions: Mapping[str, Predictions]) -> dict[str, str]:
+def pictures(
+  facts: Facts, numbers: Mapping[str, Any], predictions: Mapping[str, Predictions]
+) -> dict[str, str]:
   """Return {name: data URI} of the figures that these predictions allow."""
   kind, classes = numbers['kind'], numbers['classes']
-  test, cut = predictions['test'], cuts(predictions['test'], predictions.get('val'), numbers['threshold'], kind)
+  test, cut = (
+    predictions['test'],
+    cuts(predictions['test'], predictions.get('val'), numbers['threshold'], kind),
+  )
   found = {'reliability': figures.reliability(test)}
   if len(classes) <= MOST_CURVES:
     found['roc'] = figures.roc(test, cut, kind, classes)
     found['precision_recall'] = figures.precision_recall(test, cut, kind, classes)
   if facts['curves']:
     ends = np.cumsum([phase['steps'] for phase in facts['phases']])
-    whole = len(ends) and ends[-1] == facts['curves'][-1]['step']   # after early stopping it is not known where phases met
+    whole = (
+      len(ends) and ends[-1] == facts['curves'][-1]['step']
+    )  # after early stopping it is not known where phases met
     for name in dict.fromkeys(('loss', facts['monitor'])):
-      found[f'curve {name}'] = figures.curve(facts['curves'], name, ends[:-1].tolist() if whole else [], facts['best_step'])
+      found[f'curve {name}'] = figures.curve(
+        facts['curves'], name, ends[:-1].tolist() if whole else [], facts['best_step']
+      )
   return found
 
 
-def errors(numbers: Mapping[str, Any], predictions: Predictions, table: Table, images: Images) -> list[dict[str, Any]]:
+def errors(
+  numbers: Mapping[str, Any], predictions: Predictions, table: Table, images: Images
+) -> list[dict[str, Any]]:
   """Return the most confident mistakes in words, with their pictures where these can be had."""
   classes, found = numbers['classes'], []
   for mistake in worst(predictions, numbers['kind']):
@@ -111,16 +167,31 @@ def errors(numbers: Mapping[str, Any], predictions: Predictions, table: Table, i
     else:
       true, p, p_true = classes[mistake['true']], mistake['p'], mistake['p_true']
     where = [f'{name} {table[name][index]}' for name in ('file', 'patient') if name in table]
-    found.append({'true': true, 'said': said, 'p': p, 'p_true': p_true, 'where': where or [f'row {mistake["row"]}'],
-                  'picture': figures.picture(images(index)) if images else ''})
+    found.append(
+      {
+        'true': true,
+        'said': said,
+        'p': p,
+        'p_true': p_true,
+        'where': where or [f'row {mistake["row"]}'],
+        'picture': figures.picture(images(index)) if images else '',
+      }
+    )
   return found
 
 
 def listed(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
   """Return (name, text) of what is known of a source, empty values left out."""
-  text = {key: '; '.join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-          for key, value in facts.items() if key not in HIDDEN and value is not None}
-  return [(NAMES.get(key, key.replace('_', ' ').capitalize()), value) for key, value in text.items() if value]
+  text = {
+    key: '; '.join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    for key, value in facts.items()
+    if key not in HIDDEN and value is not None
+  }
+  return [
+    (NAMES.get(key, key.replace('_', ' ').capitalize()), value)
+    for key, value in text.items()
+    if value
+  ]
 
 
 def short(number: float) -> str:
@@ -144,4 +215,8 @@ def duration(seconds: float) -> str:
   whole = round(seconds)
   if whole < 60:
     return f'{whole} s'
-  return f'{whole // 60} min {whole % 60} s' if whole < 3600 else f'{whole // 3600} h {whole % 3600 // 60} min'
+  return (
+    f'{whole // 60} min {whole % 60} s'
+    if whole < 3600
+    else f'{whole // 3600} h {whole % 3600 // 60} min'
+  )

@@ -36,17 +36,40 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
   train = sides['train']
   balance = class_weights(config, train)
   if like is not None and like.run == run and alike(like.config, config):
-    same = dataclasses.replace(like, config=config, data=sides, phases=phases(config, like.params, train.size), class_weights=balance,
-                               choices={})
+    same = dataclasses.replace(
+      like,
+      config=config,
+      data=sides,
+      phases=phases(config, like.params, train.size),
+      class_weights=balance,
+      choices={},
+    )
     _stop_random_frozen(same)
     return same if like.config.seed == config.seed else _reseeded(same)
   net, module = network(config, train.fetch(0).x.shape, len(train.classes))
   net, params, extra, source = initial_weights.variables(config, net, module, train, run)
   extra = _statistics(config, net, params, extra, train)
   loss = classification.loss_of(**config.task)
-  moves = augmentation.augment(config.augment, ndim=train.fetch(0).x.ndim - 1, classes=len(train.classes)) if config.augment else None
+  moves = (
+    augmentation.augment(config.augment, ndim=train.fetch(0).x.ndim - 1, classes=len(train.classes))
+    if config.augment
+    else None
+  )
   drawn = source.pop('drawn')
-  made = Parts(config, sides, net, params, extra, source, loss, phases(config, params, train.size), moves, balance, run, drawn=drawn)
+  made = Parts(
+    config,
+    sides,
+    net,
+    params,
+    extra,
+    source,
+    loss,
+    phases(config, params, train.size),
+    moves,
+    balance,
+    run,
+    drawn=drawn,
+  )
   _stop_random_frozen(made)
   return made
 
@@ -59,13 +82,16 @@ def _stop_random_frozen(parts: Parts) -> None:
     still = [path for path, live in pytrees.flatten(phase.parts.live).items() if not live]
     random = pytrees.children(parts.drawn.intersection(still))
     if random:
-      module = sys.modules[expressions.find(parts.config.model.name, 'medtl.models.backbones').__module__]
+      module = sys.modules[
+        expressions.find(parts.config.model.name, 'medtl.models.backbones').__module__
+      ]
       known = ', '.join(sorted(module.WEIGHTS))
       shown = ', '.join(random[:3]) + (f' … {random[-1]}' if len(random) > 3 else '')
       raise MedtlError(
         f'phase {index + 1} freezes {phase.freeze}, but nothing was transferred to parameters of {shown}: frozen, they would '
         f'stay as chance drew them. Give a checkpoint (config.model.weights=FILE, or one of: {known or "none"}), freeze nothing '
-        "(config.phases=(('none', '10 epochs'),)), or set config.random_frozen=True for the control of a transfer")
+        "(config.phases=(('none', '10 epochs'),)), or set config.random_frozen=True for the control of a transfer"
+      )
 
 
 def data_of(config: ConfigDict, like: Parts | None = None) -> dict[str, Dataset]:
@@ -84,10 +110,14 @@ def _reseeded(like: Parts) -> Parts:
   config, train = like.config, like.data['train']
   net, module = network(config, train.fetch(0).x.shape, len(train.classes))
   net, params, extra, _ = initial_weights.variables(config, net, module, train, like.run)
-  return dataclasses.replace(like, params=params, extra=_statistics(config, net, params, extra, train))
+  return dataclasses.replace(
+    like, params=params, extra=_statistics(config, net, params, extra, train)
+  )
 
 
-def _statistics(config: ConfigDict, net: models.Net, params: Tree, extra: Tree, train: Dataset) -> Tree:
+def _statistics(
+  config: ConfigDict, net: models.Net, params: Tree, extra: Tree, train: Dataset
+) -> Tree:
   """Return the batch statistics with those of config.norms 'target' estimated on the training pictures, in whole batches."""
   batch_statistics.check(config.norms, extra.get('batch_stats', {}))
   paths = {path.rpartition('/')[0] for path in pytrees.flatten(extra.get('batch_stats', {}))}
@@ -95,7 +125,12 @@ def _statistics(config: ConfigDict, net: models.Net, params: Tree, extra: Tree, 
   if not wanted:
     return extra
   pictures = (batch.x for batch in once(train, config) if multihost.values(batch.mask).all())
-  return {**extra, 'batch_stats': batch_statistics.estimated(batch_statistics.estimator(net, wanted), wanted, {'params': params, **extra}, pictures)}
+  return {
+    **extra,
+    'batch_stats': batch_statistics.estimated(
+      batch_statistics.estimator(net, wanted), wanted, {'params': params, **extra}, pictures
+    ),
+  }
 
 
 def network(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[models.Net, Any]:
@@ -105,14 +140,24 @@ def network(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[mod
   filled = dict(zip(components.FILLED, values, strict=True))
   known = inspect.signature(expressions.find(kwargs['name'], 'medtl.models.backbones')).parameters
   wanted = {name: value for name, value in filled.items() if name in known and name not in kwargs}
-  factory, kwargs = expressions.component(kwargs, 'medtl.models.backbones', 'model', given=tuple(wanted))
-  head, options = expressions.component(config.head.to_dict(), 'medtl.models.heads', 'head', given=('classes',))
+  factory, kwargs = expressions.component(
+    kwargs, 'medtl.models.backbones', 'model', given=tuple(wanted)
+  )
+  head, options = expressions.component(
+    config.head.to_dict(), 'medtl.models.heads', 'head', given=('classes',)
+  )
   count = classification.outputs(config.task.kind, classes)
   made = models.Net(factory(**kwargs, **wanted), head(count, **options), keep=config.truncate)
   for pattern in config.remat:
-    if not any(expressions.regex(pattern, 'config.remat').fullmatch(name) for name in made.children):
-      raise MedtlError(f'config.remat: {pattern!r} matches no child; there are: {", ".join(made.children)}')
-  again = tuple(name for name in made.children if any(re.fullmatch(pattern, name) for pattern in config.remat))
+    if not any(
+      expressions.regex(pattern, 'config.remat').fullmatch(name) for name in made.children
+    ):
+      raise MedtlError(
+        f'config.remat: {pattern!r} matches no child; there are: {", ".join(made.children)}'
+      )
+  again = tuple(
+    name for name in made.children if any(re.fullmatch(pattern, name) for pattern in config.remat)
+  )
   return made.clone(again=again), sys.modules[factory.__module__]
 
 
@@ -120,12 +165,23 @@ def source_net(config: ConfigDict, shape: Sequence[int]) -> tuple[models.Net, Tr
   """Return (net, variables) of the config's checkpoint with its own classifier, for pictures of `shape` [*s, c]; None where it has none."""
   if not config.model.weights or config.model.weights.startswith('run:'):
     return None
-  model = {key: value for key, value in config.model.to_dict().items() if not key.startswith('lora')}
-  whole = changed(config, (('head', {'name': 'linear'}), ('fresh', ()), ('truncate', 0), ('transfer', 'weights'), ('model', model),
-                           ('task', {'kind': 'multiclass', 'loss': 'softmax'})))
+  model = {
+    key: value for key, value in config.model.to_dict().items() if not key.startswith('lora')
+  }
+  whole = changed(
+    config,
+    (
+      ('head', {'name': 'linear'}),
+      ('fresh', ()),
+      ('truncate', 0),
+      ('transfer', 'weights'),
+      ('model', model),
+      ('task', {'kind': 'multiclass', 'loss': 'softmax'}),
+    ),
+  )
   module = network(whole, shape, 2)[1]
   source = checkpoint_files.locate(config.model.weights, module.WEIGHTS)
-  unheard: list[str] = []                  # from_publisher says it below
+  unheard: list[str] = []  # from_publisher says it below
   arrays = checkpoint_files.read(source.path, module.RENAMES, part=source.part, say=unheard.append)
   classes = port.outputs(arrays, module.RENAMES)
   if not classes:
@@ -158,20 +214,46 @@ def phases(config: ConfigDict, params: Tree, examples: int) -> list[Phase]:
   """Return the phases with their partitions; optimizer groups that stay the same keep their name, and so their state."""
   steps = [expressions.steps(duration, examples, config.batch) for _, duration in config.phases]
   total = sum(steps)
-  count = lambda duration: expressions.steps(duration, examples, config.batch, total, least=0)   # noqa: E731
+  count = lambda duration: expressions.steps(duration, examples, config.batch, total, least=0)
   factor = expressions.one(config.schedule, schedules, given=('total', 'steps'))(total, count)
   factors = np.asarray(jax.jit(jax.vmap(factor))(np.arange(total)))
   direction = expressions.one(config.optimizer, optimizers, given=('decay',))
   shapes = jax.eval_shape(lambda: params)
-  own = getattr(sys.modules[expressions.find(config.model.name, 'medtl.models.backbones').__module__], 'FRESH', ())
-  came = jax.tree_util.tree_map_with_path(lambda keys, _: not any(
-    re.fullmatch(pattern, pytrees.path_of(keys)) for pattern in (*config.fresh, *own)), shapes)
+  own = getattr(
+    sys.modules[expressions.find(config.model.name, 'medtl.models.backbones').__module__],
+    'FRESH',
+    (),
+  )
+  came = jax.tree_util.tree_map_with_path(
+    lambda keys, _: (
+      not any(re.fullmatch(pattern, pytrees.path_of(keys)) for pattern in (*config.fresh, *own))
+    ),
+    shapes,
+  )
   found: list[Phase] = []
   before = None
   for index, (freeze, _) in enumerate(config.phases):
-    rules = parameter_groups.table(shapes, freeze, decay=config.decay, head_lr=config.head_lr, lr_decay=config.lr_decay, rules=config.rules)
-    made = parameter_groups.partition(shapes, rules, direction=direction, lr=config.lr, factors=factors, clip=config.clip,
-                               ema=config.ema, phase=index, before=before, l2_sp=config.l2_sp, transferred=came)
+    rules = parameter_groups.table(
+      shapes,
+      freeze,
+      decay=config.decay,
+      head_lr=config.head_lr,
+      lr_decay=config.lr_decay,
+      rules=config.rules,
+    )
+    made = parameter_groups.partition(
+      shapes,
+      rules,
+      direction=direction,
+      lr=config.lr,
+      factors=factors,
+      clip=config.clip,
+      ema=config.ema,
+      phase=index,
+      before=before,
+      l2_sp=config.l2_sp,
+      transferred=came,
+    )
     before = made.labels
     found.append(Phase(freeze, steps[index], made, parameter_groups.frozen_depth(made.live)))
   return found
@@ -203,9 +285,35 @@ def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDic
 
 
 # keys that change neither the net and its first weights nor a program but by its key: see Parts._kind
-FREE = ('phases', 'rules', 'lr', 'head_lr', 'lr_decay', 'decay', 'schedule', 'clip', 'ema', 'l2_sp', 'every', 'patience', 'class_weights',
-        'sampling', 'views', 'cache', 'monitor', 'resamples', 'threshold', 'workers', 'batch', 'accumulate', 'hint', 'compare',
-        'norm_images', 'random_frozen', 'seed')
+FREE = (
+  'phases',
+  'rules',
+  'lr',
+  'head_lr',
+  'lr_decay',
+  'decay',
+  'schedule',
+  'clip',
+  'ema',
+  'l2_sp',
+  'every',
+  'patience',
+  'class_weights',
+  'sampling',
+  'views',
+  'cache',
+  'monitor',
+  'resamples',
+  'threshold',
+  'workers',
+  'batch',
+  'accumulate',
+  'hint',
+  'compare',
+  'norm_images',
+  'random_frozen',
+  'seed',
+)
 
 
 def alike(first: ConfigDict, second: ConfigDict) -> bool:
@@ -213,19 +321,34 @@ def alike(first: ConfigDict, second: ConfigDict) -> bool:
 
   From scratch the pictures are scaled by the training side's own mean, and norms may be estimated on it: another split is another net.
   """
-  estimated = any(policy == 'target' for made in (first, second) for _, policy in made.norms)       # in batches
-  scaled = [bool(made.model.weights or (made.mean and made.std)) and not estimated for made in (first, second)]
-  kept = [{key: value for key, value in made.to_dict().items() if key not in FREE or (estimated and key == 'batch')}
-          for made in (first, second)]
+  estimated = any(
+    policy == 'target' for made in (first, second) for _, policy in made.norms
+  )  # in batches
+  scaled = [
+    bool(made.model.weights or (made.mean and made.std)) and not estimated
+    for made in (first, second)
+  ]
+  kept = [
+    {
+      key: value
+      for key, value in made.to_dict().items()
+      if key not in FREE or (estimated and key == 'batch')
+    }
+    for made in (first, second)
+  ]
   for one in kept:
-    one['data'] = {key: value for key, value in one['data'].items() if key != 'split' or not all(scaled)}
+    one['data'] = {
+      key: value for key, value in one['data'].items() if key != 'split' or not all(scaled)
+    }
   return kept[0] == kept[1]
 
 
 def full(parts: Parts) -> Parts:
   """Return the same run as a full fine-tune: what a phase's cost is measured against."""
   config = changed(parts.config, (('phases', (('none', '1 steps'),)), ('rules', ())))
-  return dataclasses.replace(parts, config=config, phases=phases(config, parts.params, parts.data['train'].size), choices={})
+  return dataclasses.replace(
+    parts, config=config, phases=phases(config, parts.params, parts.data['train'].size), choices={}
+  )
 
 
 def sentence(parts: Parts) -> str:
@@ -237,13 +360,28 @@ def sentence(parts: Parts) -> str:
 
 def plan(parts: Parts, rows: list[dict[str, Any]]) -> dict[str, Any]:
   """Return the facts that are measured once: shape, classes, input statistics, hashes of the split, parameters, phases."""
-  sides = {name: {'size': dataset.size, 'hash': splits.split_hash(dataset.table, {name: np.arange(dataset.size)}),
-                  'patients': len(np.unique(dataset.table['patient'])) if 'patient' in dataset.table else None,
-                  'classes': counts(dataset)} for name, dataset in parts.data.items()}
+  sides = {
+    name: {
+      'size': dataset.size,
+      'hash': splits.split_hash(dataset.table, {name: np.arange(dataset.size)}),
+      'patients': len(np.unique(dataset.table['patient'])) if 'patient' in dataset.table else None,
+      'classes': counts(dataset),
+    }
+    for name, dataset in parts.data.items()
+  }
   train = parts.data['train']
-  return {'shape': list(train.fetch(0).x.shape), 'classes': list(train.classes), 'kind': parts.config.task.kind,
-          'mean': list(parts.net.mean), 'std': list(parts.net.std), 'parameters': pytrees.size(parts.params), 'splits': sides,
-          'data': dict(train.facts), 'weights': parts.source, 'phases': rows}
+  return {
+    'shape': list(train.fetch(0).x.shape),
+    'classes': list(train.classes),
+    'kind': parts.config.task.kind,
+    'mean': list(parts.net.mean),
+    'std': list(parts.net.std),
+    'parameters': pytrees.size(parts.params),
+    'splits': sides,
+    'data': dict(train.facts),
+    'weights': parts.source,
+    'phases': rows,
+  }
 
 
 def counts(dataset: Dataset) -> dict[str, int]:
@@ -256,13 +394,28 @@ def counts(dataset: Dataset) -> dict[str, int]:
 def once(dataset: Dataset, config: ConfigDict) -> Iterator[Batch]:
   """Return batches on the device that hold every example once."""
   count = sharding.whole(min(config.batch, dataset.size), sharding.make(**config.mesh))
-  return _on_device(batches.once(dataset, count, workers=config.workers, share=multihost.share()), config)
+  return _on_device(
+    batches.once(dataset, count, workers=config.workers, share=multihost.share()), config
+  )
 
 
-def endless(dataset: Dataset, config: ConfigDict, start: int = 0, sampling: str = '', views: int = 1) -> Iterator[Batch]:
+def endless(
+  dataset: Dataset, config: ConfigDict, start: int = 0, sampling: str = '', views: int = 1
+) -> Iterator[Batch]:
   """Return the batches of steps start, start + 1, … on the device, see stream.batches."""
-  return _on_device(batches.batches(dataset, config.batch, seed=config.seed, start=start, workers=config.workers, sampling=sampling,
-                                   views=views, share=multihost.share()), config)
+  return _on_device(
+    batches.batches(
+      dataset,
+      config.batch,
+      seed=config.seed,
+      start=start,
+      workers=config.workers,
+      sampling=sampling,
+      views=views,
+      share=multihost.share(),
+    ),
+    config,
+  )
 
 
 def _on_device(read: Iterable[Batch], config: ConfigDict) -> Iterator[Batch]:

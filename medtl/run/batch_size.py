@@ -13,8 +13,10 @@ from medtl.run.context import Parts
 from medtl.runtime import cpu, multihost
 from medtl.training import parameter_groups
 
-SPARE = 0.1                         # of the memory that a batch found here leaves free: allocators lose some in fragments
-STEPS = 8                           # that an epoch keeps: of a few hundred pictures more would fit than a gradient step gains from
+SPARE = 0.1  # of the memory that a batch found here leaves free: allocators lose some in fragments
+STEPS = (
+  8  # that an epoch keeps: of a few hundred pictures more would fit than a gradient step gains from
+)
 
 
 def room() -> float:
@@ -34,19 +36,30 @@ def largest(parts: Parts, write: Callable[[str], Any] = lambda _: None) -> int:
   need = {batch: needed(_with(parts, batch=batch)) for batch in (unit, small)}
   slope = max(1.0, (need[small] - need[unit]) / max(1, small - unit))
   reach = (there - need[unit]) / slope + unit
-  batch = multihost.agreed([max(unit, min(most, unit * 2 ** int(math.log2(max(1.0, reach / unit)))))])[0]
+  batch = multihost.agreed(
+    [max(unit, min(most, unit * 2 ** int(math.log2(max(1.0, reach / unit)))))]
+  )[0]
   while not multihost.everywhere([(bytes_ := needed(_with(parts, batch=batch))) <= there])[0]:
     if batch == unit:
-      raise MedtlError(f'not even a batch of {unit} fits: {_gb(bytes_)} needed, {_gb(there)} there; ' + '; '.join(_others(parts, 0)))
+      raise MedtlError(
+        f'not even a batch of {unit} fits: {_gb(bytes_)} needed, {_gb(there)} there; '
+        + '; '.join(_others(parts, 0))
+      )
     batch //= 2
-  why = f'an epoch of {parts.data["train"].size} examples keeps {STEPS} steps' if batch == most else f'{2 * batch} would not fit'
+  why = (
+    f'an epoch of {parts.data["train"].size} examples keeps {STEPS} steps'
+    if batch == most
+    else f'{2 * batch} would not fit'
+  )
   write(f'batch {batch}: {_gb(bytes_)} of {_gb(room())}; {why}')
   return batch
 
 
 def needed(parts: Parts) -> int:
   """Return the bytes on a device of the hungriest phase's step."""
-  return max(parts.memory(index, frozen_features.first(parts, index)) for index in range(len(parts.phases)))
+  return max(
+    parts.memory(index, frozen_features.first(parts, index)) for index in range(len(parts.phases))
+  )
 
 
 @contextlib.contextmanager
@@ -65,24 +78,44 @@ def enough(parts: Parts, index: int, first: int) -> Iterator[None]:
 def answer(parts: Parts, index: int, first: int) -> str:
   """Return in words what a step lacks, and the largest batch, the least accumulation and the least freezing that would fit."""
   found = _others(parts, index)
-  return (f'phase {index + 1} needs {_gb(parts.memory(index, first))} for a step of {parts.config.batch} examples, and the device has '
-          f'{_gb(room())}. ' + ('What fits: ' + '; '.join(found) if found else 'Neither less batch nor freezing makes it fit: take a '
-                                'smaller model, or spread it over devices (config.mesh.fsdp)'))
+  return (
+    f'phase {index + 1} needs {_gb(parts.memory(index, first))} for a step of {parts.config.batch} examples, and the device has '
+    f'{_gb(room())}. '
+    + (
+      'What fits: ' + '; '.join(found)
+      if found
+      else 'Neither less batch nor freezing makes it fit: take a '
+      'smaller model, or spread it over devices (config.mesh.fsdp)'
+    )
+  )
 
 
 def _others(parts: Parts, index: int) -> list[str]:
   """Return the changes to a phase that would make it fit, each in words."""
   config, unit = parts.config, parts.mesh.size
   one = _with(parts, phases=(config.phases[index],))
-  halves = [batch for batch in _halves(config.batch) if batch % math.lcm(unit, config.accumulate) == 0]
+  halves = [
+    batch for batch in _halves(config.batch) if batch % math.lcm(unit, config.accumulate) == 0
+  ]
   cuts = [config.batch // part for part in halves if part % unit == 0 and config.batch % part == 0]
   depths = range(one.phases[0].depth + 1, len(parameter_groups.children(parts.params)) + 1)
   duration = config.phases[index][1]
   batch = next((batch for batch in halves if _fits(_with(one, batch=batch))), None)
-  cut = next((cut for cut in cuts if cut > config.accumulate and _fits(_with(one, accumulate=cut))), None)
-  depth = next((depth for depth in depths if _fits(_with(one, phases=((f'depth({depth})', duration),)))), None)
-  return [words for words, value in ((f'--config.batch={batch}', batch), (f'--config.accumulate={cut} (the same step in {cut} parts)', cut),
-                                     (f"freezing 'depth({depth})' or more in config.phases", depth)) if value]
+  cut = next(
+    (cut for cut in cuts if cut > config.accumulate and _fits(_with(one, accumulate=cut))), None
+  )
+  depth = next(
+    (depth for depth in depths if _fits(_with(one, phases=((f'depth({depth})', duration),)))), None
+  )
+  return [
+    words
+    for words, value in (
+      (f'--config.batch={batch}', batch),
+      (f'--config.accumulate={cut} (the same step in {cut} parts)', cut),
+      (f"freezing 'depth({depth})' or more in config.phases", depth),
+    )
+    if value
+  ]
 
 
 def _halves(batch: int) -> Iterator[int]:
@@ -93,13 +126,15 @@ def _halves(batch: int) -> Iterator[int]:
 
 def _with(parts: Parts, **changes: Any) -> Parts:
   """Return the parts with another config; they share compiled programs."""
-  return assemble.parts(assemble.changed(parts.config, tuple(changes.items())), parts.run, like=parts)
+  return assemble.parts(
+    assemble.changed(parts.config, tuple(changes.items())), parts.run, like=parts
+  )
 
 
 def _fits(parts: Parts) -> bool:
   try:
     return multihost.everywhere([needed(parts) <= (1 - SPARE) * room()])[0]
-  except jax.errors.JaxRuntimeError:                     # some accelerators find out while they compile
+  except jax.errors.JaxRuntimeError:  # some accelerators find out while they compile
     return False
 
 

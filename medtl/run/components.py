@@ -14,7 +14,7 @@ from medtl.data import arguments, transforms
 from medtl.runtime import sharding
 from medtl.tasks import classification
 
-FILLED = ('size', 'ndim', 'dtype')     # of a model: build.network adds those that are not given
+FILLED = ('size', 'ndim', 'dtype')  # of a model: build.network adds those that are not given
 # the range of a key of this name, in every model and head
 RANGES = {
   **dict.fromkeys(('width', 'depth', 'heads', 'patch', 'early', 'ratio', 'size'), ABOVE_0),
@@ -93,5 +93,7 @@ def _heads(config: ConfigDict) -> None:
   defaults = {key: one.default for key, one in parameters(config, 'model').items()}
   keys = defaults | config.model.to_dict()
   if {'width', 'heads'} <= set(keys) and keys['width'] % keys['heads']:
-    raise MedtlError(f'config.model ({config.model.name}): heads is {keys["heads"]}; expected a '
-                     f'divisor of the width, {keys["width"]}')
+    raise MedtlError(
+      f'config.model ({config.model.name}): heads is {keys["heads"]}; expected a '
+      f'divisor of the width, {keys["width"]}'
+    )

@@ -22,31 +22,41 @@ from medtl.training import batch_statistics, parameter_groups, step
 
 class Phase(NamedTuple):
   """One entry of `phases`, worked out."""
+
   freeze: str
   steps: int
   parts: parameter_groups.Partition
-  depth: int                        # children frozen whole, counted from the stem
+  depth: int  # children frozen whole, counted from the stem
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
   """All that a run is made of, before its first step."""
+
   config: ConfigDict
   data: dict[str, Dataset]
   net: models.Net
-  params: Tree                      # numpy, ported or fresh
+  params: Tree  # numpy, ported or fresh
   extra: Tree
-  source: dict[str, Any]            # where the weights came from
+  source: dict[str, Any]  # where the weights came from
   loss: Callable
   phases: list[Phase]
   augment: step.Augment | None
   class_weights: tuple[float, ...] | None
-  run: Path | None = None           # the run folder that the weights came from, where they did
-  remarks: dict[str, list[str]] = field(default_factory=dict)   # on the data, shared with parts that are alike
-  drawn: frozenset[str] = frozenset()       # paths of the parameters that chance drew
-  programs: dict[tuple, Any] = field(default_factory=dict)      # what has been compiled: shared with parts that are alike
-  origins: list[Path] = field(default_factory=list)             # checkpoints that hold what such runs began with, shared likewise
-  choices: dict[int, Any] = field(default_factory=dict)         # where each phase starts, see prefix.choose
+  run: Path | None = None  # the run folder that the weights came from, where they did
+  remarks: dict[str, list[str]] = field(
+    default_factory=dict
+  )  # on the data, shared with parts that are alike
+  drawn: frozenset[str] = frozenset()  # paths of the parameters that chance drew
+  programs: dict[tuple, Any] = field(
+    default_factory=dict
+  )  # what has been compiled: shared with parts that are alike
+  origins: list[Path] = field(
+    default_factory=list
+  )  # checkpoints that hold what such runs began with, shared likewise
+  choices: dict[int, Any] = field(
+    default_factory=dict
+  )  # where each phase starts, see prefix.choose
 
   @property
   def classes(self) -> tuple[str, ...]:
@@ -54,8 +64,15 @@ class Parts:
 
   def task(self, phase: int, first: int = 0) -> Task:
     """Return what is learned in a phase; with first > 0 from activations of the children below."""
-    return classification.supervised(self.net, self.loss, kind=self.config.task.kind, live=self.phases[phase].parts.live, first=first,
-                            class_weights=self.class_weights, rules=self.config.norms)
+    return classification.supervised(
+      self.net,
+      self.loss,
+      kind=self.config.task.kind,
+      live=self.phases[phase].parts.live,
+      first=first,
+      class_weights=self.class_weights,
+      rules=self.config.norms,
+    )
 
   @property
   def mesh(self) -> Mesh:
@@ -79,21 +96,33 @@ class Parts:
     """Return the jitted update of a phase."""
     parts = self.phases[phase].parts
     places = jax.tree.map(lambda leaf: leaf.sharding, self.shapes(phase))
-    return step.compiled(places, task=self.task(phase, first), tx=parts.tx, live=parts.live, accumulate=self.config.accumulate,
-                         augment=None if first else self.augment)
+    return step.compiled(
+      places,
+      task=self.task(phase, first),
+      tx=parts.tx,
+      live=parts.live,
+      accumulate=self.config.accumulate,
+      augment=None if first else self.augment,
+    )
 
   def program(self, phase: int, first: int = 0) -> Any:
     """Return the update of a phase compiled for its shapes: `describe` measures the program that the run then uses."""
-    return self._once(('program', first, *self._kind(phase)), lambda: self.lowered(phase, first).compile())
+    return self._once(
+      ('program', first, *self._kind(phase)), lambda: self.lowered(phase, first).compile()
+    )
 
   def lowered(self, phase: int, first: int = 0) -> Any:
     """Return the update of a phase as XLA is given it."""
-    return self._once(('lowered', first, *self._kind(phase)),
-                      lambda: self.step(phase, first).lower(self.shapes(phase), self.example(first)))
+    return self._once(
+      ('lowered', first, *self._kind(phase)),
+      lambda: self.step(phase, first).lower(self.shapes(phase), self.example(first)),
+    )
 
   def flops(self, phase: int, first: int = 0) -> float:
     """Return the floating-point operations of a phase's update."""
-    return self._once(('flops', first, *self._kind(phase)), lambda: step.flops(self.lowered(phase, first)))
+    return self._once(
+      ('flops', first, *self._kind(phase)), lambda: step.flops(self.lowered(phase, first))
+    )
 
   def memory(self, phase: int, first: int = 0) -> int:
     """Return the bytes of a device that a phase's compiled update needs, its state and batch included."""
@@ -107,28 +136,42 @@ class Parts:
 
   def measure(self, first: int = 0) -> Any:
     """Return the jitted measure of the task, from pictures or from what the children below `first` make of them."""
-    return self._once(('measure', first), lambda: jax.jit(self.task(0, first).measure, out_shardings=sharding.copied(self.mesh)))
+    return self._once(
+      ('measure', first),
+      lambda: jax.jit(self.task(0, first).measure, out_shardings=sharding.copied(self.mesh)),
+    )
 
-  def settled(self, phase: int, first: int, params: Tree, extra: Tree, inputs: Iterable[Any]) -> Tree:
+  def settled(
+    self, phase: int, first: int, params: Tree, extra: Tree, inputs: Iterable[Any]
+  ) -> Tree:
     """Return `extra` with the running averages of the norms that a phase trains estimated anew on `inputs`, for an evaluation."""
     variables = {'params': params, **extra}
     wanted = batch_statistics.training(variables, self.phases[phase].parts.live, self.config.norms)
     if not wanted:
       return extra
-    moved = self._once(('norms', first, *sorted(wanted)), lambda: batch_statistics.estimator(self.net, wanted, first))
+    moved = self._once(
+      ('norms', first, *sorted(wanted)), lambda: batch_statistics.estimator(self.net, wanted, first)
+    )
     return {**extra, 'batch_stats': batch_statistics.estimated(moved, wanted, variables, inputs)}
 
   def features(self, first: int, last: int) -> Any:
     """Return the jitted (variables, x) → what children [first, last) make of x."""
-    return self._once(('features', first, last), lambda: jax.jit(
-      lambda variables, x: self.net.apply(variables, x, first=first, last=last, method='features')))
+    return self._once(
+      ('features', first, last),
+      lambda: jax.jit(
+        lambda variables, x: self.net.apply(variables, x, first=first, last=last, method='features')
+      ),
+    )
 
   @property
   def view(self) -> Any:
     """Return the jitted (batch, view) → the batch as augmentation shows it for the view-th time, each picture by (seed, view, row)."""
+
     def one(key: jax.Array, example: Batch) -> Batch:
       assert self.augment is not None
-      return jax.tree.map(lambda leaf: leaf[0], self.augment(key, jax.tree.map(lambda leaf: leaf[None], example)))
+      return jax.tree.map(
+        lambda leaf: leaf[0], self.augment(key, jax.tree.map(lambda leaf: leaf[None], example))
+      )
 
     def show(batch: Batch, view: int) -> Batch:
       key = jax.random.fold_in(jax.random.key(self.config.seed), view)
@@ -138,15 +181,24 @@ class Parts:
 
   def cost(self, depth: int) -> tuple[float, int]:
     """Return (FLOPs, bytes of what they make) of an example's pass through the children below `depth`."""
+
     def count() -> tuple[float, int]:
       arguments = {'params': self.params, **self.extra}, self.example().x
       made = jax.eval_shape(self.features(0, depth), *arguments)
-      return step.flops(self.features(0, depth).lower(*arguments)) / len(made), made.size * made.dtype.itemsize // len(made)
+      return step.flops(self.features(0, depth).lower(*arguments)) / len(
+        made
+      ), made.size * made.dtype.itemsize // len(made)
+
     return self._once(('cost', depth), count)
 
   def _kind(self, phase: int) -> tuple:
     """Return all that tells apart the updates of parts that are alike."""
-    return *self.phases[phase].parts.key, self.class_weights, self.config.batch, self.config.accumulate
+    return (
+      *self.phases[phase].parts.key,
+      self.class_weights,
+      self.config.batch,
+      self.config.accumulate,
+    )
 
   def _once(self, key: tuple, make: Callable[[], Any]) -> Any:
     if key not in self.programs:
@@ -160,8 +212,12 @@ class Parts:
     if first:
       shape = jax.eval_shape(self.features(0, first), {'params': self.params, **self.extra}, x)
       x = jnp.zeros(shape.shape, shape.dtype)
-    made = Batch(x, jnp.zeros((count, *y.shape), jnp.float32 if y.dtype.kind == 'f' else jnp.int32), jnp.ones(count, bool),
-                 jnp.arange(count, dtype=jnp.int32))
+    made = Batch(
+      x,
+      jnp.zeros((count, *y.shape), jnp.float32 if y.dtype.kind == 'f' else jnp.int32),
+      jnp.ones(count, bool),
+      jnp.arange(count, dtype=jnp.int32),
+    )
     return sharding.put(made, jax.tree.map(lambda _: sharding.rows(self.mesh), made))
 
   @property
@@ -172,4 +228,9 @@ class Parts:
   @property
   def period(self) -> int:
     """Return the steps between evaluations."""
-    return expressions.steps(self.config.every, self.data['train'].size, self.config.batch, sum(phase.steps for phase in self.phases))
+    return expressions.steps(
+      self.config.every,
+      self.data['train'].size,
+      self.config.batch,
+      sum(phase.steps for phase in self.phases),
+    )

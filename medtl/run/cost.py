@@ -19,16 +19,27 @@ def rows(parts: Parts) -> list[dict[str, Any]]:
 
   FLOPs are XLA's count of the program as lowered, before its optimisation: enough to compare phases, at the price of tracing only.
   """
-  everything = [index for index, phase in enumerate(parts.phases) if all(jax.tree.leaves(phase.parts.live))]
+  everything = [
+    index for index, phase in enumerate(parts.phases) if all(jax.tree.leaves(phase.parts.live))
+  ]
   flops_full = parts.flops(everything[0]) if everything else assemble.full(parts).flops(0)
   found = []
   for index, phase in enumerate(parts.phases):
     state = parts.shapes(index)
     live = pytrees.size(step.pick(state.params, phase.parts.live))
-    found.append({'freeze': phase.freeze, 'steps': phase.steps, 'depth': phase.depth, 'live': live,
-                  'frozen': pytrees.size(state.params) - live, 'optimizer_bytes': pytrees.nbytes(state.opt),
-                  'flops': parts.flops(index), 'flops_full': flops_full,
-                  'rules': parameter_groups.summary(phase.parts, state.params)})
+    found.append(
+      {
+        'freeze': phase.freeze,
+        'steps': phase.steps,
+        'depth': phase.depth,
+        'live': live,
+        'frozen': pytrees.size(state.params) - live,
+        'optimizer_bytes': pytrees.nbytes(state.opt),
+        'flops': parts.flops(index),
+        'flops_full': flops_full,
+        'rules': parameter_groups.summary(phase.parts, state.params),
+      }
+    )
   return found
 
 
@@ -41,17 +52,25 @@ def show(found: list[dict[str, Any]], write: Callable[[Any], Any]) -> None:
       table.add_column(name, justify='left' if name == 'rule' else 'right', overflow='fold')
     for rule in row['rules']:
       rate = 'frozen' if rule['lr'] is None else f'× {rule["lr"]:.3g}'
-      table.add_row(rule['pattern'], rate, '' if rule['decay'] is None else f'{rule["decay"]:g}', f'{rule["parameters"]:,}')
+      table.add_row(
+        rule['pattern'],
+        rate,
+        '' if rule['decay'] is None else f'{rule["decay"]:g}',
+        f'{rule["parameters"]:,}',
+      )
     write(table)
-    write(f'  live {row["live"]:,} of {row["live"] + row["frozen"]:,} parameters; {row["flops"] / 1e9:.2f} GFLOP a step, '
-          f'{row["flops"] / row["flops_full"]:.0%} of the full fine-tune; optimizer {row["optimizer_bytes"] / 1e6:.1f} MB')
+    write(
+      f'  live {row["live"]:,} of {row["live"] + row["frozen"]:,} parameters; {row["flops"] / 1e9:.2f} GFLOP a step, '
+      f'{row["flops"] / row["flops_full"]:.0%} of the full fine-tune; optimizer {row["optimizer_bytes"] / 1e6:.1f} MB'
+    )
 
 
 class Cost(NamedTuple):
   """What a run is predicted to cost."""
-  compiling: float                          # seconds, once for all runs that are alike
-  running: float                            # seconds: steps, evaluations, activations; not reading, writing and the report
-  memory: int                               # bytes, of the hungriest phase
+
+  compiling: float  # seconds, once for all runs that are alike
+  running: float  # seconds: steps, evaluations, activations; not reading, writing and the report
+  memory: int  # bytes, of the hungriest phase
 
 
 def tell(parts: Parts, write: Callable[[Any], Any], begin: int = 0) -> None:
@@ -60,10 +79,14 @@ def tell(parts: Parts, write: Callable[[Any], Any], begin: int = 0) -> None:
   show(found, write)
   cost = predict(parts, found, write, begin)
   whole = cost.compiling + cost.running
-  write(f'  predicted: {whole:.0f} s, {cost.compiling:.0f} s of it to compile, reading and writing apart')
+  write(
+    f'  predicted: {whole:.0f} s, {cost.compiling:.0f} s of it to compile, reading and writing apart'
+  )
 
 
-def predict(parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], Any], begin: int = 0) -> Cost:
+def predict(
+  parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], Any], begin: int = 0
+) -> Cost:
   """Return the cost of the phases from `begin` on, and print it phase by phase.
 
   Each phase's own compiled step and the children to be cached are timed on a batch of zeros; evaluations are predicted from their FLOPs.
@@ -77,13 +100,20 @@ def predict(parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], An
     if first and not frozen_features.known(parts, index):
       speed, seconds = _children(parts, first)
       children = seconds * sum(size.values()) * (1 + frozen_features.choose(parts, index).views)
-    moving = batch_statistics.training(parts.extra, parts.phases[index].parts.live, parts.config.norms)
-    seen = size['val'] + (min(parts.config.norm_images / parts.config.batch, size['train']) if moving else 0)
+    moving = batch_statistics.training(
+      parts.extra, parts.phases[index].parts.live, parts.config.norms
+    )
+    seen = size['val'] + (
+      min(parts.config.norm_images / parts.config.batch, size['train']) if moving else 0
+    )
     looks = math.ceil(steps / parts.period) * seen * _evaluation(parts, index, first) / speed
     seconds = children + one * steps + looks
     compiling, running, most = compiling + once, running + seconds, max(most, held)
-    write(f'  phase {index + 1}: {one:.3f} s a step' + (f' from cached activations ({children:.0f} s once)' if first else '')
-          + f', {held / 1e6:.0f} MB, {seconds:.0f} s')
+    write(
+      f'  phase {index + 1}: {one:.3f} s a step'
+      + (f' from cached activations ({children:.0f} s once)' if first else '')
+      + f', {held / 1e6:.0f} MB, {seconds:.0f} s'
+    )
   return Cost(compiling, running, most)
 
 
@@ -93,7 +123,9 @@ def _step(parts: Parts, index: int, first: int) -> tuple[float, float, int]:
   program = parts.program(index, first)
   once = time.perf_counter() - begin
   with batch_size.enough(parts, index, first):
-    state, _ = jax.block_until_ready(program(parts.start(index), batch))     # the first one also pays for its memory
+    state, _ = jax.block_until_ready(
+      program(parts.start(index), batch)
+    )  # the first one also pays for its memory
     begin = time.perf_counter()
     jax.block_until_ready(program(state, batch))
     seconds = time.perf_counter() - begin
@@ -102,7 +134,10 @@ def _step(parts: Parts, index: int, first: int) -> tuple[float, float, int]:
 
 def _children(parts: Parts, first: int) -> tuple[float, float]:
   """Return (FLOPs a second, seconds a batch) of the forward pass of the children below `first`."""
-  run, arguments = parts.features(0, first), ({'params': parts.params, **parts.extra}, parts.example().x)
+  run, arguments = (
+    parts.features(0, first),
+    ({'params': parts.params, **parts.extra}, parts.example().x),
+  )
   jax.block_until_ready(run(*arguments))
   begin = time.perf_counter()
   jax.block_until_ready(run(*arguments))

@@ -24,14 +24,15 @@ from medtl.training import batch_statistics, parameter_groups
 # accelerators: 1e14 against 5e9, computed.
 BALANCE = {'cpu': 30.0}
 OTHERWISE = 20e3
-PLAIN = 'train as it is'                        # the training side without augmentation, beside its views
+PLAIN = 'train as it is'  # the training side without augmentation, beside its views
 
 
 class Choice(NamedTuple):
   """Where a phase starts: at the pictures (0), or at the activations of so many children; why; and of how many augmented views."""
+
   first: int
   why: str
-  views: int = 0                            # 0: of the pictures as they are
+  views: int = 0  # 0: of the pictures as they are
 
 
 def choose(parts: Parts, index: int) -> Choice:
@@ -41,7 +42,9 @@ def choose(parts: Parts, index: int) -> Choice:
     depth, views = multihost.agreed([found.first, found.views])
     found = found._replace(first=depth, views=views)
     lost = parts.augment and parts.config.views and not found.first
-    parts.choices[index] = found._replace(why=found.why + '; views are not used, pictures are augmented anew each time' * bool(lost))
+    parts.choices[index] = found._replace(
+      why=found.why + '; views are not used, pictures are augmented anew each time' * bool(lost)
+    )
   return parts.choices[index]
 
 
@@ -52,21 +55,37 @@ def _choice(parts: Parts, index: int) -> Choice:
   nothing is augmented, or by `config.views` fixed views · 'on': always · 'head': where the head alone learns · 'off': never. In the
   last two ways of being cached pictures are not augmented unless there are views.
   """
-  config, phase, views = parts.config, parts.phases[index], parts.config.views if parts.augment else 0
+  config, phase, views = (
+    parts.config,
+    parts.phases[index],
+    parts.config.views if parts.augment else 0,
+  )
   depth, probe = phase.depth, phase.depth == len(parameter_groups.children(parts.params))
   if not depth:
     return Choice(0, 'no child is frozen whole')
   moving = _moving(parts, depth)
   if moving:
-    return Choice(0, f"{moving} uses the batch's statistics (config.norms): what frozen children make is no function of a picture alone")
+    return Choice(
+      0,
+      f"{moving} uses the batch's statistics (config.norms): what frozen children make is no function of a picture alone",
+    )
   if views and augmentation.mixes(config.augment):
-    return Choice(0, f'{config.augment} mixes examples and their labels: no view belongs to one of them')
+    return Choice(
+      0, f'{config.augment} mixes examples and their labels: no view belongs to one of them'
+    )
   if config.cache in ('on', 'off'):
     return Choice(depth, "cache='on'", views) if config.cache == 'on' else Choice(0, "cache='off'")
   if config.cache == 'head':
-    return Choice(depth, 'the head alone learns', views) if probe else Choice(0, "cache='head' and more than the head learns")
+    return (
+      Choice(depth, 'the head alone learns', views)
+      if probe
+      else Choice(0, "cache='head' and more than the head learns")
+    )
   if parts.augment and not views:
-    return Choice(0, f'pictures are augmented ({config.augment}), anew each time; config.views=4 would keep four views of each')
+    return Choice(
+      0,
+      f'pictures are augmented ({config.augment}), anew each time; config.views=4 would keep four views of each',
+    )
   if phase.steps <= parts.epoch:
     return Choice(0, 'each example is used once')
   flops, size = parts.cost(depth)
@@ -77,7 +96,10 @@ def _choice(parts: Parts, index: int) -> Choice:
   whole = size * sum(side.size for side in parts.data.values()) * (1 + views)
   room = min(bound(), files.free(cache_folder()))
   if whole > room and not (whole <= bound() and known(parts, index)):
-    return Choice(0, f'{whole / 1e6:.1f} MB of activations, room for {room / 1e6:.1f}: MEDTL_FEATURES_GB and MEDTL_CACHE give more')
+    return Choice(
+      0,
+      f'{whole / 1e6:.1f} MB of activations, room for {room / 1e6:.1f}: MEDTL_FEATURES_GB and MEDTL_CACHE give more',
+    )
   return Choice(depth, saved, views)
 
 
@@ -85,9 +107,14 @@ def _moving(parts: Parts, depth: int) -> str:
   """Return the path of a norm below `depth` that uses the statistics of the batch, '' where there is none."""
   names = parameter_groups.children(parts.params)
   below = [*names[:depth], *(['norm'] if depth == len(names) else [])]
-  paths = (path.rpartition('/')[0] for path in pytrees.flatten(parts.extra.get('batch_stats', {}))
-           if path.startswith('backbone/') and path.split('/')[1] in below)
-  return next((path for path in paths if batch_statistics.policy(path, parts.config.norms) == 'train'), '')
+  paths = (
+    path.rpartition('/')[0]
+    for path in pytrees.flatten(parts.extra.get('batch_stats', {}))
+    if path.startswith('backbone/') and path.split('/')[1] in below
+  )
+  return next(
+    (path for path in paths if batch_statistics.policy(path, parts.config.norms) == 'train'), ''
+  )
 
 
 def first(parts: Parts, index: int) -> int:
@@ -95,25 +122,50 @@ def first(parts: Parts, index: int) -> int:
   return choose(parts, index).first
 
 
-def boundary(parts: Parts, index: int, params: Tree, extra: Tree, write: Callable[[str], Any] = lambda _: None) -> dict[str, Dataset]:
+def boundary(
+  parts: Parts, index: int, params: Tree, extra: Tree, write: Callable[[str], Any] = lambda _: None
+) -> dict[str, Dataset]:
   """Return the sides of a phase: pictures, or activations of the children below `first`, computed once and kept."""
   depth, why, views = choose(parts, index)
   if not depth:
     if parts.phases[index].depth:
-      write(f'phase {index + 1}: the {parts.phases[index].depth} frozen children are computed in each step: {why}')
+      write(
+        f'phase {index + 1}: the {parts.phases[index].depth} frozen children are computed in each step: {why}'
+      )
     return parts.data
-  depths = sorted({below for later in range(index, len(parts.phases)) if 0 < (below := first(parts, later)) <= depth})
+  depths = sorted(
+    {
+      below
+      for later in range(index, len(parts.phases))
+      if 0 < (below := first(parts, later)) <= depth
+    }
+  )
   begin = time.time()
   found = list(at(parts, params, extra, depths))
   seen = [list(at(parts, params, extra, depths, view)) for view in range(1, views + 1)]
   computed = sum(not known for made in (found, *seen) for _, _, known in made)
   sides = found[-1][1]
   if views:
-    sides = {**sides, PLAIN: sides['train'], 'train': storage.several([made[-1][1]['train'] for made in seen])}
-  how = f'computed once in {time.time() - begin:.0f} s' if computed else 'in the cache: nothing was computed'
-  write(f'phase {index + 1}: activations of the {depth} frozen children are {how} ({why})'
-        + (f'; in training {views} augmented views of each picture, in turn' if views else
-           '; this phase sees the pictures without augmentation' if parts.augment else ''))
+    sides = {
+      **sides,
+      PLAIN: sides['train'],
+      'train': storage.several([made[-1][1]['train'] for made in seen]),
+    }
+  how = (
+    f'computed once in {time.time() - begin:.0f} s'
+    if computed
+    else 'in the cache: nothing was computed'
+  )
+  write(
+    f'phase {index + 1}: activations of the {depth} frozen children are {how} ({why})'
+    + (
+      f'; in training {views} augmented views of each picture, in turn'
+      if views
+      else '; this phase sees the pictures without augmentation'
+      if parts.augment
+      else ''
+    )
+  )
   return sides
 
 
@@ -121,12 +173,15 @@ def known(parts: Parts, index: int) -> bool:
   """Return whether the activations of the children that a phase freezes, with the first weights, are kept already."""
   depth, views = parts.phases[index].depth, parts.config.views if parts.augment else 0
   variables, whole = {'batch_stats': {}, 'params': parts.params, **parts.extra}, joined(parts.data)
-  there = depth > 0 and all(_paths(parts, variables, whole, view)[depth - 1].exists() for view in range(views + 1))
+  there = depth > 0 and all(
+    _paths(parts, variables, whole, view)[depth - 1].exists() for view in range(views + 1)
+  )
   return multihost.everywhere([there])[0]
 
 
-def at(parts: Parts, params: Tree, extra: Tree, depths: Sequence[int],
-       view: int = 0) -> Iterator[tuple[int, dict[str, Dataset], bool]]:
+def at(
+  parts: Parts, params: Tree, extra: Tree, depths: Sequence[int], view: int = 0
+) -> Iterator[tuple[int, dict[str, Dataset], bool]]:
   """Yield (depth, the sides as activations of the children below it, whether these were kept already), shallow ones first.
 
   All sides are computed together, so that every fold of a split uses the same files; deeper activations start from shallower ones.
@@ -136,10 +191,19 @@ def at(parts: Parts, params: Tree, extra: Tree, depths: Sequence[int],
   paths = _paths(parts, {'batch_stats': {}, 'params': params, **extra}, whole, view)
   for depth in sorted(depths):
     found, known = _cached(parts, {'params': params, **extra}, whole, paths, depth, view)
-    yield depth, {side: found.subset(np.searchsorted(whole.table['row'], data.table['row'])) for side, data in parts.data.items()}, known
+    yield (
+      depth,
+      {
+        side: found.subset(np.searchsorted(whole.table['row'], data.table['row']))
+        for side, data in parts.data.items()
+      },
+      known,
+    )
 
 
-def vectors(parts: Parts, depths: Sequence[int], pool: str = '') -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+def vectors(
+  parts: Parts, depths: Sequence[int], pool: str = ''
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
   """Yield (depth, {side: [n, c]}) of what the children below each depth make of the pictures, pooled as the config's head does.
 
   `pool` is another way of pooling than the head's, see heads.linear. Norms that use the statistics of a batch are an error: there is no
@@ -147,13 +211,27 @@ def vectors(parts: Parts, depths: Sequence[int], pool: str = '') -> Iterator[tup
   """
   for depth in depths:
     if moving := _moving(parts, depth):
-      raise MedtlError(f"{moving} uses the batch's statistics (config.norms): what the children below {depth} make is no function of a "
-                       "picture alone; set its policy to 'source' or 'target'")
+      raise MedtlError(
+        f"{moving} uses the batch's statistics (config.norms): what the children below {depth} make is no function of a "
+        "picture alone; set its policy to 'source' or 'target'"
+      )
   way = pool or dict(parts.config.head).get('pool', 'auto')
   pooled = jax.jit(lambda value: heads.pooled(value, parts.net.backbone, way))
   for depth, sides, _ in at(parts, parts.params, parts.extra, depths):
-    made = {side: (multihost.values((pooled(batch.x), batch.mask)) for batch in assemble.once(data, parts.config)) for side, data in sides.items()}
-    yield depth, {side: np.concatenate([value[mask] for value, mask in batches]) for side, batches in made.items()}
+    made = {
+      side: (
+        multihost.values((pooled(batch.x), batch.mask))
+        for batch in assemble.once(data, parts.config)
+      )
+      for side, data in sides.items()
+    }
+    yield (
+      depth,
+      {
+        side: np.concatenate([value[mask] for value, mask in batches])
+        for side, batches in made.items()
+      },
+    )
 
 
 def bound() -> float:
@@ -161,7 +239,9 @@ def bound() -> float:
   try:
     return 1e9 * float(os.environ.get('MEDTL_FEATURES_GB', '20'))
   except ValueError:
-    raise MedtlError(f'MEDTL_FEATURES_GB is {os.environ["MEDTL_FEATURES_GB"]!r}; expected a number of 10⁹ bytes') from None
+    raise MedtlError(
+      f'MEDTL_FEATURES_GB is {os.environ["MEDTL_FEATURES_GB"]!r}; expected a number of 10⁹ bytes'
+    ) from None
 
 
 def joined(sides: Mapping[str, Dataset]) -> Dataset:
@@ -171,17 +251,32 @@ def joined(sides: Mapping[str, Dataset]) -> Dataset:
   order = np.argsort(rows)
   which = np.repeat(np.arange(len(parts)), [part.size for part in parts])[order]
   local = np.concatenate([np.arange(part.size) for part in parts])[order]
-  table = {name: np.concatenate([part.table[name] for part in parts])[order] for name in parts[0].table}
-  return Dataset(lambda i: parts[which[i]].fetch(int(local[i])), len(rows), parts[0].classes, table, parts[0].facts)
+  table = {
+    name: np.concatenate([part.table[name] for part in parts])[order] for name in parts[0].table
+  }
+  return Dataset(
+    lambda i: parts[which[i]].fetch(int(local[i])),
+    len(rows),
+    parts[0].classes,
+    table,
+    parts[0].facts,
+  )
 
 
 def _paths(parts: Parts, variables: Tree, whole: Dataset, view: int = 0) -> list[Path]:
   """Return the cache file of each depth: [i] holds what children 0 … i made."""
   names = parameter_groups.children(parts.params)
-  digests = [storage.digest(variables, [name] if name != names[-1] else [name, 'norm']) for name in names]
+  digests = [
+    storage.digest(variables, [name] if name != names[-1] else [name, 'norm']) for name in names
+  ]
   net = repr((parts.net.backbone, parts.net.mean, parts.net.std))
-  facts = {'dtype': parts.config.dtype, 'net': net} | ({'view': (view, parts.config.seed, parts.config.augment)} if view else {})
-  return [cache_folder() / 'features' / f'{storage.fingerprint(digests[:last], whole, **facts)}.npy' for last in range(1, len(names) + 1)]
+  facts = {'dtype': parts.config.dtype, 'net': net} | (
+    {'view': (view, parts.config.seed, parts.config.augment)} if view else {}
+  )
+  return [
+    cache_folder() / 'features' / f'{storage.fingerprint(digests[:last], whole, **facts)}.npy'
+    for last in range(1, len(names) + 1)
+  ]
 
 
 def _kept(whole: Dataset, path: Path) -> Dataset | None:
@@ -190,14 +285,23 @@ def _kept(whole: Dataset, path: Path) -> Dataset | None:
   return found if multihost.everywhere([found is not None])[0] else None
 
 
-def _cached(parts: Parts, variables: Tree, whole: Dataset, paths: Sequence[Path], last: int, view: int) -> tuple[Dataset, bool]:
+def _cached(
+  parts: Parts, variables: Tree, whole: Dataset, paths: Sequence[Path], last: int, view: int
+) -> tuple[Dataset, bool]:
   """Return the activations of children [0, last), begun at the deepest that are kept, and whether they were there already."""
-  start, below = next(((depth, found) for depth in range(last, 0, -1) if (found := _kept(whole, paths[depth - 1])) is not None), (0, whole))
+  start, below = next(
+    (
+      (depth, found)
+      for depth in range(last, 0, -1)
+      if (found := _kept(whole, paths[depth - 1])) is not None
+    ),
+    (0, whole),
+  )
   if start == last:
     return below, True
   run = parts.features(start, last)
   show = parts.view if view and not start else lambda batch, _: batch
-  apply = lambda batch: run(variables, show(batch, view).x)   # noqa: E731
+  apply = lambda batch: run(variables, show(batch, view).x)
   files.prune(paths[last - 1].parent, bound(), keep=paths)
   storage.compute(apply, whole.size, assemble.once(below, parts.config), paths[last - 1])
   found = _kept(whole, paths[last - 1])

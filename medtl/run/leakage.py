@@ -20,28 +20,42 @@ from medtl.data.splits import name_of
 from medtl.runtime import files
 
 COLUMNS = ('content', 'identity', 'patient', 'file', 'side', 'run')
-USED = ('train', 'val')                    # sides that train a net, or choose between nets
+USED = ('train', 'val')  # sides that train a net, or choose between nets
 # keys of a source that say how an example is read, not which one it is
-HOW = ('ops', 'split', 'skip_unreadable', 'allow_leak', 'keep_gb', 'size', 'channels', 'exif',
-       'root', 'hint', 'licence', 'citation')
-SHOWN = 6                                  # pictures and patients that are named in a message
+HOW = (
+  'ops',
+  'split',
+  'skip_unreadable',
+  'allow_leak',
+  'keep_gb',
+  'size',
+  'channels',
+  'exif',
+  'root',
+  'hint',
+  'licence',
+  'citation',
+)
+SHOWN = 6  # pictures and patients that are named in a message
 
 
 class Record(NamedTuple):
   """Every picture that a net was trained or chosen on."""
-  table: Table                             # COLUMNS, one entry a picture; run: '' is this one
-  unknown: tuple[str, ...]                 # runs that gave their weights and kept no record
+
+  table: Table  # COLUMNS, one entry a picture; run: '' is this one
+  unknown: tuple[str, ...]  # runs that gave their weights and kept no record
 
 
 class Overlap(NamedTuple):
   """What tested pictures and a record have in common, ready for JSON."""
-  size: int                                # tested pictures
-  known: int                               # different pictures of the record
-  equal: dict[str, dict[str, int]]         # run -> {'train': how many, 'val': how many}
-  first: list[str]                         # the first of these, in words
-  patients: list[str]                      # names of patients that stand on both sides
-  people: bool                             # whether both sides name patients
-  unknown: list[str]                       # as in Record
+
+  size: int  # tested pictures
+  known: int  # different pictures of the record
+  equal: dict[str, dict[str, int]]  # run -> {'train': how many, 'val': how many}
+  first: list[str]  # the first of these, in words
+  patients: list[str]  # names of patients that stand on both sides
+  people: bool  # whether both sides name patients
+  unknown: list[str]  # as in Record
 
   @property
   def pictures(self) -> int:
@@ -76,9 +90,14 @@ def inherited(weights: Path) -> Record:
 
 def _rows(dataset: Dataset, data: Mapping[str, Any], side: str) -> dict[str, np.ndarray]:
   names = [name_of(dataset.table, index) for index in range(dataset.size)]
-  return {'content': _column(dataset, 'content'), 'identity': identities(dataset, data),
-          'patient': _column(dataset, 'patient'), 'file': np.array(names, str),
-          'side': np.full(dataset.size, side), 'run': np.full(dataset.size, '')}
+  return {
+    'content': _column(dataset, 'content'),
+    'identity': identities(dataset, data),
+    'patient': _column(dataset, 'patient'),
+    'file': np.array(names, str),
+    'side': np.full(dataset.size, side),
+    'run': np.full(dataset.size, ''),
+  }
 
 
 def _column(dataset: Dataset, name: str) -> np.ndarray:
@@ -151,9 +170,16 @@ def compare(found: Record, tested: Dataset, data: Mapping[str, Any]) -> Overlap:
     first.append(f'{name} ({side})' if name == other else f'{name} = {other} ({side})')
   ours = set(_column(tested, 'patient').tolist()) - {''}
   theirs = set(found.table['patient'].tolist()) - {''}
-  known = len(set(found.table['identity'].tolist()))     # several runs may have seen the same ones
-  return Overlap(tested.size, known, equal, first[:SHOWN], sorted(ours & theirs),
-                 bool(ours and theirs), list(found.unknown))
+  known = len(set(found.table['identity'].tolist()))  # several runs may have seen the same ones
+  return Overlap(
+    tested.size,
+    known,
+    equal,
+    first[:SHOWN],
+    sorted(ours & theirs),
+    bool(ours and theirs),
+    list(found.unknown),
+  )
 
 
 def _places(table: Table) -> dict[str, int]:
@@ -161,7 +187,7 @@ def _places(table: Table) -> dict[str, int]:
   found: dict[str, int] = {}
   for column in ('content', 'identity'):
     for index, value in enumerate(table[column].tolist()):
-      if value:                            # flat pictures, which are equal anyhow, have no content
+      if value:  # flat pictures, which are equal anyhow, have no content
         found.setdefault(value, index)
   return found
 
@@ -206,9 +232,11 @@ def stop(found: Overlap, allowed: bool, advice: str) -> None:
   if allowed or not found.pictures:
     return
   seen = '; '.join(_seen(found, run) for run in found.equal)
-  raise MedtlError(f'{seen}: {_named(found.first, found.pictures)}. The numbers would be too good. '
-                   f'{advice}, or set --config.data.allow_leak=True to go on: console and page '
-                   'then say so')
+  raise MedtlError(
+    f'{seen}: {_named(found.first, found.pictures)}. The numbers would be too good. '
+    f'{advice}, or set --config.data.allow_leak=True to go on: console and page '
+    'then say so'
+  )
 
 
 def _seen(found: Overlap, run: str) -> str:
@@ -216,8 +244,10 @@ def _seen(found: Overlap, run: str) -> str:
   sides = found.equal[run]
   each = ', '.join(f'{sides[side]} {side}' for side in USED if side in sides)
   who = f'{run}, where the weights come from,' if run else 'this run'
-  return (f'{sum(sides.values())} of {found.size} pictures are among those that {who} was trained '
-          f'or chosen on ({each})')
+  return (
+    f'{sum(sides.values())} of {found.size} pictures are among those that {who} was trained '
+    f'or chosen on ({each})'
+  )
 
 
 def _named(names: Sequence[str], count: int) -> str:
@@ -237,24 +267,32 @@ def warnings(found: Overlap | None, told: bool = False) -> list[str]:
   lines = [f'{_seen(found, run)}, which was allowed: the numbers are too good.' for run in runs]
   if found.patients and (runs or not told):
     names = _named(found.patients, len(found.patients))
-    lines.append(f'{len(found.patients)} patients have the names of patients that the net was '
-                 f'trained or chosen on ({names}): if they are the same people, the numbers are '
-                 'too good.')
+    lines.append(
+      f'{len(found.patients)} patients have the names of patients that the net was '
+      f'trained or chosen on ({names}): if they are the same people, the numbers are '
+      'too good.'
+    )
   return lines
 
 
 def in_training(found: Overlap | None) -> list[str]:
   """Return in words how many pictures that are only predicted trained the net; [] if none did."""
   if found is None:
-    return ['whether pictures were in the training data could not be checked: the run folder, of '
-            'an older version, keeps no record of these']
+    return [
+      'whether pictures were in the training data could not be checked: the run folder, of '
+      'an older version, keeps no record of these'
+    ]
   lines = []
   if found.pictures:
-    lines.append(f'{found.pictures} of {found.size} pictures were in the training data: '
-                 f'{_named(found.first, found.pictures)}')
+    lines.append(
+      f'{found.pictures} of {found.size} pictures were in the training data: '
+      f'{_named(found.first, found.pictures)}'
+    )
   if found.unknown:
-    lines.append(f'whether pictures were in the training data of {", ".join(found.unknown)}, where '
-                 'the weights come from, could not be checked: it keeps no record of these')
+    lines.append(
+      f'whether pictures were in the training data of {", ".join(found.unknown)}, where '
+      'the weights come from, could not be checked: it keeps no record of these'
+    )
   return lines
 
 
@@ -266,20 +304,30 @@ def claim(found: Overlap | None, folds: int = 0, published: bool = False) -> str
   `published`: the net began from a publisher's checkpoint, whose training pictures are not known.
   """
   if found is None:
-    return ('of which it could not be checked whether they were used for training or for a choice: '
-            'the run folder keeps no record of what was')
+    return (
+      'of which it could not be checked whether they were used for training or for a choice: '
+      'the run folder keeps no record of what was'
+    )
   if found.pictures:
     return f'{found.pictures} of which were used for training or for a choice'
   if found.unknown:
-    return (f'not used by this run itself; whether {", ".join(found.unknown)}, where its weights '
-            'come from, was trained or chosen on them could not be checked: it keeps no record')
+    return (
+      f'not used by this run itself; whether {", ".join(found.unknown)}, where its weights '
+      'come from, was trained or chosen on them could not be checked: it keeps no record'
+    )
   those = 'those of its own fold' if folds else f'the {found.known:,} that were'
   if found.patients:
-    return (f'compared pixel by pixel with {those}: no image is among them, but patients of the '
-            'same names are')
-  limits = ['; copies that were resized or compressed anew would not be noticed',
-            '' if found.people else '; patients could not be compared',
-            '; what the published weights were trained on is not known here' if published else '']
+    return (
+      f'compared pixel by pixel with {those}: no image is among them, but patients of the '
+      'same names are'
+    )
+  limits = [
+    '; copies that were resized or compressed anew would not be noticed',
+    '' if found.people else '; patients could not be compared',
+    '; what the published weights were trained on is not known here' if published else '',
+  ]
   never = 'each tested by a net for which it was never used' if folds else 'never used'
-  return (f'{never} for training or for any choice, as far as pixels tell (compared pixel by pixel with '
-          f'{those}{"".join(limits)})')
+  return (
+    f'{never} for training or for any choice, as far as pixels tell (compared pixel by pixel with '
+    f'{those}{"".join(limits)})'
+  )

@@ -19,22 +19,24 @@ from medtl.data.listing.walk import walk
 from medtl.data.sources import dicom, folder
 
 READERS = {'pictures': 'folder.load', 'DICOM files': 'dicom.load'}
-LOAD = tuple(inspect.signature(datasets.load).parameters)      # keys of every source: ops, split …
-LOOK = 32                                  # pictures that are looked at for colour
-COLOURED = 0.02                            # mean difference of channels; JPEG alone makes less
+LOAD = tuple(inspect.signature(datasets.load).parameters)  # keys of every source: ops, split …
+LOOK = 32  # pictures that are looked at for colour
+COLOURED = 0.02  # mean difference of channels; JPEG alone makes less
 
-Keys = dict[str, Any]                      # a config's data
+Keys = dict[str, Any]  # a config's data
 
 
 class Contents(NamedTuple):
   """The files of a folder, or one file, by what they hold."""
+
   pictures: list[Path]
   dicoms: list[Path]
-  passed_over: str                         # what else there is, in words
+  passed_over: str  # what else there is, in words
 
 
-def load(asked: Mapping[str, Any], own: Mapping[str, Any],
-         plan: Mapping[str, Any]) -> tuple[Dataset, Keys]:
+def load(
+  asked: Mapping[str, Any], own: Mapping[str, Any], plan: Mapping[str, Any]
+) -> tuple[Dataset, Keys]:
   """Return (the data `asked` for as one side, in the run's shape; the keys that read them).
 
   `asked` is a config's data, `own` the run's, `plan` its plan.json. facts['notes'] also say what
@@ -45,7 +47,7 @@ def load(asked: Mapping[str, Any], own: Mapping[str, Any],
   keys = _like_the_run(keys, plan)
   dataset, keys, resized = _of_size({**keys, 'split': {'by': 'none'}}, plan['shape'])
   notes = [*dataset.facts['notes'], *notes, *resized, *_colours(dataset, keys, plan)]
-  if keys.get('label', 'label'):           # '': unlabelled pictures
+  if keys.get('label', 'label'):  # '': unlabelled pictures
     notes += _labels(dataset, keys, plan)
   return dataclasses.replace(dataset, facts={**dataset.facts, 'notes': notes}), keys
 
@@ -55,8 +57,9 @@ def contents(root: Path) -> Contents:
   if root.is_file():
     return _one_file(root)
   if not root.is_dir():
-    raise MedtlError(f'no file or folder {root}; expected a picture, a DICOM file, or a folder of '
-                     'one or the other')
+    raise MedtlError(
+      f'no file or folder {root}; expected a picture, a DICOM file, or a folder of one or the other'
+    )
   walked = walk(root, lambda path: folder.KIND.belongs(path) or dicom.belongs(path))
   found = Contents([], [], walked.passed_over)
   for name in walked.files:
@@ -80,7 +83,7 @@ def _one_file(path: Path) -> Contents:
 def _head(path: Path) -> bytes:
   try:
     return signature.head(path)
-  except OSError:                          # the reader says why, or counts it as unreadable
+  except OSError:  # the reader says why, or counts it as unreadable
     return b''
 
 
@@ -94,13 +97,15 @@ def _source(keys: Keys, own: Mapping[str, Any]) -> tuple[Keys, list[str]]:
   name, root = reader(keys['name']), keys.get('root', '')
   reads_files = name in READERS.values()
   if keys.get('manifest') or not root or not (reads_files or root != own.get('root')):
-    return keys, []                        # a manifest names its files, other sources know theirs
+    return keys, []  # a manifest names its files, other sources know theirs
   found = contents(Path(root).expanduser())
   if found.pictures and found.dicoms:
     pictures = f'{len(found.pictures)} pictures (first: {found.pictures[0].name})'
     dicoms = f'{len(found.dicoms)} DICOM files (first: {found.dicoms[0].name})'
-    raise MedtlError(f'{root} holds {pictures} and {dicoms}; expected one kind: move the others to '
-                     'a folder of their own')
+    raise MedtlError(
+      f'{root} holds {pictures} and {dicoms}; expected one kind: move the others to '
+      'a folder of their own'
+    )
   if not (found.pictures or found.dicoms):
     if reads_files:
       raise _nothing(root, found.passed_over)
@@ -108,15 +113,17 @@ def _source(keys: Keys, own: Mapping[str, Any]) -> tuple[Keys, list[str]]:
   kind = 'pictures' if found.pictures else 'DICOM files'
   chosen = {**keys, 'name': READERS[kind]}
   if kind == 'DICOM files' and not chosen.get('values'):
-    raise MedtlError(f'{root} holds {len(found.dicoms)} DICOM files, and the run was trained on '
-                     'other files; say how their numbers are read: --config.data.values=display '
-                     '(0 … 1 by the window in each header), or --config.data.values=modality (HU '
-                     "for CT) with --config.data.ops='window(low, high) | …'")
+    raise MedtlError(
+      f'{root} holds {len(found.dicoms)} DICOM files, and the run was trained on '
+      'other files; say how their numbers are read: --config.data.values=display '
+      '(0 … 1 by the window in each header), or --config.data.values=modality (HU '
+      "for CT) with --config.data.ops='window(low, high) | …'"
+    )
   chosen = _known(chosen, own, kind)
   _same_unit(chosen, own, kind)
   if chosen['name'] == name:
     return chosen, []
-  return chosen, [f"the data are {kind}, so {chosen['name']} reads them, and not {name}"]
+  return chosen, [f'the data are {kind}, so {chosen["name"]} reads them, and not {name}']
 
 
 def _nothing(root: str, passed_over: str) -> MedtlError:
@@ -135,8 +142,10 @@ def _known(chosen: Keys, own: Mapping[str, Any], kind: str) -> Keys:
   strange = [key for key in chosen if key not in known]
   for key in strange:
     if key not in own or chosen[key] != own[key]:
-      raise MedtlError(f'--config.data.{key} says nothing of {kind} ({chosen["name"]} has no such '
-                       'key); leave it out')
+      raise MedtlError(
+        f'--config.data.{key} says nothing of {kind} ({chosen["name"]} has no such '
+        'key); leave it out'
+      )
   return {key: value for key, value in chosen.items() if key in known}
 
 
@@ -149,14 +158,18 @@ def _same_unit(chosen: Keys, own: Mapping[str, Any], kind: str) -> None:
   if ours == theirs or chosen.get('ops', '') != own.get('ops', ''):
     return
   if theirs:
-    raise MedtlError('--config.data.values=modality reads numbers of the modality (HU for CT), and '
-                     'the run was trained on 0 … 1; set --config.data.values=display, or turn them '
-                     "into 0 … 1: --config.data.ops='window(low, high) | …'")
+    raise MedtlError(
+      '--config.data.values=modality reads numbers of the modality (HU for CT), and '
+      'the run was trained on 0 … 1; set --config.data.values=display, or turn them '
+      "into 0 … 1: --config.data.ops='window(low, high) | …'"
+    )
   advice = 'leave --config.data.values out' if kind == 'DICOM files' else 'give DICOM files'
-  raise MedtlError('the run was trained on numbers of the modality (data.values=modality; HU for '
-                   f'CT), and {chosen["root"]} would be read as 0 … 1; {advice}, or set '
-                   '--config.data.ops to what makes such numbers of them: '
-                   "'rescale(-1000, 400) | …'")
+  raise MedtlError(
+    'the run was trained on numbers of the modality (data.values=modality; HU for '
+    f'CT), and {chosen["root"]} would be read as 0 … 1; {advice}, or set '
+    '--config.data.ops to what makes such numbers of them: '
+    "'rescale(-1000, 400) | …'"
+  )
 
 
 def _like_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
@@ -165,9 +178,11 @@ def _like_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
     return keys
   channels = plan['shape'][-1]
   if keys.get('channels', channels) != channels:
-    raise MedtlError(f'--config.data.channels={keys["channels"]}, and the run was trained on '
-                     f'{channels}; leave it out: colour then becomes grey, or grey three equal '
-                     'channels, as the run needs it')
+    raise MedtlError(
+      f'--config.data.channels={keys["channels"]}, and the run was trained on '
+      f'{channels}; leave it out: colour then becomes grey, or grey three equal '
+      'channels, as the run needs it'
+    )
   label = keys.get('label', 'label')
   found = {**keys, 'channels': channels}
   if not label:
@@ -175,11 +190,16 @@ def _like_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
   many = plan['kind'] == 'multilabel'
   if many == isinstance(label, str):
     columns = tuple(plan['classes'])
-    raise MedtlError(f'the run tells {_labels_of(many)} a picture, found data.label={label!r}; '
-                     + (f'expected a manifest with these columns of 0 and 1: --config.data.label='
-                        f'"{columns}"' if many else 'expected the name of one column, such as '
-                        "--config.data.label=diagnosis, or folders that name the class "
-                        '(--config.data.manifest= --config.data.label=label)'))
+    raise MedtlError(
+      f'the run tells {_labels_of(many)} a picture, found data.label={label!r}; '
+      + (
+        f'expected a manifest with these columns of 0 and 1: --config.data.label="{columns}"'
+        if many
+        else 'expected the name of one column, such as '
+        '--config.data.label=diagnosis, or folders that name the class '
+        '(--config.data.manifest= --config.data.label=label)'
+      )
+    )
   if many:
     return found
   return {**found, 'classes': tuple(keys.get('classes', ())) or tuple(plan['classes'])}
@@ -215,8 +235,10 @@ def _resized(others: Mapping[tuple[int, ...], int], total: int, size: tuple[int,
   ratios = [np.divide(one, size) for one in others]
   stretched = any(not np.allclose(ratio, ratio[0], rtol=0.01) for ratio in ratios)
   proportions = '; their proportions changed' if stretched else ''
-  return (f'{sum(others.values())} of {total} pictures were resized to {_size(size)}, the size '
-          f'that the run was trained on; they were {shown}{proportions}')
+  return (
+    f'{sum(others.values())} of {total} pictures were resized to {_size(size)}, the size '
+    f'that the run was trained on; they were {shown}{proportions}'
+  )
 
 
 def _size(size: Sequence[int]) -> str:
@@ -228,14 +250,18 @@ def _same_axes(found: Sequence[int], expected: Sequence[int], keys: Keys) -> Non
   if len(found) != len(expected):
     kinds = {3: 'pictures', 4: 'volumes'}
     ours, theirs = (kinds.get(len(shape), 'arrays') for shape in (expected, found))
-    raise MedtlError(f'the run was trained on {ours} of {_size(expected)}, found {theirs} of '
-                     f'{_size(found)}: resizing makes no one of the other; choose data of as many '
-                     'axes')
+    raise MedtlError(
+      f'the run was trained on {ours} of {_size(expected)}, found {theirs} of '
+      f'{_size(found)}: resizing makes no one of the other; choose data of as many '
+      'axes'
+    )
   if found[-1] != expected[-1]:
-    raise MedtlError(f'the run was trained on pictures of {expected[-1]} channels, found '
-                     f'{found[-1]}, and {reader(keys["name"])} makes no one of the other; store '
-                     'the pictures in a folder, whose reader does: --config.data.name=folder.load '
-                     '--config.data.root=FOLDER')
+    raise MedtlError(
+      f'the run was trained on pictures of {expected[-1]} channels, found '
+      f'{found[-1]}, and {reader(keys["name"])} makes no one of the other; store '
+      'the pictures in a folder, whose reader does: --config.data.name=folder.load '
+      '--config.data.root=FOLDER'
+    )
 
 
 def colour(dataset: Dataset) -> tuple[int, int]:
@@ -252,13 +278,17 @@ def _colours(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]
   if plan['shape'][-1] == 1:
     return [f'{words}, as the run needs it' for words in made_grey(dataset, keys)]
   coloured, looked = colour(dataset)
-  trained = plan.get('colour')             # runs of older versions do not tell
+  trained = plan.get('colour')  # runs of older versions do not tell
   if trained and not coloured:
-    return [f'of {looked} pictures that were looked at none is in colour, and the run was trained '
-            'on pictures in colour']
+    return [
+      f'of {looked} pictures that were looked at none is in colour, and the run was trained '
+      'on pictures in colour'
+    ]
   if trained is False and coloured:
-    return [f'of {looked} pictures that were looked at {coloured} are in colour, and the run was '
-            'trained on grey ones']
+    return [
+      f'of {looked} pictures that were looked at {coloured} are in colour, and the run was '
+      'trained on grey ones'
+    ]
   return []
 
 
@@ -273,7 +303,9 @@ def made_grey(dataset: Dataset, keys: Keys) -> list[str]:
   coloured, looked = colour(stored.subset(dataset.table['row']))
   if not coloured:
     return []
-  return [f'of {looked} pictures that were looked at {coloured} are in colour: they are read as grey']
+  return [
+    f'of {looked} pictures that were looked at {coloured} are in colour: they are read as grey'
+  ]
 
 
 def _labels(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]:
@@ -281,11 +313,15 @@ def _labels(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]:
   y = np.asarray(dataset.table['y'])
   many = plan['kind'] == 'multilabel'
   if (y.ndim == 2) != many:
-    raise MedtlError(f'the run tells {_labels_of(many)} a picture, and the other data hold '
-                     f'{_labels_of(not many)} each; choose data with {_labels_of(many)} each')
+    raise MedtlError(
+      f'the run tells {_labels_of(many)} a picture, and the other data hold '
+      f'{_labels_of(not many)} each; choose data with {_labels_of(many)} each'
+    )
   if dataset.classes != tuple(plan['classes']):
-    raise MedtlError(f'the run knows the classes {", ".join(plan["classes"])}, in this order; the '
-                     f'other data has {", ".join(dataset.classes)}. {_class_advice(keys, plan)}')
+    raise MedtlError(
+      f'the run knows the classes {", ".join(plan["classes"])}, in this order; the '
+      f'other data has {", ".join(dataset.classes)}. {_class_advice(keys, plan)}'
+    )
   present = (y > 0).any(axis=0) if many else np.isin(np.arange(len(dataset.classes)), y)
   there = dict(zip(dataset.classes, np.atleast_1d(present).tolist(), strict=True))
   absent = [name for name in there if not there[name]]
@@ -297,5 +333,7 @@ def _class_advice(keys: Keys, plan: Mapping[str, Any]) -> str:
     return f'Expected these columns: --config.data.label="{tuple(plan["classes"])}"'
   if reader(keys['name']) in READERS.values():
     return 'Leave --config.data.classes out'
-  return ('Expected the same names: give a folder for each class, --config.data.name=folder.load '
-          '--config.data.root=FOLDER')
+  return (
+    'Expected the same names: give a folder for each class, --config.data.name=folder.load '
+    '--config.data.root=FOLDER'
+  )

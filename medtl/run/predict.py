@@ -21,11 +21,11 @@ from medtl.runtime import files
 from medtl.runtime.run_log import console
 from medtl.training.checkpoints import Checkpoints
 
-OWN = ('train', 'val', 'test')             # names of a run's own predictions
+OWN = ('train', 'val', 'test')  # names of a run's own predictions
 # keys of a run's data that also say how unlabelled pictures are read
 READING = ('name', 'ops', 'exif', 'masks', 'values', 'skip_unreadable', 'keep_gb')
-FORMULA = ('=', '+', '-', '@', '\t', '\r')             # a spreadsheet computes text that begins so
-BETWEEN = ('; ', ' | ', ' / ', '\n')       # between labels: the first sign that no label contains
+FORMULA = ('=', '+', '-', '@', '\t', '\r')  # a spreadsheet computes text that begins so
+BETWEEN = ('; ', ' | ', ' / ', '\n')  # between labels: the first sign that no label contains
 
 
 def trained(config: ConfigDict, workdir: Path) -> tuple[Callable, Tree, Tree, dict[str, Any]]:
@@ -33,8 +33,10 @@ def trained(config: ConfigDict, workdir: Path) -> tuple[Callable, Tree, Tree, di
   plan = run_folder.read(workdir, 'plan.json')
   run_folder.read(workdir, 'numbers.json')
   if 'folds' in plan:
-    raise MedtlError(f'{workdir} holds {len(plan["folds"])} nets, one for each fold; name one of '
-                     f'them: --workdir={shlex.quote(str(workdir / "fold0"))}')
+    raise MedtlError(
+      f'{workdir} holds {len(plan["folds"])} nets, one for each fold; name one of '
+      f'them: --workdir={shlex.quote(str(workdir / "fold0"))}'
+    )
   checkpoints = Checkpoints(workdir / 'checkpoints')
   params, extra = checkpoints.params('best')
   checkpoints.close()
@@ -53,8 +55,10 @@ def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, An
 
 def _own(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   if name != 'test':
-    raise MedtlError(f'--name={name} is for other data, and data are the run\'s own; give '
-                     '--config.data.root=OTHER, or leave it out')
+    raise MedtlError(
+      f"--name={name} is for other data, and data are the run's own; give "
+      '--config.data.root=OTHER, or leave it out'
+    )
   measure, params, extra, plan = trained(config, workdir)
   sides = data.load(**config.data.to_dict())
   overlap = _own_overlap(config, workdir, plan, sides)
@@ -63,8 +67,9 @@ def _own(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   return run_folder.report(workdir)
 
 
-def _own_overlap(config: ConfigDict, workdir: Path, plan: Mapping[str, Any],
-                 sides: Mapping[str, Dataset]) -> leakage.Overlap | None:
+def _own_overlap(
+  config: ConfigDict, workdir: Path, plan: Mapping[str, Any], sides: Mapping[str, Dataset]
+) -> leakage.Overlap | None:
   """Return what the test side has in common with what the net has seen; None if that is unknown.
 
   Data that have changed are split anew; that pictures are then tested that trained the net is an
@@ -81,22 +86,29 @@ def _own_overlap(config: ConfigDict, workdir: Path, plan: Mapping[str, Any],
     leakage.write(workdir, found)
   overlap = leakage.compare(found, sides['test'], keys)
   if not unchanged:
-    leakage.stop(overlap, keys.get('allow_leak', False), 'The data have changed since the run was '
-                 'trained, and were split anew: restore them')
+    leakage.stop(
+      overlap,
+      keys.get('allow_leak', False),
+      'The data have changed since the run was trained, and were split anew: restore them',
+    )
   return overlap
 
 
 def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   if name in OWN:
-    raise MedtlError('other data needs a name of its own (--name=hospital_b): '
-                     f"predictions/{name}.npz are the run's own")
+    raise MedtlError(
+      'other data needs a name of its own (--name=hospital_b): '
+      f"predictions/{name}.npz are the run's own"
+    )
   own = run_folder.config(workdir).data.to_dict()
   measure, params, extra, plan = trained(config, workdir)
   other, keys = other_data.load(config.data.to_dict(), own, plan)
   if (np.asarray(other.table['y']) == -1).all():
-    raise MedtlError("the other data have no labels (data.label=''), so that nothing can be "
-                     'measured; use the verb predict: '
-                     f'predict --workdir={shlex.quote(str(workdir))} --images={shlex.quote(keys["root"])}')
+    raise MedtlError(
+      "the other data have no labels (data.label=''), so that nothing can be "
+      'measured; use the verb predict: '
+      f'predict --workdir={shlex.quote(str(workdir))} --images={shlex.quote(keys["root"])}'
+    )
   _same_data(workdir, name, other)
   overlap = _overlap(workdir, other, keys)
   if overlap is not None:
@@ -121,9 +133,11 @@ def _same_data(workdir: Path, name: str, other: Dataset) -> None:
     return
   before = run_folder.read(path.parent, path.name)
   if before['hash'] != other.facts['hash']:
-    raise MedtlError(f'--name={name} is taken: {workdir / run_folder.page_name(name)} tells of '
-                     f'{before["name"]}, with other pictures or labels than these; choose another '
-                     f'name, or remove {path}')
+    raise MedtlError(
+      f'--name={name} is taken: {workdir / run_folder.page_name(name)} tells of '
+      f'{before["name"]}, with other pictures or labels than these; choose another '
+      f'name, or remove {path}'
+    )
 
 
 def _say(notes: Sequence[str]) -> None:
@@ -147,12 +161,19 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   said, how = _answers(found.score, plan, config, workdir)
   header, renamed = columns(plan['classes'])
   probabilities = found.score.astype(float).round(6).tolist()
-  rows = [[file, answer, *p] for file, answer, p
-          in zip(pictures.table['file'].tolist(), said, probabilities, strict=True)]
+  rows = [
+    [file, answer, *p]
+    for file, answer, p in zip(pictures.table['file'].tolist(), said, probabilities, strict=True)
+  ]
   replaced = '; it replaces an earlier one' if output.exists() else ''
   files.write(output, files.csv_text([header, *rows]))
-  notes = [*pictures.facts['notes'], *leakage.in_training(_overlap(workdir, pictures, keys)), how,
-           *renamed, *_doubtful([header, *rows])]
+  notes = [
+    *pictures.facts['notes'],
+    *leakage.in_training(_overlap(workdir, pictures, keys)),
+    how,
+    *renamed,
+    *_doubtful([header, *rows]),
+  ]
   skipped = pictures.facts['unreadable']
   if skipped:
     notes.append(f'{len(skipped)} could not be read: {", ".join(skipped)}')
@@ -174,19 +195,22 @@ def _unlabelled(config: ConfigDict, images: Path) -> dict[str, Any]:
 def _replaceable(path: Path, *begins: str) -> None:
   """Raise where a file cannot be written, or holds something else than what is written to it."""
   if path.is_dir():
-    raise MedtlError(f'--output={path} is a folder; expected a file, such as '
-                     f'--output={path / "predictions.csv"}')
+    raise MedtlError(
+      f'--output={path} is a folder; expected a file, such as --output={path / "predictions.csv"}'
+    )
   blocked = [parent for parent in path.parents if parent.exists() and not parent.is_dir()]
   if blocked:
-    raise MedtlError(f'--output={path}: {blocked[0]} is a file and no folder; choose another '
-                     '--output')
+    raise MedtlError(
+      f'--output={path}: {blocked[0]} is a file and no folder; choose another --output'
+    )
   if not path.exists() or not path.stat().st_size:
     return
   with open(path, 'rb') as file:
     begin = file.read(64).decode('utf-8', 'replace')
   if not begin.startswith(begins):
-    raise MedtlError(f'{path} exists and was not written by predict; choose another --output, or '
-                     'remove it')
+    raise MedtlError(
+      f'{path} exists and was not written by predict; choose another --output, or remove it'
+    )
 
 
 def columns(classes: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -204,8 +228,11 @@ def columns(classes: Sequence[str]) -> tuple[list[str], list[str]]:
       column = f'{name} ({count})'
     taken.append(column)
   asked = ['file', 'predicted', *classes]
-  renamed = [f'column {column!r} is what {word!r} would be, a name that another column has'
-             for word, column in zip(asked, taken, strict=True) if word != column]
+  renamed = [
+    f'column {column!r} is what {word!r} would be, a name that another column has'
+    for word, column in zip(asked, taken, strict=True)
+    if word != column
+  ]
   return taken, renamed
 
 
@@ -226,16 +253,21 @@ def _doubtful(rows: Sequence[Sequence[Any]]) -> list[str]:
   broken = [text for text in texts if files.printable(text) != text]
   found = []
   if formulas:
-    found.append(f'{len(formulas)} names begin with =, +, -, @ or a tab, which a spreadsheet may '
-                 f'take for a formula (first: {formulas[0]!r}): import their columns as text')
+    found.append(
+      f'{len(formulas)} names begin with =, +, -, @ or a tab, which a spreadsheet may '
+      f'take for a formula (first: {formulas[0]!r}): import their columns as text'
+    )
   if broken:
-    found.append(f'{len(broken)} names are not UTF-8; what is not is written as \\udc80 … \\udcff '
-                 f'(first: {broken[0]})')
+    found.append(
+      f'{len(broken)} names are not UTF-8; what is not is written as \\udc80 … \\udcff '
+      f'(first: {broken[0]})'
+    )
   return found
 
 
-def _answers(score: np.ndarray, plan: Mapping[str, Any], config: ConfigDict,
-             workdir: Path) -> tuple[list[str], str]:
+def _answers(
+  score: np.ndarray, plan: Mapping[str, Any], config: ConfigDict, workdir: Path
+) -> tuple[list[str], str]:
   """Return (what is predicted of each picture, in words how probabilities [n, k] became that)."""
   classes, kind = plan['classes'], plan['kind']
   val = predictions.load(workdir / 'predictions' / 'val.npz').predictions
@@ -246,19 +278,24 @@ def _answers(score: np.ndarray, plan: Mapping[str, Any], config: ConfigDict,
   if kind == 'ordinal':
     return said, 'predicted is the most probable grade'
   if kind == 'binary' and not np.isnan(cut[0]):
-    return said, ('predicted is the more probable class; sensitivity and specificity in the report '
-                  f'are for P({classes[1]}) of at least {cut[0]:.4g}, which validation chose')
+    return said, (
+      'predicted is the more probable class; sensitivity and specificity in the report '
+      f'are for P({classes[1]}) of at least {cut[0]:.4g}, which validation chose'
+    )
   return said, 'predicted is the most probable class'
 
 
 def _reached(score: np.ndarray, classes: Sequence[str], cut: np.ndarray) -> tuple[list[str], str]:
   """Return (the labels that reach their thresholds [k], joined; in words how they were found)."""
-  between = next((sign for sign in BETWEEN if not any(sign.strip(' ') in name for name in classes)),
-                 BETWEEN[-1])
+  between = next(
+    (sign for sign in BETWEEN if not any(sign.strip(' ') in name for name in classes)), BETWEEN[-1]
+  )
   said = []
   for row in score >= cut:
     reached = [name for name, enough in zip(classes, row, strict=True) if enough]
     said.append(between.join(reached))
   least = ', '.join(f'{name} {value:.4g}' for name, value in zip(classes, cut, strict=True))
-  return said, (f'predicted holds each label that reaches its threshold, joined by {between!r}; '
-                f'validation chose the thresholds (without one: 0.5): {least}')
+  return said, (
+    f'predicted holds each label that reaches its threshold, joined by {between!r}; '
+    f'validation chose the thresholds (without one: 0.5): {least}'
+  )

@@ -27,20 +27,38 @@ from medtl.runtime import files, multihost, run_log
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-learn', 'grain')
 
-LOCK = 'lock'                             # of the process that works in a run folder
+LOCK = 'lock'  # of the process that works in a run folder
 
-WHERE = ('mesh', 'shards', 'workers')      # keys that say where a run computes, not what: it may go on elsewhere
+WHERE = (
+  'mesh',
+  'shards',
+  'workers',
+)  # keys that say where a run computes, not what: it may go on elsewhere
 
 # What to do where a file is damaged.
 ADVICE = {
   'config.json': 'put back what it was, or train anew in another --workdir',
-  **dict.fromkeys(('plan.json', 'provenance.json', 'numbers.json'),
-                  'delete numbers.json, if it is there, and start the training command again: it '
-                  'writes this file anew, and trains no step again')}
+  **dict.fromkeys(
+    ('plan.json', 'provenance.json', 'numbers.json'),
+    'delete numbers.json, if it is there, and start the training command again: it '
+    'writes this file anew, and trains no step again',
+  ),
+}
 
 # keys that came later, with the value that does what runs without them did
-ADDED = {'transfer': 'weights', 'truncate': 0, 'norms': (), 'l2_sp': 0.0, 'views': 0, 'norm_images': 0, 'seeds': 1,
-         'remat': (), 'random_frozen': True, 'mesh': {'data': -1, 'fsdp': 1}, 'shards': (('.*', 'largest'),)}
+ADDED = {
+  'transfer': 'weights',
+  'truncate': 0,
+  'norms': (),
+  'l2_sp': 0.0,
+  'views': 0,
+  'norm_images': 0,
+  'seeds': 1,
+  'remat': (),
+  'random_frozen': True,
+  'mesh': {'data': -1, 'fsdp': 1},
+  'shards': (('.*', 'largest'),),
+}
 
 
 def name(config_name: str, config: ConfigDict) -> str:
@@ -83,10 +101,10 @@ def unfinished(workdir: Path, config: ConfigDict, folds: bool = False) -> Iterat
     yield False
     return
   with occupied(workdir, config, folds):
-    to_do = not finished(workdir)        # a process that was here until now may have ended it
+    to_do = not finished(workdir)  # a process that was here until now may have ended it
     if to_do and multihost.first():
       for path in (*workdir.glob('*.part'), *workdir.glob('predictions/*.part')):
-        path.unlink()                    # half-written by a process that was killed
+        path.unlink()  # half-written by a process that was killed
     yield to_do
 
 
@@ -107,8 +125,9 @@ def _refuse_foreign(workdir: Path) -> None:
     others = [path for path in workdir.iterdir() if path.name != LOCK and path.suffix != '.part']
     foreign = bool(others) and not (workdir / 'config.json').exists()
   if foreign:
-    raise MedtlError(f'{workdir} is no run folder and not empty; choose another --workdir, or '
-                     'leave it out')
+    raise MedtlError(
+      f'{workdir} is no run folder and not empty; choose another --workdir, or leave it out'
+    )
 
 
 def begun(workdir: Path) -> bool:
@@ -126,20 +145,28 @@ def claim(workdir: Path, config: ConfigDict, folds: bool = False) -> None:
   _refuse_foreign(workdir)
   path = workdir / 'config.json'
   several, there = any(workdir.glob('fold*/')), begun(workdir)
-  multihost.wait('claim')                                  # all have looked before the first writes
+  multihost.wait('claim')  # all have looked before the first writes
   if not there:
     files.write(path, text(config))
     return
   old = pytrees.flatten({**json.loads(json.dumps(ADDED)), **read(workdir, path.name)})
   new = pytrees.flatten({**json.loads(json.dumps(ADDED)), **json.loads(text(config))})
-  differ = [f'  {key}: {old.get(key, "(absent)")} there, {new.get(key, "(absent)")} asked for'
-            for key in sorted(old.keys() | new.keys()) if old.get(key, None) != new.get(key, None) and key.partition('/')[0] not in WHERE]
+  differ = [
+    f'  {key}: {old.get(key, "(absent)")} there, {new.get(key, "(absent)")} asked for'
+    for key in sorted(old.keys() | new.keys())
+    if old.get(key, None) != new.get(key, None) and key.partition('/')[0] not in WHERE
+  ]
   if differ:
-    raise MedtlError(f'{workdir} is the run folder of another config:\n' + '\n'.join(differ[:12])
-                     + '\nchoose another --workdir, or leave it out')
+    raise MedtlError(
+      f'{workdir} is the run folder of another config:\n'
+      + '\n'.join(differ[:12])
+      + '\nchoose another --workdir, or leave it out'
+    )
   if several != folds:
-    raise MedtlError(f'{workdir} holds {"every fold" if several else "one split"} of this config, and '
-                     f'{"every fold (--folds)" if folds else "one split"} is asked for; choose another --workdir')
+    raise MedtlError(
+      f'{workdir} holds {"every fold" if several else "one split"} of this config, and '
+      f'{"every fold (--folds)" if folds else "one split"} is asked for; choose another --workdir'
+    )
 
 
 def finished(workdir: Path) -> bool:
@@ -152,22 +179,29 @@ def claimed(workdir: Path) -> ConfigDict:
   if not (workdir / 'config.json').exists():
     inside = sorted(str(path.parent) for path in workdir.glob('*/config.json'))
     hint = f'; in it there are: {", ".join(inside)}' if inside else ''
-    raise MedtlError(f'{workdir} is no run folder (it has no config.json); expected the folder that a '
-                     f'training run printed{hint}')
+    raise MedtlError(
+      f'{workdir} is no run folder (it has no config.json); expected the folder that a '
+      f'training run printed{hint}'
+    )
   return _complete(config(workdir), str(workdir / 'config.json'), ADVICE['config.json'])
 
 
 def write_json(path: Path, value: Any) -> None:
   """Write a value as JSON, numpy numbers and arrays included."""
-  files.write(path, json.dumps(value, indent=1, default=lambda v: v.tolist() if hasattr(v, 'tolist') else str(v)))
+  files.write(
+    path,
+    json.dumps(value, indent=1, default=lambda v: v.tolist() if hasattr(v, 'tolist') else str(v)),
+  )
 
 
 def read(workdir: Path, name: str) -> dict[str, Any]:
   """Return the JSON file of that name."""
   path = workdir / name
   if not path.exists() and not finished(workdir):
-    raise MedtlError(f'{path} is missing: {workdir} is not the folder of a finished training run; '
-                     'start its training command again, or name another --workdir')
+    raise MedtlError(
+      f'{path} is missing: {workdir} is not the folder of a finished training run; '
+      'start its training command again, or name another --workdir'
+    )
   advice = ADVICE.get(name, f'start evaluate with --name={path.stem} again')
   try:
     found = json.loads(path.read_text(encoding='utf-8'))
@@ -188,21 +222,30 @@ class _Read(dict):
     self.path, self.advice = path, advice
 
   def __missing__(self, key: str) -> Any:
-    raise MedtlError(f'{self.path} has no {key!r}, as if another version of medtl had written it; '
-                     f'{self.advice}')
+    raise MedtlError(
+      f'{self.path} has no {key!r}, as if another version of medtl had written it; {self.advice}'
+    )
 
 
 def hardware() -> str:
   """Return what the run computed on, in words."""
   import jax
+
   devices = jax.devices()
   cores = f'{os.cpu_count()} cores, {platform.machine()}'
-  return f'{len(devices)} × {devices[0].device_kind} ({cores})' if devices[0].platform != 'cpu' else f'CPU, {cores}'
+  return (
+    f'{len(devices)} × {devices[0].device_kind} ({cores})'
+    if devices[0].platform != 'cpu'
+    else f'CPU, {cores}'
+  )
 
 
 def versions() -> dict[str, str]:
   """Return the versions that decide the numbers."""
-  return {'python': platform.python_version(), **{package: importlib.metadata.version(package) for package in PACKAGES}}
+  return {
+    'python': platform.python_version(),
+    **{package: importlib.metadata.version(package) for package in PACKAGES},
+  }
 
 
 def load_config(words: str) -> ConfigDict:
@@ -215,14 +258,19 @@ def load_config(words: str) -> ConfigDict:
   with user_files.defined(path, 'a Python file with get_config()') as made:
     get_config = made.get('get_config')
     if not callable(get_config):
-      raise MedtlError(f'{path} is no config: it has no function get_config(); expected a Python '
-                       'file with get_config()')
+      raise MedtlError(
+        f'{path} is no config: it has no function get_config(); expected a Python '
+        'file with get_config()'
+      )
     arguments = [variant] if variant else []
     try:
       inspect.signature(get_config).bind(*arguments)
     except TypeError:
-      said = (f'{path} has no variants, found {variant!r}; leave it out' if variant else
-              f'{path} needs a variant; give one: --config={name}:VARIANT')
+      said = (
+        f'{path} has no variants, found {variant!r}; leave it out'
+        if variant
+        else f'{path} needs a variant; give one: --config={name}:VARIANT'
+      )
       raise MedtlError(said) from None
     try:
       found = get_config(*arguments)
@@ -231,8 +279,10 @@ def load_config(words: str) -> ConfigDict:
         raise
       raise MedtlError(f'{path} sets a key to a value of another kind: {error}') from None
   if not isinstance(found, ConfigDict):
-    raise MedtlError(f'get_config() of {path} returned {found!r}; expected what base.get_config() '
-                     'returns, with changes')
+    raise MedtlError(
+      f'get_config() of {path} returned {found!r}; expected what base.get_config() '
+      'returns, with changes'
+    )
   return _complete(found.lock(), str(path), 'begin with base.get_config(), which holds every key')
 
 
@@ -250,7 +300,7 @@ def _parted(words: str) -> tuple[str, str]:
 def _complete(found: ConfigDict, where: str, advice: str) -> ConfigDict:
   """Return a config that has every key of configs/base.py, and say which it has beside these."""
   base = user_files.SHIPPED / 'configs' / 'base.py'
-  if not base.is_file():                               # medtl was installed without them
+  if not base.is_file():  # medtl was installed without them
     return found
   with user_files.defined(base, 'the defaults') as made:
     known = made['get_config']().keys()
@@ -259,16 +309,28 @@ def _complete(found: ConfigDict, where: str, advice: str) -> ConfigDict:
   if lacking:
     raise MedtlError(f'{where} lacks {", ".join(lacking)}; {advice}')
   if unknown:
-    run_log.console.print(f'{where}: this version of medtl knows no {", ".join(unknown)}, and does not '
-                      'heed it')
+    run_log.console.print(
+      f'{where}: this version of medtl knows no {", ".join(unknown)}, and does not heed it'
+    )
   return found
 
 
-def provenance(workdir: Path, command: str, spans: Mapping[str, float], outcome: dict[str, Any]) -> None:
+def provenance(
+  workdir: Path, command: str, spans: Mapping[str, float], outcome: dict[str, Any]
+) -> None:
   """Write what made the run: command, versions, hardware, seconds and what they were spent on, when, which checkpoint was chosen."""
-  write_json(workdir / 'provenance.json', {
-    'command': command, 'versions': versions(), 'hardware': hardware(), 'seconds': sum(spans.values()), 'spans': spans,
-    'finished': time.strftime('%Y-%m-%d %H:%M:%S %z'), **outcome})
+  write_json(
+    workdir / 'provenance.json',
+    {
+      'command': command,
+      'versions': versions(),
+      'hardware': hardware(),
+      'seconds': sum(spans.values()),
+      'spans': spans,
+      'finished': time.strftime('%Y-%m-%d %H:%M:%S %z'),
+      **outcome,
+    },
+  )
 
 
 def page_name(name: str) -> str:
@@ -282,22 +344,52 @@ def report(workdir: Path, name: str = 'test') -> dict[str, Any]:
   plan, origin = read(workdir, 'plan.json'), read(workdir, 'provenance.json')
   _predicted_under(workdir, name)
   test, val = (predictions.load(workdir / 'predictions' / f'{side}.npz') for side in (name, 'val'))
-  by_side, tables = {'test': test.predictions, 'val': val.predictions}, {'test': test.table, 'val': val.table}
-  found = summary.summarise(by_side, tables, test.classes, plan['kind'], threshold=made.threshold, resamples=made.resamples)
-  others = [(other, companion(workdir, other)) for other, _ in made.compare] if name == 'test' else []
-  found['comparison'] = [{'name': other, 'metrics': read(folder, 'numbers.json')['metrics'], 'difference': difference([workdir], [folder])}
-                         for other, folder in others]
+  by_side, tables = (
+    {'test': test.predictions, 'val': val.predictions},
+    {'test': test.table, 'val': val.table},
+  )
+  found = summary.summarise(
+    by_side, tables, test.classes, plan['kind'], threshold=made.threshold, resamples=made.resamples
+  )
+  others = (
+    [(other, companion(workdir, other)) for other, _ in made.compare] if name == 'test' else []
+  )
+  found['comparison'] = [
+    {
+      'name': other,
+      'metrics': read(folder, 'numbers.json')['metrics'],
+      'difference': difference([workdir], [folder]),
+    }
+    for other, folder in others
+  ]
   outside = workdir / 'predictions' / f'{name}.json'
   data = plan['data'] if name == 'test' else read(outside.parent, outside.name)
   claim, doubts = _independence(workdir, plan, name, data)
-  facts: Any = {**_facts(workdir, made, plan, origin, data), 'data': data,
-                'comparison': found['comparison'], 'claim': claim}
+  facts: Any = {
+    **_facts(workdir, made, plan, origin, data),
+    'data': data,
+    'comparison': found['comparison'],
+    'claim': claim,
+  }
   facts['warnings'] = [*doubts, *facts['warnings']]
   if name != 'test':
-    facts['splits'] = {name: {'size': len(test.predictions.row), 'patients': found['patients'], 'hash': '', 'classes': {}}}
-  page.write(workdir / page_name(name), facts, found, by_side, tables,
-             images=lambda index: test.pictures[int(test.predictions.row[index])])
-  found['warnings'] = page.warnings(facts, found)      # those of the facts too: the console tells them
+    facts['splits'] = {
+      name: {
+        'size': len(test.predictions.row),
+        'patients': found['patients'],
+        'hash': '',
+        'classes': {},
+      }
+    }
+  page.write(
+    workdir / page_name(name),
+    facts,
+    found,
+    by_side,
+    tables,
+    images=lambda index: test.pictures[int(test.predictions.row[index])],
+  )
+  found['warnings'] = page.warnings(facts, found)  # those of the facts too: the console tells them
   write_json(workdir / ('numbers.json' if name == 'test' else f'numbers-{name}.json'), found)
   return found
 
@@ -308,13 +400,16 @@ def _predicted_under(workdir: Path, name: str) -> None:
   if name == 'test' or (folder / f'{name}.json').exists():
     return
   others = sorted(path.stem for path in folder.glob('*.json'))
-  raise MedtlError(f'{workdir} holds no numbers of other data called {name!r}; '
-                   f'{nearest(name, ["test", *others])}. Evaluate them first: evaluate '
-                   f'--workdir={shlex.quote(str(workdir))} --name={name} --config.data.root=OTHER')
+  raise MedtlError(
+    f'{workdir} holds no numbers of other data called {name!r}; '
+    f'{nearest(name, ["test", *others])}. Evaluate them first: evaluate '
+    f'--workdir={shlex.quote(str(workdir))} --name={name} --config.data.root=OTHER'
+  )
 
 
-def _independence(workdir: Path, plan: dict[str, Any], name: str,
-                  tested: Mapping[str, Any]) -> tuple[str, list[str]]:
+def _independence(
+  workdir: Path, plan: dict[str, Any], name: str, tested: Mapping[str, Any]
+) -> tuple[str, list[str]]:
   """Return (whether the tested pictures were used before, in words; warnings where they were)."""
   folds = len(plan['folds']) if 'folds' in plan else 0
   folders = [workdir / f'fold{number}' for number in range(folds)] or [workdir]
@@ -322,7 +417,9 @@ def _independence(workdir: Path, plan: dict[str, Any], name: str,
   known = [part for part in parts if part is not None]
   overlap = leakage.pooled(known) if len(known) == len(parts) else None
   published = 'sha256' in plan['weights']
-  return leakage.claim(overlap, folds, published), leakage.warnings(overlap, bool(tested.get('leak')))
+  return leakage.claim(overlap, folds, published), leakage.warnings(
+    overlap, bool(tested.get('leak'))
+  )
 
 
 def companion(workdir: Path, name: str) -> Path:
@@ -332,13 +429,23 @@ def companion(workdir: Path, name: str) -> Path:
 
 def difference(runs: Sequence[Path], others: Sequence[Path]) -> dict[str, Any]:
   """Return {metric: interval} of a run − another on the same test rows, paired; of each there may be several, from several seeds."""
-  made, kind, (table, first), (_, second) = config(runs[0]), read(runs[0], 'plan.json')['kind'], _predicted(runs), _predicted(others)
-  return summary.compare(first, second, table, kind, threshold=made.threshold, resamples=made.resamples)
+  made, kind, (table, first), (_, second) = (
+    config(runs[0]),
+    read(runs[0], 'plan.json')['kind'],
+    _predicted(runs),
+    _predicted(others),
+  )
+  return summary.compare(
+    first, second, table, kind, threshold=made.threshold, resamples=made.resamples
+  )
 
 
 def _predicted(runs: Sequence[Path]) -> tuple[Table, list[summary.Pair]]:
   """Return the table of the test side, and each run's predictions of test and validation."""
-  found = [[predictions.load(folder / 'predictions' / f'{side}.npz') for side in ('test', 'val')] for folder in runs]
+  found = [
+    [predictions.load(folder / 'predictions' / f'{side}.npz') for side in ('test', 'val')]
+    for folder in runs
+  ]
   return found[0][0].table, [(test.predictions, val.predictions) for test, val in found]
 
 
@@ -347,20 +454,38 @@ def row(runs: Sequence[Path]) -> dict[str, Any]:
 
   Of several runs, from several seeds, metrics are means, and seconds sums.
   """
-  found, phase, made = read(runs[0], 'numbers.json'), read(runs[0], 'plan.json')['phases'][-1], config(runs[0])
+  found, phase, made = (
+    read(runs[0], 'numbers.json'),
+    read(runs[0], 'plan.json')['phases'][-1],
+    config(runs[0]),
+  )
   spent = [read(folder, 'provenance.json') for folder in runs]
   spans = collections.Counter[str]()
   for one in spent:
     spans.update(one.get('spans', {}))
   if len(runs) > 1:
     table, pairs = _predicted(runs)
-    found['metrics'] = summary.several(pairs, table, found['kind'], threshold=made.threshold, resamples=made.resamples)
-  return {'name': runs[0].name, 'seeds': len(runs), 'folds': spent[0].get('folds', 0), 'seconds': sum(one['seconds'] for one in spent),
-          'spans': dict(spans), **{name: found[name] for name in ('headline', 'images', 'patients', 'metrics', 'warnings')},
-          **{name: phase[name] for name in ('freeze', 'depth', 'live', 'flops')}}
+    found['metrics'] = summary.several(
+      pairs, table, found['kind'], threshold=made.threshold, resamples=made.resamples
+    )
+  return {
+    'name': runs[0].name,
+    'seeds': len(runs),
+    'folds': spent[0].get('folds', 0),
+    'seconds': sum(one['seconds'] for one in spent),
+    'spans': dict(spans),
+    **{name: found[name] for name in ('headline', 'images', 'patients', 'metrics', 'warnings')},
+    **{name: phase[name] for name in ('freeze', 'depth', 'live', 'flops')},
+  }
 
 
-def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[str, Any], tested: dict[str, Any]) -> dict[str, Any]:
+def _facts(
+  workdir: Path,
+  made: ConfigDict,
+  plan: dict[str, Any],
+  origin: dict[str, Any],
+  tested: dict[str, Any],
+) -> dict[str, Any]:
   """Return what the page tells beside the numbers; `tested` are the facts of the data that these are of."""
   data, weights = plan['data'], plan['weights']
   begin = f'{weights["name"]} weights' if weights['name'] else 'random initialisation'
@@ -372,19 +497,42 @@ def _facts(workdir: Path, made: ConfigDict, plan: dict[str, Any], origin: dict[s
   sentence = f'{made.model.name.partition(".")[2]} from {begin}, {trained} to tell {len(plan["classes"])} classes apart'
   warnings = []
   if tested.get('leak'):
-    warnings.append(f'{len(tested["leak"])} patients or equal pictures stand on two sides of the split, '
-                    'which was allowed: the numbers are too good.')
+    warnings.append(
+      f'{len(tested["leak"])} patients or equal pictures stand on two sides of the split, '
+      'which was allowed: the numbers are too good.'
+    )
   if tested.get('split_ignored'):
-    warnings.append("The source's own train, val and test were mixed and dealt anew; data.split.by='publisher' keeps them.")
+    warnings.append(
+      "The source's own train, val and test were mixed and dealt anew; data.split.by='publisher' keeps them."
+    )
   if tested.get('unreadable'):
     named = ', '.join(map(str, tested['unreadable'][:8]))
-    warnings.append(f'{len(tested["unreadable"])} pictures could not be read and were left out: {named}.')
-  return {'title': workdir.name, 'sentence': sentence, 'command': origin['command'], 'config': made.to_dict(), 'monitor': made.monitor,
-          'best_step': origin.get('best_step'),
-          'splits': {f'fold {i + 1} {side}': facts for i, sides in enumerate(plan['folds']) for side, facts in sides.items()}
-          if 'folds' in plan else plan['splits'], 'weights': weights, 'phases': plan['phases'],
-          'curves': run_log.records(workdir / 'metrics.jsonl'), 'versions': origin['versions'], 'hardware': origin['hardware'],
-          'seconds': origin['seconds'], 'warnings': warnings, 'notes': tested.get('notes', [])}
+    warnings.append(
+      f'{len(tested["unreadable"])} pictures could not be read and were left out: {named}.'
+    )
+  return {
+    'title': workdir.name,
+    'sentence': sentence,
+    'command': origin['command'],
+    'config': made.to_dict(),
+    'monitor': made.monitor,
+    'best_step': origin.get('best_step'),
+    'splits': {
+      f'fold {i + 1} {side}': facts
+      for i, sides in enumerate(plan['folds'])
+      for side, facts in sides.items()
+    }
+    if 'folds' in plan
+    else plan['splits'],
+    'weights': weights,
+    'phases': plan['phases'],
+    'curves': run_log.records(workdir / 'metrics.jsonl'),
+    'versions': origin['versions'],
+    'hardware': origin['hardware'],
+    'seconds': origin['seconds'],
+    'warnings': warnings,
+    'notes': tested.get('notes', []),
+  }
 
 
 def headline(workdir: Path, found: dict[str, Any], print_line: Callable[[Any], Any]) -> None:
@@ -395,7 +543,11 @@ def headline(workdir: Path, found: dict[str, Any], print_line: Callable[[Any], A
   if origin.get('best_step') is not None:
     print_line(f'the checkpoint of step {origin["best_step"]} is used: the best on validation')
   for row in read(workdir, 'plan.json')['phases']:
-    print_line(f'frozen: {row["freeze"]} for {row["steps"]} steps, {row["live"]:,} of {row["live"] + row["frozen"]:,} parameters live')
+    print_line(
+      f'frozen: {row["freeze"]} for {row["steps"]} steps, {row["live"]:,} of {row["live"] + row["frozen"]:,} parameters live'
+    )
   for other in found['comparison']:
     for name in found['headline']:
-      print_line(f'{console.LABELS[name]} minus that of {other["name"]}: {console.words(other["difference"][name])}')
+      print_line(
+        f'{console.LABELS[name]} minus that of {other["name"]}: {console.words(other["difference"][name])}'
+      )

@@ -14,7 +14,16 @@ from ml_collections import ConfigDict
 
 from medtl.core.types import Dataset, MedtlError, Missing, State, Tree
 from medtl.evaluation import metrics, predictions, summary
-from medtl.run import assemble, batch_size, cost, frozen_features, leakage, other_data, run_folder, validate
+from medtl.run import (
+  assemble,
+  batch_size,
+  cost,
+  frozen_features,
+  leakage,
+  other_data,
+  run_folder,
+  validate,
+)
 from medtl.run.context import Parts
 from medtl.runtime import files, run_log
 from medtl.training import loop, parameter_groups
@@ -23,7 +32,9 @@ from medtl.training.checkpoints import Checkpoints, Progress
 write = run_log.console.print
 
 
-def train(config: ConfigDict, workdir: Path, command: str = '', like: Parts | None = None) -> dict[str, Any]:
+def train(
+  config: ConfigDict, workdir: Path, command: str = '', like: Parts | None = None
+) -> dict[str, Any]:
   """Return the numbers of a run, continued from where its folder stands; a finished one is only read.
 
   `like` holds the parts of another run, whose data, weights and programs are taken where they are the same; its cost is known then, and
@@ -54,7 +65,11 @@ def _train(config: ConfigDict, workdir: Path, command: str, like: Parts | None) 
   checkpoints = Checkpoints(workdir / 'checkpoints')
   if like is None:
     with watch('predict'):
-      cost.tell(parts, write, checkpoints.progress('latest').phase if checkpoints.step('latest') is not None else 0)
+      cost.tell(
+        parts,
+        write,
+        checkpoints.progress('latest').phase if checkpoints.step('latest') is not None else 0,
+      )
   try:
     with watch('save'):
       if checkpoints.begin(parts.params, parts.extra, parts.origins):
@@ -67,8 +82,18 @@ def _train(config: ConfigDict, workdir: Path, command: str, like: Parts | None) 
   with watch('evaluate'):
     sides = frozen_features.boundary(parts, progress.best_phase, params, extra)
     params, extra = parts.placed((params, extra))
-    write_predictions(parts.measure(frozen_features.first(parts, progress.best_phase)), params, extra, parts.data, config, workdir, sides)
-  run_folder.provenance(workdir, command, watch.spans, {'best_step': progress.best_step, 'best': progress.best})
+    write_predictions(
+      parts.measure(frozen_features.first(parts, progress.best_phase)),
+      params,
+      extra,
+      parts.data,
+      config,
+      workdir,
+      sides,
+    )
+  run_folder.provenance(
+    workdir, command, watch.spans, {'best_step': progress.best_step, 'best': progress.best}
+  )
   return run_folder.report(workdir)
 
 
@@ -84,8 +109,11 @@ def prepare(config: ConfigDict, origin: Path | None, like: Parts | None = None) 
   if origin is not None and 'test' in parts.data:
     data = config.data.to_dict()
     inherited = leakage.compare(leakage.inherited(origin), parts.data['test'], data)
-    leakage.stop(inherited, data.get('allow_leak', False),
-                 f'Split the data as {origin} does (data.split), so that it never saw the test side')
+    leakage.stop(
+      inherited,
+      data.get('allow_leak', False),
+      f'Split the data as {origin} does (data.split), so that it never saw the test side',
+    )
   return parts
 
 
@@ -93,7 +121,9 @@ def _grey(parts: Parts) -> list[str]:
   """Return in words that pictures in colour are read as grey; it is looked up once for all runs that are alike."""
   if 'grey' not in parts.remarks:
     found = other_data.made_grey(parts.data['train'], parts.config.data.to_dict())
-    parts.remarks['grey'] = [f'{words}; data.channels=3 keeps colour (skin, fundus, histology)' for words in found]
+    parts.remarks['grey'] = [
+      f'{words}; data.channels=3 keeps colour (skin, fundus, histology)' for words in found
+    ]
   return parts.remarks['grey']
 
 
@@ -128,22 +158,36 @@ def source(config: ConfigDict, workdir: Path, command: str, may_train: bool = Tr
     return there
   other = run_folder.load_config(name)
   wanted = run_folder.name(name, other)
-  folder = next((place / wanted for place in workdir.parents if run_folder.finished(place / wanted)), workdir.parent / wanted)
+  folder = next(
+    (place / wanted for place in workdir.parents if run_folder.finished(place / wanted)),
+    workdir.parent / wanted,
+  )
   if not run_folder.finished(folder):
     if not may_train:
-      raise MedtlError(f'the weights come from a run that is not finished; train it first: python -m medtl.main --config={name} '
-                       f'--workdir={shlex.quote(str(folder))}')
+      raise MedtlError(
+        f'the weights come from a run that is not finished; train it first: python -m medtl.main --config={name} '
+        f'--workdir={shlex.quote(str(folder))}'
+      )
     run_log.heading(name, ': the run that the weights come from')
     train(other, folder, command)
   return folder
 
 
-def write_predictions(measure: Callable, params: Tree, extra: Tree, sides: Mapping[str, Dataset], config: ConfigDict, workdir: Path,
-                inputs: Mapping[str, Dataset] | None = None) -> None:
+def write_predictions(
+  measure: Callable,
+  params: Tree,
+  extra: Tree,
+  sides: Mapping[str, Dataset],
+  config: ConfigDict,
+  workdir: Path,
+  inputs: Mapping[str, Dataset] | None = None,
+) -> None:
   """Predict every side but train, from `inputs` where these are not the pictures, and keep it in predictions/<side>.npz."""
   for name, dataset in sides.items():
     if name != 'train':
-      found = predictions.predict(measure, params, extra, assemble.once((inputs or sides)[name], config))
+      found = predictions.predict(
+        measure, params, extra, assemble.once((inputs or sides)[name], config)
+      )
       shown = [mistake['index'] for mistake in summary.worst(found, config.task.kind)]
       predictions.save(workdir / 'predictions' / f'{name}.npz', found, dataset, shown)
 
@@ -158,6 +202,7 @@ def explain(config: ConfigDict, workdir: Path) -> None:
 
 class _Run(NamedTuple):
   """What the phases of a run have in common."""
+
   parts: Parts
   progress: Progress
   checkpoints: Checkpoints
@@ -172,7 +217,9 @@ def fit(parts: Parts, workdir: Path, checkpoints: Checkpoints, watch: run_log.Wa
   state = parts.start(progress.phase)
   if resumed:
     state = parts.placed(checkpoints.restore('latest', jax.eval_shape(lambda: state)))
-    write(f'continuing at step {int(state.step)}, in phase {progress.phase + 1} of {len(parts.phases)}')
+    write(
+      f'continuing at step {int(state.step)}, in phase {progress.phase + 1} of {len(parts.phases)}'
+    )
     watch.resume(progress.spans)
   elif checkpoints.step('best') is not None:
     write('there is a best checkpoint, but no latest one to go on from: trained from the beginning')
@@ -192,7 +239,9 @@ def enter(parts: Parts, state: State, progress: Progress) -> State:
   progress.phase, progress.phase_start = progress.phase + 1, int(state.step)
   progress.phase_done, progress.waiting = False, 0
   tx = parts.phases[progress.phase].parts.tx
-  opt = parameter_groups.anchored(parameter_groups.carry(state.opt, jax.jit(tx.init)(state.params)), parts.params)
+  opt = parameter_groups.anchored(
+    parameter_groups.carry(state.opt, jax.jit(tx.init)(state.params)), parts.params
+  )
   return parts.placed(state._replace(opt=opt))
 
 
@@ -206,7 +255,10 @@ def _phase(run: _Run, state: State) -> State:
   with watch('compile'):
     program = parts.program(progress.phase, first)
   name = f'phase {progress.phase + 1}/{len(parts.phases)} {phase.freeze}'
-  with run_log.Bar(name, phase.steps, int(state.step) - progress.phase_start) as bar, watch('train'):
+  with (
+    run_log.Bar(name, phase.steps, int(state.step) - progress.phase_start) as bar,
+    watch('train'),
+  ):
     views = max(1, frozen_features.choose(parts, progress.phase).views)
     look = functools.partial(_validate, run, until, sides, first, bar.note)
 
@@ -221,10 +273,26 @@ def _phase(run: _Run, state: State) -> State:
 
     batches = assemble.endless(sides['train'], config, int(state.step), config.sampling, views)
     with batch_size.enough(parts, progress.phase, first):
-      return loop.fit(program, state, batches, until=until, log=note, on_signal=keep, hooks=[loop.every(parts.period, look, until)])
+      return loop.fit(
+        program,
+        state,
+        batches,
+        until=until,
+        log=note,
+        on_signal=keep,
+        hooks=[loop.every(parts.period, look, until)],
+      )
 
 
-def _validate(run: _Run, until: int, sides: Mapping[str, Dataset], first: int, show: Callable, step: int, state: State) -> bool:
+def _validate(
+  run: _Run,
+  until: int,
+  sides: Mapping[str, Dataset],
+  first: int,
+  show: Callable,
+  step: int,
+  state: State,
+) -> bool:
   """Evaluate, keep the best and the latest; return whether the phase ends here."""
   config, progress = run.parts.config, run.progress
   params, extra = parameter_groups.averaged(state.opt, state.params), state.extra
@@ -233,16 +301,28 @@ def _validate(run: _Run, until: int, sides: Mapping[str, Dataset], first: int, s
       train = sides.get(frozen_features.PLAIN, sides['train'])
       shuffled = assemble.endless(train, config)
       count = math.ceil(min(config.norm_images, train.size) / config.batch)
-      extra = run.parts.settled(progress.phase, first, params, extra, (one.x for one in itertools.islice(shuffled, count)))
-    found = predictions.predict(run.parts.measure(first), params, extra, assemble.once(sides['val'], config))
-  values = {**metrics.monitor(found.score, found.y, config.task.kind), 'loss': float(np.mean(found.measures['loss']))}
+      extra = run.parts.settled(
+        progress.phase, first, params, extra, (one.x for one in itertools.islice(shuffled, count))
+      )
+    found = predictions.predict(
+      run.parts.measure(first), params, extra, assemble.once(sides['val'], config)
+    )
+  values = {
+    **metrics.monitor(found.score, found.y, config.task.kind),
+    'loss': float(np.mean(found.measures['loss'])),
+  }
   run.writer.write_scalars(step, {f'val/{name}': value for name, value in values.items()})
   value = metrics.chosen(values, config.monitor)
   show(f'val/{config.monitor} {value:.3f}')
   with run.watch('save'):
     progress.spans = run.watch.now()
     if progress.best is None or metrics.better(config.monitor, value, progress.best):
-      progress.best, progress.best_step, progress.best_phase, progress.waiting = value, step, progress.phase, 0
+      progress.best, progress.best_step, progress.best_phase, progress.waiting = (
+        value,
+        step,
+        progress.phase,
+        0,
+      )
       run.checkpoints.save('best', state._replace(params=params, extra=extra, opt=()), progress)
     else:
       progress.waiting += 1

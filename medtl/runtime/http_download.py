@@ -11,11 +11,18 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+  BarColumn,
+  DownloadColumn,
+  Progress,
+  TextColumn,
+  TimeRemainingColumn,
+  TransferSpeedColumn,
+)
 
 from medtl.runtime.files import require_space
 
-ANSWER = 9.0            # seconds until a server must have answered: no network is an error within ten
+ANSWER = 9.0  # seconds until a server must have answered: no network is an error within ten
 CHUNK = 1 << 20
 
 
@@ -63,7 +70,10 @@ def _attempt(url: str, part: Path, checked: bool, what: str) -> int:
       return _attempt(url, part, checked, what)
     require_space(part.parent, (total or 0) - begin, what)
     known.write_text(_validator(response))
-    with part.open('ab' if begin else 'wb') as file, _progress(f'{what} from {url}', begin, total) as advance:
+    with (
+      part.open('ab' if begin else 'wb') as file,
+      _progress(f'{what} from {url}', begin, total) as advance,
+    ):
       for chunk in _chunks(response):
         file.write(chunk)
         advance(len(chunk))
@@ -80,8 +90,10 @@ def _open(url: str, headers: dict[str, str]) -> HTTPResponse:
 
   def ask() -> None:
     try:
-      answers.put(urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=ANSWER))
-    except Exception as error:            # handed to the thread that waits
+      answers.put(
+        urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=ANSWER)
+      )
+    except Exception as error:  # handed to the thread that waits
       answers.put(error)
 
   threading.Thread(target=ask, daemon=True).start()
@@ -97,7 +109,9 @@ def _open(url: str, headers: dict[str, str]) -> HTTPResponse:
 def _extent(response: HTTPResponse) -> tuple[int, int | None]:
   """Return the first byte that an answer holds, and the whole file's size or None where the server does not say."""
   if response.status in (206, 416):
-    match = re.fullmatch(r'bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)', response.headers.get('Content-Range', ''))
+    match = re.fullmatch(
+      r'bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)', response.headers.get('Content-Range', '')
+    )
     return (int(match[1] or 0), int(match[2]) if match[2] else None) if match else (0, None)
   length = response.headers.get('Content-Length')
   return 0, int(length) if length else None
@@ -115,7 +129,9 @@ def _validator_file(part: Path) -> Path:
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
   try:
-    while chunk := response.read1(CHUNK):       # what has come, so that little is lost when the connection breaks
+    while chunk := response.read1(
+      CHUNK
+    ):  # what has come, so that little is lost when the connection breaks
       yield chunk
   except (OSError, HTTPException) as error:
     raise _Broken(f'the connection broke off: {error}') from None
@@ -128,7 +144,12 @@ def _progress(what: str, begin: int, total: int | None) -> Iterator[Callable[[in
   size = f'{total / 1e6:.1f} MB' if total else 'size unknown'
   console.print(f'downloading {what} ({size})', highlight=False, markup=False, soft_wrap=True)
   columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-  with Progress(TextColumn('{task.percentage:3.0f} %'), *columns, console=console, disable=not console.is_terminal) as bar:
+  with Progress(
+    TextColumn('{task.percentage:3.0f} %'),
+    *columns,
+    console=console,
+    disable=not console.is_terminal,
+  ) as bar:
     task = bar.add_task('', total=total, completed=begin)
     yield lambda count: bar.advance(task, count)
 

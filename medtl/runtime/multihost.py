@@ -14,10 +14,10 @@ import numpy as np
 
 from medtl.core.types import MedtlError, Tree
 
-HEARTBEAT = 30                      # seconds without a sign of life after which JAX ends the processes that are left
+HEARTBEAT = 30  # seconds without a sign of life after which JAX ends the processes that are left
 AGAIN = 'the same command, started in all of them again, goes on from the last checkpoint'
-STOPPED = 143                       # exit status where SIGTERM to one stopped all at one step
-_place = [0, 1]                     # of this process, and how many there are
+STOPPED = 143  # exit status where SIGTERM to one stopped all at one step
+_place = [0, 1]  # of this process, and how many there are
 
 
 def join(words: str) -> None:
@@ -26,23 +26,36 @@ def join(words: str) -> None:
   ADDRESS:PORT is where process 0 listens, and can be reached from all.
   """
   import jax
+
   address, _, rest = words.partition(',')
   try:
     count, index = (None, None) if words == 'auto' else map(int, rest.split(','))
     if count is not None and index is not None and not (':' in address and 0 <= index < count):
       raise ValueError
   except ValueError:
-    raise MedtlError(f"--hosts={words}; expected 'auto', or ADDRESS:PORT,COUNT,INDEX with 0 <= INDEX < COUNT, for instance "
-                     '--hosts=10.0.0.1:8476,2,0 for the first of two processes') from None
+    raise MedtlError(
+      f"--hosts={words}; expected 'auto', or ADDRESS:PORT,COUNT,INDEX with 0 <= INDEX < COUNT, for instance "
+      '--hosts=10.0.0.1:8476,2,0 for the first of two processes'
+    ) from None
   if os.environ.get('JAX_PLATFORMS') == 'cpu':
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   try:
-    jax.distributed.initialize(None if words == 'auto' else address, count, index, heartbeat_timeout_seconds=HEARTBEAT,
-                               shutdown_timeout_seconds=2 * HEARTBEAT)
+    jax.distributed.initialize(
+      None if words == 'auto' else address,
+      count,
+      index,
+      heartbeat_timeout_seconds=HEARTBEAT,
+      shutdown_timeout_seconds=2 * HEARTBEAT,
+    )
   except (ValueError, RuntimeError) as error:
-    raise MedtlError(f'--hosts={words}: the processes did not find each other ({error}). '
-                     + ('Where neither Slurm, Open MPI, a TPU pod nor Kubernetes says who is who, give --hosts=ADDRESS:PORT,COUNT,INDEX'
-                        if words == 'auto' else f'Is process 0 running, and can {address} be reached from here?')) from None
+    raise MedtlError(
+      f'--hosts={words}: the processes did not find each other ({error}). '
+      + (
+        'Where neither Slurm, Open MPI, a TPU pod nor Kubernetes says who is who, give --hosts=ADDRESS:PORT,COUNT,INDEX'
+        if words == 'auto'
+        else f'Is process 0 running, and can {address} be reached from here?'
+      )
+    ) from None
   _place[:] = jax.process_index(), jax.process_count()
 
 
@@ -60,6 +73,7 @@ def wait(name: str) -> None:
   """Return when all processes are here; another name there is an error."""
   if _place[1] > 1:
     from jax.experimental import multihost_utils
+
     multihost_utils.sync_global_devices(name)
 
 
@@ -88,22 +102,32 @@ def _all(numbers: Sequence[int]) -> np.ndarray:
   if _place[1] == 1:
     return np.array([numbers])
   from jax.experimental import multihost_utils
+
   return np.asarray(multihost_utils.process_allgather(np.array(numbers, np.int32)))
 
 
 def values(tree: Tree) -> Tree:
   """Return as numpy what devices hold, of other processes too."""
   import jax
+
   if _place[1] == 1:
     return jax.device_get(tree)
   from jax.experimental import multihost_utils
-  return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True) if isinstance(leaf, jax.Array) and not (
-    leaf.is_fully_addressable or leaf.is_fully_replicated) else np.asarray(leaf), tree)
+
+  return jax.tree.map(
+    lambda leaf: (
+      multihost_utils.process_allgather(leaf, tiled=True)
+      if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
+      else np.asarray(leaf)
+    ),
+    tree,
+  )
 
 
 def stopping(step: int) -> bool:
   """Return whether a process was told to stop (SIGTERM) and all have come to the step at which they do; to be asked at every step."""
   from jax.experimental import multihost_utils
+
   return multihost_utils.reached_preemption_sync_point(step)
 
 
@@ -114,9 +138,13 @@ def leave(status: int) -> int:
   """
   if _place[1] > 1:
     if status not in (0, STOPPED):
-      print(f'process {_place[0] + 1} of {_place[1]} stops, and the others within {HEARTBEAT} s', file=sys.stderr)
+      print(
+        f'process {_place[0] + 1} of {_place[1]} stops, and the others within {HEARTBEAT} s',
+        file=sys.stderr,
+      )
       _end(status)
     import jax
+
     jax.distributed.shutdown()
     _place[:] = 0, 1
   return status
@@ -126,8 +154,14 @@ def lost(error: Exception) -> None:
   """End this process, where there are others, with words for what they left undone; nothing that waits for them is run any more."""
   if _place[1] == 1:
     return
-  if any(word in str(error) for word in ('Gloo', 'NCCL', 'UNAVAILABLE', 'Connection', 'DEADLINE_EXCEEDED')):
-    print(f'error: process {_place[0] + 1} of {_place[1]} has lost another ({str(error)[:200]}); {AGAIN}', file=sys.stderr)
+  if any(
+    word in str(error)
+    for word in ('Gloo', 'NCCL', 'UNAVAILABLE', 'Connection', 'DEADLINE_EXCEEDED')
+  ):
+    print(
+      f'error: process {_place[0] + 1} of {_place[1]} has lost another ({str(error)[:200]}); {AGAIN}',
+      file=sys.stderr,
+    )
   else:
     traceback.print_exc()
   _end(1)

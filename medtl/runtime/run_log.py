@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+  BarColumn,
+  MofNCompleteColumn,
+  Progress,
+  TextColumn,
+  TimeElapsedColumn,
+  TimeRemainingColumn,
+)
 from rich.text import Text
 
 from medtl.runtime import files, multihost
@@ -39,11 +46,14 @@ class Writer:
 
   def __init__(self, folder: Path, step: int = 0):
     from tensorboardX import SummaryWriter
+
     self.path = folder / 'metrics.jsonl'
     if multihost.first():
       rewind(self.path, step)
     self.lines = (self.path if multihost.first() else Path(os.devnull)).open('a')
-    self.board = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1, write_to_disk=multihost.first())
+    self.board = SummaryWriter(
+      str(folder / 'tensorboard'), purge_step=step + 1, write_to_disk=multihost.first()
+    )
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Write one record; values become floats."""
@@ -137,8 +147,15 @@ class Bar:
     self.name, self.total, self.done, self.begin = name, total, done, time.time()
     title = TextColumn('{task.description}', style='bold', markup=False)
     note = TextColumn('{task.fields[note]}', markup=False)
-    columns = (title, BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn('eta'), TimeRemainingColumn(), note)
+    columns = (
+      title,
+      BarColumn(bar_width=28),
+      MofNCompleteColumn(),
+      TimeElapsedColumn(),
+      TextColumn('eta'),
+      TimeRemainingColumn(),
+      note,
+    )
     self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
     self.line = self.bar.add_task(name, total=total, completed=done, note='')
 
@@ -158,4 +175,6 @@ class Bar:
     """Show what an evaluation found."""
     self.bar.update(self.line, note=words)
     if not console.is_terminal:
-      console.print(f'{self.name}: step {self.done} of {self.total}, {time.time() - self.begin:.0f} s, {words}')
+      console.print(
+        f'{self.name}: step {self.done} of {self.total}, {time.time() - self.begin:.0f} s, {words}'
+      )

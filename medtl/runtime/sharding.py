@@ -17,7 +17,7 @@ from medtl.core.types import MedtlError, Tree
 
 AXES = ('data', 'fsdp')
 WAYS = ('largest', 'copy')
-LEAST = 2 ** 12                     # numbers below which a leaf is copied: cutting it would save nothing
+LEAST = 2**12  # numbers below which a leaf is copied: cutting it would save nothing
 Rules = Sequence[tuple[str, str]]
 
 
@@ -25,10 +25,15 @@ Rules = Sequence[tuple[str, str]]
 def make(data: int = -1, fsdp: int = 1) -> Mesh:
   """Return the mesh of all devices, those of a process beside each other; -1 is what the other axis leaves over."""
   count = jax.device_count()
-  sizes = [count // max(1, fsdp) if data == -1 else data, count // max(1, data) if fsdp == -1 else fsdp]
+  sizes = [
+    count // max(1, fsdp) if data == -1 else data,
+    count // max(1, data) if fsdp == -1 else fsdp,
+  ]
   if min(sizes) < 1 or sizes[0] * sizes[1] != count:
-    raise MedtlError(f'config.mesh is data={data}, fsdp={fsdp}, and there are {count} devices; expected a product of {count}, '
-                     'for instance data=-1, fsdp=1')
+    raise MedtlError(
+      f'config.mesh is data={data}, fsdp={fsdp}, and there are {count} devices; expected a product of {count}, '
+      'for instance data=-1, fsdp=1'
+    )
   devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
   return Mesh(np.array(devices).reshape(sizes), AXES)
 
@@ -56,23 +61,36 @@ def placed(state: Tree, mesh: Mesh, rules: Rules) -> Tree:
 
   A leaf of the optimizer's goes with the parameter whose path ends its own. 'largest' cuts the largest axis that fsdp divides.
   """
+
   def where(keys: Sequence[Any], leaf: Any) -> NamedSharding:
     path = pytrees.path_of(keys)
-    name = next((path[path.index(begin):] for begin in ('backbone/', 'head/') if begin in path), path)
-    way = next((way for pattern, way in rules if expressions.regex(pattern, 'config.shards').fullmatch(name)), 'copy')
+    name = next(
+      (path[path.index(begin) :] for begin in ('backbone/', 'head/') if begin in path), path
+    )
+    way = next(
+      (
+        way for pattern, way in rules if expressions.regex(pattern, 'config.shards').fullmatch(name)
+      ),
+      'copy',
+    )
     size = mesh.shape['fsdp']
     axes = [axis for axis, length in enumerate(leaf.shape) if length % size == 0]
     if way == 'copy' or size == 1 or not axes or np.prod(leaf.shape) < LEAST:
       return copied(mesh)
     largest = max(axes, key=lambda axis: leaf.shape[axis])
-    return NamedSharding(mesh, PartitionSpec(*(['fsdp' if axis == largest else None for axis in range(len(leaf.shape))])))
+    return NamedSharding(
+      mesh,
+      PartitionSpec(*(['fsdp' if axis == largest else None for axis in range(len(leaf.shape))])),
+    )
 
   return jax.tree_util.tree_map_with_path(where, state)
 
 
 def put(tree: Tree, places: Tree) -> Tree:
   """Return values, the same in every process, as arrays that lie at `places`."""
-  return jax.device_put(tree, places) if jax.process_count() == 1 else jax.tree.map(_put, tree, places)
+  return (
+    jax.device_put(tree, places) if jax.process_count() == 1 else jax.tree.map(_put, tree, places)
+  )
 
 
 def _put(leaf: Any, place: NamedSharding) -> jax.Array:
@@ -80,7 +98,9 @@ def _put(leaf: Any, place: NamedSharding) -> jax.Array:
   if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
     return jax.device_put(leaf, place)
   if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-    return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), place), impl=jax.random.key_impl(leaf))
+    return jax.random.wrap_key_data(
+      _put(jax.random.key_data(leaf), place), impl=jax.random.key_impl(leaf)
+    )
   value = np.asarray(leaf)
   return jax.make_array_from_callback(value.shape, place, lambda index: np.asarray(value[index]))
 
@@ -90,12 +110,16 @@ def batch(share: Tree, mesh: Mesh) -> Tree:
   place = rows(mesh)
   if jax.process_count() == 1:
     return jax.device_put(share, place)
-  return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(place, np.asarray(leaf)), share)
+  return jax.tree.map(
+    lambda leaf: jax.make_array_from_process_local_data(place, np.asarray(leaf)), share
+  )
 
 
 def shapes(state: Tree, places: Tree) -> Tree:
   """Return shapes and dtypes with their places, as a program is lowered for them."""
-  return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, places)
+  return jax.tree.map(
+    lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, places
+  )
 
 
 def whole(batch: int, mesh: Mesh) -> int:

@@ -14,15 +14,16 @@ from medtl.run import assemble, frozen_features, run_folder, train
 from medtl.runtime import files, run_log
 
 LOW, HIGH, STEPS = 1e-6, 1.0, 120
-LEAST = 10                       # steps before the test may be over
-MEMORY = 0.9                     # of the running mean of the loss
-WORSE = 3.0                      # times the best running mean: the test is over
+LEAST = 10  # steps before the test may be over
+MEMORY = 0.9  # of the running mean of the loss
+WORSE = 3.0  # times the best running mean: the test is over
 
 
 class Found(NamedTuple):
   """What a range test says."""
-  steepest: float                # the rate at which the running mean falls fastest, as log10(rate) goes on
-  tenth: float                   # a tenth of the rate at which it is least
+
+  steepest: float  # the rate at which the running mean falls fastest, as log10(rate) goes on
+  tenth: float  # a tenth of the rate at which it is least
   rates: list[float]
   losses: list[float]
   means: list[float]
@@ -39,13 +40,27 @@ def find(config: ConfigDict, workdir: Path, command: str = '') -> Found:
 
 def _find(config: ConfigDict, workdir: Path, command: str) -> Found:
   """Return the rates that a range test suggests, see `find`."""
-  config = assemble.changed(config, (('phases', ((config.phases[-1][0], f'{STEPS} steps'),)), ('lr', HIGH),
-                                  ('schedule', f'rising({LOW / HIGH!r})')))
+  config = assemble.changed(
+    config,
+    (
+      ('phases', ((config.phases[-1][0], f'{STEPS} steps'),)),
+      ('lr', HIGH),
+      ('schedule', f'rising({LOW / HIGH!r})'),
+    ),
+  )
   parts = train.prepare(config, train.source(config, workdir, command))
   run_log.console.print(assemble.sentence(parts))
-  sides, first = frozen_features.boundary(parts, 0, parts.params, parts.extra, run_log.console.print), frozen_features.first(parts, 0)
+  sides, first = (
+    frozen_features.boundary(parts, 0, parts.params, parts.extra, run_log.console.print),
+    frozen_features.first(parts, 0),
+  )
   program, state = parts.program(0, first), parts.start()
-  batches = assemble.endless(sides['train'], config, sampling=config.sampling, views=max(1, frozen_features.choose(parts, 0).views))
+  batches = assemble.endless(
+    sides['train'],
+    config,
+    sampling=config.sampling,
+    views=max(1, frozen_features.choose(parts, 0).views),
+  )
 
   def loss() -> float:
     nonlocal state
@@ -54,9 +69,14 @@ def _find(config: ConfigDict, workdir: Path, command: str) -> Found:
 
   found = rise(loss)
   run_folder.write_json(workdir / 'lr_find.json', found._asdict())
-  files.write(workdir / 'lr_find.html', range_test.page_of(found._asdict(), assemble.sentence(parts), config.phases[-1][0], command))
-  run_log.console.print(f'the running mean of the loss falls fastest at lr {found.steepest:.1e}; a tenth of the rate of its minimum is '
-                    f'{found.tenth:.1e}; the plot: {workdir / "lr_find.html"}')
+  files.write(
+    workdir / 'lr_find.html',
+    range_test.page_of(found._asdict(), assemble.sentence(parts), config.phases[-1][0], command),
+  )
+  run_log.console.print(
+    f'the running mean of the loss falls fastest at lr {found.steepest:.1e}; a tenth of the rate of its minimum is '
+    f'{found.tenth:.1e}; the plot: {workdir / "lr_find.html"}'
+  )
   return found
 
 
@@ -70,11 +90,13 @@ def rise(loss: Callable[[], float]) -> Found:
     mean = MEMORY * mean + (1 - MEMORY) * value
     rates.append(float(rate))
     losses.append(value)
-    means.append(mean / (1 - MEMORY ** number))
+    means.append(mean / (1 - MEMORY**number))
     if number > LEAST and means[-1] > WORSE * min(means):
       break
   if len(rates) < LEAST:
-    raise MedtlError(f'the loss is not finite after {len(rates)} steps at lr {LOW:g}; look for extreme values in the images or the weights')
+    raise MedtlError(
+      f'the loss is not finite after {len(rates)} steps at lr {LOW:g}; look for extreme values in the images or the weights'
+    )
   return Found(steepest(rates, means), rates[int(np.argmin(means))] / 10, rates, losses, means)
 
 

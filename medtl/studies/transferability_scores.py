@@ -16,7 +16,11 @@ from medtl.run import assemble, frozen_features
 from medtl.run.context import Parts
 from medtl.runtime import multihost
 
-SCORES = {'LogME': transferability.log_me, 'H-score': transferability.h_score, 'TransRate': transferability.trans_rate}
+SCORES = {
+  'LogME': transferability.log_me,
+  'H-score': transferability.h_score,
+  'TransRate': transferability.trans_rate,
+}
 
 
 def depths(folds: Sequence[Parts], wanted: Sequence[int]) -> dict[int, dict[str, float]]:
@@ -28,10 +32,15 @@ def depths(folds: Sequence[Parts], wanted: Sequence[int]) -> dict[int, dict[str,
   for parts in folds:
     y = np.asarray(parts.data['train'].table['y'])
     if y.ndim != 1:
-      raise MedtlError('scores of transferability are defined for one class an example; these data have several labels')
+      raise MedtlError(
+        'scores of transferability are defined for one class an example; these data have several labels'
+      )
     for depth, x in frozen_features.vectors(parts, wanted):
       found[depth].append({name: score(x['train'], y) for name, score in SCORES.items()})
-  return {depth: {name: float(np.mean([one[name] for one in several])) for name in SCORES} for depth, several in found.items()}
+  return {
+    depth: {name: float(np.mean([one[name] for one in several])) for name in SCORES}
+    for depth, several in found.items()
+  }
 
 
 def classifier(folds: Sequence[Parts]) -> dict[str, float]:
@@ -47,25 +56,33 @@ def classifier(folds: Sequence[Parts]) -> dict[str, float]:
   several = []
   for parts in folds:
     train = parts.data['train']
-    made = (multihost.values((apply(batch.x), batch.mask)) for batch in assemble.once(train, parts.config))
+    made = (
+      multihost.values((apply(batch.x), batch.mask)) for batch in assemble.once(train, parts.config)
+    )
     p = np.concatenate([value[mask] for value, mask in made])
     y = np.asarray(train.table['y'])
     several.append({'LEEP': transferability.leep(p, y), 'NCE': transferability.nce(p, y)})
   return {name: float(np.mean([one[name] for one in several])) for name in several[0]}
 
 
-def agreement(scores: Mapping[int, Mapping[str, float]], measured: Mapping[int, float]) -> dict[str, dict[str, Any]]:
+def agreement(
+  scores: Mapping[int, Mapping[str, float]], measured: Mapping[int, float]
+) -> dict[str, dict[str, Any]]:
   """Return {score: Spearman's and Kendall's rank correlation with what was measured, over the depths that both have}.
 
   None where a score or what was measured is the same at all depths. `chosen` is the depth with the highest score.
   """
   from scipy import stats
+
   common = sorted(scores.keys() & measured.keys())
   found = {}
   for name in SCORES:
     ours, theirs = [scores[depth][name] for depth in common], [measured[depth] for depth in common]
     told = len(set(ours)) > 1 and len(set(theirs)) > 1
-    found[name] = {'spearman': float(stats.spearmanr(ours, theirs)[0]) if told else None,
-                   'kendall': float(stats.kendalltau(ours, theirs)[0]) if told else None,
-                   'depths': len(common), 'chosen': common[int(np.argmax(ours))]}
+    found[name] = {
+      'spearman': float(stats.spearmanr(ours, theirs)[0]) if told else None,
+      'kendall': float(stats.kendalltau(ours, theirs)[0]) if told else None,
+      'depths': len(common),
+      'chosen': common[int(np.argmax(ours))],
+    }
   return found

@@ -29,7 +29,14 @@ Rules = Sequence[tuple[str, str]]
 
 def policy(path: str, rules: Rules) -> str:
   """Return the policy of the first rule that matches the whole path of a norm ('backbone/stage1/block0/norm1'), '' where none does."""
-  return next((found for pattern, found in rules if expressions.regex(pattern, 'config.norms').fullmatch(path)), '')
+  return next(
+    (
+      found
+      for pattern, found in rules
+      if expressions.regex(pattern, 'config.norms').fullmatch(path)
+    ),
+    '',
+  )
 
 
 def check(rules: Rules, statistics: Tree) -> None:
@@ -37,10 +44,14 @@ def check(rules: Rules, statistics: Tree) -> None:
   paths = sorted({path.rpartition('/')[0] for path in pytrees.flatten(statistics)})
   for pattern, found in rules:
     if found not in POLICIES:
-      raise MedtlError(f'config.norms: unknown policy {found!r}; {expressions.nearest(found, POLICIES)}')
+      raise MedtlError(
+        f'config.norms: unknown policy {found!r}; {expressions.nearest(found, POLICIES)}'
+      )
     if not any(expressions.regex(pattern, 'config.norms').fullmatch(path) for path in paths):
-      raise MedtlError(f'config.norms: {pattern!r} matches no BatchNorm; '
-                       + (f'their paths begin {", ".join(paths[:4])}' if paths else 'this net has none'))
+      raise MedtlError(
+        f'config.norms: {pattern!r} matches no BatchNorm; '
+        + (f'their paths begin {", ".join(paths[:4])}' if paths else 'this net has none')
+      )
 
 
 @contextlib.contextmanager
@@ -48,7 +59,9 @@ def apply(live: Tree, rules: Rules = ()) -> Iterator[None]:
   """Within, each BatchNorm uses the statistics that the rules and its live leaves (bool for each parameter) say."""
   alive = [path for path, value in pytrees.flatten(live).items() if value]
 
-  def intercept(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+  def intercept(
+    call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext
+  ) -> Any:
     if isinstance(context.module, nn.BatchNorm) and context.method_name == '__call__':
       bare = not (context.module.use_scale or context.module.use_bias)
       moves = _moves('/'.join(context.module.path), bare, alive, rules)
@@ -77,8 +90,12 @@ def training(variables: Tree, live: Tree, rules: Rules) -> set[str]:
   leaves = pytrees.flatten(live)
   alive = [path for path, value in leaves.items() if value]
   paths = {path.rpartition('/')[0] for path in pytrees.flatten(variables.get('batch_stats', {}))}
-  return {path for path in paths
-          if _moves(path, not any(leaf.startswith(f'{path}/') for leaf in leaves), alive, rules) is not False}
+  return {
+    path
+    for path in paths
+    if _moves(path, not any(leaf.startswith(f'{path}/') for leaf in leaves), alive, rules)
+    is not False
+  }
 
 
 Estimator = Callable[[Tree, Any], dict[str, Any]]
@@ -95,22 +112,40 @@ def estimator(net: nn.Module, wanted: Collection[str], first: int = 0) -> Estima
   def seen(variables: Tree, x: Any) -> dict[str, Any]:
     momentum: dict[str, float] = {}
 
-    def note(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+    def note(
+      call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext
+    ) -> Any:
       if isinstance(context.module, nn.BatchNorm):
         momentum['/'.join(context.module.path)] = context.module.momentum
       return call(*args, **kwargs)
 
-    empty = {**variables, 'batch_stats': jax.tree_util.tree_map_with_path(
-      lambda keys, leaf: jnp.zeros_like(leaf) if pytrees.path_of(keys[:-1]) in wanted else leaf, variables['batch_stats'])}
-    with nn.intercept_methods(note), apply(jax.tree.map(lambda _: False, variables['params']), rules):
-      moved = pytrees.flatten(net.apply(empty, x, train=False, first=first, mutable=['batch_stats'])[1]['batch_stats'])
+    empty = {
+      **variables,
+      'batch_stats': jax.tree_util.tree_map_with_path(
+        lambda keys, leaf: jnp.zeros_like(leaf) if pytrees.path_of(keys[:-1]) in wanted else leaf,
+        variables['batch_stats'],
+      ),
+    }
+    with (
+      nn.intercept_methods(note),
+      apply(jax.tree.map(lambda _: False, variables['params']), rules),
+    ):
+      moved = pytrees.flatten(
+        net.apply(empty, x, train=False, first=first, mutable=['batch_stats'])[1]['batch_stats']
+      )
     where = {path: path.rpartition('/')[0] for path in moved}
-    return {path: leaf / (1 - momentum[where[path]]) for path, leaf in moved.items() if where[path] in wanted}     # m · 0 + (1 − m) · x
+    return {
+      path: leaf / (1 - momentum[where[path]])
+      for path, leaf in moved.items()
+      if where[path] in wanted
+    }  # m · 0 + (1 − m) · x
 
   return seen
 
 
-def estimated(seen: Estimator, wanted: Collection[str], variables: Tree, inputs: Iterable[Any]) -> Tree:
+def estimated(
+  seen: Estimator, wanted: Collection[str], variables: Tree, inputs: Iterable[Any]
+) -> Tree:
   """Return the collection batch_stats with the norms on the paths `wanted` at the mean and variance of all that they see.
 
   `inputs` are arrays [b, *s, c] of one shape, each whole. The variance is that within batches plus that of their means.
@@ -122,5 +157,7 @@ def estimated(seen: Estimator, wanted: Collection[str], variables: Tree, inputs:
       found[path] = leaf
       continue
     means = np.stack([one[f'{where}/mean'] for one in each])
-    found[path] = means.mean(0) if name == 'mean' else np.mean([one[path] for one in each], 0) + means.var(0)
+    found[path] = (
+      means.mean(0) if name == 'mean' else np.mean([one[path] for one in each], 0) + means.var(0)
+    )
   return pytrees.unflatten(found)

@@ -26,11 +26,15 @@ def depth(children: Sequence[str], d: int | float) -> list[str]:
   count = len(children)
   if isinstance(d, float):
     if not 0.0 <= d <= 1.0:
-      raise MedtlError(f'depth({d}): a share lies between 0.0 and 1.0; write depth({int(d)}) for a count')
+      raise MedtlError(
+        f'depth({d}): a share lies between 0.0 and 1.0; write depth({int(d)}) for a count'
+      )
     d = int(d * count + 0.5)
   if not 0 <= d <= count:
-    raise MedtlError(f'depth({d}): this backbone has {count} children (stem and {count - 1} stages), so 0 … {count}')
-  if d == count:                                       # the norm after the last stage is frozen with it
+    raise MedtlError(
+      f'depth({d}): this backbone has {count} children (stem and {count - 1} stages), so 0 … {count}'
+    )
+  if d == count:  # the norm after the last stage is frozen with it
     return ['backbone/.*']
   return [f'backbone/({"|".join(map(re.escape, children[:d]))})/.*'] if d else []
 
@@ -48,9 +52,14 @@ def all_but(children: Sequence[str], pattern: str) -> list[str]:
 def only(children: Sequence[str], child: int) -> list[str]:
   """Freeze the backbone but for one child, 0 the stem (Lee et al. 2023, surgical fine-tuning)."""
   if not 0 <= child < len(children):
-    raise MedtlError(f'only({child}): this backbone has {len(children)} children (stem and {len(children) - 1} stages), so 0 … '
-                     f'{len(children) - 1}')
-  names = [children[child], *(['norm'] if child == len(children) - 1 else [])]     # the norm after the last stage goes with it
+    raise MedtlError(
+      f'only({child}): this backbone has {len(children)} children (stem and {len(children) - 1} stages), so 0 … '
+      f'{len(children) - 1}'
+    )
+  names = [
+    children[child],
+    *(['norm'] if child == len(children) - 1 else []),
+  ]  # the norm after the last stage goes with it
   return [f'backbone/(?!(?:{"|".join(map(re.escape, names))})/).*']
 
 

@@ -12,12 +12,20 @@ from medtl.core.types import Batch, Logs, MedtlError, State, Terminated
 from medtl.runtime import multihost
 
 Step = Callable[[State, Batch], tuple[State, Logs]]
-Hook = Callable[[int, State], bool]          # (steps done, state) -> stop this phase?
+Hook = Callable[[int, State], bool]  # (steps done, state) -> stop this phase?
 Log = Callable[[int, dict[str, float]], Any]
 
 
-def fit(step: Step, state: State, batches: Iterator[Batch], *, until: int, log: Log, hooks: Sequence[Hook],
-        on_signal: Callable[[int, State], None]) -> State:
+def fit(
+  step: Step,
+  state: State,
+  batches: Iterator[Batch],
+  *,
+  until: int,
+  log: Log,
+  hooks: Sequence[Hook],
+  on_signal: Callable[[int, State], None],
+) -> State:
   """Return the state at step `until`, or earlier where a hook says stop.
 
   A step's logs are read while the next one runs. A hook sees a state whose losses have all been found finite. SIGTERM and SIGINT end
@@ -32,11 +40,14 @@ def fit(step: Step, state: State, batches: Iterator[Batch], *, until: int, log: 
       _read(pending, log)
       now += 1
       pending = (now, logs)
-      due, ending = [hook for hook in hooks if getattr(hook, 'due', lambda _: True)(now)], stopping(now)
+      due, ending = (
+        [hook for hook in hooks if getattr(hook, 'due', lambda _: True)(now)],
+        stopping(now),
+      )
       if due or ending or now == until:
         _read(pending, log)
         pending = None
-      stop = any([hook(now, state) for hook in due])     # a list: every hook that is due runs
+      stop = any([hook(now, state) for hook in due])  # a list: every hook that is due runs
       if ending:
         on_signal(now, state)
         raise Terminated(f'stopped by {signal.Signals(ending).name} at step {now}', ending)
@@ -51,8 +62,10 @@ def _read(pending: tuple[int, Logs] | None, log: Log) -> None:
   number, logs = pending
   values = {name: float(value) for name, value in jax.device_get(logs).items()}
   if not np.isfinite(values['loss']):
-    raise MedtlError(f'the loss is {values["loss"]} at step {number}; the last good step is {number - 1}. Lower lr, set clip=1.0, '
-                     'or look for extreme values in the images; started again, the run continues from its last checkpoint')
+    raise MedtlError(
+      f'the loss is {values["loss"]} at step {number}; the last good step is {number - 1}. Lower lr, set clip=1.0, '
+      'or look for extreme values in the images; started again, the run continues from its last checkpoint'
+    )
   log(number, values)
 
 
@@ -79,7 +92,7 @@ class _signals:
   def __enter__(self) -> Callable[[int], int]:
     self.arrived = 0
     self.old: dict[int, Any] = {}
-    if multihost.share()[1] > 1:                             # JAX notes SIGTERM, and agrees with the others on the step
+    if multihost.share()[1] > 1:  # JAX notes SIGTERM, and agrees with the others on the step
       return lambda step: signal.SIGTERM if multihost.stopping(step) else 0
     if threading.current_thread() is threading.main_thread():
       for number in (signal.SIGTERM, signal.SIGINT):

@@ -26,8 +26,10 @@ def learns(*kinds: str) -> Callable[[Callable], Callable]:
   ('multiclass', 'binary')
   """
   if any(map(callable, kinds)):
-    raise MedtlError("@learns stands above a loss without kinds of task; expected some, such "
-                     "as @learns('multiclass', 'binary')")
+    raise MedtlError(
+      '@learns stands above a loss without kinds of task; expected some, such '
+      "as @learns('multiclass', 'binary')"
+    )
 
   def declare(loss: Any) -> Any:
     loss.learns = kinds
@@ -59,15 +61,17 @@ def sigmoid(outputs: jax.Array, y: jax.Array, smoothing: Smoothing = 0.0) -> jax
 
   Smoothing draws each binary target towards one half.
   """
-  hard = jax.nn.one_hot(y, outputs.shape[-1]) if y.ndim == outputs.ndim - 1 else y.astype(jnp.float32)
+  hard = (
+    jax.nn.one_hot(y, outputs.shape[-1]) if y.ndim == outputs.ndim - 1 else y.astype(jnp.float32)
+  )
   soft = hard * (1 - smoothing) + smoothing / 2
-  return jnp.mean(-soft * jax.nn.log_sigmoid(outputs) - (1 - soft) * jax.nn.log_sigmoid(-outputs), -1)
+  return jnp.mean(
+    -soft * jax.nn.log_sigmoid(outputs) - (1 - soft) * jax.nn.log_sigmoid(-outputs), -1
+  )
 
 
 @learns('multiclass', 'binary')
-def focal(
-  outputs: jax.Array, y: jax.Array, gamma: Annotated[float, FROM_0] = 2.0
-) -> jax.Array:
+def focal(outputs: jax.Array, y: jax.Array, gamma: Annotated[float, FROM_0] = 2.0) -> jax.Array:
   """Return the focal loss −Σ t (1 − p)^γ log p over softmax probabilities (Lin et al. 2017, equation 4, without α)."""
   logs = jax.nn.log_softmax(outputs)
   return -jnp.sum(_target(outputs, y) * (1 - jnp.exp(logs)) ** gamma * logs, -1)
@@ -80,7 +84,9 @@ def ordinal(outputs: jax.Array, y: jax.Array) -> jax.Array:
   Each of the k − 1 binary tasks sees the examples with y ≥ j only; the losses are averaged over the tasks.
   """
   if y.ndim != outputs.ndim - 1:
-    raise MedtlError('the ordinal loss takes grades, not soft targets; remove mixup or choose another loss')
+    raise MedtlError(
+      'the ordinal loss takes grades, not soft targets; remove mixup or choose another loss'
+    )
   j = jnp.arange(outputs.shape[-1])
   reached, above = y[:, None] >= j, y[:, None] > j
   binary = -jnp.where(above, jax.nn.log_sigmoid(outputs), jax.nn.log_sigmoid(-outputs))

@@ -6,7 +6,7 @@ import optax
 
 from medtl.core.annotation import ABOVE_0, FROM_0_BELOW_1
 
-Decay = Annotated[float, FROM_0_BELOW_1]     # of a running average
+Decay = Annotated[float, FROM_0_BELOW_1]  # of a running average
 
 
 def adamw(
@@ -20,4 +20,7 @@ def sgd(
   decay: float, momentum: Decay = 0.9, nesterov: bool = False
 ) -> optax.GradientTransformation:
   """Return the momentum direction of gradient plus L2 term, as in He et al. 2016 and BiT."""
-  return optax.chain(optax.add_decayed_weights(decay), optax.trace(momentum, nesterov) if momentum else optax.identity())
+  return optax.chain(
+    optax.add_decayed_weights(decay),
+    optax.trace(momentum, nesterov) if momentum else optax.identity(),
+  )

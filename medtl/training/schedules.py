@@ -49,7 +49,9 @@ def step(
 ) -> Schedule:
   """Return `factor` to the number of boundaries passed; the defaults are MedMNIST's (Yang et al. 2023)."""
   boundaries = jnp.asarray([steps(text) for text in at])
-  return _warm(lambda step: factor ** jnp.sum(step >= boundaries).astype(jnp.float32), steps(warmup))
+  return _warm(
+    lambda step: factor ** jnp.sum(step >= boundaries).astype(jnp.float32), steps(warmup)
+  )
 
 
 def _warm(factor: Schedule, warmup: int) -> Schedule:

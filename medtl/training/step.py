@@ -13,8 +13,16 @@ Augment = Callable[[jax.Array, Batch], Batch]
 Pair = tuple[State, Logs]
 
 
-def update(state: State, batch: Batch, *, task: Task, tx: optax.GradientTransformationExtraArgs, live: Tree,
-           augment: Augment | None = None, accumulate: int = 1) -> Pair:
+def update(
+  state: State,
+  batch: Batch,
+  *,
+  task: Task,
+  tx: optax.GradientTransformationExtraArgs,
+  live: Tree,
+  augment: Augment | None = None,
+  accumulate: int = 1,
+) -> Pair:
   """Return the state after one step and the step's logs; pure, to be jitted with `state` donated.
 
   Only live leaves are differentiated, moved and logged: one glance at a frozen gradient would bring its backward pass back.
@@ -24,7 +32,9 @@ def update(state: State, batch: Batch, *, task: Task, tx: optax.GradientTransfor
   if augment is not None:
     batch = augment(jax.random.fold_in(key, 0), batch)
 
-  def loss(moving: list, extra: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Tree, Logs]]:
+  def loss(
+    moving: list, extra: Tree, part: Batch, key: jax.Array
+  ) -> tuple[jax.Array, tuple[Tree, Logs]]:
     value, (extra, logs) = task.loss(join(moving, state.params, live), extra, part, key)
     share = jnp.sum(part.mask) / jnp.maximum(1, jnp.sum(batch.mask))
     return value * share, (extra, jax.tree.map(lambda log: log * share, logs))
@@ -34,9 +44,11 @@ def update(state: State, batch: Batch, *, task: Task, tx: optax.GradientTransfor
   if accumulate == 1:
     (_, (extra, logs)), grads = gradient(moving, state.extra, batch, jax.random.fold_in(key, 1))
   else:
+
     def add(total: tuple, part: tuple) -> tuple[tuple, Logs]:
       (_, (extra, logs)), grads = gradient(moving, total[1], *part)
       return (jax.tree.map(jnp.add, total[0], grads), extra), logs
+
     keys = jax.random.split(jax.random.fold_in(key, 1), accumulate)
     start = (jax.tree.map(jnp.zeros_like, moving), state.extra)
     (grads, extra), logs = jax.lax.scan(add, start, (_cut(batch, accumulate), keys))
@@ -52,13 +64,17 @@ def update(state: State, batch: Batch, *, task: Task, tx: optax.GradientTransfor
 def _cut(batch: Batch, parts: int) -> Batch:
   rows = batch.mask.shape[0]
   if rows % parts:
-    raise MedtlError(f'accumulate={parts} does not divide the batch of {rows}; choose a batch that is a multiple of it')
+    raise MedtlError(
+      f'accumulate={parts} does not divide the batch of {rows}; choose a batch that is a multiple of it'
+    )
   return jax.tree.map(lambda leaf: leaf.reshape(parts, rows // parts, *leaf.shape[1:]), batch)
 
 
 def pick(tree: Tree, live: Tree) -> list[Any]:
   """Return the live leaves."""
-  return [leaf for leaf, alive in zip(jax.tree.leaves(tree), jax.tree.leaves(live), strict=True) if alive]
+  return [
+    leaf for leaf, alive in zip(jax.tree.leaves(tree), jax.tree.leaves(live), strict=True) if alive
+  ]
 
 
 def join(moving: list[Any], tree: Tree, live: Tree) -> Tree:
@@ -69,8 +85,10 @@ def join(moving: list[Any], tree: Tree, live: Tree) -> Tree:
 
 def compiled(places: Tree = None, **parts: Any) -> Callable[[State, Batch], Pair]:
   """Return `update` with its parts bound, jitted, the state's buffers donated; `places` are where the state's leaves stay."""
+
   def step(state: State, batch: Batch) -> Pair:
     return update(state, batch, **parts)
+
   return jax.jit(step, donate_argnums=0, out_shardings=None if places is None else (places, None))
 
 

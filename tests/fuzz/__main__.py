@@ -19,7 +19,7 @@ from tests.fuzz.mutations import KINDS, cases
 from tests.fuzz.outcomes import ERROR, RIGHT, SAME, UNDETECTABLE, Verdict, judge
 
 COUNT = 1500
-PATIENCE = 30.0                      # seconds, on a busy machine, until a file counts as hanging
+PATIENCE = 30.0  # seconds, on a busy machine, until a file counts as hanging
 HANG, DEATH = 'hang', 'death'
 
 
@@ -31,8 +31,9 @@ def main() -> int:
   began = time.monotonic()
   verdicts = list(_verdicts(chosen))
   _print_table(kinds, chosen, verdicts)
-  wrong = [(case, verdict) for case, verdict in zip(chosen, verdicts, strict=True)
-           if not verdict.right]
+  wrong = [
+    (case, verdict) for case, verdict in zip(chosen, verdicts, strict=True) if not verdict.right
+  ]
   for case, verdict in wrong:
     print(f'{verdict.outcome}: {case.label}: {verdict.detail}')
   if given.keep:

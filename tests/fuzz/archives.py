@@ -35,17 +35,31 @@ def checkpoints() -> list[Original]:
   truth = {name: values.astype(np.float32) for name, values in arrays.items()}
   found = []
   for name, method in (('stored', STORED), ('deflated', DEFLATED)):
-    found.append(Original('npz weights', name, pack(members, method), 'checkpoint', '.npz', {},
-                          truth, lies=_checkpoint_lies(members, method)))
+    found.append(
+      Original(
+        'npz weights',
+        name,
+        pack(members, method),
+        'checkpoint',
+        '.npz',
+        {},
+        truth,
+        lies=_checkpoint_lies(members, method),
+      )
+    )
   return found
 
 
 def tensors() -> dict[str, np.ndarray]:
   """Return arrays of several types under names that a checkpoint has."""
   values = np.random.RandomState(3).standard_normal(120).astype(np.float32)
-  return {'stem/kernel': values[:54].reshape(3, 3, 2, 3), 'stem/bias': values[54:57],
-          'head/kernel': values[60:80].reshape(4, 5).astype(np.float16),
-          'head/bias': values[80:85].astype(np.float64), 'step': np.array(7)}
+  return {
+    'stem/kernel': values[:54].reshape(3, 3, 2, 3),
+    'stem/bias': values[54:57],
+    'head/kernel': values[60:80].reshape(4, 5).astype(np.float16),
+    'head/bias': values[80:85].astype(np.float64),
+    'step': np.array(7),
+  }
 
 
 def _set(flag: str, shape: tuple[int, ...], labels: int = 1) -> Original:
@@ -53,7 +67,7 @@ def _set(flag: str, shape: tuple[int, ...], labels: int = 1) -> Original:
   for number, (side, count) in enumerate(COUNTS.items()):
     pixels = picture((count * shape[0], *shape[1:]), 255, number).astype(np.uint8)
     if len(shape) == 3 and labels == 1:
-      pixels &= 0xe0                   # larger sets are packed sooner with fewer values
+      pixels &= 0xE0  # larger sets are packed sooner with fewer values
     arrays[f'{side}_images'] = pixels.reshape(count, *shape)
     arrays[f'{side}_labels'] = order.randint(0, 2, (count, labels)).astype(np.uint8)
   members = {f'{name}.npy': npy(values) for name, values in arrays.items()}
@@ -61,8 +75,16 @@ def _set(flag: str, shape: tuple[int, ...], labels: int = 1) -> Original:
   x = np.concatenate([arrays[f'{side}_images'].ravel() for side in COUNTS])
   split = np.repeat(list(COUNTS), list(COUNTS.values()))
   truth = {'x': x / np.float32(255), 'y': y if labels > 1 else y[:, 0], 'split': split}
-  return Original('npz MedMNIST', flag, pack(members, DEFLATED), 'medmnist', '.npz',
-                  dict(flag=flag), truth, lies=_set_lies(members, arrays))
+  return Original(
+    'npz MedMNIST',
+    flag,
+    pack(members, DEFLATED),
+    'medmnist',
+    '.npz',
+    dict(flag=flag),
+    truth,
+    lies=_set_lies(members, arrays),
+  )
 
 
 def npy(values: np.ndarray) -> bytes:
@@ -83,11 +105,11 @@ def pack(members: Mapping[str, bytes], method: int = STORED) -> bytes:
 
 def headed(member: bytes, old: str, new: str) -> bytes:
   """Return an .npy file with a part of its header replaced, its length corrected."""
-  length, = struct.unpack_from('<H', member, 8)
-  header = member[10:10 + length].decode('latin-1')
+  (length,) = struct.unpack_from('<H', member, 8)
+  header = member[10 : 10 + length].decode('latin-1')
   assert old in header, f'{old} is not in {header}'
   changed = header.replace(old, new).encode('latin-1')
-  return member[:8] + struct.pack('<H', len(changed)) + changed + member[10 + length:]
+  return member[:8] + struct.pack('<H', len(changed)) + changed + member[10 + length :]
 
 
 def archive_lies(members: Members, method: int) -> Iterator[Lie]:
@@ -98,7 +120,7 @@ def archive_lies(members: Members, method: int) -> Iterator[Lie]:
   name = first.encode()
 
   def central(offset: int, value: bytes) -> bytes:
-    return whole[:directory + offset] + value + whole[directory + offset + len(value):]
+    return whole[: directory + offset] + value + whole[directory + offset + len(value) :]
 
   yield Lie('compression denied or claimed', central(10, struct.pack('<H', 8 - method)))
   yield Lie('compression 99', central(10, struct.pack('<H', 99)))
@@ -108,8 +130,10 @@ def archive_lies(members: Members, method: int) -> Iterator[Lie]:
   yield Lie('member shorter', central(24, struct.pack('<I', len(members[first]) - 8)))
   yield Lie('member outside the file', central(42, b'\xf0\xff\xff\x7f'))
   yield Lie('encrypted', central(8, b'\1\0'))
-  yield Lie('another name in the directory', whole[:directory] + whole[directory:].replace(
-    name, b'z' + name[1:], 1))
+  yield Lie(
+    'another name in the directory',
+    whole[:directory] + whole[directory:].replace(name, b'z' + name[1:], 1),
+  )
   yield Lie('packed anew', pack(members, DEFLATED if method == STORED else STORED))
   yield Lie('packed with LZMA', pack(members, LZMA))
   yield Lie('members in another order', pack(dict(reversed(members.items())), method))
@@ -118,10 +142,12 @@ def archive_lies(members: Members, method: int) -> Iterator[Lie]:
     kept = {name: data for name, data in members.items() if name != missing}
     yield Lie(f'{place} member missing', pack(kept, method), _fewer(missing))
   yield Lie('an empty member', pack({**members, first: b''}, method))
-  yield Lie('half a member', pack({**members, first: members[first][:len(members[first]) // 2]},
-                                  method))
-  yield Lie('a member with bytes behind it', pack({**members, first: members[first] + b'12345678'},
-                                                  method))
+  yield Lie(
+    'half a member', pack({**members, first: members[first][: len(members[first]) // 2]}, method)
+  )
+  yield Lie(
+    'a member with bytes behind it', pack({**members, first: members[first] + b'12345678'}, method)
+  )
   yield Lie('a name twice', pack_twice(members, first, method))
   yield Lie('a member of another folder', pack({**members, f'../{first}': b'12345678'}, method))
 
@@ -180,7 +206,7 @@ def _swallowed(members: Members, method: int) -> bytes:
   first = whole.index(b'PK\x01\x02')
   second = whole.index(b'PK\x01\x02', first + 4)
   end = whole.index(b'PK\x05\x06')
-  return whole[:first + 32] + struct.pack('<H', end - second) + whole[first + 34:]
+  return whole[: first + 32] + struct.pack('<H', end - second) + whole[first + 34 :]
 
 
 def _set_lies(members: Members, arrays: Mapping[str, np.ndarray]) -> Callable[..., Iterator[Lie]]:
@@ -193,18 +219,22 @@ def _set_lies(members: Members, arrays: Mapping[str, np.ndarray]) -> Callable[..
     for name, changed in _other_arrays(arrays, dice):
       files = {f'{key}.npy': npy(values) for key, values in changed.items()}
       yield Lie(name, pack(members | files, DEFLATED))
-    sides = {'train_labels.npy': members['test_labels.npy'],
-             'test_labels.npy': members['train_labels.npy'],
-             'train_images.npy': members['test_images.npy'],
-             'test_images.npy': members['train_images.npy']}
+    sides = {
+      'train_labels.npy': members['test_labels.npy'],
+      'test_labels.npy': members['train_labels.npy'],
+      'train_images.npy': members['test_images.npy'],
+      'test_images.npy': members['train_images.npy'],
+    }
     yield Lie('train and test swapped', pack(members | sides, DEFLATED), EVERYTHING)
     none = {f'val_{kind}.npy': npy(arrays[f'val_{kind}'][:0]) for kind in ('images', 'labels')}
     yield Lie('no picture in a side', pack(members | none, DEFLATED), EVERYTHING)
+
   return lies
 
 
-def _other_arrays(arrays: Mapping[str, np.ndarray],
-                  dice: random.Random) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+def _other_arrays(
+  arrays: Mapping[str, np.ndarray], dice: random.Random
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
   """Give arrays that the set named so cannot have."""
   images, labels = arrays['train_images'], arrays['train_labels']
   row = dice.randrange(len(labels))
@@ -243,10 +273,11 @@ def _checkpoint_lies(members: Members, method: int) -> Callable[..., Iterator[Li
   def lies(dice: random.Random) -> Iterator[Lie]:
     yield from archive_lies(members, method)
     target = 'stem/kernel.npy'
-    left_out = dict.fromkeys(('objects', 'text'), _fewer(target))        # and that is said
+    left_out = dict.fromkeys(('objects', 'text'), _fewer(target))  # and that is said
     for name, changed in (*header_lies(members[target]), *_odd_headers(members[target])):
       free = left_out.get(name, frozenset())
       yield Lie(name, pack({**members, target: changed}, method), free)
     yield Lie('a list that ends early', _swallowed(members, method))
     yield Lie('no array but text', pack({**members, 'note.txt': b'by hand'}, method))
+
   return lies

@@ -31,19 +31,26 @@ from pydicom.uid import (
 from tests.fuzz.files import EVERYTHING, NOTHING, PIXELS, Lie, Original, Outputs, Region, picture
 
 LONG = (b'OB', b'OW', b'SQ', b'UN', b'UT', b'OF', b'OD', b'OL', b'UC', b'UR', b'SV', b'UV', b'OV')
-UNDEFINED = 0xffffffff
-PIXEL_DATA = 0x7fe00010
+UNDEFINED = 0xFFFFFFFF
+PIXEL_DATA = 0x7FE00010
 ITEM, END_OF_ITEMS = b'\xfe\xff\x00\xe0', b'\xfe\xff\xdd\xe0'
-HEADER = {0x00100020: 'patient', 0x0020000d: 'study', 0x00080060: 'modality',
-          0x00080070: 'manufacturer', 0x00100040: 'sex', 0x00101010: 'age'}
+HEADER = {
+  0x00100020: 'patient',
+  0x0020000D: 'study',
+  0x00080060: 'modality',
+  0x00080070: 'manufacturer',
+  0x00100040: 'sex',
+  0x00101010: 'age',
+}
 SPACING = (0x00280030, 0x00181164)
 SHOWN = (0x00281050, 0x00281051, 0x00281052, 0x00281053, 0x00281056, 0x00283010, 0x00280103)
 
 
 class Element(NamedTuple):
   """One element of the data set or of the file's meta information."""
+
   tag: int
-  start: int                         # of the tag
+  start: int  # of the tag
   value: int
   stop: int
 
@@ -51,10 +58,16 @@ class Element(NamedTuple):
 def originals() -> Iterator[Original]:
   """Give DICOM files, native and compressed, grey and coloured, with windows and tables."""
   deep, colour = picture((18, 26), 4095), picture((18, 26, 3), 255)
-  ct = dict(RescaleSlope='2', RescaleIntercept='-1024', WindowCenter='40', WindowWidth='400',
-            PixelSpacing=['0.5', '0.75'])
-  window = dict(WindowCenter=['2000', '40'], WindowWidth=['3000', '80'],
-                VOILUTFunction='LINEAR_EXACT')
+  ct = dict(
+    RescaleSlope='2',
+    RescaleIntercept='-1024',
+    WindowCenter='40',
+    WindowWidth='400',
+    PixelSpacing=['0.5', '0.75'],
+  )
+  window = dict(
+    WindowCenter=['2000', '40'], WindowWidth=['3000', '80'], VOILUTFunction='LINEAR_EXACT'
+  )
   hounsfield = deep * 2.0 - 1024
   shown = np.clip((deep - 2000) / 3000 + 0.5, 0, 1)
   table = _table(picture((1, 64), 255)[0])
@@ -68,16 +81,21 @@ def originals() -> Iterator[Original]:
   yield _original('MR, JPEG-LS', _pydicoms('MR_small_jpeg_ls_lossless.dcm'), _mr(), modality)
   yield _original('MR, JPEG 2000', _pydicoms('MR_small_jp2klossless.dcm'), _mr(), modality)
   yield _original('X-ray, window', write(deep, Modality='DX', **window), shown, display)
-  yield _original('X-ray, MONOCHROME1', write(deep, photometric='MONOCHROME1', **window), 1 - shown,
-                  display)
+  yield _original(
+    'X-ray, MONOCHROME1', write(deep, photometric='MONOCHROME1', **window), 1 - shown, display
+  )
   yield _original('X-ray, VOI LUT', write(deep, VOILUTSequence=[table]), looked_up, display)
   yield _original('X-ray, no window', write(deep), deep / 4095, display)
   yield _original('ultrasound, RGB', write(colour), colour / 255, display)
   yield _original('photograph, JPEG', _jpeg(colour), colour / 255, display, near=0.5)
 
 
-def write(values: np.ndarray, syntax: str = ExplicitVRLittleEndian,
-          photometric: str = 'MONOCHROME2', **elements: Any) -> bytes:
+def write(
+  values: np.ndarray,
+  syntax: str = ExplicitVRLittleEndian,
+  photometric: str = 'MONOCHROME2',
+  **elements: Any,
+) -> bytes:
   """Return a file of pixels [h, w] of 12 bits, or [h, w, 3] of 8 bits."""
   meta = FileMetaDataset()
   meta.MediaStorageSOPClassUID = '1.2.840.10008.5.1.4.1.1.7'
@@ -87,13 +105,26 @@ def write(values: np.ndarray, syntax: str = ExplicitVRLittleEndian,
   colour = values.ndim == 3
   bits = 8 if colour else 12
   order = '>' if syntax == ExplicitVRBigEndian else '<'
-  told = dict(SOPClassUID=meta.MediaStorageSOPClassUID, Modality='CT', Manufacturer='Maker',
-              SOPInstanceUID=meta.MediaStorageSOPInstanceUID, PatientID='P0017',
-              PatientName='Doe^Jane', PatientSex='F', PatientAge='061Y', StudyInstanceUID='1.2.3.4',
-              ImageComments='left lung', SamplesPerPixel=3 if colour else 1,
-              PhotometricInterpretation='RGB' if colour else photometric,
-              Rows=values.shape[0], Columns=values.shape[1], BitsAllocated=8 if colour else 16,
-              BitsStored=bits, HighBit=bits - 1, PixelRepresentation=0)
+  told = dict(
+    SOPClassUID=meta.MediaStorageSOPClassUID,
+    Modality='CT',
+    Manufacturer='Maker',
+    SOPInstanceUID=meta.MediaStorageSOPInstanceUID,
+    PatientID='P0017',
+    PatientName='Doe^Jane',
+    PatientSex='F',
+    PatientAge='061Y',
+    StudyInstanceUID='1.2.3.4',
+    ImageComments='left lung',
+    SamplesPerPixel=3 if colour else 1,
+    PhotometricInterpretation='RGB' if colour else photometric,
+    Rows=values.shape[0],
+    Columns=values.shape[1],
+    BitsAllocated=8 if colour else 16,
+    BitsStored=bits,
+    HighBit=bits - 1,
+    PixelRepresentation=0,
+  )
   if colour:
     told['PlanarConfiguration'] = 0
   for name, value in {**told, **elements}.items():
@@ -108,8 +139,9 @@ def _saved(found: FileDataset) -> bytes:
   file = io.BytesIO()
   syntax = found.file_meta.TransferSyntaxUID
   with _unchecked():
-    pydicom.dcmwrite(file, found, implicit_vr=syntax.is_implicit_VR,
-                     little_endian=syntax.is_little_endian)
+    pydicom.dcmwrite(
+      file, found, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian
+    )
   return file.getvalue()
 
 
@@ -167,13 +199,24 @@ def _encapsulated(found: FileDataset, syntax: str, stream: bytes) -> bytes:
   return _saved(found)
 
 
-def _original(name: str, data: bytes, truth: np.ndarray, keys: dict[str, Any],
-              near: float = 1e-6) -> Original:
+def _original(
+  name: str, data: bytes, truth: np.ndarray, keys: dict[str, Any], near: float = 1e-6
+) -> Original:
   colour = truth.ndim == 3
   truth = truth.reshape(*truth.shape[:2], 3 if colour else 1).astype(np.float32)
   options = dict(keys, channels=truth.shape[2])
-  return Original('DICOM', name, data, 'dicom', '.dcm', options, {'x': truth}, near,
-                  regions=_regions(data, options['values']), lies=lambda dice: _lies(data, dice))
+  return Original(
+    'DICOM',
+    name,
+    data,
+    'dicom',
+    '.dcm',
+    options,
+    {'x': truth},
+    near,
+    regions=_regions(data, options['values']),
+    lies=lambda dice: _lies(data, dice),
+  )
 
 
 def elements(data: bytes) -> dict[int, Element]:
@@ -195,17 +238,17 @@ def elements(data: bytes) -> dict[int, Element]:
 
 def _syntax(data: bytes, element: Element) -> tuple[str, bool]:
   """Return the byte order of the data set and whether it says its types."""
-  syntax = data[element.value:element.stop].rstrip(b'\0').decode()
+  syntax = data[element.value : element.stop].rstrip(b'\0').decode()
   return '>' if syntax == ExplicitVRBigEndian else '<', syntax != ImplicitVRLittleEndian
 
 
 def _length(data: bytes, place: int, order: str, explicit: bool) -> tuple[int, int]:
   """Return where an element's value begins, and its length."""
-  if explicit and data[place + 4:place + 6] in LONG:
+  if explicit and data[place + 4 : place + 6] in LONG:
     value, kind = place + 12, 'I'
   else:
     value, kind = place + 8, 'H' if explicit else 'I'
-  length, = struct.unpack_from(order + kind, data, value - struct.calcsize(kind))
+  (length,) = struct.unpack_from(order + kind, data, value - struct.calcsize(kind))
   return value, length
 
 
@@ -228,10 +271,10 @@ def _regions(data: bytes, values: str) -> list[Region]:
 
 def _start_of_pixels(data: bytes, element: Element) -> int:
   """Return where pixels begin: behind the table of offsets, an item's head and RLE's own table."""
-  if data[element.value:element.value + 2] != ITEM[:2]:
+  if data[element.value : element.value + 2] != ITEM[:2]:
     return element.value
-  table, = struct.unpack_from('<I', data, element.value + 4)
-  rle = RLELossless.encode() in data[:element.value]
+  (table,) = struct.unpack_from('<I', data, element.value + 4)
+  rle = RLELossless.encode() in data[: element.value]
   return element.value + 8 + table + 8 + (64 if rle else 0)
 
 
@@ -250,15 +293,13 @@ def _outputs(tag: int, values: str) -> Outputs:
   return PIXELS if shown else NOTHING
 
 
-
-
 def put(data: bytes, keyword: str, value: bytes) -> bytes:
   """Return the file with these bytes as an element's value, whatever they mean."""
   tag = tag_for_keyword(keyword)
   found = elements(data)
   order, explicit = _syntax(data, found[0x00020010])
   value += b' ' * (len(value) % 2)
-  head = struct.pack(f'{order}HH', tag >> 16, tag & 0xffff)
+  head = struct.pack(f'{order}HH', tag >> 16, tag & 0xFFFF)
   kind = dictionary_VR(tag).split(' ')[0].encode()
   if not explicit:
     head += struct.pack(f'{order}I', len(value))
@@ -274,13 +315,20 @@ def put(data: bytes, keyword: str, value: bytes) -> bytes:
 def drop(data: bytes, keyword: str) -> bytes:
   """Return the file without an element."""
   element = elements(data).get(tag_for_keyword(keyword))
-  return data if element is None else data[:element.start] + data[element.stop:]
+  return data if element is None else data[: element.start] + data[element.stop :]
 
 
 def _lies(data: bytes, dice: random.Random) -> Iterator[Lie]:
   """Give files that differ from this one and contradict themselves or the standard."""
-  for lie in (*_sizes(data, dice), *_bits(data), *_shown(data), *_said(data), *_syntaxes(data),
-              *_pixels(data, dice), *_dropped(data)):
+  for lie in (
+    *_sizes(data, dice),
+    *_bits(data),
+    *_shown(data),
+    *_said(data),
+    *_syntaxes(data),
+    *_pixels(data, dice),
+    *_dropped(data),
+  ):
     if lie.data != data:
       yield lie
 
@@ -300,19 +348,22 @@ def _read(data: bytes, keyword: str) -> int:
 def _has_own_size(data: bytes) -> bool:
   """Return whether the compressed stream says rows and columns itself."""
   syntax = elements(data)[0x00020010]
-  return b'1.2.840.10008.1.2.4' in data[syntax.value:syntax.stop]
+  return b'1.2.840.10008.1.2.4' in data[syntax.value : syntax.stop]
 
 
 def _sizes(data: bytes, dice: random.Random) -> Iterator[Lie]:
   """Give sizes that do not fit the pixels."""
   rows, columns = _read(data, 'Rows'), _read(data, 'Columns')
   less, more = dice.randint(1, 9), dice.randint(1, 9)
-  for name, high, wide in (('rows smaller', rows - less, columns),
-                           ('rows larger', rows + more, columns),
-                           ('columns smaller', rows, columns - less),
-                           ('columns larger', rows, columns + more),
-                           ('rows 0', 0, columns), ('columns 0', rows, 0),
-                           ('declared gigabytes', 65535, 65535)):
+  for name, high, wide in (
+    ('rows smaller', rows - less, columns),
+    ('rows larger', rows + more, columns),
+    ('columns smaller', rows, columns - less),
+    ('columns larger', rows, columns + more),
+    ('rows 0', 0, columns),
+    ('columns 0', rows, 0),
+    ('declared gigabytes', 65535, 65535),
+  ):
     yield Lie(name, _sized(data, high, wide))
   swapped = NOTHING if _has_own_size(data) else EVERYTHING
   yield Lie('rows and columns swapped', _sized(data, columns, rows), swapped)
@@ -343,13 +394,19 @@ def _bits(data: bytes) -> Iterator[Lie]:
   yield Lie('other number of samples', put(data, 'SamplesPerPixel', samples))
   yield Lie('2 samples', put(data, 'SamplesPerPixel', _number(data, 2)))
   yield Lie('pixel representation 7', put(data, 'PixelRepresentation', _number(data, 7)))
-  yield Lie('unknown photometric interpretation',
-            put(data, 'PhotometricInterpretation', b'MONOCHROME3 '))
-  yield Lie('other photometric interpretation',
-            put(data, 'PhotometricInterpretation', b'MONOCHROME2 ' if colour else b'RGB '))
+  yield Lie(
+    'unknown photometric interpretation', put(data, 'PhotometricInterpretation', b'MONOCHROME3 ')
+  )
+  yield Lie(
+    'other photometric interpretation',
+    put(data, 'PhotometricInterpretation', b'MONOCHROME2 ' if colour else b'RGB '),
+  )
   # taken as MONOCHROME2 where one sample is grey, which a note says
-  yield Lie('photometric interpretation without a value',
-            put(data, 'PhotometricInterpretation', b''), PIXELS)
+  yield Lie(
+    'photometric interpretation without a value',
+    put(data, 'PhotometricInterpretation', b''),
+    PIXELS,
+  )
   yield Lie('palette claimed', put(data, 'PhotometricInterpretation', b'PALETTE COLOR '))
 
 
@@ -364,9 +421,10 @@ def _shown(data: bytes) -> Iterator[Lie]:
       yield Lie(f'{keyword} without a value', put(data, keyword, b''), PIXELS)
   if 0x00281051 in elements(data):
     for text in (b'0', b'-400', b'0.5'):
-      exact = text == b'0.5' and b'LINEAR_EXACT' in data       # of which any width above 0 is legal
-      yield Lie(f'WindowWidth {text.decode()}', put(data, 'WindowWidth', text),
-                PIXELS if exact else NOTHING)
+      exact = text == b'0.5' and b'LINEAR_EXACT' in data  # of which any width above 0 is legal
+      yield Lie(
+        f'WindowWidth {text.decode()}', put(data, 'WindowWidth', text), PIXELS if exact else NOTHING
+      )
     yield Lie('window without its width', drop(data, 'WindowWidth'), PIXELS)
     yield Lie('two centres, one width', put(data, 'WindowWidth', b'3000'), PIXELS)
   if 0x00281056 in elements(data):
@@ -378,10 +436,13 @@ def _shown(data: bytes) -> Iterator[Lie]:
 
 def _tables(data: bytes) -> Iterator[Lie]:
   """Give lookup tables whose descriptor does not fit their entries."""
-  for name, numbers in (('of 65536 entries', (0, 1000, 8)),
-                        ('longer than its data', (512, 1000, 8)),
-                        ('of 0 bits', (64, 1000, 0)), ('of 2 bits', (64, 1000, 2)),
-                        ('of 99 bits', (64, 1000, 99))):
+  for name, numbers in (
+    ('of 65536 entries', (0, 1000, 8)),
+    ('longer than its data', (512, 1000, 8)),
+    ('of 0 bits', (64, 1000, 0)),
+    ('of 2 bits', (64, 1000, 2)),
+    ('of 99 bits', (64, 1000, 99)),
+  ):
     yield Lie(f'VOI LUT {name}', _described(data, numbers))
   yield Lie('VOI LUT of one number', _described(data, (64,)))
   yield Lie('VOI LUT without entries', put(data, 'VOILUTSequence', b''), PIXELS)
@@ -415,12 +476,18 @@ def _said(data: bytes) -> Iterator[Lie]:
 def _syntaxes(data: bytes) -> Iterator[Lie]:
   """Give another transfer syntax than the one that was used."""
   syntax = elements(data)[0x00020010]
-  used = data[syntax.value:syntax.stop].rstrip(b'\0').decode()
-  for name, other in (('explicit', ExplicitVRLittleEndian), ('implicit', ImplicitVRLittleEndian),
-                      ('big-endian', ExplicitVRBigEndian), ('RLE', RLELossless),
-                      ('JPEG', JPEGBaseline8Bit), ('deflated', '1.2.840.10008.1.2.1.99'),
-                      ('an unknown syntax', '1.2.3'), ('no syntax', ''),
-                      ('no UID', 'little endian')):
+  used = data[syntax.value : syntax.stop].rstrip(b'\0').decode()
+  for name, other in (
+    ('explicit', ExplicitVRLittleEndian),
+    ('implicit', ImplicitVRLittleEndian),
+    ('big-endian', ExplicitVRBigEndian),
+    ('RLE', RLELossless),
+    ('JPEG', JPEGBaseline8Bit),
+    ('deflated', '1.2.840.10008.1.2.1.99'),
+    ('an unknown syntax', '1.2.3'),
+    ('no syntax', ''),
+    ('no UID', 'little endian'),
+  ):
     if other != used:
       yield Lie(f'{name} claimed', put(data, 'TransferSyntaxUID', other.encode()))
   yield Lie('no transfer syntax', drop(data, 'TransferSyntaxUID'))
@@ -434,14 +501,17 @@ def _pixels(data: bytes, dice: random.Random) -> Iterator[Lie]:
   native = start == element.value
   if native:
     pixels = data[start:stop]
-    for name, other in (('half of the pixels', pixels[:len(pixels) // 4 * 2]),
-                        ('pixels twice', pixels * 2), ('one pixel short', pixels[:-2]),
-                        ('one row more', pixels + pixels[:len(pixels) // 18])):
+    for name, other in (
+      ('half of the pixels', pixels[: len(pixels) // 4 * 2]),
+      ('pixels twice', pixels * 2),
+      ('one pixel short', pixels[:-2]),
+      ('one row more', pixels + pixels[: len(pixels) // 18]),
+    ):
       yield Lie(name, _with_pixels(data, other))
   else:
     middle = dice.randrange(start + 8, stop - 40) // 2 * 2
     yield Lie('compressed pixels cut, lengths right', _with_fragment(data, data[start:middle]))
-    yield Lie('no fragment', data[:element.value + 8] + data[stop:])
+    yield Lie('no fragment', data[: element.value + 8] + data[stop:])
     yield Lie('no end of fragments', data[:stop])
     length = struct.pack('<I', stop - start + 4096)
     yield Lie('fragment longer than the file', _with_length(data, length))
@@ -463,19 +533,28 @@ def _with_fragment(data: bytes, body: bytes) -> bytes:
   """Return the file with one fragment, which begins as the present one and ends in `body`."""
   element = elements(data)[PIXEL_DATA]
   head = _fragment(data)
-  table = data[head + 8:_start_of_pixels(data, element)]
+  table = data[head + 8 : _start_of_pixels(data, element)]
   body = table + body
   length = struct.pack('<I', len(body))
-  return data[:head + 4] + length + body + data[_end_of_pixels(data, element):]
+  return data[: head + 4] + length + body + data[_end_of_pixels(data, element) :]
 
 
 def _with_length(data: bytes, length: bytes) -> bytes:
   place = _fragment(data) + 4
-  return data[:place] + length + data[place + 4:]
+  return data[:place] + length + data[place + 4 :]
 
 
 def _dropped(data: bytes) -> Iterator[Lie]:
   """Give files without an element that a picture needs."""
-  for keyword in ('Rows', 'Columns', 'BitsAllocated', 'BitsStored', 'HighBit', 'SamplesPerPixel',
-                  'PixelRepresentation', 'PhotometricInterpretation', 'PixelData'):
+  for keyword in (
+    'Rows',
+    'Columns',
+    'BitsAllocated',
+    'BitsStored',
+    'HighBit',
+    'SamplesPerPixel',
+    'PixelRepresentation',
+    'PhotometricInterpretation',
+    'PixelData',
+  ):
     yield Lie(f'{keyword} missing', drop(data, keyword))

@@ -7,23 +7,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Outputs = frozenset[str]             # names of what a door gives: 'x', 'y', 'patient', …
+Outputs = frozenset[str]  # names of what a door gives: 'x', 'y', 'patient', …
 NOTHING: Outputs = frozenset()
-EVERYTHING: Outputs = frozenset({'*'})     # also shapes: the mutated file is another legal file
+EVERYTHING: Outputs = frozenset({'*'})  # also shapes: the mutated file is another legal file
 PIXELS: Outputs = frozenset({'x'})
 
 
 class Region(NamedTuple):
   """Bytes that may change to another legal value: no checksum or second entry contradicts them."""
+
   start: int
   stop: int
-  outputs: Outputs                   # what may differ in consequence, without an error
-  grows: bool = False                # bytes may also be put in …
-  shrinks: bool = False              # … or be taken out, and no length field tells
+  outputs: Outputs  # what may differ in consequence, without an error
+  grows: bool = False  # bytes may also be put in …
+  shrinks: bool = False  # … or be taken out, and no length field tells
 
 
 class Edit(NamedTuple):
   """Bytes start … stop replaced by others."""
+
   start: int
   stop: int
   new: bytes
@@ -31,29 +33,32 @@ class Edit(NamedTuple):
 
 class Lie(NamedTuple):
   """A file that a program with an error, or a careless person, could have written."""
+
   name: str
   data: bytes
-  free: Outputs = NOTHING            # what may differ: nothing in the file contradicts it
+  free: Outputs = NOTHING  # what may differ: nothing in the file contradicts it
 
 
 @dataclass(frozen=True)
 class Original:
   """One valid file and the way in which medtl reads it."""
-  kind: str                          # a row of the table: 'png', 'DICOM' …
-  name: str                          # of this file among its kind
+
+  kind: str  # a row of the table: 'png', 'DICOM' …
+  name: str  # of this file among its kind
   data: bytes
-  door: str                          # a function of outcomes.py
-  suffix: str                        # of the file's name
-  options: Mapping[str, Any] = field(default_factory=dict)          # keys for the door
-  truth: Mapping[str, np.ndarray] = field(default_factory=dict)     # what the file must give
-  near: float = 0.0                  # how far values may lie from the truth
+  door: str  # a function of outcomes.py
+  suffix: str  # of the file's name
+  options: Mapping[str, Any] = field(default_factory=dict)  # keys for the door
+  truth: Mapping[str, np.ndarray] = field(default_factory=dict)  # what the file must give
+  near: float = 0.0  # how far values may lie from the truth
   regions: Sequence[Region] = ()
   lies: Callable[[random.Random], Iterable[Lie]] = lambda dice: ()
-  legal: Callable[[bytes], Outputs] = lambda data: NOTHING   # what another legal file may change
+  legal: Callable[[bytes], Outputs] = lambda data: NOTHING  # what another legal file may change
 
 
 class Case(NamedTuple):
   """One mutated file, and what may differ from the original without an error."""
+
   original: Original
   mutation: str
   data: bytes
@@ -68,7 +73,7 @@ class Case(NamedTuple):
 def apply(data: bytes, edits: Iterable[Edit]) -> bytes:
   """Return the bytes after edits that do not overlap."""
   for edit in sorted(edits, reverse=True):
-    data = data[:edit.start] + edit.new + data[edit.stop:]
+    data = data[: edit.start] + edit.new + data[edit.stop :]
   return data
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.fuzz.files import EVERYTHING, Original, Region
 
-FIXTURES = Path(__file__).parents[1] / 'fixtures'          # written by Keras
+FIXTURES = Path(__file__).parents[1] / 'fixtures'  # written by Keras
 
 
 def originals() -> list[Original]:

@@ -32,9 +32,10 @@ CLASSES = ('benign', 'malignant')
 
 class Cell(NamedTuple):
   """One field of one row."""
-  row: int                           # 0: the header
+
+  row: int  # 0: the header
   column: int
-  start: int                         # without quotes
+  start: int  # without quotes
   stop: int
 
 
@@ -54,19 +55,28 @@ def originals() -> Iterator[Original]:
   quoted = text(HEADER, ROWS, quote='"')
   many = [(row[0], '01'[place % 2], '10'[place // 4], row[2]) for place, row in enumerate(ROWS)]
   y = np.array([CLASSES.index(row[1]) for row in ROWS], np.int32)
-  columns = dict(y=y, patient=np.array([row[2] for row in ROWS]),
-                 split=np.array([row[3] for row in ROWS]), classes=np.array(CLASSES))
+  columns = dict(
+    y=y,
+    patient=np.array([row[2] for row in ROWS]),
+    split=np.array([row[3] for row in ROWS]),
+    classes=np.array(CLASSES),
+  )
   labels = np.array([row[1:3] for row in many]).astype(np.float32)
   yield _original('classes given', plain, dict(KEYS, classes=CLASSES), columns)
   yield _original('classes found', plain, KEYS, columns)
   yield _original('quoted', quoted, dict(KEYS, classes=CLASSES), columns)
   yield _original('from Windows', b'\xef\xbb\xbf' + text(HEADER, ROWS, end='\r\n'), KEYS, columns)
-  yield _original('many labels', text(MANY, many), dict(label=('mass', 'cyst'), patient='patient'),
-                  dict(y=labels, classes=np.array(MANY[1:3])))
+  yield _original(
+    'many labels',
+    text(MANY, many),
+    dict(label=('mass', 'cyst'), patient='patient'),
+    dict(y=labels, classes=np.array(MANY[1:3])),
+  )
 
 
-def text(header: tuple[str, ...], rows: list[tuple[str, ...]], quote: str = '',
-         end: str = '\n') -> bytes:
+def text(
+  header: tuple[str, ...], rows: list[tuple[str, ...]], quote: str = '', end: str = '\n'
+) -> bytes:
   """Return a csv file."""
   lines = []
   for row in (header, *rows):
@@ -75,9 +85,18 @@ def text(header: tuple[str, ...], rows: list[tuple[str, ...]], quote: str = '',
 
 
 def _original(name: str, data: bytes, keys: dict, truth: dict) -> Original:
-  return Original('csv', name, data, 'manifest', '.csv', keys, truth,
-                  regions=_regions(data, keys), lies=lambda dice: _lies(data, keys),
-                  legal=lambda changed: _legal(changed, _header(data), keys))
+  return Original(
+    'csv',
+    name,
+    data,
+    'manifest',
+    '.csv',
+    keys,
+    truth,
+    regions=_regions(data, keys),
+    lies=lambda dice: _lies(data, keys),
+    legal=lambda changed: _legal(changed, _header(data), keys),
+  )
 
 
 def cells(data: bytes) -> list[Cell]:
@@ -96,7 +115,7 @@ def cells(data: bytes) -> list[Cell]:
 
 
 def _header(data: bytes) -> list[str]:
-  return [data[cell.start:cell.stop].decode() for cell in cells(data) if cell.row == 0]
+  return [data[cell.start : cell.stop].decode() for cell in cells(data) if cell.row == 0]
 
 
 def _regions(data: bytes, keys: dict) -> list[Region]:
@@ -106,11 +125,15 @@ def _regions(data: bytes, keys: dict) -> list[Region]:
   for cell in cells(data):
     if cell.row:
       name = names[cell.column]
-      outputs = {'patient': frozenset({'patient'}), 'age': frozenset({'age'}),
-                 'label': NOTHING if 'classes' in keys else frozenset({'y', 'classes'}),
-                 'mass': frozenset({'y'}), 'cyst': frozenset({'y'})}.get(name, NOTHING)
-      quote = data[cell.stop:cell.stop + 1] in (b'"', b'\r')      # then part of the field
-      start, stop = cell.start - (data[cell.start - 1:cell.start] == b'"'), cell.stop + quote
+      outputs = {
+        'patient': frozenset({'patient'}),
+        'age': frozenset({'age'}),
+        'label': NOTHING if 'classes' in keys else frozenset({'y', 'classes'}),
+        'mass': frozenset({'y'}),
+        'cyst': frozenset({'y'}),
+      }.get(name, NOTHING)
+      quote = data[cell.stop : cell.stop + 1] in (b'"', b'\r')  # then part of the field
+      start, stop = cell.start - (data[cell.start - 1 : cell.start] == b'"'), cell.stop + quote
       found.append(Region(start, stop, outputs, grows=True, shrinks=True))
     elif names[cell.column] == 'age':
       found.append(Region(cell.start, cell.stop, EVERYTHING, grows=True, shrinks=True))
@@ -172,8 +195,11 @@ def _forms(data: bytes) -> Iterator[Lie]:
   yield Lie('no line end at the end', data.rstrip(b'\r\n'))
   yield Lie('empty lines between', data.replace(b'\n', b'\n\n'))
   yield Lie('blanks around fields', data.replace(b',', b' , '))
-  yield Lie('a comma at each end', b''.join(line.rstrip(b'\r\n') + b',\n' for line in _lines(data)),
-            frozenset({''}))
+  yield Lie(
+    'a comma at each end',
+    b''.join(line.rstrip(b'\r\n') + b',\n' for line in _lines(data)),
+    frozenset({''}),
+  )
   yield Lie('a line that names the separator', b'sep=,\n' + data)
   yield Lie('a title above the header', b'Study 12, all scans\n' + data)
   yield Lie('zeros behind the text', data + bytes(64))
@@ -195,7 +221,7 @@ def _rows(data: bytes) -> Iterator[Lie]:
   yield Lie('two rows in a line', data.replace(lines[3], lines[3].rstrip(b'\r\n') + b',', 1))
   for place in (1, 3, 8):
     first, rest = lines[place].split(b',', 1)
-    broken = [*lines[:place], first + b',"' + rest.replace(b'"', b''), *lines[place + 1:]]
+    broken = [*lines[:place], first + b',"' + rest.replace(b'"', b''), *lines[place + 1 :]]
     yield Lie(f'a quote never closed in row {place}', b''.join(broken))
   yield Lie('a field of 200000 signs', _noted(lines, b'x' * 200000), frozenset({'note'}))
   yield Lie('a line end inside quotes', _noted(lines, b'"two\nlines"'), frozenset({'note'}))
@@ -224,13 +250,18 @@ def _columns(data: bytes) -> Iterator[Lie]:
   names = _header(data)
   label = names[1].encode()
   yield Lie('names of file and label swapped', _swap(head, b'file', label) + rest)
-  yield Lie('names of label and patient swapped', _swap(head, label, b'patient') + rest,
-            EVERYTHING if b'label' in head else NOTHING)
+  yield Lie(
+    'names of label and patient swapped',
+    _swap(head, label, b'patient') + rest,
+    EVERYTHING if b'label' in head else NOTHING,
+  )
   last = names[-1].encode()
   twice = head.replace(last, label) if last != b'patient' else head.replace(last, names[2].encode())
   yield Lie('two columns of one name', twice + rest)
   yield Lie('a column without a name', head.replace(last, b'') + rest, frozenset({'age', ''}))
-  yield Lie('a name that the table has', head.replace(last, b'row') + rest, frozenset({'age', 'row_'}))
+  yield Lie(
+    'a name that the table has', head.replace(last, b'row') + rest, frozenset({'age', 'row_'})
+  )
   yield Lie('no column of labels', head.replace(label, b'class') + rest)
 
 
@@ -245,10 +276,20 @@ def _fields(data: bytes, keys: dict) -> Iterator[Lie]:
 
   def field(name: str, value: bytes) -> bytes:
     cell = at[3, name]
-    return data[:cell.start] + value + data[cell.stop:]
+    return data[: cell.start] + value + data[cell.stop :]
 
-  for value in (b'', b'scan9.png', b'SCAN3.PNG', b'../scan3.png', b'.', b'scan3', b'scan\x003.png',
-                b'images\\scan3.png', b'x' * 300 + b'.png', b'http://host/scan3.png'):
+  for value in (
+    b'',
+    b'scan9.png',
+    b'SCAN3.PNG',
+    b'../scan3.png',
+    b'.',
+    b'scan3',
+    b'scan\x003.png',
+    b'images\\scan3.png',
+    b'x' * 300 + b'.png',
+    b'http://host/scan3.png',
+  ):
     yield Lie(f'file {value[:20]!r}', field('file', value))
   label = names[1]
   wrong = [b'', b'NA', b'nan', b'Benign', b'benign.', b'-1', b'0.5', b'?', b'\xff']

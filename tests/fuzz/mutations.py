@@ -9,13 +9,23 @@ from tests.fuzz import archives, dicoms, jpeg, keras, manifests, png, tensors, t
 from tests.fuzz.files import Case, Edit, Original, apply, free
 
 KINDS: dict[str, Callable[[], Iterable[Original]]] = {
-  'png': png.originals, 'jpg': jpeg.originals, 'tiff': tiff.originals, 'DICOM': dicoms.originals,
-  'npz MedMNIST': archives.originals, 'npz weights': archives.checkpoints,
-  'safetensors': tensors.originals, 'pth': torch.originals, 'h5': keras.originals,
-  'csv': manifests.originals}
+  'png': png.originals,
+  'jpg': jpeg.originals,
+  'tiff': tiff.originals,
+  'DICOM': dicoms.originals,
+  'npz MedMNIST': archives.originals,
+  'npz weights': archives.checkpoints,
+  'safetensors': tensors.originals,
+  'pth': torch.originals,
+  'h5': keras.originals,
+  'csv': manifests.originals,
+}
 PAGE = b'<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Log in</body></html>\n'
-POINTER = (b'version https://git-lfs.github.com/spec/v1\noid sha256:'
-           + b'0123456789abcdef' * 4 + b'\nsize 12345\n')
+POINTER = (
+  b'version https://git-lfs.github.com/spec/v1\noid sha256:'
+  + b'0123456789abcdef' * 4
+  + b'\nsize 12345\n'
+)
 Damage = Callable[[Original, random.Random], list[Edit]]
 
 
@@ -71,7 +81,7 @@ def one_bit_of_structure(original: Original, dice: random.Random) -> list[Edit]:
   """Return an edit of one bit outside the pixels and other values that may be any."""
   covered = [True] * len(original.data)
   for region in original.regions:
-    covered[region.start:region.stop] = [False] * (region.stop - region.start)
+    covered[region.start : region.stop] = [False] * (region.stop - region.start)
   places = [place for place, is_covered in enumerate(covered) if is_covered] or [0]
   return [_flip(original, dice.choice(places), dice)]
 
@@ -140,7 +150,7 @@ def blocks_swapped(original: Original, dice: random.Random) -> list[Edit]:
   for source, target in ((first, second), (second, first)):
     for offset in range(16):
       place = 16 * target + offset
-      new = data[16 * source + offset:16 * source + offset + 1]
+      new = data[16 * source + offset : 16 * source + offset + 1]
       edits.append(Edit(place, place + 1, new))
   return edits
 
@@ -203,11 +213,26 @@ def _whole(original: Original, data: bytes) -> list[Edit]:
 
 
 DAMAGES: dict[str, Damage] = {
-  'a bit': one_bit, 'cut': cut, 'a bit of the structure': one_bit_of_structure,
-  'a few bits': a_few_bits, 'cut at the end': cut_at_the_end, 'a byte': a_byte,
-  'a byte lost': byte_lost, 'a bit of the structure, again': one_bit_of_structure,
-  'a block of zeros': block_of_zeros, 'cut in the head': cut_in_the_head,
-  'a byte more': byte_more, 'a block lost': block_lost, 'blocks swapped': blocks_swapped,
-  'a bit, again': one_bit, 'LF to CR LF': line_ends, 'saved as text': saved_as_text,
-  'bytes behind': behind, 'written twice': twice, 'zeros only': zeros, 'gzipped': packed,
-  'empty': empty, 'another file': page}
+  'a bit': one_bit,
+  'cut': cut,
+  'a bit of the structure': one_bit_of_structure,
+  'a few bits': a_few_bits,
+  'cut at the end': cut_at_the_end,
+  'a byte': a_byte,
+  'a byte lost': byte_lost,
+  'a bit of the structure, again': one_bit_of_structure,
+  'a block of zeros': block_of_zeros,
+  'cut in the head': cut_in_the_head,
+  'a byte more': byte_more,
+  'a block lost': block_lost,
+  'blocks swapped': blocks_swapped,
+  'a bit, again': one_bit,
+  'LF to CR LF': line_ends,
+  'saved as text': saved_as_text,
+  'bytes behind': behind,
+  'written twice': twice,
+  'zeros only': zeros,
+  'gzipped': packed,
+  'empty': empty,
+  'another file': page,
+}

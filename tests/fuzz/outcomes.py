@@ -30,28 +30,52 @@ from tests.fuzz.manifests import pictures
 
 SAME, ERROR, UNDETECTABLE = 'same', 'error', 'undetectable'
 TRACEBACK, SILENT, MESSAGE, SLOW, MEMORY = 'traceback', 'silent', 'message', 'slow', 'memory'
-UNREAD = 'original'                  # the whole file itself is misread
+UNREAD = 'original'  # the whole file itself is misread
 RIGHT = (SAME, ERROR, UNDETECTABLE)
-SECONDS = 2.0                        # of computing
-ROOM = 6 << 30                       # bytes that may be asked for, more than 32 bits can say …
-TOUCHED = 300 << 20                  # … and bytes that may be used
-LONGEST = 500                        # characters of a message
-PYTHON = re.compile('|'.join((         # what Python says to programmers
-  'NoneType', 'object has no', 'object is not', 'unsupported operand', '<class', 'Traceback',
-  'index out of range', 'out of bounds', 'unpack requires', 'to unpack', 'invalid literal',
-  'could not convert', "codec can't", 'requires a buffer', 'buffer size must', 'broadcast',
-  'positional argument', r'struct\.error', 'must be (str|int|real|bytes)', 'maximum recursion',
-  r'Error\(', r':\s*$', r":\s*'\w+'\s*$")))
+SECONDS = 2.0  # of computing
+ROOM = 6 << 30  # bytes that may be asked for, more than 32 bits can say …
+TOUCHED = 300 << 20  # … and bytes that may be used
+LONGEST = 500  # characters of a message
+PYTHON = re.compile(
+  '|'.join(
+    (  # what Python says to programmers
+      'NoneType',
+      'object has no',
+      'object is not',
+      'unsupported operand',
+      '<class',
+      'Traceback',
+      'index out of range',
+      'out of bounds',
+      'unpack requires',
+      'to unpack',
+      'invalid literal',
+      'could not convert',
+      "codec can't",
+      'requires a buffer',
+      'buffer size must',
+      'broadcast',
+      'positional argument',
+      r'struct\.error',
+      'must be (str|int|real|bytes)',
+      'maximum recursion',
+      r'Error\(',
+      r':\s*$',
+      r":\s*'\w+'\s*$",
+    )
+  )
+)
 Values = dict[str, np.ndarray]
 Keys = dict[str, Any]
 MEDTL = Path(medtl.__file__).parent
 LOADS = {'folder': folder.load, 'dicom': dicom.load, 'medmnist': medmnist.load}
-LOOSE = ('classes', 'age')           # whose number or type another legal value may change
-NAMES = {'manifest': 'labels'}       # of the files that are read; their suffix follows
+LOOSE = ('classes', 'age')  # whose number or type another legal value may change
+NAMES = {'manifest': 'labels'}  # of the files that are read; their suffix follows
 
 
 class Verdict(NamedTuple):
   """One outcome, and what was said or seen."""
+
   outcome: str
   detail: str = ''
 
@@ -80,8 +104,7 @@ def judge(case: Case, scratch: Path) -> Verdict:
   return verdict
 
 
-def _later(verdict: Verdict, expected: Values, found: Values, case: Case,
-           scratch: Path) -> Verdict:
+def _later(verdict: Verdict, expected: Values, found: Values, case: Case, scratch: Path) -> Verdict:
   """Return whether the checks of a run's data stop at what its source lets pass.
 
   They are not asked about shapes, as an operation such as resize would hide another shape.
@@ -139,8 +162,11 @@ def compare(expected: Values, found: Values, free: Outputs) -> Verdict:
   if impossible:
     return Verdict(SILENT, impossible)
   wrong = [name for name in differing if name not in free]
-  wrong += [name for name in differing
-            if name not in LOOSE and not _alike(expected.get(name), found.get(name))]
+  wrong += [
+    name
+    for name in differing
+    if name not in LOOSE and not _alike(expected.get(name), found.get(name))
+  ]
   if wrong and '*' not in free:
     names = list(dict.fromkeys(wrong))[:3]
     words = [_difference(name, expected.get(name), found.get(name)) for name in names]
@@ -189,8 +215,9 @@ def _difference(name: str, one: np.ndarray | None, other: np.ndarray | None) -> 
   return f'{name} {other.tolist()}, was {one.tolist()}'
 
 
-def _attempt(action: Callable[..., Values], original: Original, data: bytes, scratch: Path,
-             names: bool = True) -> Values | Verdict:
+def _attempt(
+  action: Callable[..., Values], original: Original, data: bytes, scratch: Path, names: bool = True
+) -> Values | Verdict:
   """Return what a reading gives, or a verdict on how it ended.
 
   A refusal must name the file, unless `names` is false: a check of labels may name a class.
@@ -210,7 +237,7 @@ def _attempt(action: Callable[..., Values], original: Original, data: bytes, scr
     return Verdict(SLOW, f'more than {SECONDS:.0f} s of computing')
   except Exception as error:
     if not _frames(error):
-      raise                            # a mistake of this file, not of a reader
+      raise  # a mistake of this file, not of a reader
     return Verdict(TRACEBACK, _words(error))
   finally:
     for name in ('case', 'cache'):
@@ -311,7 +338,7 @@ def _limits() -> Iterator[None]:
   """Stop a reading after some seconds of computing or where it asks for gigabytes."""
   soft, hard = resource.getrlimit(resource.RLIMIT_AS)
   before = _memory('VmRSS')
-  if _memory('VmHWM') - before > TOUCHED // 10:            # then the peak begins anew
+  if _memory('VmHWM') - before > TOUCHED // 10:  # then the peak begins anew
     Path('/proc/self/clear_refs').write_text('5')
   handler = signal.signal(signal.SIGPROF, _stop)
   resource.setrlimit(resource.RLIMIT_AS, (_memory('VmSize') + ROOM, hard))

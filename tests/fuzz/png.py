@@ -17,8 +17,15 @@ SIGNATURE = b'\x89PNG\r\n\x1a\n'
 GREY, RGB, PALETTE, GREY_ALPHA = 0, 2, 3, 4
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2}
 WHOLE = [(0, 0, 1, 1)]
-ADAM7 = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
-         (1, 0, 2, 1)]               # first row, first column, step of rows, step of columns
+ADAM7 = [
+  (0, 0, 8, 8),
+  (0, 4, 8, 8),
+  (4, 0, 8, 4),
+  (0, 2, 4, 4),
+  (2, 0, 4, 2),
+  (0, 1, 2, 2),
+  (1, 0, 2, 1),
+]  # first row, first column, step of rows, step of columns
 Chunks = list[tuple[bytes, bytes]]
 
 
@@ -36,18 +43,33 @@ def originals() -> Iterator[Original]:
   yield _original('grey with alpha', encode(alpha, 8, GREY_ALPHA), grey / 255)
   yield _original('RGB', encode(colour, 8, RGB), colour / 255)
   yield _original('RGB interlaced', encode(colour, 8, RGB, ADAM7), colour / 255)
-  yield _original('palette', encode(index, 8, PALETTE, palette=palette[:200]),
-                  palette[index[..., 0]] / 255)
+  yield _original(
+    'palette', encode(index, 8, PALETTE, palette=palette[:200]), palette[index[..., 0]] / 255
+  )
 
 
 def _original(name: str, chunks: Chunks, truth: np.ndarray) -> Original:
   data = join(chunks)
-  return Original('png', name, data, 'picture', '.png', dict(channels=truth.shape[2]),
-                  {'x': truth.astype(np.float32)}, 1e-6, lies=lambda dice: _lies(chunks, dice))
+  return Original(
+    'png',
+    name,
+    data,
+    'picture',
+    '.png',
+    dict(channels=truth.shape[2]),
+    {'x': truth.astype(np.float32)},
+    1e-6,
+    lies=lambda dice: _lies(chunks, dice),
+  )
 
 
-def encode(values: np.ndarray, depth: int, colour: int, passes: list = WHOLE,
-           palette: np.ndarray | None = None) -> Chunks:
+def encode(
+  values: np.ndarray,
+  depth: int,
+  colour: int,
+  passes: list = WHOLE,
+  palette: np.ndarray | None = None,
+) -> Chunks:
   """Return the chunks of a PNG of whole numbers [h, w, c]; rows use the filters 0, 1 and 2."""
   height, width = values.shape[:2]
   header = struct.pack('>IIBBBBB', width, height, depth, colour, 0, 0, int(passes != WHOLE))
@@ -55,9 +77,15 @@ def encode(values: np.ndarray, depth: int, colour: int, passes: list = WHOLE,
   packed = zlib.compress(rows, 9)
   half = len(packed) // 2
   table = [] if palette is None else [(b'PLTE', palette.tobytes())]
-  return [(b'IHDR', header), (b'pHYs', struct.pack('>IIB', 3780, 3780, 1)), *table,
-          (b'tEXt', b'Comment\0left lung'), (b'IDAT', packed[:half]), (b'IDAT', packed[half:]),
-          (b'IEND', b'')]
+  return [
+    (b'IHDR', header),
+    (b'pHYs', struct.pack('>IIB', 3780, 3780, 1)),
+    *table,
+    (b'tEXt', b'Comment\0left lung'),
+    (b'IDAT', packed[:half]),
+    (b'IDAT', packed[half:]),
+    (b'IEND', b''),
+  ]
 
 
 def _rows(values: np.ndarray, depth: int) -> bytes:
@@ -112,8 +140,14 @@ def _lies(chunks: Chunks, dice: random.Random) -> Iterator[Lie]:
 def _headers(header: bytes, dice: random.Random) -> Iterable[tuple[str, bytes, Outputs]]:
   width, height, depth, colour, _, _, interlace = struct.unpack('>IIBBBBB', header)
 
-  def said(width: int = width, height: int = height, depth: int = depth, colour: int = colour,
-           methods: tuple[int, int] = (0, 0), interlace: int = interlace) -> bytes:
+  def said(
+    width: int = width,
+    height: int = height,
+    depth: int = depth,
+    colour: int = colour,
+    methods: tuple[int, int] = (0, 0),
+    interlace: int = interlace,
+  ) -> bytes:
     return struct.pack('>IIBBBBB', width, height, depth, colour, *methods, interlace)
 
   def same_rows(other: int) -> Outputs:
@@ -129,7 +163,7 @@ def _headers(header: bytes, dice: random.Random) -> Iterable[tuple[str, bytes, O
   yield 'width and height swapped', said(height, width), NOTHING
   yield 'width 0', said(width=0), NOTHING
   yield 'height 0', said(height=0), NOTHING
-  yield 'width 2 ** 31 - 1', said(width=2 ** 31 - 1), NOTHING
+  yield 'width 2 ** 31 - 1', said(width=2**31 - 1), NOTHING
   yield 'declared gigabytes', said(60000, 60000), NOTHING
   yield 'declared 160 megapixels', said(16000, 10000), NOTHING
   yield 'other depth', said(depth=16 if depth == 8 else 8), NOTHING
@@ -148,7 +182,7 @@ def _streams(chunks: Chunks, dice: random.Random) -> Iterator[Lie]:
   stream = _stream(chunks)
   rows = zlib.decompress(stream)
   place = dice.randrange(len(stream) // 2, len(stream) - 4)
-  bent = stream[:place] + bytes([stream[place] ^ 1 << dice.randrange(8)]) + stream[place + 1:]
+  bent = stream[:place] + bytes([stream[place] ^ 1 << dice.randrange(8)]) + stream[place + 1 :]
   changed = bytearray(rows)
   changed[dice.randrange(1, len(rows))] ^= 1 << dice.randrange(8)
   other_pixels = zlib.compress(bytes(changed), 9)[:-4] + stream[-4:]
@@ -167,11 +201,11 @@ def _streams(chunks: Chunks, dice: random.Random) -> Iterator[Lie]:
 def _orders(chunks: Chunks) -> Iterator[Lie]:
   """Give chunks that are missing, repeated or in another order."""
   first = next(place for place, chunk in enumerate(chunks) if chunk[0] == b'IDAT')
-  swapped = [*chunks[:first], chunks[first + 1], chunks[first], *chunks[first + 2:]]
+  swapped = [*chunks[:first], chunks[first + 1], chunks[first], *chunks[first + 2 :]]
   narrower = struct.pack('>I', 9) + chunks[0][1][4:]
   yield Lie('pixel chunks swapped', join(swapped))
-  yield Lie('first pixel chunk missing', join(chunks[:first] + chunks[first + 1:]))
-  yield Lie('second pixel chunk missing', join(chunks[:first + 1] + chunks[first + 2:]))
+  yield Lie('first pixel chunk missing', join(chunks[:first] + chunks[first + 1 :]))
+  yield Lie('second pixel chunk missing', join(chunks[: first + 1] + chunks[first + 2 :]))
   yield Lie('no end chunk', join(chunks[:-1]))
   yield Lie('no header', join(chunks[1:]))
   yield Lie('a second header', join([chunks[0], (b'IHDR', narrower), *chunks[1:]]))
@@ -179,7 +213,7 @@ def _orders(chunks: Chunks) -> Iterator[Lie]:
   table = [place for place, chunk in enumerate(chunks) if chunk[0] == b'PLTE']
   if table:
     colours = chunks[table[0]][1]
-    rest = chunks[table[0] + 1:]
-    yield Lie('palette missing', join([*chunks[:table[0]], *rest]))
+    rest = chunks[table[0] + 1 :]
+    yield Lie('palette missing', join([*chunks[: table[0]], *rest]))
     for name, body in (('palette short', colours[:90]), ('palette cut', colours[:-1])):
-      yield Lie(name, join([*chunks[:table[0]], (b'PLTE', body), *rest]))
+      yield Lie(name, join([*chunks[: table[0]], (b'PLTE', body), *rest]))

@@ -26,14 +26,23 @@ def originals() -> Iterator[Original]:
 def _original(name: str, arrays: dict[str, np.ndarray], notes: dict[str, str] | None) -> Original:
   data = safetensors.numpy.save(arrays, notes)
   truth = {key: values.astype(np.float32) for key, values in arrays.items()}
-  return Original('safetensors', name, data, 'checkpoint', '.safetensors', {}, truth,
-                  regions=_regions(data), lies=lambda dice: _lies(data, dice))
+  return Original(
+    'safetensors',
+    name,
+    data,
+    'checkpoint',
+    '.safetensors',
+    {},
+    truth,
+    regions=_regions(data),
+    lies=lambda dice: _lies(data, dice),
+  )
 
 
 def header(data: bytes) -> tuple[dict[str, Any], int]:
   """Return the header and where the data begin."""
-  length, = struct.unpack_from('<Q', data)
-  return json.loads(data[8:8 + length]), 8 + length
+  (length,) = struct.unpack_from('<Q', data)
+  return json.loads(data[8 : 8 + length]), 8 + length
 
 
 def _regions(data: bytes) -> list[Region]:
@@ -62,9 +71,13 @@ def _lies(data: bytes, dice: random.Random) -> Iterator[Lie]:
   name = next(key for key in said if key != '__metadata__')
   for title, change, legal in _entries(said[name]):
     yield Lie(title, join({**said, name: change}, body), EVERYTHING if legal else frozenset())
-  for title, length in (('header of 2 ** 63 bytes', 1 << 63), ('header of gigabytes', 6 << 30),
-                        ('header of no bytes', 0), ('header longer', begin),
-                        ('header shorter', begin - 16)):
+  for title, length in (
+    ('header of 2 ** 63 bytes', 1 << 63),
+    ('header of gigabytes', 6 << 30),
+    ('header of no bytes', 0),
+    ('header longer', begin),
+    ('header shorter', begin - 16),
+  ):
     yield Lie(title, struct.pack('<Q', length) + data[8:])
   yield Lie('data short', data[:-4])
   yield Lie('data long', data + bytes(4))
@@ -75,12 +88,18 @@ def _lies(data: bytes, dice: random.Random) -> Iterator[Lie]:
   yield Lie('header not UTF-8', join(torn, body))
   yield Lie('notes of numbers', join({**said, '__metadata__': {'epoch': 3}}, body))
   yield Lie('no array', join({'__metadata__': {'format': 'np'}}, b''))
-  yield Lie('an entry missing', join({key: entry for key, entry in said.items() if key != name},
-                                     body))
-  yield Lie('an array of no numbers', join({'z': dict(dtype='F32', shape=[0], data_offsets=[0, 0]),
-                                            **said}, body), frozenset({'z'}))
-  for title, shape in (('of an empty shape that overflows', [0, 1 << 62]),
-                       ('of more axes than numpy has', [0] * 70)):
+  yield Lie(
+    'an entry missing', join({key: entry for key, entry in said.items() if key != name}, body)
+  )
+  yield Lie(
+    'an array of no numbers',
+    join({'z': dict(dtype='F32', shape=[0], data_offsets=[0, 0]), **said}, body),
+    frozenset({'z'}),
+  )
+  for title, shape in (
+    ('of an empty shape that overflows', [0, 1 << 62]),
+    ('of more axes than numpy has', [0] * 70),
+  ):
     odd = dict(dtype='F32', shape=shape, data_offsets=[0, 0])
     yield Lie(f'an array {title}', join({'z': odd, **said}, body))
 

@@ -21,18 +21,29 @@ OFFSETS, ORIENTATION, SAMPLES, ROWS, COUNTS = 273, 274, 277, 278, 279
 PREDICTOR, TILE_OFFSETS, TILE_COUNTS, SAMPLE_FORMAT, FILL_ORDER = 317, 324, 325, 339, 266
 NONE, LZW, DEFLATE = 1, 5, (8, 32946)
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 12: 8, 16: 8}
-NEEDED = (WIDTH, LENGTH, BITS, COMPRESSION, OFFSETS, SAMPLES, ROWS, COUNTS, TILE_OFFSETS,
-          TILE_COUNTS)
-SAID = (PHOTOMETRIC, PREDICTOR, SAMPLE_FORMAT, FILL_ORDER)     # another value is another picture
+NEEDED = (
+  WIDTH,
+  LENGTH,
+  BITS,
+  COMPRESSION,
+  OFFSETS,
+  SAMPLES,
+  ROWS,
+  COUNTS,
+  TILE_OFFSETS,
+  TILE_COUNTS,
+)
+SAID = (PHOTOMETRIC, PREDICTOR, SAMPLE_FORMAT, FILL_ORDER)  # another value is another picture
 
 
 class Entry(NamedTuple):
   """One field of a directory."""
+
   tag: int
-  start: int                         # of its 12 bytes: tag, type, count, value or its offset
+  start: int  # of its 12 bytes: tag, type, count, value or its offset
   values: tuple[int, ...]
-  value: int                         # where the values lie
-  size: int                          # bytes of each
+  value: int  # where the values lie
+  size: int  # bytes of each
 
 
 def originals() -> Iterator[Original]:
@@ -44,19 +55,27 @@ def originals() -> Iterator[Original]:
   yield _original('8 bit', _tifffile(grey, rowsperstrip=20), grey / 255)
   yield _original('16 bit', _pillow(deep), deep / 65535)
   yield _original('16 bit big-endian', _tifffile(deep, byteorder='>', rowsperstrip=5), deep / 65535)
-  yield _original('16 bit big-endian Deflate',
-                  _tifffile(deep, byteorder='>', compression='zlib', rowsperstrip=9), deep / 65535)
+  yield _original(
+    '16 bit big-endian Deflate',
+    _tifffile(deep, byteorder='>', compression='zlib', rowsperstrip=9),
+    deep / 65535,
+  )
   yield _original('8 bit LZW', _pillow(grey, compression='tiff_lzw'), grey / 255)
   yield _original('RGB LZW', _pillow(colour, compression='tiff_lzw'), colour / 255)
   yield _original('RGB Deflate', _pillow(colour, compression='tiff_adobe_deflate'), colour / 255)
-  yield _original('RGB big-endian', _tifffile(colour, byteorder='>', photometric='rgb'),
-                  colour / 255)
+  yield _original(
+    'RGB big-endian', _tifffile(colour, byteorder='>', photometric='rgb'), colour / 255
+  )
   yield _original('8 bit tiles', _tifffile(grey, tile=(16, 16)), grey / 255)
   yield _original('32 bit numbers', _tifffile(numbers), numbers)
-  yield _original('8 bit, stored turned', _tifffile(grey, extratags=[(ORIENTATION, 3, 1, 6, True)]),
-                  turned / 255)
-  yield _original('8 bit LZW, stored turned',
-                  _pillow(grey, compression='tiff_lzw', tiffinfo={ORIENTATION: 6}), turned / 255)
+  yield _original(
+    '8 bit, stored turned', _tifffile(grey, extratags=[(ORIENTATION, 3, 1, 6, True)]), turned / 255
+  )
+  yield _original(
+    '8 bit LZW, stored turned',
+    _pillow(grey, compression='tiff_lzw', tiffinfo={ORIENTATION: 6}),
+    turned / 255,
+  )
 
 
 def _tifffile(values: np.ndarray, **keys: Any) -> bytes:
@@ -76,8 +95,18 @@ def _original(name: str, data: bytes, truth: np.ndarray) -> Original:
   channels = truth.shape[2] if truth.ndim == 3 else 1
   x = truth.reshape(*truth.shape[:2], channels).astype(np.float32)
   options = dict(channels=channels, exif='apply' if 'turned' in name else 'stop')
-  return Original('tiff', name, data, 'picture', '.tif', options, {'x': x}, 1e-6,
-                  regions=_regions(data), lies=lambda dice: _lies(data, dice))
+  return Original(
+    'tiff',
+    name,
+    data,
+    'picture',
+    '.tif',
+    options,
+    {'x': x},
+    1e-6,
+    regions=_regions(data),
+    lies=lambda dice: _lies(data, dice),
+  )
 
 
 def order(data: bytes) -> str:
@@ -88,16 +117,16 @@ def order(data: bytes) -> str:
 def entries(data: bytes) -> dict[int, Entry]:
   """Return the fields of the first directory by their tags."""
   mark = order(data)
-  place, = struct.unpack_from(f'{mark}I', data, 4)
-  count, = struct.unpack_from(f'{mark}H', data, place)
+  (place,) = struct.unpack_from(f'{mark}I', data, 4)
+  (count,) = struct.unpack_from(f'{mark}H', data, place)
   found = {}
   for start in range(place + 2, place + 2 + 12 * count, 12):
     tag, kind, length = struct.unpack_from(f'{mark}HHI', data, start)
     size = SIZES[kind]
     value = start + 8
     if length * size > 4:
-      value, = struct.unpack_from(f'{mark}I', data, value)
-    raw = data[value:value + length * size]
+      (value,) = struct.unpack_from(f'{mark}I', data, value)
+    raw = data[value : value + length * size]
     numbers = struct.unpack(f'{mark}{length}{"HI"[size == 4]}', raw) if kind in (3, 4) else ()
     found[tag] = Entry(tag, start, numbers, value, size)
   return found
@@ -142,7 +171,7 @@ def _regions(data: bytes) -> list[Region]:
 def put(data: bytes, entry: Entry, *values: int) -> bytes:
   """Return the file with other values in one field."""
   packed = struct.pack(f'{order(data)}{len(values)}{"HI"[entry.size == 4]}', *values)
-  return data[:entry.value] + packed + data[entry.value + len(packed):]
+  return data[: entry.value] + packed + data[entry.value + len(packed) :]
 
 
 def _lies(data: bytes, dice: random.Random) -> Iterator[Lie]:
@@ -163,8 +192,7 @@ def _sizes(data: bytes, found: dict[int, Entry], dice: random.Random) -> Iterato
 
   yield Lie('width smaller', sized(width - less, height), _same_tiles(found, width - less, height))
   yield Lie('width larger', sized(width + more, height), _same_tiles(found, width + more, height))
-  yield Lie('height smaller', sized(width, height - less),
-            _same_tiles(found, width, height - less))
+  yield Lie('height smaller', sized(width, height - less), _same_tiles(found, width, height - less))
   yield Lie('height larger', sized(width, height + more), _same_tiles(found, width, height + more))
   yield Lie('width and height swapped', sized(height, width), _swapped(found, width, height))
   yield Lie('width 0', sized(0, height))
@@ -216,11 +244,16 @@ def _types(data: bytes, found: dict[int, Entry]) -> Iterator[Lie]:
   yield Lie('depth 7', put(data, found[BITS], *[7] * len(bits)))
   yield Lie('depth 0', put(data, found[BITS], *[0] * len(bits)))
   if SAMPLES in found:
-    yield Lie('other number of samples',
-              put(data, found[SAMPLES], 4 - found[SAMPLES].values[0]))
+    yield Lie('other number of samples', put(data, found[SAMPLES], 4 - found[SAMPLES].values[0]))
     yield Lie('samples 0', put(data, found[SAMPLES], 0))
-  for name, code in (('no compression', NONE), ('LZW', LZW), ('Deflate', 8), ('JPEG', 7),
-                     ('Group 4', 4), ('an unknown compression', 4711)):
+  for name, code in (
+    ('no compression', NONE),
+    ('LZW', LZW),
+    ('Deflate', 8),
+    ('JPEG', 7),
+    ('Group 4', 4),
+    ('an unknown compression', 4711),
+  ):
     if code != compression:
       yield Lie(f'{name} claimed', put(data, found[COMPRESSION], code))
   yield Lie('photometric 77', put(data, found[PHOTOMETRIC], 77))
@@ -231,25 +264,30 @@ def _types(data: bytes, found: dict[int, Entry]) -> Iterator[Lie]:
 def _directory(data: bytes, found: dict[int, Entry]) -> Iterator[Lie]:
   """Give directories with missing, doubled or endless fields."""
   mark = order(data)
-  place, = struct.unpack_from(f'{mark}I', data, 4)
-  count, = struct.unpack_from(f'{mark}H', data, place)
+  (place,) = struct.unpack_from(f'{mark}I', data, 4)
+  (count,) = struct.unpack_from(f'{mark}H', data, place)
   end = place + 2 + 12 * count
   own = struct.pack(f'{mark}I', place)
-  yield Lie('directory follows itself', data[:end] + own + data[end + 4:])
+  yield Lie('directory follows itself', data[:end] + own + data[end + 4 :])
   yield Lie('directory outside the file', data[:4] + b'\xff\xff\xff\xf0' + data[8:])
-  yield Lie('directory of 65535 fields', data[:place] + b'\xff\xff' + data[place + 2:])
-  yield Lie('directory of no field', data[:place] + b'\0\0' + data[place + 2:])
-  for name, tag in (('width', WIDTH), ('depth', BITS), ('offsets', OFFSETS), ('lengths', COUNTS),
-                    ('compression', COMPRESSION)):
+  yield Lie('directory of 65535 fields', data[:place] + b'\xff\xff' + data[place + 2 :])
+  yield Lie('directory of no field', data[:place] + b'\0\0' + data[place + 2 :])
+  for name, tag in (
+    ('width', WIDTH),
+    ('depth', BITS),
+    ('offsets', OFFSETS),
+    ('lengths', COUNTS),
+    ('compression', COMPRESSION),
+  ):
     if tag in found:
       start = found[tag].start
       unknown = struct.pack(f'{mark}H', 65000)
-      yield Lie(f'{name} missing', data[:start] + unknown + data[start + 2:])
-      endless = data[:start + 4] + b'\x7f\xff\xff\x7f' + data[start + 8:]
+      yield Lie(f'{name} missing', data[:start] + unknown + data[start + 2 :])
+      endless = data[: start + 4] + b'\x7f\xff\xff\x7f' + data[start + 8 :]
       yield Lie(f'{name} with 2 ** 31 values', endless)
       text = struct.pack(f'{mark}H', 2)
-      yield Lie(f'{name} as text', data[:start + 2] + text + data[start + 4:])
+      yield Lie(f'{name} as text', data[: start + 2] + text + data[start + 4 :])
   doubled = found[LENGTH].start
-  again = data[doubled:doubled + 12]
+  again = data[doubled : doubled + 12]
   start = found[WIDTH].start
-  yield Lie('height twice, width missing', data[:start] + again + data[start + 12:])
+  yield Lie('height twice, width missing', data[:start] + again + data[start + 12 :])

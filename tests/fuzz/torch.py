@@ -19,13 +19,29 @@ import numpy as np
 from tests.fuzz.archives import STORED, archive_lies, pack
 from tests.fuzz.files import EVERYTHING, Edit, Lie, Original, Outputs, Region, apply, free
 
-FIXTURES = Path(__file__).parents[1] / 'fixtures'          # written by PyTorch
+FIXTURES = Path(__file__).parents[1] / 'fixtures'  # written by PyTorch
 # where the argument begins; a text's length is part of it, as it may take in the PUT behind the text
-VALUES = {'BININT': 1, 'BININT1': 1, 'BININT2': 1, 'LONG1': 2, 'BINUNICODE': 1, 'BINGET': 1,
-          'BINPUT': 1, 'LONG_BINGET': 1, 'LONG_BINPUT': 1}
-WIDTHS = {'DoubleStorage': 8, 'FloatStorage': 4, 'HalfStorage': 2, 'BFloat16Storage': 2,
-          'LongStorage': 8, 'CharStorage': 1, 'BoolStorage': 1}
-COUNT = 60                                                 # layers, so that the memo passes 255
+VALUES = {
+  'BININT': 1,
+  'BININT1': 1,
+  'BININT2': 1,
+  'LONG1': 2,
+  'BINUNICODE': 1,
+  'BINGET': 1,
+  'BINPUT': 1,
+  'LONG_BINGET': 1,
+  'LONG_BINPUT': 1,
+}
+WIDTHS = {
+  'DoubleStorage': 8,
+  'FloatStorage': 4,
+  'HalfStorage': 2,
+  'BFloat16Storage': 2,
+  'LongStorage': 8,
+  'CharStorage': 1,
+  'BoolStorage': 1,
+}
+COUNT = 60  # layers, so that the memo passes 255
 
 
 def originals() -> Iterator[Original]:
@@ -35,10 +51,18 @@ def originals() -> Iterator[Original]:
   arrays = {f'layer{number}.weight': np.full((2, 3), number, np.float32) for number in range(COUNT)}
   many = _members(arrays)
   yield Original('pth', 'zip', archive, 'checkpoint', '.pth', lies=_zip_lies(_unpack(archive)))
-  yield Original('pth', 'zip of many layers', pack(many), 'checkpoint', '.pth', {}, arrays,
-                 lies=_zip_lies(many))
-  yield Original('pth', 'legacy', legacy, 'checkpoint', '.pth', regions=_legacy_regions(legacy),
-                 lies=lambda dice: _legacy_lies(legacy, dice))
+  yield Original(
+    'pth', 'zip of many layers', pack(many), 'checkpoint', '.pth', {}, arrays, lies=_zip_lies(many)
+  )
+  yield Original(
+    'pth',
+    'legacy',
+    legacy,
+    'checkpoint',
+    '.pth',
+    regions=_legacy_regions(legacy),
+    lies=lambda dice: _legacy_lies(legacy, dice),
+  )
 
 
 def _unpack(data: bytes) -> dict[str, bytes]:
@@ -85,7 +109,7 @@ class Stream:
     count = int(np.prod(shape))
     self.add(b'ctorch._utils\n_rebuild_tensor_v2\n((').text('storage')
     self.add(b'ctorch\nFloatStorage\n').text(key).text('cpu').add(b'K' + bytes([count]) + b'tQK\0')
-    steps = [int(np.prod(shape[axis + 1:])) for axis in range(len(shape))]
+    steps = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
     for numbers in (shape, steps):
       self.add(b'(' + b''.join(b'K' + bytes([number]) for number in numbers) + b't').put()
     return self.add(b'\x89ccollections\nOrderedDict\n)RtR').put()
@@ -130,11 +154,11 @@ def _legacy_regions(data: bytes) -> list[Region]:
     start = file.tell()
     list(pickletools.genops(file))
     ends.append(file.tell())
-    found += _pickle_regions(data[start:file.tell()], start)
-  tensors = _Storages(io.BytesIO(data[ends[2]:]))
+    found += _pickle_regions(data[start : file.tell()], start)
+  tensors = _Storages(io.BytesIO(data[ends[2] :]))
   tensors.load()
   place = file.tell()
-  for key in pickle.loads(data[ends[3]:ends[4]]):
+  for key in pickle.loads(data[ends[3] : ends[4]]):
     stop = place + 8 + tensors.sizes[key]
     found.append(Region(place + 8, stop, EVERYTHING))
     place = stop
@@ -160,8 +184,12 @@ def _zip_lies(members: dict[str, bytes]) -> Callable[[random.Random], Iterator[L
     second = {**members, 'other/data.pkl': pickle.dumps({}, 2)}
     yield Lie('two checkpoints in one archive', pack(second))
     edit = _in_pickle(members[main], dice)
-    yield Lie('a bit of the pickle, CRC right', pack({**members, main: apply(members[main], edit)}),
-              _allowed(members[main], edit))
+    yield Lie(
+      'a bit of the pickle, CRC right',
+      pack({**members, main: apply(members[main], edit)}),
+      _allowed(members[main], edit),
+    )
+
   return lies
 
 
@@ -189,10 +217,10 @@ def _pickles(data: bytes, dice: random.Random) -> Iterator[tuple[str, bytes]]:
   """Give pickles that ask for too much, or for what makes no sense."""
   start = data[:2]
   body = data[2:]
-  gigabytes = struct.pack('<I', 0x7ffffff0)
-  yield 'pickle cut', data[:dice.randrange(2, len(data))]
+  gigabytes = struct.pack('<I', 0x7FFFFFF0)
+  yield 'pickle cut', data[: dice.randrange(2, len(data))]
   yield 'pickle empty', b''
-  yield 'memo of half a gigabyte', start + b'Nr\0\0\0\x020' + body   # pickle takes 16 bytes each
+  yield 'memo of half a gigabyte', start + b'Nr\0\0\0\x020' + body  # pickle takes 16 bytes each
   yield 'text of gigabytes', start + b'X' + gigabytes + body
   yield 'number of gigabytes', start + b'\x8b' + gigabytes + body
   yield 'bytes of 2 ** 62', start + b'\x8e' + struct.pack('<Q', 1 << 62) + body
@@ -206,29 +234,34 @@ def _pickles(data: bytes, dice: random.Random) -> Iterator[tuple[str, bytes]]:
   yield 'a tuple in itself 2 ** 40 times', start + _doubled(40) + b'Q.'
   yield 'a class named by such a tuple', start + b'}' + _text('w') + _doubled(40) + b'N\x93s.'
   yield 'such a tuple for a call', start + b'}' + _text('w') + _doubled(40) + b')\x81s.'
-  for name, keys in (('shape of text', dict(shape=b'(' + _text('4') + b't')),
-                     ('shape of fractions', dict(shape=b'(G?\xf0\0\0\0\0\0\0t')),
-                     ('shape of nothing', dict(shape=b'N')),
-                     ('more axes than numpy has',
-                      dict(shape=b'(' + b'K\x01' * 70 + b't', stride=b'(' + b'K\x01' * 70 + b't')),
-                     ('stride that overflows', dict(stride=b'(\x8a\x09' + bytes(8) + b'\x01t')),
-                     ('empty shape that overflows',
-                      dict(shape=b'(K\0\x8a\x08' + bytes(7) + b'\x40t', stride=b'(K\0K\0t')),
-                     ('shape that overflows', dict(shape=b'(\x8a\x09' + bytes(8) + b'\x01t')),
-                     ('negative shape', dict(shape=b'(J\xff\xff\xff\xfft')),
-                     ('shape of gigabytes, stride 0',
-                      dict(shape=b'(J\0\0\0\x40t', stride=b'(K\0t')),
-                     ('more strides than axes', dict(stride=b'(K\x01K\x01t')),
-                     ('offset of text', dict(offset=_text('0'))),
-                     ('offset outside', dict(offset=b'J\0\0\0\x40')),
-                     ('no storage but text', dict(storage=_text('0'))),
-                     ('storage of no type', dict(kind=_text('Float'))),
-                     ('storage of -1 numbers', dict(count=b'J\xff\xff\xff\xff')),
-                     ('storage of text numbers', dict(count=_text('many'))),
-                     ('storage of 2 ** 40 numbers', dict(count=b'\x8a\x06\0\0\0\0\0\x01')),
-                     ('storage of nothing', dict(count=b'N')),
-                     ('storage key of nothing', dict(key=b'N')),
-                     ('storage key of a list', dict(key=b']'))):
+  for name, keys in (
+    ('shape of text', dict(shape=b'(' + _text('4') + b't')),
+    ('shape of fractions', dict(shape=b'(G?\xf0\0\0\0\0\0\0t')),
+    ('shape of nothing', dict(shape=b'N')),
+    (
+      'more axes than numpy has',
+      dict(shape=b'(' + b'K\x01' * 70 + b't', stride=b'(' + b'K\x01' * 70 + b't'),
+    ),
+    ('stride that overflows', dict(stride=b'(\x8a\x09' + bytes(8) + b'\x01t')),
+    (
+      'empty shape that overflows',
+      dict(shape=b'(K\0\x8a\x08' + bytes(7) + b'\x40t', stride=b'(K\0K\0t'),
+    ),
+    ('shape that overflows', dict(shape=b'(\x8a\x09' + bytes(8) + b'\x01t')),
+    ('negative shape', dict(shape=b'(J\xff\xff\xff\xfft')),
+    ('shape of gigabytes, stride 0', dict(shape=b'(J\0\0\0\x40t', stride=b'(K\0t')),
+    ('more strides than axes', dict(stride=b'(K\x01K\x01t')),
+    ('offset of text', dict(offset=_text('0'))),
+    ('offset outside', dict(offset=b'J\0\0\0\x40')),
+    ('no storage but text', dict(storage=_text('0'))),
+    ('storage of no type', dict(kind=_text('Float'))),
+    ('storage of -1 numbers', dict(count=b'J\xff\xff\xff\xff')),
+    ('storage of text numbers', dict(count=_text('many'))),
+    ('storage of 2 ** 40 numbers', dict(count=b'\x8a\x06\0\0\0\0\0\x01')),
+    ('storage of nothing', dict(count=b'N')),
+    ('storage key of nothing', dict(key=b'N')),
+    ('storage key of a list', dict(key=b']')),
+  ):
     yield name, start + b'}' + _text('w') + _tensor(**keys) + b's.'
 
 
@@ -247,9 +280,15 @@ def _text(words: str) -> bytes:
   return b'X' + struct.pack('<I', len(words)) + words.encode()
 
 
-def _tensor(shape: bytes = b'(K\x01t', stride: bytes = b'(K\x01t', offset: bytes = b'K\0',
-            kind: bytes = b'ctorch\nFloatStorage\n', key: bytes | None = None,
-            count: bytes = b'K\x06', storage: bytes | None = None) -> bytes:
+def _tensor(
+  shape: bytes = b'(K\x01t',
+  stride: bytes = b'(K\x01t',
+  offset: bytes = b'K\0',
+  kind: bytes = b'ctorch\nFloatStorage\n',
+  key: bytes | None = None,
+  count: bytes = b'K\x06',
+  storage: bytes | None = None,
+) -> bytes:
   """Return the opcodes of one tensor, parts of it replaced."""
   key = _text('0') if key is None else key
   if storage is None:
@@ -269,21 +308,31 @@ def _legacy_lies(data: bytes, dice: random.Random) -> Iterator[Lie]:
   for _ in range(5):
     list(pickletools.genops(file))
     ends.append(file.tell())
-  before, main, keys, storages = (data[:ends[2]], data[ends[2]:ends[3]], data[ends[3]:ends[4]],
-                                  data[ends[4]:])
+  before, main, keys, storages = (
+    data[: ends[2]],
+    data[ends[2] : ends[3]],
+    data[ends[3] : ends[4]],
+    data[ends[4] :],
+  )
   for name, changed in _pickles(main, dice):
     yield Lie(name, before + changed + keys + storages)
   listed = pickle.loads(keys)
-  for name, other in (('keys reversed', listed[::-1]), ('keys without the last', listed[:-1]),
-                      ('a key twice', listed + listed[:1]), ('keys of numbers', [1, 2]),
-                      ('no list of keys', {'a': 1}), ('keys of nothing', None)):
+  for name, other in (
+    ('keys reversed', listed[::-1]),
+    ('keys without the last', listed[:-1]),
+    ('a key twice', listed + listed[:1]),
+    ('keys of numbers', [1, 2]),
+    ('no list of keys', {'a': 1}),
+    ('keys of nothing', None),
+  ):
     yield Lie(name, before + main + pickle.dumps(other, 2) + storages)
   deep = b'\x80\x02' + b']' * 3001 + b'a' * 3000 + b'.'
   yield Lie('keys of deep lists', before + main + deep + storages)
   yield Lie('no keys', before + main + storages)
   yield Lie('no storages', before + main + keys)
-  yield Lie('first storage of 2 ** 40 numbers',
-            data[:ends[4]] + struct.pack('<q', 1 << 40) + storages[8:])
-  yield Lie('first storage of -1 numbers', data[:ends[4]] + struct.pack('<q', -1) + storages[8:])
+  yield Lie(
+    'first storage of 2 ** 40 numbers', data[: ends[4]] + struct.pack('<q', 1 << 40) + storages[8:]
+  )
+  yield Lie('first storage of -1 numbers', data[: ends[4]] + struct.pack('<q', -1) + storages[8:])
   yield Lie('last storage short', data[:-1])
   yield Lie('bytes behind the last storage', data + bytes(8))

@@ -7,21 +7,22 @@ whole process.
 import struct
 from typing import NamedTuple
 
-ITEM = b'\xfe\xff\x00\xe0'               # the tag FFFE,E000
-RLE_HEADER, RLE_SEGMENTS = 64, 15          # bytes; at most
-FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}       # SOF0 … SOF15, SOF55
+ITEM = b'\xfe\xff\x00\xe0'  # the tag FFFE,E000
+RLE_HEADER, RLE_SEGMENTS = 64, 15  # bytes; at most
+FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 … SOF15, SOF55
 START_OF_SCAN = 0xDA
 FILL = 0xFF
-JPEG_2000 = b'\xff\x4f\xff\x51'            # SOC and SIZ: so each codestream begins
-RLE_NOTHING = 128                          # a byte that stands for none
+JPEG_2000 = b'\xff\x4f\xff\x51'  # SOC and SIZ: so each codestream begins
+RLE_NOTHING = 128  # a byte that stands for none
 
 
 class Codestream(NamedTuple):
   """The size of a compressed picture."""
-  rows: int                                # 0 where it is said later than in the first header
+
+  rows: int  # 0 where it is said later than in the first header
   columns: int
-  samples: int                             # numbers a pixel
-  bits: int                                # of a number
+  samples: int  # numbers a pixel
+  bits: int  # of a number
 
 
 def check_items(pixels: bytes) -> None:
@@ -32,12 +33,13 @@ def check_items(pixels: bytes) -> None:
   """
   place = count = 0
   while place < len(pixels):
-    head = pixels[place:place + 8].ljust(8, b'\0')
+    head = pixels[place : place + 8].ljust(8, b'\0')
     mark, length = struct.unpack('<4sI', head)
     place += 8 + length
     if mark != ITEM or place > len(pixels):
-      raise ValueError('PixelData is damaged: its compressed fragments have other lengths than '
-                       'they say')
+      raise ValueError(
+        'PixelData is damaged: its compressed fragments have other lengths than they say'
+      )
     count += 1
   if count < 2:
     raise ValueError('PixelData holds no fragment of a compressed picture')
@@ -48,7 +50,7 @@ def jpeg(frame: bytes) -> Codestream | None:
 
   ITU-T T.81 B.2.2 and T.87 C.2.2.
   """
-  place = frame.find(b'\xff\xd8') + 2      # after the start of the image
+  place = frame.find(b'\xff\xd8') + 2  # after the start of the image
   while place + 10 <= len(frame) and frame[place] == 0xFF:
     marker = frame[place + 1]
     if marker == START_OF_SCAN:
@@ -59,7 +61,7 @@ def jpeg(frame: bytes) -> Codestream | None:
     if marker == FILL:
       place += 1
     else:
-      length, = struct.unpack_from('>H', frame, place + 2)
+      (length,) = struct.unpack_from('>H', frame, place + 2)
       place += 2 + length
   return None
 
@@ -85,12 +87,12 @@ def rle_length(frame: bytes) -> int:
   if not (1 <= segments <= RLE_SEGMENTS and RLE_HEADER == place < end <= len(frame)):
     raise ValueError('PixelData holds no RLE picture, as TransferSyntaxUID says, or a damaged one')
   length = 0
-  while place + 1 < end:                   # a last byte alone pads
+  while place + 1 < end:  # a last byte alone pads
     code = frame[place]
-    if code < RLE_NOTHING:                 # so many bytes and one follow
+    if code < RLE_NOTHING:  # so many bytes and one follow
       length += code + 1
       place += code + 2
-    elif code > RLE_NOTHING:               # the byte that follows is repeated
+    elif code > RLE_NOTHING:  # the byte that follows is repeated
       length += 257 - code
       place += 2
     else:

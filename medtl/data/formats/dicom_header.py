@@ -16,17 +16,18 @@ from typing import Any, NamedTuple
 SPACINGS = ('PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing')
 FRAME_GROUPS = ('PerFrameFunctionalGroupsSequence', 'SharedFunctionalGroupsSequence')
 FRAME_MACROS = ('PixelValueTransformationSequence', 'FrameVOILUTSequence', 'PixelMeasuresSequence')
-SEXES = ('M', 'F', 'O')                    # PS3.3 C.7.1.1
-AGE = re.compile(r'(\d{1,3})([DWMY])')     # PS3.5 6.2, value representation AS
+SEXES = ('M', 'F', 'O')  # PS3.3 C.7.1.1
+AGE = re.compile(r'(\d{1,3})([DWMY])')  # PS3.5 6.2, value representation AS
 UNITS_IN_A_YEAR = {'D': 365.25, 'W': 365.25 / 7, 'M': 12, 'Y': 1}
-LONGEST_SHOWN = 40                         # characters of a value in a message
+LONGEST_SHOWN = 40  # characters of a value in a message
 
 
 class Header(NamedTuple):
   """A file's elements, or those of one item of a sequence."""
-  elements: Any                            # pydicom.Dataset
+
+  elements: Any  # pydicom.Dataset
   little_endian: bool
-  remarks: dict[str, str]                  # what was assumed or left out -> the value that was met
+  remarks: dict[str, str]  # what was assumed or left out -> the value that was met
 
 
 def mute_pydicom() -> None:
@@ -42,6 +43,7 @@ def read(path: Path, only: tuple[str, ...] = ()) -> Header:
   is said of a frame in functional groups (PS3.3 C.7.6.16): of the one frame it counts for the file.
   """
   import pydicom
+
   tags = [*only, *FRAME_GROUPS] if only else None
   elements = pydicom.dcmread(path, force=True, stop_before_pixels=bool(only), specific_tags=tags)
   _, little_endian = elements.original_encoding
@@ -58,6 +60,7 @@ def read(path: Path, only: tuple[str, ...] = ()) -> Header:
 def _set_transfer_syntax(header: Header) -> None:
   """Say how the file is written, as pydicom found it, where TransferSyntaxUID does not say so."""
   from pydicom import uid
+
   meta = header.elements.file_meta
   if 'TransferSyntaxUID' in meta and meta.TransferSyntaxUID:
     return
@@ -118,12 +121,13 @@ def _is_several(value: Any) -> bool:
 def value_of(header: Header, keyword: str) -> Any:
   """Return an element's value in pydicom's types, None where it is absent, empty or blank."""
   from pydicom.datadict import tag_for_keyword
+
   tag = tag_for_keyword(keyword)
   if tag not in header.elements:
     return None
   try:
     value = header.elements[tag].value
-  except Exception as error:               # pydicom converts when asked, and raises many types
+  except Exception as error:  # pydicom converts when asked, and raises many types
     raw = header.elements.get_item(tag).value
     raise illegal(keyword, raw, 'a value that pydicom can read') from error
   return None if _is_blank(value) else value
@@ -196,6 +200,7 @@ def integer(header: Header, keyword: str) -> int | None:
 def first_item(header: Header, keyword: str) -> Header | None:
   """Return the first item of a sequence, None where the sequence or the item is empty."""
   import pydicom
+
   value = value_of(header, keyword)
   if value is None:
     return None
@@ -245,4 +250,5 @@ def sex(header: Header) -> str:
 def _raw(header: Header, keyword: str) -> Any:
   """Return what an element holds, also where pydicom cannot convert it."""
   from pydicom.datadict import tag_for_keyword
+
   return header.elements.get_item(tag_for_keyword(keyword)).value

@@ -10,26 +10,36 @@ import numpy as np
 
 from medtl.data.formats import dicom_codestream
 from medtl.data.formats import jpeg as jpeg_file
-from medtl.data.formats.dicom_header import Header, illegal, integer, remark, required, shown, text, value_of
+from medtl.data.formats.dicom_header import (
+  Header,
+  illegal,
+  integer,
+  remark,
+  required,
+  shown,
+  text,
+  value_of,
+)
 
 GREY = ('MONOCHROME1', 'MONOCHROME2')
 PALETTE = 'PALETTE COLOR'
 COLOUR = ('RGB', 'YBR_FULL', 'YBR_FULL_422')
 JPEG_2000_COLOUR = ('YBR_RCT', 'YBR_ICT')
 FLOATS = ('FloatPixelData', 'DoubleFloatPixelData')
-OVERLAY_BIT, OVERLAY_DATA = 0x60000102, 0x60003000   # PS3.5 8.1.2: once, overlays lay in free bits
-LARGEST_SIDE = 65535                       # Rows and Columns have 16 bits
+OVERLAY_BIT, OVERLAY_DATA = 0x60000102, 0x60003000  # PS3.5 8.1.2: once, overlays lay in free bits
+LARGEST_SIDE = 65535  # Rows and Columns have 16 bits
 
 
 class Layout(NamedTuple):
   """How pixels are stored."""
-  photometric: str                         # in capitals: MONOCHROME1, RGB …
-  samples: int                             # numbers a pixel
-  allocated: int                           # bits that a number takes in the file
-  stored: int                              # bits of them that are the number
-  high: int                                # place of the number's highest bit, counted from 0
+
+  photometric: str  # in capitals: MONOCHROME1, RGB …
+  samples: int  # numbers a pixel
+  allocated: int  # bits that a number takes in the file
+  stored: int  # bits of them that are the number
+  high: int  # place of the number's highest bit, counted from 0
   signed: bool
-  floats: bool                             # the numbers are no integers; the last four say nothing
+  floats: bool  # the numbers are no integers; the last four say nothing
 
   @property
   def grey(self) -> bool:
@@ -66,7 +76,7 @@ def layout(header: Header) -> Layout:
     elements.BitsStored = allocated
   stored = _whole(header, 'BitsStored', range(1, allocated + 1))
   high = _high_bit(header, stored, allocated)
-  signed = samples == 1 and _signed(header)        # colours are never below 0
+  signed = samples == 1 and _signed(header)  # colours are never below 0
   elements.BitsAllocated, elements.BitsStored = allocated, stored
   elements.PhotometricInterpretation = photometric
   elements.SamplesPerPixel = samples
@@ -97,6 +107,7 @@ def frames(header: Header) -> int:
 def _photometric(header: Header) -> tuple[str, int]:
   """Return (PhotometricInterpretation, SamplesPerPixel), each from the other where it is absent."""
   from pydicom.uid import JPEG2000TransferSyntaxes
+
   syntax = header.elements.file_meta.TransferSyntaxUID
   if not syntax.is_transfer_syntax:
     raise illegal('TransferSyntaxUID', syntax, 'a transfer syntax')
@@ -143,6 +154,7 @@ def _high_bit(header: Header, stored: int, allocated: int) -> int:
   The JPEGs store the number alone, without the bits around it.
   """
   from pydicom.uid import RLELossless
+
   usual = stored - 1
   syntax = header.elements.file_meta.TransferSyntaxUID
   if syntax.is_encapsulated and syntax != RLELossless:
@@ -174,6 +186,7 @@ def pixel_keyword(header: Header) -> str:
 def _kind(header: Header) -> str:
   """Return what a file says it is, for instance RT Plan Storage."""
   from pydicom.uid import UID
+
   meta = header._replace(elements=header.elements.file_meta)
   kind = text(header, 'SOPClassUID') or text(meta, 'MediaStorageSOPClassUID')
   return shown(UID(kind).name) if kind else 'and SOPClassUID too'
@@ -182,6 +195,7 @@ def _kind(header: Header) -> str:
 def agree(header: Header, how: Layout) -> Layout:
   """Return the layout, compared with the pixels: their length, or what their codestream says."""
   from pydicom.uid import RLELossless
+
   syntax = header.elements.file_meta.TransferSyntaxUID
   keyword = pixel_keyword(header)
   encapsulated = header.elements[keyword].is_undefined_length
@@ -204,13 +218,15 @@ def _check_length(header: Header, how: Layout, keyword: str) -> None:
   pixels = elements[keyword].value
   bits = elements.Rows * elements.Columns * how.samples * how.allocated
   expected = math.ceil(bits / 8)
-  if how.photometric == 'YBR_FULL_422':    # two pixels share a pair of colours
+  if how.photometric == 'YBR_FULL_422':  # two pixels share a pair of colours
     expected = expected // 3 * 2
-  found = (f'{len(pixels)} bytes; expected {expected}, '
-           'as Rows, Columns, SamplesPerPixel and BitsAllocated say')
+  found = (
+    f'{len(pixels)} bytes; expected {expected}, '
+    'as Rows, Columns, SamplesPerPixel and BitsAllocated say'
+  )
   if len(pixels) < expected:
     raise ValueError(f'{keyword} is cut short: {found}')
-  even = expected + expected % 2           # PS3.5 8.1.1: a pad byte makes the length even
+  even = expected + expected % 2  # PS3.5 8.1.1: a pad byte makes the length even
   if pixels[even:].strip(b'\0'):
     raise ValueError(f'{keyword} is longer than the picture: {found}')
 
@@ -220,19 +236,23 @@ def _check_rle(header: Header) -> None:
   elements = header.elements
   expected = elements.Rows * elements.Columns
   found = dicom_codestream.rle_length(_frame(header))
-  if found > expected + 1:                 # an odd number may be padded
-    raise ValueError(f'PixelData is longer than the picture: {found} pixels; expected {expected}, '
-                     'as Rows and Columns say')
+  if found > expected + 1:  # an odd number may be padded
+    raise ValueError(
+      f'PixelData is longer than the picture: {found} pixels; expected {expected}, '
+      'as Rows and Columns say'
+    )
 
 
 def _frame(header: Header) -> bytes:
   from pydicom.encaps import get_frame
+
   return get_frame(header.elements.PixelData, 0, number_of_frames=1)
 
 
 def _agree_with_codestream(header: Header, how: Layout) -> Layout:
   """Return the layout with no more bits than a JPEG picture has; raise where sizes differ."""
   from pydicom import uid
+
   elements = header.elements
   syntax = elements.file_meta.TransferSyntaxUID
   if syntax in uid.JPEG2000TransferSyntaxes:
@@ -248,12 +268,12 @@ def _agree_with_codestream(header: Header, how: Layout) -> Layout:
     legal = f'{found.bits} to {most} for this compressed picture'
     raise illegal('BitsAllocated', how.allocated, legal)
   is_plain_jpeg = syntax in uid.JPEGTransferSyntaxes
-  if is_plain_jpeg:                        # on some broken ones GDCM aborts, the process with it
+  if is_plain_jpeg:  # on some broken ones GDCM aborts, the process with it
     frame = _frame(header)
     check = jpeg_file.check if syntax == uid.JPEGBaseline8Bit else jpeg_file.scans
-    check(frame[frame.find(jpeg_file.START):])
-  stored = min(how.stored, found.bits)     # no number of the picture has more
-  elements.BitsStored = found.bits if is_plain_jpeg else stored       # and on fewer
+    check(frame[frame.find(jpeg_file.START) :])
+  stored = min(how.stored, found.bits)  # no number of the picture has more
+  elements.BitsStored = found.bits if is_plain_jpeg else stored  # and on fewer
   return how._replace(stored=stored, high=stored - 1)
 
 
@@ -267,6 +287,7 @@ def stored_numbers(header: Header, how: Layout) -> np.ndarray:
   """Return the numbers [h, w], or [h, w, 3] where a pixel has three (YBR is turned to RGB)."""
   from pydicom.pixels import pixel_array
   from pydicom.uid import JPEGBaseline8Bit
+
   syntax = header.elements.file_meta.TransferSyntaxUID
   options: dict[str, Any] = dict(allow_excess_frames=syntax.is_encapsulated)
   if syntax == JPEGBaseline8Bit:
@@ -277,11 +298,12 @@ def stored_numbers(header: Header, how: Layout) -> np.ndarray:
     options['correct_unused_bits'] = False
   try:
     x = pixel_array(header.elements, **options)
-  except RuntimeError as error:            # the words of several decoders on one another
+  except RuntimeError as error:  # the words of several decoders on one another
     if 'exceptions were raised' not in str(error):
       raise
-    raise ValueError(f'its compressed pixels ({syntax.name}) are damaged, or of a kind that no '
-                     'decoder here reads') from error
+    raise ValueError(
+      f'its compressed pixels ({syntax.name}) are damaged, or of a kind that no decoder here reads'
+    ) from error
   if x.ndim != (2 if how.samples == 1 else 3):
     raise ValueError(f'PixelData holds {len(x)} frames; expected one, as NumberOfFrames says')
   return _cut(x, header, how) if cut else x
@@ -294,8 +316,12 @@ def _cut(x: np.ndarray, header: Header, how: Layout) -> np.ndarray:
   below = x & ((1 << unused - above) - 1)
   overlaid = OVERLAY_BIT in header.elements and OVERLAY_DATA not in header.elements
   if (below != below.flat[0]).any() and not overlaid:
-    raise illegal('BitsStored', how.stored, f'{how.high + 1}, as HighBit says, or HighBit '
-                  f'{how.stored - 1}: the bits below the number are in use')
+    raise illegal(
+      'BitsStored',
+      how.stored,
+      f'{how.high + 1}, as HighBit says, or HighBit '
+      f'{how.stored - 1}: the bits below the number are in use',
+    )
   told = header.elements.BitsStored
   if how.stored < told <= 8 and x.max() > how.ends[1]:
     raise illegal('BitsStored', how.stored, f'{told}, which the compressed numbers need')

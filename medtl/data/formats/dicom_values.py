@@ -8,19 +8,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medtl.data.formats.dicom_header import Header, first_item, illegal, number, numbers, remark, required, text, value_of
+from medtl.data.formats.dicom_header import (
+  Header,
+  first_item,
+  illegal,
+  number,
+  numbers,
+  remark,
+  required,
+  text,
+  value_of,
+)
 from medtl.data.formats.dicom_pixels import PALETTE, Layout
 
 FORMS = ('LINEAR', 'LINEAR_EXACT', 'SIGMOID')
-LARGEST_TABLE = 1 << 16                    # what a descriptor says by 0
+LARGEST_TABLE = 1 << 16  # what a descriptor says by 0
 WITHOUT_WINDOW = "; data.values='modality' reads a grey picture without it"
 
 
 class Table(NamedTuple):
   """A lookup table (PS3.3 C.11.1.1, C.11.2.1.1 and C.7.6.3.1.5)."""
-  first: int                               # the number of the first entry, which all below share
+
+  first: int  # the number of the first entry, which all below share
   entries: np.ndarray
-  bits: int                                # of an entry
+  bits: int  # of an entry
 
   def apply(self, x: np.ndarray) -> np.ndarray:
     place = np.clip(np.rint(x) - self.first, 0, len(self.entries) - 1)
@@ -29,9 +40,10 @@ class Table(NamedTuple):
 
 class Window(NamedTuple):
   """A window in the modality's unit."""
+
   centre: float
   width: float
-  form: str                                # of FORMS
+  form: str  # of FORMS
 
   def apply(self, x: np.ndarray) -> np.ndarray:
     """Return 0 … 1 inside the window, below 0 and above 1 outside.
@@ -39,7 +51,7 @@ class Window(NamedTuple):
     PS3.3 C.11.2.1.2.1 (LINEAR), C.11.2.1.3.1 (SIGMOID) and C.11.2.1.3.2 (LINEAR_EXACT).
     """
     if self.form == 'SIGMOID':
-      with np.errstate(over='ignore'):     # far below the window 1 / (1 + ∞) = 0 is right
+      with np.errstate(over='ignore'):  # far below the window 1 / (1 + ∞) = 0 is right
         return 1 / (1 + np.exp(-4 * (x - self.centre) / self.width))
     centre, width = self.centre, self.width
     if self.form == 'LINEAR':
@@ -51,10 +63,11 @@ class Window(NamedTuple):
 
 class Modality(NamedTuple):
   """From stored numbers to the modality's unit (PS3.3 C.11.1)."""
-  table: Table | None                      # in place of slope and intercept
+
+  table: Table | None  # in place of slope and intercept
   slope: float
   intercept: float
-  ends: tuple[float, float]                # the least and the largest value that can come out
+  ends: tuple[float, float]  # the least and the largest value that can come out
 
   def apply(self, x: np.ndarray) -> np.ndarray:
     if self.table is not None:
@@ -118,15 +131,17 @@ def _window(header: Header) -> Window | None:
   return Window(centres[0], width, form)
 
 
-def display(x: np.ndarray, by: Table | Window | None, ends: tuple[float, float],
-            inverted: bool) -> np.ndarray:
+def display(
+  x: np.ndarray, by: Table | Window | None, ends: tuple[float, float], inverted: bool
+) -> np.ndarray:
   """Return 0 … 1 of modality values [h, w] between `ends`; `inverted`: large values are dark."""
   low, high = ends
   if by is not None:
     x = by.apply(x)
   elif math.isnan(low):
-    raise ValueError('WindowWidth is absent; expected a window, for numbers that are no integers'
-                     + WITHOUT_WINDOW)
+    raise ValueError(
+      'WindowWidth is absent; expected a window, for numbers that are no integers' + WITHOUT_WINDOW
+    )
   else:
     x = (x - low) / (high - low)
   x = np.clip(x, 0, 1)
@@ -157,9 +172,10 @@ def _palette(header: Header, how: Layout) -> list[Table]:
 def _segmented_palette(header: Header, how: Layout) -> list[Table]:
   """Return the tables, whose segments pydicom expands (PS3.3 C.7.9.2)."""
   from pydicom.pixels import apply_color_lut
+
   keyword = 'RedPaletteColorLookupTableDescriptor'
   count, first, bits = _descriptor(header, keyword, how.ends)
-  if bits == 8 and count > 256:            # pydicom's places then wrap
+  if bits == 8 and count > 256:  # pydicom's places then wrap
     raise illegal(keyword, value_of(header, keyword), 'at most 256 entries of 8 bits in segments')
   _, start, _ = value_of(header, keyword)
   every = start + np.arange(count)
@@ -189,8 +205,10 @@ def _table(header: Header, descriptor: str, data: str, ends: tuple[float, float]
   if bits <= 8 and len(words) == math.ceil(count / 2):
     pairs = words.astype('<u2').view(np.uint8)
     return Table(first, pairs[:count], bits)
-  raise ValueError(f'{data} has {len(words)} words of 16 bits; expected {count} entries '
-                   f'of {bits} bits, as {descriptor} says')
+  raise ValueError(
+    f'{data} has {len(words)} words of 16 bits; expected {count} entries '
+    f'of {bits} bits, as {descriptor} says'
+  )
 
 
 def _descriptor(header: Header, keyword: str, ends: tuple[float, float]) -> tuple[int, int, int]:
@@ -201,8 +219,9 @@ def _descriptor(header: Header, keyword: str, ends: tuple[float, float]) -> tupl
   """
   words = _words(header, keyword)
   if len(words) != 3 or not 1 <= words[2] <= 16:
-    raise illegal(keyword, value_of(header, keyword),
-                  'entries, first number and bits of an entry (8, 10 … 16)')
+    raise illegal(
+      keyword, value_of(header, keyword), 'entries, first number and bits of an entry (8, 10 … 16)'
+    )
   count, first, bits = words.tolist()
   if first >= 1 << 15:
     low, high = ends

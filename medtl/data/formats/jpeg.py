@@ -22,47 +22,51 @@ from PIL import Image
 
 SOI, EOI, SOS, DRI, ADOBE = 0xD8, 0xD9, 0xDA, 0xDD, 0xEE
 START = b'\xff\xd8'
-ADOBE_COLOURS = {3: (0, 1), 4: (0, 2)}     # components: RGB or YCbCr, CMYK or YCCK
+ADOBE_COLOURS = {3: (0, 1), 4: (0, 2)}  # components: RGB or YCbCr, CMYK or YCCK
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-HUFFMAN, PROGRESSIVE = (0xC0, 0xC1, 0xC2), 0xC2      # frames that are coded by Huffman
-NOTES = {*range(0xE2, 0xEE), 0xEF, 0xFE}   # APP2 … APP13, APP15, COM: they say nothing of pixels
-MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')    # the first that is not part of coded data
-RESTARTS = range(0xD0, 0xD8)               # markers within coded data
+HUFFMAN, PROGRESSIVE = (0xC0, 0xC1, 0xC2), 0xC2  # frames that are coded by Huffman
+NOTES = {*range(0xE2, 0xEE), 0xEF, 0xFE}  # APP2 … APP13, APP15, COM: they say nothing of pixels
+MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')  # the first that is not part of coded data
+RESTARTS = range(0xD0, 0xD8)  # markers within coded data
 RESTART = re.compile(rb'\xff[\xd0-\xd7]')
-UNIT = re.compile(rb'\xff+.|.', re.DOTALL)           # of coded data: bytes that belong together
-TAIL = 32                                  # bytes at the end of a scan, of which some are needed
-ONES = b'\xff\0'                           # eight bits 1 in coded data; no code has only these
-AHEAD = 8                                  # bytes that libjpeg reads ahead
-COEFFICIENTS = 64                          # of a block
+UNIT = re.compile(rb'\xff+.|.', re.DOTALL)  # of coded data: bytes that belong together
+TAIL = 32  # bytes at the end of a scan, of which some are needed
+ONES = b'\xff\0'  # eight bits 1 in coded data; no code has only these
+AHEAD = 8  # bytes that libjpeg reads ahead
+COEFFICIENTS = 64  # of a block
 NOT_SENT = -1
-DAMAGED = ('it is damaged: its segments (header, tables, scans) are cut short, or contradict each '
-           'other')
+DAMAGED = (
+  'it is damaged: its segments (header, tables, scans) are cut short, or contradict each other'
+)
 MISSING = 'it is not whole: it ends before its picture does, or says a size that is too large'
 
 
 class Segment(NamedTuple):
   """A marker and what follows it."""
+
   marker: int
-  body: bytes                              # without its length
-  end: int                                 # of the body; coded data may begin here …
-  stop: int                                # … and end here
+  body: bytes  # without its length
+  end: int  # of the body; coded data may begin here …
+  stop: int  # … and end here
 
 
 class Frame(NamedTuple):
   """The size of a picture, and of its components."""
+
   marker: int
   height: int
   width: int
-  sampling: dict[int, tuple[int, int]]     # component: its factors across and down
+  sampling: dict[int, tuple[int, int]]  # component: its factors across and down
 
 
 class Scan(NamedTuple):
   """Which coefficients of a picture a scan sends, and where its coded data lie."""
+
   components: tuple[int, ...]
-  first: int                               # coefficient
+  first: int  # coefficient
   last: int
-  before: int                              # the lowest bit that was sent of them, or NOT_SENT …
-  now: int                                 # … and the lowest one after this scan
+  before: int  # the lowest bit that was sent of them, or NOT_SENT …
+  now: int  # … and the lowest one after this scan
   start: int
   stop: int
 
@@ -120,8 +124,8 @@ def _segments(data: bytes) -> Iterator[Segment]:
     if data[place] != 0xFF:
       if marker not in NOTES:
         raise ValueError(DAMAGED)
-      place = _next_marker(data, place)    # some writers of notes count wrong
-    while data[place + 1] == 0xFF:         # fill bytes
+      place = _next_marker(data, place)  # some writers of notes count wrong
+    while data[place + 1] == 0xFF:  # fill bytes
       place += 1
     marker = data[place + 1]
     if marker == EOI:
@@ -131,7 +135,7 @@ def _segments(data: bytes) -> Iterator[Segment]:
     (length,) = struct.unpack_from('>H', data, place + 2)
     end = place + 2 + length
     stop = _next_marker(data, end) if marker == SOS else end
-    yield Segment(marker, data[place + 4:end], end, stop)
+    yield Segment(marker, data[place + 4 : end], end, stop)
     place = stop
 
 
@@ -159,10 +163,10 @@ def _frame(part: Segment) -> Frame:
 def _scan(part: Segment, frame: Frame) -> Scan:
   """Return what a scan header says (B.2.3)."""
   count = part.body[0]
-  components = tuple(part.body[1:1 + 2 * count:2])
-  first, last, bits = struct.unpack('3B', part.body[1 + 2 * count:])
+  components = tuple(part.body[1 : 1 + 2 * count : 2])
+  first, last, bits = struct.unpack('3B', part.body[1 + 2 * count :])
   if frame.marker != PROGRESSIVE and (first, last, bits) == (0, 0, 0):
-    last = COEFFICIENTS - 1                # some writers leave it out, where it tells nothing
+    last = COEFFICIENTS - 1  # some writers leave it out, where it tells nothing
   return Scan(components, first, last, bits >> 4 or NOT_SENT, bits & 15, part.end, part.stop)
 
 
@@ -170,12 +174,12 @@ def _check_length(data: bytes, scan: Scan, frame: Frame, interval: int) -> None:
   """Raise where a scan has less data than its blocks need at least, or other restart markers."""
   units, blocks = _units(scan.components, frame)
   bits = 8 * (scan.stop - scan.start)
-  if scan.first == 0 and bits < units * blocks:      # the first coefficient has a bit in each block
+  if scan.first == 0 and bits < units * blocks:  # the first coefficient has a bit in each block
     raise ValueError(MISSING)
   if interval:
     restarts = len(RESTART.findall(data, scan.start, scan.stop))
     expected = math.ceil(units / interval) - 1
-    if restarts not in (expected, expected + 1):     # some writers close the last interval too
+    if restarts not in (expected, expected + 1):  # some writers close the last interval too
       raise ValueError(f'it is damaged: a scan has {restarts} restart markers; expected {expected}')
 
 
@@ -209,8 +213,8 @@ class _Decoder:
   """Pillow's decoder of one picture, which takes the file in pieces."""
 
   def __init__(self, image: Image.Image) -> None:
-    codec, extents, _, arguments = image.tile[0]     # type: ignore[attr-defined]
-    image.load_prepare()                             # type: ignore[attr-defined]
+    codec, extents, _, arguments = image.tile[0]  # type: ignore[attr-defined]
+    image.load_prepare()  # type: ignore[attr-defined]
     self.decoder = Image._getdecoder(image.mode, codec, arguments)
     self.decoder.setimage(image.im, extents)
     self.rest = b''
@@ -244,17 +248,18 @@ def load(image: Image.Image, data: bytes, found: list[Scan]) -> None:
   done = 0
   for scan in found:
     tail = max(scan.start, scan.stop - TAIL)
-    while data[tail - 1] == 0xFF:          # is one with the next byte
+    while data[tail - 1] == 0xFF:  # is one with the next byte
       tail += 1
     waits = decoder.waits(data[done:tail])
     units = UNIT.findall(data, tail, scan.stop)
-    while units and not waits:             # byte by byte, as it may just have used all
+    while units and not waits:  # byte by byte, as it may just have used all
       waits = decoder.waits(units.pop(0))
-    if not waits and any(data[tail:scan.stop]):      # zeros may fill up
-      raise ValueError('it is damaged: it holds more than its picture, or says a size that is too '
-                       'small')
+    if not waits and any(data[tail : scan.stop]):  # zeros may fill up
+      raise ValueError(
+        'it is damaged: it holds more than its picture, or says a size that is too small'
+      )
     waits = decoder.waits(b''.join(units) + ONES * AHEAD)
-    if len(found) == 1:                    # libjpeg ends with the picture, else with the file
+    if len(found) == 1:  # libjpeg ends with the picture, else with the file
       waits = not decoder.finished
     if waits or decoder.waits(ONES) or decoder.waits(ONES):
       raise ValueError(MISSING)
@@ -262,4 +267,4 @@ def load(image: Image.Image, data: bytes, found: list[Scan]) -> None:
   decoder.waits(data[done:])
   if not decoder.finished:
     raise ValueError(MISSING)
-  image.tile = []                          # type: ignore[attr-defined]
+  image.tile = []  # type: ignore[attr-defined]

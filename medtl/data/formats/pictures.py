@@ -21,13 +21,13 @@ from medtl.core.types import MedtlError
 from medtl.data.formats import jpeg, png, signature
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.tif', '.tiff', '.bmp', '.webp')
-RED, BLUE = np.float32(0.299), np.float32(0.114)     # shares of luma, ITU-R BT.601; green has the rest
-UPRIGHT, ORIENTATION = 1, 0x0112                     # EXIF
-WHOLE_NUMBERS = (3, 4, 6, 8, 9)                      # types of a TIFF's tags that Pillow reads as such
-WORDED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)      # say what is wrong
+RED, BLUE = np.float32(0.299), np.float32(0.114)  # shares of luma, ITU-R BT.601; green has the rest
+UPRIGHT, ORIENTATION = 1, 0x0112  # EXIF
+WHOLE_NUMBERS = (3, 4, 6, 8, 9)  # types of a TIFF's tags that Pillow reads as such
+WORDED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # say what is wrong
 BROKEN = (*WORDED, ArithmeticError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 
-Numbers = tuple[np.ndarray, np.ndarray | None]       # x [h, w] or [h, w, 3]; transparent [h, w]
+Numbers = tuple[np.ndarray, np.ndarray | None]  # x [h, w] or [h, w, 3]; transparent [h, w]
 
 
 def recognised(path: Path) -> bool:
@@ -42,7 +42,7 @@ def recognised(path: Path) -> bool:
     return not path.is_dir()
   if suffix and not suffix[1:].isdigit():
     return False
-  if not path.is_file():                   # a folder, or a pipe that would never end
+  if not path.is_file():  # a folder, or a pipe that would never end
     return False
   return signature.picture_format(signature.head(path)) != ''
 
@@ -60,14 +60,17 @@ def read(path: Path | BinaryIO, channels: int, exif: str) -> np.ndarray:
   try:
     x, transparent = _numbers(data, name, exif)
     if transparent is not None and transparent.any():
-      raise ValueError(f'{transparent.sum()} of its {transparent.size} pixels are (partly) '
-                       'transparent, and what lies behind them is not in the file; lay it on a '
-                       'background and store it without transparency (alpha)')
+      raise ValueError(
+        f'{transparent.sum()} of its {transparent.size} pixels are (partly) '
+        'transparent, and what lies behind them is not in the file; lay it on a '
+        'background and store it without transparency (alpha)'
+      )
   except WORDED as error:
     raise OSError(f'cannot decode {name}: {error}') from error
-  except BROKEN as error:                  # they speak of Python
-    raise OSError(f'cannot decode {name}: it is damaged or cut off: what its parts say does not '
-                  'fit together') from error
+  except BROKEN as error:  # they speak of Python
+    raise OSError(
+      f'cannot decode {name}: it is damaged or cut off: what its parts say does not fit together'
+    ) from error
   return grey_or_colour(x, channels)
 
 
@@ -75,7 +78,7 @@ def grey_or_colour(x: np.ndarray, channels: int) -> np.ndarray:
   """Return [h, w, channels] of a picture [h, w] or [h, w, 3]."""
   if x.ndim == 3 and channels == 1:
     red, green, blue = np.moveaxis(x, -1, 0)
-    x = green + RED * (red - green) + BLUE * (blue - green)      # exactly grey where all are equal
+    x = green + RED * (red - green) + BLUE * (blue - green)  # exactly grey where all are equal
   return x if x.ndim == 3 else np.repeat(x[..., None], channels, axis=2)
 
 
@@ -83,21 +86,22 @@ def _numbers(data: bytes, name: str, exif: str) -> Numbers:
   """Return (x [h, w] or [h, w, 3], transparent pixels or None) of a file's bytes."""
   kind = signature.picture_format(data)
   if not kind:
-    raise ValueError(signature.what_it_is(data[:signature.HEAD]))
+    raise ValueError(signature.what_it_is(data[: signature.HEAD]))
   if kind == 'TIFF':
     from medtl.data.formats import tiff  # 35 ms that other pictures do without
+
     _check_one(tiff.pages(data), 'pages', name)
     layout = tiff.layout(data)
     page = tiff.opened(data, layout)
-    _checked_orientation(page, name, exif)       # Pillow turns it
+    _checked_orientation(page, name, exif)  # Pillow turns it
     return tiff.numbers(page, data, layout)
   scans = jpeg.scans(data) if kind == 'JPEG' else []
   chunks = png.chunks(data) if kind == 'PNG' else {}
   image = _opened(data, kind)
-  if kind != 'JPEG':                       # a JPEG is its first picture: phones append others (MPO)
+  if kind != 'JPEG':  # a JPEG is its first picture: phones append others (MPO)
     _check_one(getattr(image, 'n_frames', 1), 'frames', name)
   if isinstance(image, PngImageFile):
-    stored = png.load(image, chunks)       # EXIF may follow the pixels
+    stored = png.load(image, chunks)  # EXIF may follow the pixels
     turn = _checked_orientation(image, name, exif)
     x, transparent = png.numbers(stored, data, chunks)
   else:
@@ -111,14 +115,15 @@ def _opened(data: bytes, kind: str) -> Image.Image:
   """Return the file, opened by Pillow; ValueError with the reason where it does not."""
   try:
     return Image.open(io.BytesIO(data), formats=[kind])
-  except UnidentifiedImageError:           # it hides the reason, which the format's reader tells
+  except UnidentifiedImageError:  # it hides the reason, which the format's reader tells
     read_format, _ = Image.OPEN[kind]
   try:
     return read_format(io.BytesIO(data), '')
   except SyntaxError as error:
-    said = '' if error.__cause__ else f' ({error})'      # with a cause it speaks of Python
-    raise ValueError(f'it is a damaged {kind} file, or of a kind that is not read{said}; '
-                     'store it as PNG') from error
+    said = '' if error.__cause__ else f' ({error})'  # with a cause it speaks of Python
+    raise ValueError(
+      f'it is a damaged {kind} file, or of a kind that is not read{said}; store it as PNG'
+    ) from error
 
 
 def _check_one(count: int, word: str, name: str) -> None:
@@ -132,9 +137,11 @@ def _checked_orientation(image: Image.Image, name: str, exif: str) -> int:
   if turn not in range(1, 9):
     raise ValueError(f'its orientation (EXIF) is {turn}; expected 1 … 8: store it upright, as 1')
   if turn != UPRIGHT and exif == 'stop':
-    raise MedtlError(f"{name} is stored turned (EXIF orientation {turn}); set data.exif='apply' to "
-                     'turn such files upright, or store them upright: who drew masks or read them '
-                     'elsewhere may have seen either')
+    raise MedtlError(
+      f"{name} is stored turned (EXIF orientation {turn}); set data.exif='apply' to "
+      'turn such files upright, or store them upright: who drew masks or read them '
+      'elsewhere may have seen either'
+    )
   return turn
 
 
@@ -153,8 +160,9 @@ def _orientation(image: Image.Image) -> Any:
     _check_exif(image.info.get('exif', b''))
     return image.getexif().get(ORIENTATION, UPRIGHT)
   except BROKEN as error:
-    raise ValueError('its EXIF block, which says which side is up, is damaged; remove or repair '
-                     'it') from error
+    raise ValueError(
+      'its EXIF block, which says which side is up, is damaged; remove or repair it'
+    ) from error
 
 
 def _check_exif(block: bytes) -> None:
@@ -169,7 +177,7 @@ def _check_exif(block: bytes) -> None:
   order = {b'II*\0': '<', b'MM\0*': '>'}[block[:4]]
   (place,) = struct.unpack_from(f'{order}I', block, 4)
   (count,) = struct.unpack_from(f'{order}H', block, place)
-  if count == 0 and place != 8:            # Pillow writes empty directories, at 8
+  if count == 0 and place != 8:  # Pillow writes empty directories, at 8
     raise ValueError('its directory lies elsewhere')
   for entry in range(place + 2, place + 2 + 12 * count, 12):
     tag, kind, number, _ = struct.unpack_from(f'{order}HHI4s', block, entry)
@@ -182,8 +190,10 @@ def _check_exif(block: bytes) -> None:
 def _eight_bits(image: Image.Image) -> Numbers:
   """Return the numbers of a JPEG, BMP or WebP."""
   if image.mode == 'CMYK' and 'adobe' not in image.info:
-    raise ValueError('it is a CMYK JPEG without an Adobe marker, so that nobody knows whether 0 is '
-                     'no ink or all ink; store it as RGB')
+    raise ValueError(
+      'it is a CMYK JPEG without an Adobe marker, so that nobody knows whether 0 is '
+      'no ink or all ink; store it as RGB'
+    )
   transparent = None
   if image.mode == 'RGBA':
     transparent = np.asarray(image)[..., 3] < 255

@@ -14,14 +14,21 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-START = 8                                  # bytes of the signature
-PALETTE = 3                                # a colour type (IHDR)
-SAMPLES = {0: 1, 2: 3, PALETTE: 1, 4: 2, 6: 4}       # colour type: samples a pixel (4, 6: alpha)
-PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
-          (1, 0, 2, 1))                    # of Adam7: first row and column, steps down and across
-LARGEST_RATIO = 1032                       # of Deflate: 258 bytes from 2 bits
-CHECKSUM = 4                               # bytes at the end of a zlib stream (Adler-32)
-UNLIKELY = 165                             # a sample
+START = 8  # bytes of the signature
+PALETTE = 3  # a colour type (IHDR)
+SAMPLES = {0: 1, 2: 3, PALETTE: 1, 4: 2, 6: 4}  # colour type: samples a pixel (4, 6: alpha)
+PASSES = (
+  (0, 0, 8, 8),
+  (0, 4, 8, 8),
+  (4, 0, 8, 4),
+  (0, 2, 4, 4),
+  (2, 0, 4, 2),
+  (0, 1, 2, 2),
+  (1, 0, 2, 1),
+)  # of Adam7: first row and column, steps down and across
+LARGEST_RATIO = 1032  # of Deflate: 258 bytes from 2 bits
+CHECKSUM = 4  # bytes at the end of a zlib stream (Adler-32)
+UNLIKELY = 165  # a sample
 LOW_BYTES = {2: 'RGB;16L', 6: 'RGBA;16L'}  # Pillow's raw modes that take the second byte of two
 
 
@@ -44,7 +51,7 @@ def chunks(data: bytes) -> dict[str, bytes]:
     if end + 4 > len(data):
       raise ValueError(f'it is cut off within its chunk {name}')
     (checksum,) = struct.unpack_from('>I', data, end)
-    if zlib.crc32(view[place + 4:end]) != checksum:
+    if zlib.crc32(view[place + 4 : end]) != checksum:
       raise ValueError(f'it is damaged: the checksum (CRC) of its chunk {name} is wrong')
     if name == 'IDAT':
       pixels.append(view[content:end])
@@ -70,8 +77,10 @@ def load(image: PngImageFile, said: Mapping[str, bytes]) -> np.ndarray:
   stream = said['IDAT']
   expected = _length(said['IHDR'])
   if expected > LARGEST_RATIO * len(stream):
-    raise ValueError(f'it is not whole: its {len(stream)} bytes of compressed pixels cannot hold '
-                     f'the {expected} that its size asks for')
+    raise ValueError(
+      f'it is not whole: its {len(stream)} bytes of compressed pixels cannot hold '
+      f'the {expected} that its size asks for'
+    )
   if image.info.get('interlace'):
     _check_length(stream, expected)
     return np.asarray(image)
@@ -87,14 +96,15 @@ def load(image: PngImageFile, said: Mapping[str, bytes]) -> np.ndarray:
   if not ended:
     _, error = decoder.decode(stream[-CHECKSUM:])
   if error:
-    raise ValueError('it is damaged: its pixels cannot be decompressed, or differ from their '
-                     'checksum (Adler-32)')
+    raise ValueError(
+      'it is damaged: its pixels cannot be decompressed, or differ from their checksum (Adler-32)'
+    )
   stored = np.asarray(canvas)
   if ended or (stored[-2] == stored[-1]).all():
     _check_length(stream, expected)
-  image.im, image.tile = canvas.im, []     # so Pillow takes it for loaded, and …
+  image.im, image.tile = canvas.im, []  # so Pillow takes it for loaded, and …
   image.load_prepare()
-  image.load_end()                         # … reads the chunks that follow the pixels
+  image.load_end()  # … reads the chunks that follow the pixels
   return stored[:-1]
 
 
@@ -113,15 +123,18 @@ def _check_length(stream: bytes, expected: int) -> None:
   """Raise unless a zlib stream holds as many bytes as expected."""
   found = len(zlib.decompressobj().decompress(stream, expected + 1))
   if found < expected:
-    raise ValueError(f'it is not whole: it holds {found} bytes of pixels; expected {expected}, as '
-                     'its size says')
+    raise ValueError(
+      f'it is not whole: it holds {found} bytes of pixels; expected {expected}, as its size says'
+    )
   if found > expected:
-    raise ValueError(f'it is damaged: it holds more than the {expected} bytes of pixels that its '
-                     'size asks for')
+    raise ValueError(
+      f'it is damaged: it holds more than the {expected} bytes of pixels that its size asks for'
+    )
 
 
-def numbers(stored: np.ndarray, data: bytes,
-            said: Mapping[str, bytes]) -> tuple[np.ndarray, np.ndarray | None]:
+def numbers(
+  stored: np.ndarray, data: bytes, said: Mapping[str, bytes]
+) -> tuple[np.ndarray, np.ndarray | None]:
   """Return (x [h, w] or [h, w, 3] float32 in 0 … 1, which pixels are transparent [h, w] or None).
 
   `stored` are the pixels as `load` returns them, `data` the file's bytes and `said` its chunks. 1
@@ -134,7 +147,7 @@ def numbers(stored: np.ndarray, data: bytes,
     return _looked_up(stored, said)
   transparent = None
   if SAMPLES[colour] in (2, 4):
-    transparent = stored[..., -1] < 2 ** depth - 1
+    transparent = stored[..., -1] < 2**depth - 1
     stored = stored[..., :-1]
   elif 'tRNS' in said:
     key = np.frombuffer(said['tRNS'], '>u2', SAMPLES[colour])
@@ -145,7 +158,7 @@ def numbers(stored: np.ndarray, data: bytes,
 
 def _integers(stored: np.ndarray, data: bytes, depth: int, colour: int) -> np.ndarray:
   """Return the integers [h, w, samples] that the file stores."""
-  if depth == 16 and colour == 4:          # four bytes a pixel; Pillow would drop two
+  if depth == 16 and colour == 4:  # four bytes a pixel; Pillow would drop two
     pairs = _raw(data, 'RGBA')
     return pairs[..., 0::2].astype(np.uint16) << 8 | pairs[..., 1::2]
   if depth == 16 and colour in LOW_BYTES:
@@ -154,20 +167,21 @@ def _integers(stored: np.ndarray, data: bytes, depth: int, colour: int) -> np.nd
     stored = stored[..., None]
   if depth == 1:
     return stored.astype(np.uint8)
-  if depth < 8 and colour != PALETTE:      # Pillow has stretched 0 … 3 and 0 … 15 to 0 … 255
-    return stored // (255 // (2 ** depth - 1))
+  if depth < 8 and colour != PALETTE:  # Pillow has stretched 0 … 3 and 0 … 15 to 0 … 255
+    return stored // (255 // (2**depth - 1))
   return stored
 
 
 def _raw(data: bytes, mode: str) -> np.ndarray:
   """Return the pixels' bytes [h, w, samples] as Pillow's raw mode takes them out."""
   image = Image.open(io.BytesIO(data), formats=['PNG'])
-  image.tile = [tile._replace(args=mode) for tile in image.tile]      # type: ignore[attr-defined]
+  image.tile = [tile._replace(args=mode) for tile in image.tile]  # type: ignore[attr-defined]
   return np.asarray(image)
 
 
-def _looked_up(index: np.ndarray,
-               said: Mapping[str, bytes]) -> tuple[np.ndarray, np.ndarray | None]:
+def _looked_up(
+  index: np.ndarray, said: Mapping[str, bytes]
+) -> tuple[np.ndarray, np.ndarray | None]:
   """Return (colours [h, w, 3] float32, transparent pixels or None) of palette indices [h, w, 1]."""
   palette = np.frombuffer(said.get('PLTE', b''), np.uint8).reshape(-1, 3)
   index = index[..., 0]
@@ -178,7 +192,7 @@ def _looked_up(index: np.ndarray,
     return x, None
   opacity = np.full(256, 255, np.uint8)
   given = np.frombuffer(said['tRNS'], np.uint8)
-  opacity[:len(given)] = given
+  opacity[: len(given)] = given
   return x, opacity[index] < 255
 
 
@@ -190,7 +204,7 @@ def _scaled(stored: np.ndarray, depth: int, significant: Sequence[int]) -> np.nd
   samples = stored.shape[-1]
   bits = list(significant[:samples])
   if len(bits) < samples or bits == [depth] * samples:
-    return stored.astype(np.float32) / np.float32(2 ** depth - 1)
+    return stored.astype(np.float32) / np.float32(2**depth - 1)
   planes = [_significant(stored[..., i], depth, bits[i]) for i in range(samples)]
   return np.stack(planes, axis=-1)
 
@@ -204,9 +218,10 @@ def _significant(stored: np.ndarray, depth: int, bits: int) -> np.ndarray:
   gives.
   """
   if not 1 <= bits <= depth:
-    raise ValueError(f'its chunk sBIT says that {bits} of {depth} bits are significant; expected '
-                     f'1 … {depth}')
-  most, largest = 2 ** bits - 1, 2 ** depth - 1
+    raise ValueError(
+      f'its chunk sBIT says that {bits} of {depth} bits are significant; expected 1 … {depth}'
+    )
+  most, largest = 2**bits - 1, 2**depth - 1
   numbers = np.arange(most + 1)
   shifted = numbers << depth - bits
   stretched = np.rint(numbers * (largest / most)).astype(np.int64)

@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
-HEAD = 512                                 # bytes that tell every kind of file named here
-BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)         # bytes of the header at a BMP's byte 14
+HEAD = 512  # bytes that tell every kind of file named here
+BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes of the header at a BMP's byte 14
 UNPACK = 'unpack it and read the pictures in it'
 EXPORT = 'export its pictures as PNG, TIFF or JPEG'
-FOREIGN = (                                # (offset, bytes there, what the file is, what to do)
-  (128, b'DICM', 'a DICOM file',
-   'read it with --config.data.name=dicom --config.data.values=display (or modality)'),
+FOREIGN = (  # (offset, bytes there, what the file is, what to do)
+  (
+    128,
+    b'DICM',
+    'a DICOM file',
+    'read it with --config.data.name=dicom --config.data.values=display (or modality)',
+  ),
   (344, b'n+1\0', 'a NIfTI volume', EXPORT),
   (344, b'ni1\0', 'the header of a NIfTI volume', EXPORT),
   (4, b'n+2\0', 'a NIfTI volume', EXPORT),
@@ -33,8 +37,12 @@ FOREIGN = (                                # (offset, bytes there, what the file
   (0, b'\0\x05\x16\x07', "a Mac's resource file (AppleDouble), which is no picture", 'remove it'),
   (0, b'version https://git-lfs', 'a Git LFS pointer, not the picture itself', 'run: git lfs pull'),
   (0, b'/annex/objects/', 'a git-annex pointer, not the picture itself', 'run: git annex get .'),
-  (0, b'\x89PNG', 'a PNG whose first bytes were changed, as a transfer in text mode does',
-   'copy it again in binary mode'),
+  (
+    0,
+    b'\x89PNG',
+    'a PNG whose first bytes were changed, as a transfer in text mode does',
+    'copy it again in binary mode',
+  ),
 )
 PAGES = (b'<!doctype html', b'<html', b'<head', b'<body')
 
@@ -58,10 +66,10 @@ def picture_format(head: bytes) -> str:
   """
   if head.startswith(b'\x89PNG\r\n\x1a\n'):
     return 'PNG'
-  if head.startswith(b'\xff\xd8\xff') and head[3:4] != b'\xf7':       # FFF7 begins JPEG-LS
+  if head.startswith(b'\xff\xd8\xff') and head[3:4] != b'\xf7':  # FFF7 begins JPEG-LS
     return 'JPEG'
-  if head.startswith((b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')):       # + is BigTIFF
-    return '' if is_dicom(head) else 'TIFF'       # a DICOM file may begin as a TIFF
+  if head.startswith((b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')):  # + is BigTIFF
+    return '' if is_dicom(head) else 'TIFF'  # a DICOM file may begin as a TIFF
   if head.startswith(b'RIFF') and head[8:12] == b'WEBP':
     return 'WEBP'
   if head.startswith(b'BM') and int.from_bytes(head[14:18], 'little') in BMP_HEADERS:
@@ -76,12 +84,13 @@ def what_it_is(head: bytes) -> str:
   if not any(head):
     return 'it begins with zeros only, as a copy that broke off does; copy or download it again'
   for offset, mark, words, advice in FOREIGN:
-    if head[offset:offset + len(mark)] == mark:
+    if head[offset : offset + len(mark)] == mark:
       return f'it is {words}; {advice}'
   text = head.removeprefix(b'\xef\xbb\xbf').lstrip()
   if text.lower().startswith(PAGES):
-    return ('it is a web page (HTML), as a download that failed leaves behind; '
-            'download the picture again')
+    return (
+      'it is a web page (HTML), as a download that failed leaves behind; download the picture again'
+    )
   line = text.partition(b'\n')[0].strip()[:32].decode('ascii', 'replace')
   if line.isascii() and line.isprintable():
     return f'it is a text that begins with {line!r}; expected a picture'

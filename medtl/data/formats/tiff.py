@@ -26,14 +26,24 @@ from PIL.TiffImagePlugin import (
 from medtl.data.formats import tiff_strips
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
-PHOTOMETRIC = {WHITE_IS_ZERO: 'grey (white is 0)', BLACK_IS_ZERO: 'grey', RGB: 'RGB',
-               PALETTE: 'palette', 4: 'transparency mask', CMYK: 'CMYK', YCBCR: 'YCbCr',
-               8: 'CIELab', 9: 'ICCLab', 32803: 'colour filter array', 34892: 'linear raw'}
-COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}    # samples
-UNSIGNED, SIGNED, FLOAT = 1, 2, 3          # SampleFormat
-LETTERS = {UNSIGNED: 'u', SIGNED: 'i', FLOAT: 'f'}             # of NumPy's types
+PHOTOMETRIC = {
+  WHITE_IS_ZERO: 'grey (white is 0)',
+  BLACK_IS_ZERO: 'grey',
+  RGB: 'RGB',
+  PALETTE: 'palette',
+  4: 'transparency mask',
+  CMYK: 'CMYK',
+  YCBCR: 'YCbCr',
+  8: 'CIELab',
+  9: 'ICCLab',
+  32803: 'colour filter array',
+  34892: 'linear raw',
+}
+COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}  # samples
+UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # SampleFormat
+LETTERS = {UNSIGNED: 'u', SIGNED: 'i', FLOAT: 'f'}  # of NumPy's types
 WORDS = {UNSIGNED: 'unsigned', SIGNED: 'signed', FLOAT: 'floating-point'}
-READ = {                                   # (photometric, sample format): bits a sample
+READ = {  # (photometric, sample format): bits a sample
   (WHITE_IS_ZERO, UNSIGNED): (1, 2, 4, 8, 12, 16),
   (BLACK_IS_ZERO, UNSIGNED): (1, 2, 4, 8, 12, 16, 32, 64),
   (BLACK_IS_ZERO, SIGNED): (8, 16, 32, 64),
@@ -43,26 +53,47 @@ READ = {                                   # (photometric, sample format): bits 
   (CMYK, UNSIGNED): (8, 16),
   (YCBCR, UNSIGNED): (8,),
 }
-UNSPECIFIED, ASSOCIATED, UNASSOCIATED = 0, 1, 2      # ExtraSamples; 1 and 2 are alpha
+UNSPECIFIED, ASSOCIATED, UNASSOCIATED = 0, 1, 2  # ExtraSamples; 1 and 2 are alpha
 UNCOMPRESSED, SEPARATE_PLANES = 1, 2
-USED = {256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325,
-        338, 339}                          # the tags that a picture is read by
-TYPES = {*range(1, 14), 16, 17, 18}       # of a tag's values; the last three are BigTIFF's
-PIXEL_BYTES = (1, 2, 3, 4, 6, 8)           # that a pixel may have
+USED = {
+  256,
+  257,
+  258,
+  259,
+  262,
+  266,
+  273,
+  274,
+  277,
+  278,
+  279,
+  284,
+  317,
+  320,
+  322,
+  323,
+  324,
+  325,
+  338,
+  339,
+}  # the tags that a picture is read by
+TYPES = {*range(1, 14), 16, 17, 18}  # of a tag's values; the last three are BigTIFF's
+PIXEL_BYTES = (1, 2, 3, 4, 6, 8)  # that a pixel may have
 ADVICE = 'store it as 8- or 16-bit grey or RGB, or as 32-bit float grey (uncompressed or LZW)'
 
 
 class Layout(NamedTuple):
   """What the tags say of a pixel."""
+
   photometric: int
-  format: int                              # SampleFormat
-  bits: int                                # of one sample
-  samples: int                             # of one pixel
-  extra: int | None                        # what a sample beyond the colours is, if there is one
-  palette: tuple[int, ...]                 # ColorMap
+  format: int  # SampleFormat
+  bits: int  # of one sample
+  samples: int  # of one pixel
+  extra: int | None  # what a sample beyond the colours is, if there is one
+  palette: tuple[int, ...]  # ColorMap
   compression: int
-  planar: bool                             # the samples of a pixel lie apart
-  order: str                               # of a sample's bytes, once decompressed: < or >
+  planar: bool  # the samples of a pixel lie apart
+  order: str  # of a sample's bytes, once decompressed: < or >
 
   @property
   def in_bytes(self) -> bool:
@@ -79,8 +110,10 @@ class Layout(NamedTuple):
     kind = WORDS.get(self.format, f'(SampleFormat {self.format})')
     colour = PHOTOMETRIC.get(self.photometric, f'photometric interpretation {self.photometric}')
     planes = ', in separate planes' if self.planar else ''
-    return (f'a TIFF of {self.bits}-bit {kind} samples, {self.samples} a pixel, {colour}, '
-            f'compression {self.compression}{planes}')
+    return (
+      f'a TIFF of {self.bits}-bit {kind} samples, {self.samples} a pixel, {colour}, '
+      f'compression {self.compression}{planes}'
+    )
 
 
 def pages(data: bytes) -> int:
@@ -114,21 +147,30 @@ def layout(data: bytes) -> Layout:
     value = directory[number]
     values = value if isinstance(value, tuple) else (value,)
     if not all(isinstance(one, int) for one in values):
-      raise ValueError(f'it is damaged: its tag {number} ({TiffTags.lookup(number).name}) holds no '
-                       'whole numbers')
+      raise ValueError(
+        f'it is damaged: its tag {number} ({TiffTags.lookup(number).name}) holds no whole numbers'
+      )
   if 'PhotometricInterpretation' not in tags:
-    raise ValueError('it does not say whether 0 is black or white; store it anew with tag 262 '
-                     '(PhotometricInterpretation)')
+    raise ValueError(
+      'it does not say whether 0 is black or white; store it anew with tag 262 '
+      '(PhotometricInterpretation)'
+    )
   photometric = tags['PhotometricInterpretation']
   samples = tags.get('SamplesPerPixel', 1)
   compression = tags.get('Compression', UNCOMPRESSED)
   as_stored = compression == UNCOMPRESSED  # otherwise decompressed to this machine's order
   little = data.startswith(b'II') if as_stored else sys.byteorder == 'little'
-  said = Layout(photometric, _one(tags.get('SampleFormat', (UNSIGNED,)), 'sample format'),
-                _one(tags.get('BitsPerSample', (1,)), 'bits'), samples,
-                _extra(photometric, samples, tags.get('ExtraSamples', ())),
-                tags.get('ColorMap', ()), compression,
-                tags.get('PlanarConfiguration', 1) == SEPARATE_PLANES, '<' if little else '>')
+  said = Layout(
+    photometric,
+    _one(tags.get('SampleFormat', (UNSIGNED,)), 'sample format'),
+    _one(tags.get('BitsPerSample', (1,)), 'bits'),
+    samples,
+    _extra(photometric, samples, tags.get('ExtraSamples', ())),
+    tags.get('ColorMap', ()),
+    compression,
+    tags.get('PlanarConfiguration', 1) == SEPARATE_PLANES,
+    '<' if little else '>',
+  )
   if not _is_read(said):
     raise ValueError(f'it is {said.words}, which is not read; {ADVICE}')
   planes = samples if said.planar else 1
@@ -162,7 +204,7 @@ def _written(data: bytes, place: int) -> tuple[set[int], int]:
     if kind not in TYPES:
       raise ValueError(f'it is damaged: its tag {tag} is of an unknown type, {kind}')
     tags.add(tag)
-  return tags, end + 4                     # with the place of the next page
+  return tags, end + 4  # with the place of the next page
 
 
 def _one(values: tuple[int, ...], words: str) -> int:
@@ -179,10 +221,12 @@ def _extra(photometric: int, samples: int, extra: tuple[int, ...]) -> int | None
   if further <= 0:
     return None
   if photometric == RGB and further == 1 and not extra:
-    return UNASSOCIATED                    # so every reader takes a fourth sample without a tag
+    return UNASSOCIATED  # so every reader takes a fourth sample without a tag
   if further != 1 or extra not in ((UNSPECIFIED,), (ASSOCIATED,), (UNASSOCIATED,)):
-    raise ValueError(f'it has {samples} samples a pixel, and not all are explained '
-                     f'(ExtraSamples {extra}); store one picture a channel')
+    raise ValueError(
+      f'it has {samples} samples a pixel, and not all are explained '
+      f'(ExtraSamples {extra}); store one picture a channel'
+    )
   return extra[0]
 
 
@@ -234,12 +278,13 @@ def opened(data: bytes, said: Layout) -> TiffImageFile:
   """Return the file, opened by Pillow, its pixels not yet read."""
   try:
     return _Raw(data, said)
-  except SyntaxError as error:             # what Pillow raises: unknown pixel mode
+  except SyntaxError as error:  # what Pillow raises: unknown pixel mode
     raise ValueError(f'it is {said.words}, which is not read ({error}); {ADVICE}') from error
 
 
-def numbers(image: TiffImageFile, data: bytes,
-            said: Layout) -> tuple[np.ndarray, np.ndarray | None]:
+def numbers(
+  image: TiffImageFile, data: bytes, said: Layout
+) -> tuple[np.ndarray, np.ndarray | None]:
   """Return (x [h, w] or [h, w, 3] float32, which pixels are transparent [h, w] or None).
 
   `image` is the opened file, `data` its bytes and `said` its layout. Unsigned samples of up to 16
@@ -248,14 +293,14 @@ def numbers(image: TiffImageFile, data: bytes,
   """
   try:
     stored = _samples(image, data, said) if said.in_bytes else _unpacked(image, said)
-  except (OSError, ValueError) as error:   # Pillow's decoders say little: decoder error -2
+  except (OSError, ValueError) as error:  # Pillow's decoders say little: decoder error -2
     raise ValueError(f'it is damaged, cut off or not read: {said.words} ({error})') from error
   transparent = None
   if said.extra is not None:
     stored, transparent = _without_extra(stored, said)
   if said.photometric == PALETTE:
     return _looked_up(stored[..., 0], said.palette), transparent
-  most = 2 ** said.bits - 1
+  most = 2**said.bits - 1
   if said.photometric == WHITE_IS_ZERO:
     stored = most - stored
   x = stored.astype(np.float32)
@@ -270,7 +315,7 @@ def _samples(image: TiffImageFile, data: bytes, said: Layout) -> np.ndarray:
   """Return the numbers that the file stores, upright [h, w, samples], in a type of their own."""
   if said.pixel_bytes <= 4:
     pixels = _upright(image)
-  else:                                    # of two bytes Pillow takes one: B the first, L the last
+  else:  # of two bytes Pillow takes one: B the first, L the last
     mode = 'RGB' if said.pixel_bytes == 6 else 'RGBA'
     first = _upright(image, f'{mode};16B')
     second = _upright(opened(data, said), f'{mode};16L')
@@ -285,8 +330,8 @@ def _unpacked(image: TiffImageFile, said: Layout) -> np.ndarray:
   stored = _upright(image)
   if image.mode == '1':
     stored = stored.astype(np.uint8)
-  if image.mode == 'L':                    # Pillow has stretched 0 … 3 and 0 … 15 to 0 … 255
-    stored = stored // (255 // (2 ** said.bits - 1))
+  if image.mode == 'L':  # Pillow has stretched 0 … 3 and 0 … 15 to 0 … 255
+    stored = stored // (255 // (2**said.bits - 1))
   return stored if stored.ndim == 3 else stored[..., None]
 
 
@@ -302,10 +347,11 @@ def _without_extra(stored: np.ndarray, said: Layout) -> tuple[np.ndarray, np.nda
   """Return (the colours, transparent pixels [h, w] or None): the last sample is no colour."""
   last = stored[..., -1]
   if said.extra != UNSPECIFIED:
-    return stored[..., :-1], last < 2 ** said.bits - 1
+    return stored[..., :-1], last < 2**said.bits - 1
   if (last != last[0, 0]).any():
-    raise ValueError(f'what its sample {said.samples} means is not said (ExtraSamples 0); '
-                     'store it without')
+    raise ValueError(
+      f'what its sample {said.samples} means is not said (ExtraSamples 0); store it without'
+    )
   return stored[..., :-1], None
 
 
@@ -315,8 +361,9 @@ def _looked_up(index: np.ndarray, palette: tuple[int, ...]) -> np.ndarray:
   if index.max() >= len(colours):
     raise ValueError(f'a pixel has colour {index.max()} of a palette of {len(colours)} colours')
   if 0 < colours.max() < 256:
-    raise ValueError('its palette (ColorMap) has numbers below 256 only, where they go to 65535; '
-                     f'{ADVICE}')
-  of_8_bits = (colours % 256 == 0).all()   # some writers store 255 as 65280, others as 65535
+    raise ValueError(
+      f'its palette (ColorMap) has numbers below 256 only, where they go to 65535; {ADVICE}'
+    )
+  of_8_bits = (colours % 256 == 0).all()  # some writers store 255 as 65280, others as 65535
   scaled = colours // 256 / 255 if of_8_bits else colours / 65535
   return scaled.astype(np.float32)[index]

@@ -17,26 +17,32 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 UNCOMPRESSED, LZW, DEFLATE, PACK_BITS = 1, 5, (8, 32946), 32773
-LARGEST_RATIO = 4096                       # of any of them: LZW's longest strings are shorter
-WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262        # tags
+LARGEST_RATIO = 4096  # of any of them: LZW's longest strings are shorter
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262  # tags
 OFFSETS, SAMPLES, ROWS_PER_STRIP, BYTE_COUNTS = 273, 277, 278, 279
-YCBCR = 6                                  # photometric interpretation
-CLEAR, END = 256, 257                      # codes of LZW
-LONGEST_ENTRY = 200                        # bytes; so few entries have codes of 9 bits
-LONGEST_RUN = 128                          # bytes, of PackBits
-OURS = 165                                 # a byte
+YCBCR = 6  # photometric interpretation
+CLEAR, END = 256, 257  # codes of LZW
+LONGEST_ENTRY = 200  # bytes; so few entries have codes of 9 bits
+LONGEST_RUN = 128  # bytes, of PackBits
+OURS = 165  # a byte
 
 
 class Part(NamedTuple):
   """A strip or a tile."""
-  start: int                               # in the file
+
+  start: int  # in the file
   packed: bytes
-  row: int                                 # bytes of a row, once decompressed
+  row: int  # bytes of a row, once decompressed
   rows: int
 
 
-def check(data: bytes, tags: Mapping[str, Any], pixel_bits: int, planes: int,
-          heads: Iterable[tuple[int, int]]) -> None:
+def check(
+  data: bytes,
+  tags: Mapping[str, Any],
+  pixel_bits: int,
+  planes: int,
+  heads: Iterable[tuple[int, int]],
+) -> None:
   """Raise ValueError where strips or tiles are missing or too many, too short or too long.
 
   `tags` are the page's, by name; `pixel_bits` is what a pixel takes in one plane; `heads` are start
@@ -45,7 +51,7 @@ def check(data: bytes, tags: Mapping[str, Any], pixel_bits: int, planes: int,
   parts = _parts(data, tags, pixel_bits, planes)
   _check_apart([*heads, *((part.start, part.start + len(part.packed)) for part in parts)])
   compression = tags.get('Compression', UNCOMPRESSED)
-  if tags['PhotometricInterpretation'] == YCBCR:     # its colours may have fewer rows
+  if tags['PhotometricInterpretation'] == YCBCR:  # its colours may have fewer rows
     sound = True
   elif compression == UNCOMPRESSED:
     sound = all(_is_plain(part) for part in parts)
@@ -53,13 +59,15 @@ def check(data: bytes, tags: Mapping[str, Any], pixel_bits: int, planes: int,
     sound = all(_is_inflated(part) for part in parts)
   elif compression in (LZW, PACK_BITS):
     fill_order = tags.get('FillOrder', 1)
-    ends = parts if len(parts) < 2 else [parts[0], parts[-1]]     # a wrong size shows there
+    ends = parts if len(parts) < 2 else [parts[0], parts[-1]]  # a wrong size shows there
     sound = all(_ends(part, compression, fill_order) for part in ends)
   else:
     sound = True
   if not sound:
-    raise ValueError('it is damaged: its strips or tiles hold more or less than its width, height, '
-                     'bits and compression ask for')
+    raise ValueError(
+      'it is damaged: its strips or tiles hold more or less than its width, height, '
+      'bits and compression ask for'
+    )
 
 
 def _parts(data: bytes, tags: Mapping[str, Any], pixel_bits: int, planes: int) -> list[Part]:
@@ -78,19 +86,22 @@ def _parts(data: bytes, tags: Mapping[str, Any], pixel_bits: int, planes: int) -
   across, down = math.ceil(width / columns), math.ceil(height / rows)
   offsets = tags.get(f'{kind}Offsets', ())
   if len(offsets) != across * down * planes:
-    raise ValueError(f'it is damaged: {len(offsets)} of its {across * down * planes} strips or '
-                     'tiles are there')
+    raise ValueError(
+      f'it is damaged: {len(offsets)} of its {across * down * planes} strips or tiles are there'
+    )
   sizes = tags.get(f'{kind}ByteCounts', ())
   if len(sizes) != len(offsets):
-    raise ValueError(f'it is damaged: it has {len(offsets)} strips or tiles, but {len(sizes)} '
-                     f'lengths of them ({kind}ByteCounts)')
+    raise ValueError(
+      f'it is damaged: it has {len(offsets)} strips or tiles, but {len(sizes)} '
+      f'lengths of them ({kind}ByteCounts)'
+    )
   row = math.ceil(columns * pixel_bits / 8)
   parts = []
   for number, (start, size) in enumerate(zip(offsets, sizes, strict=True)):
     if start + size > len(data):
       raise ValueError('it is cut off or damaged: a strip or tile lies outside of the file')
     is_last = number // across % down == down - 1
-    packed = data[start:start + size]
+    packed = data[start : start + size]
     parts.append(Part(start, packed, row, rows_of_last if is_last else rows))
   return parts
 
@@ -99,8 +110,9 @@ def _check_apart(places: Iterable[tuple[int, int]]) -> None:
   """Raise where two parts of a file overlap; two that are the same may be written once."""
   for (_, end), (start, _) in itertools.pairwise(sorted(set(places))):
     if start < end:
-      raise ValueError('it is damaged: two of its strips or tiles overlap, or one lies where its '
-                       'tags do')
+      raise ValueError(
+        'it is damaged: two of its strips or tiles overlap, or one lies where its tags do'
+      )
 
 
 def _is_plain(part: Part) -> bool:
@@ -122,7 +134,7 @@ def _ends(part: Part, compression: int, fill_order: int) -> bool:
 
   Bytes of our own are put behind its own. If they make up the next row, it had no further ones.
   """
-  if fill_order != 1:                      # rare; not looked at
+  if fill_order != 1:  # rare; not looked at
     return True
   longer = _lengthened_lzw(part) if compression == LZW else _lengthened_pack_bits(part)
   return not longer or _continues(longer, part.row, part.rows, compression)
@@ -158,10 +170,18 @@ def _continues(packed: bytes, row: int, rows: int, compression: int) -> bool:
   if row * rows > LARGEST_RATIO * len(packed):
     return False
   tags = ImageFileDirectory_v2(b'II*\0\x08\0\0\0')
-  for tag, value in ((WIDTH, row), (HEIGHT, rows + 1), (BITS, 8), (COMPRESSION, compression),
-                     (PHOTOMETRIC, 1), (OFFSETS, 0), (SAMPLES, 1), (ROWS_PER_STRIP, rows + 1),
-                     (BYTE_COUNTS, len(packed))):
-    tags[tag] = value                      # Pillow adds to the offset where the tags end
+  for tag, value in (
+    (WIDTH, row),
+    (HEIGHT, rows + 1),
+    (BITS, 8),
+    (COMPRESSION, compression),
+    (PHOTOMETRIC, 1),
+    (OFFSETS, 0),
+    (SAMPLES, 1),
+    (ROWS_PER_STRIP, rows + 1),
+    (BYTE_COUNTS, len(packed)),
+  ):
+    tags[tag] = value  # Pillow adds to the offset where the tags end
   file = io.BytesIO(b'II*\0\x08\0\0\0' + tags.tobytes(8) + packed)
   try:
     last_row = np.asarray(Image.open(file, formats=['TIFF']))[-1]

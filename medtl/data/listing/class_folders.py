@@ -107,7 +107,12 @@ def _stop_two_levels(folder: Path, files: Sequence[PurePosixPath]) -> None:
   for path in files:
     below.setdefault(path.parts[0], set()).add(path.parts[1] if len(path.parts) > 2 else '')
   inner = list(below.values())
-  if len(below) > 1 and len(inner[0]) > 1 and '' not in inner[0] and all(one == inner[0] for one in inner):
+  if (
+    len(below) > 1
+    and len(inner[0]) > 1
+    and '' not in inner[0]
+    and all(one == inner[0] for one in inner)
+  ):
     raise MedtlError(
       f'each of {", ".join(sorted(below))} in {folder} holds the folders {", ".join(sorted(inner[0]))}: '
       'which of the two is the class? Expected CLASS/… alone; a manifest can say it'

@@ -28,7 +28,9 @@ class Found(NamedTuple):
   def cut(self, x: np.ndarray, index: int) -> np.ndarray:
     """Return the part of a file's picture x [h, w, c] that a row means: all of it, or its box."""
     return (
-      x if self.boxes is None else repeated_rows.cut(x, self.boxes[index], self.table['file'][index])
+      x
+      if self.boxes is None
+      else repeated_rows.cut(x, self.boxes[index], self.table['file'][index])
     )
 
 

@@ -13,7 +13,7 @@ from medtl.data.listing import labels, manifest, repeated_rows
 from medtl.data.listing.records import Keys, Listed, side
 
 Columns = dict[str, np.ndarray]
-ASKED = {'patient': 'patient', 'split': 'partition'}      # columns that would decide the split
+ASKED = {'patient': 'patient', 'split': 'partition'}  # columns that would decide the split
 
 
 def find(folder: Path, keys: Keys) -> Listed:
@@ -111,9 +111,7 @@ def _filled(
   return columns
 
 
-def _table(
-  found: manifest.Manifest, keys: Keys, label: Sequence[str], columns: Columns
-) -> Columns:
+def _table(found: manifest.Manifest, keys: Keys, label: Sequence[str], columns: Columns) -> Columns:
   """Return the columns that go into a data set's table, under the names that it has for them."""
   table: Columns = {}
   if keys.patient:
@@ -124,9 +122,9 @@ def _table(
   for name, column in columns.items():
     if name in (keys.file, *label, keys.patient, keys.partition):
       continue
-    if name in boxed:                      # 'y' is a label elsewhere
+    if name in boxed:  # 'y' is a label elsewhere
       name = f'box_{name}'
-    if name in manifest.RESERVED:          # a data set's own table has such a column
+    if name in manifest.RESERVED:  # a data set's own table has such a column
       name = f'{name}_'
     table[name] = labels.numbers(column, column == '')
   return table

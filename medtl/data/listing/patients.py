@@ -28,7 +28,7 @@ def by_pattern(files: Sequence[str], pattern: str) -> np.ndarray:
     raise MedtlError(f'data.pattern={pattern!r} is not a regex: {error}') from None
   if group.groups < 1:
     raise MedtlError(
-      f"data.pattern={pattern!r} has no group; expected one around the patient, such as "
+      f'data.pattern={pattern!r} has no group; expected one around the patient, such as '
       "'patient_([0-9]+)'"
     )
   found = [group.search(name) for name in files]

@@ -37,7 +37,7 @@ def ask(found: Groups, raw: np.ndarray) -> None:
   raise MedtlError(
     f'{len(raw)} rows name {len(found)} files: {len(several)} files stand in several rows{labels}. '
     "Say what the rows mean: data.repeated='first' takes each file's first row, 'majority' the "
-    "label that "
+    'label that '
     "most of its rows have, 'box' cuts a picture out for each row by columns x, y, w, h (in pixels)"
   )
 

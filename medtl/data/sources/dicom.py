@@ -20,27 +20,59 @@ from medtl.data.listing import file_listing, labels
 from medtl.data.listing.labels import MISSING
 
 TEXTS = {
-  'patient': 'PatientID', 'study': 'StudyInstanceUID', 'modality': 'Modality',
+  'patient': 'PatientID',
+  'study': 'StudyInstanceUID',
+  'modality': 'Modality',
   'manufacturer': 'Manufacturer',
 }
-HIDDEN = ('patient', 'study')              # of these a digest is kept
-COLUMNS = (*TEXTS, 'sex', 'age')           # what the table gains from headers
+HIDDEN = ('patient', 'study')  # of these a digest is kept
+COLUMNS = (*TEXTS, 'sex', 'age')  # what the table gains from headers
 ELEMENTS = (
-  *TEXTS.values(), 'PatientSex', 'PatientAge', *dicom_header.SPACINGS,
-  'SOPClassUID', 'Rows', 'Columns', 'SamplesPerPixel', 'PhotometricInterpretation',
-  'PlanarConfiguration', 'NumberOfFrames', 'BitsAllocated', 'BitsStored', 'HighBit',
-  'PixelRepresentation', 'ModalityLUTSequence', 'RescaleSlope', 'RescaleIntercept',
-  'VOILUTSequence', 'WindowCenter', 'WindowWidth', 'VOILUTFunction',
+  *TEXTS.values(),
+  'PatientSex',
+  'PatientAge',
+  *dicom_header.SPACINGS,
+  'SOPClassUID',
+  'Rows',
+  'Columns',
+  'SamplesPerPixel',
+  'PhotometricInterpretation',
+  'PlanarConfiguration',
+  'NumberOfFrames',
+  'BitsAllocated',
+  'BitsStored',
+  'HighBit',
+  'PixelRepresentation',
+  'ModalityLUTSequence',
+  'RescaleSlope',
+  'RescaleIntercept',
+  'VOILUTSequence',
+  'WindowCenter',
+  'WindowWidth',
+  'VOILUTFunction',
 )
 SUFFIXES = ('.dcm', '.dicom', '.ima')
 WORDS = f'DICOM files ({", ".join(SUFFIXES)}, or DICM at byte 128)'
 
 
-def load(root: str, *, values: str = '', manifest: str = '', file: str = 'file',
-         label: str | Sequence[str] = 'label', patient: str = '', pattern: str = '',
-         partition: str = '', classes: Sequence[str | int | float] = (),
-         missing: Sequence[str] = MISSING, repeated: str = '', suffix: str = '', channels: int = 1, licence: str = '',
-         citation: str = '') -> Dataset:
+def load(
+  root: str,
+  *,
+  values: str = '',
+  manifest: str = '',
+  file: str = 'file',
+  label: str | Sequence[str] = 'label',
+  patient: str = '',
+  pattern: str = '',
+  partition: str = '',
+  classes: Sequence[str | int | float] = (),
+  missing: Sequence[str] = MISSING,
+  repeated: str = '',
+  suffix: str = '',
+  channels: int = 1,
+  licence: str = '',
+  citation: str = '',
+) -> Dataset:
   """Return every DICOM picture below `root`; labels and splits are found as by `folder.load`.
 
   `values='modality'`: numbers in the modality's unit, HU for CT (PS3.3 C.11.1); follow it with
@@ -59,11 +91,14 @@ def load(root: str, *, values: str = '', manifest: str = '', file: str = 'file',
   The table gains study (a digest), modality, manufacturer, sex and age (years).
   """
   if values not in ('modality', 'display') or channels not in (1, 3):
-    raise MedtlError(f'dicom: values={values!r}, channels={channels}; expected channels 1 or 3 '
-                     "and data.values='modality' (HU for CT; then a window in data.ops) or "
-                     "'display' (0 … 1 by each header's window: X-ray, mammography, ultrasound)")
-  keys = file_listing.Keys(manifest, file, label, patient, partition, pattern, classes, missing,
-                      repeated, 'keep', suffix)
+    raise MedtlError(
+      f'dicom: values={values!r}, channels={channels}; expected channels 1 or 3 '
+      "and data.values='modality' (HU for CT; then a window in data.ops) or "
+      "'display' (0 … 1 by each header's window: X-ray, mammography, ultrasound)"
+    )
+  keys = file_listing.Keys(
+    manifest, file, label, patient, partition, pattern, classes, missing, repeated, 'keep', suffix
+  )
   found = file_listing.find(root, file_listing.Kind(belongs, WORDS), keys, guess=False)
   dicom_header.mute_pydicom()
   rows: list[dict[str, Any]] = []
@@ -105,7 +140,7 @@ def read(path: Path, values: str, channels: int) -> tuple[np.ndarray, tuple[floa
     spacing = dicom_header.spacing(header)
   except (MedtlError, FileNotFoundError, PermissionError):
     raise
-  except Exception as error:                   # pydicom and its decoders raise many types
+  except Exception as error:  # pydicom and its decoders raise many types
     said = ' '.join(str(error).split()) or type(error).__name__
     raise OSError(f'cannot decode {path}: {said}') from error
   return grey_or_colour(np.asarray(x, np.float32), channels), spacing
@@ -119,8 +154,9 @@ def _picture(header: dicom_header.Header, path: Path, values: str) -> np.ndarray
   if frames > 1:
     raise MedtlError(f'{path} holds {frames} frames; expected one picture a file')
   if not how.grey and values != 'display':
-    raise MedtlError(f'{path} is a colour picture, which has no modality values; '
-                     "set data.values='display'")
+    raise MedtlError(
+      f"{path} is a colour picture, which has no modality values; set data.values='display'"
+    )
   how = dicom_pixels.agree(header, how)
   x = dicom_pixels.stored_numbers(header, how)
   if not how.grey:
@@ -133,15 +169,16 @@ def _picture(header: dicom_header.Header, path: Path, values: str) -> np.ndarray
   return dicom_values.display(x, by, modality.ends, how.inverted)
 
 
-def _describe(path: Path, values: str,
-              missing: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def _describe(
+  path: Path, values: str, missing: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
   """Return (what a header says for COLUMNS, remarks). '' and NaN stand where it says nothing.
 
   They also do where a header cannot be read: `fetch` then says why.
   """
   try:
     header = dicom_header.read(path, ELEMENTS)
-  except Exception:                            # see `read`
+  except Exception:  # see `read`
     return dict.fromkeys(COLUMNS, '') | {'age': np.nan}, {}
   row: dict[str, Any] = {}
   for name, keyword in TEXTS.items():
@@ -153,7 +190,7 @@ def _describe(path: Path, values: str,
   row['sex'] = dicom_header.sex(header)
   row['age'] = dicom_header.age(header)
   dicom_header.spacing(header)
-  with contextlib.suppress(Exception):         # `fetch` says why there is no picture
+  with contextlib.suppress(Exception):  # `fetch` says why there is no picture
     _remark_pixels(header, values)
   return row, header.remarks
 

@@ -14,10 +14,25 @@ from medtl.data.listing.labels import MISSING
 KIND = file_listing.Kind(recognised, f'pictures ({", ".join(SUFFIXES)})')
 
 
-def load(root: str, *, manifest: str = '', file: str = 'file', label: str | Sequence[str] = 'label', patient: str = '',
-         pattern: str = '', partition: str = '', classes: Sequence[str | int | float] = (), missing: Sequence[str] = MISSING,
-         repeated: str = '', masks: str = 'leave_out', suffix: str = '', channels: int = 1, exif: str = 'stop',
-         licence: str = '', citation: str = '') -> Dataset:
+def load(
+  root: str,
+  *,
+  manifest: str = '',
+  file: str = 'file',
+  label: str | Sequence[str] = 'label',
+  patient: str = '',
+  pattern: str = '',
+  partition: str = '',
+  classes: Sequence[str | int | float] = (),
+  missing: Sequence[str] = MISSING,
+  repeated: str = '',
+  masks: str = 'leave_out',
+  suffix: str = '',
+  channels: int = 1,
+  exif: str = 'stop',
+  licence: str = '',
+  citation: str = '',
+) -> Dataset:
   """Return every picture below `root`, or the one that `root` is where nothing is asked about labels.
 
   Without `manifest`: root/CLASS/… or root/{train,val,test}/CLASS/…; folders name the class and the publisher's split. Links are
@@ -34,11 +49,17 @@ def load(root: str, *, manifest: str = '', file: str = 'file', label: str | Sequ
   A picture whose EXIF asks to be turned is never turned silently: it stops the run, or is turned with `exif='apply'`.
   """
   if channels not in (1, 3) or exif not in ('stop', 'apply'):
-    raise MedtlError(f"folder: channels={channels}, exif={exif!r}; expected channels 1 or 3 and exif 'stop' or 'apply'")
+    raise MedtlError(
+      f"folder: channels={channels}, exif={exif!r}; expected channels 1 or 3 and exif 'stop' or 'apply'"
+    )
   if repeated == 'box' and exif == 'apply':
-    raise MedtlError("boxes are places in pictures as they are stored, and data.exif='apply' turns these; store the pictures "
-                     "upright with boxes that fit, and leave data.exif out")
-  keys = file_listing.Keys(manifest, file, label, patient, partition, pattern, classes, missing, repeated, masks, suffix)
+    raise MedtlError(
+      "boxes are places in pictures as they are stored, and data.exif='apply' turns these; store the pictures "
+      'upright with boxes that fit, and leave data.exif out'
+    )
+  keys = file_listing.Keys(
+    manifest, file, label, patient, partition, pattern, classes, missing, repeated, masks, suffix
+  )
   found = file_listing.find(root, KIND, keys)
 
   def fetch(index: int) -> Example:

@@ -17,84 +17,136 @@ from medtl.runtime.downloads import cache_folder, fetch, locked
 from medtl.runtime.files import require_space
 from medtl.runtime.http_download import CHUNK
 
-CITATION = ('Yang J. et al., MedMNIST v2: a large-scale lightweight benchmark for 2D and 3D biomedical image classification, '
-            'Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8; beside the papers of its source data')
+CITATION = (
+  'Yang J. et al., MedMNIST v2: a large-scale lightweight benchmark for 2D and 3D biomedical image classification, '
+  'Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8; beside the papers of its source data'
+)
 URL = 'https://zenodo.org/records/10519652/files/{file}?download=1'
 SIDES = ('train', 'val', 'test')
 NAMES = 'images and labels'
-COLOUR = ('pathmnist', 'dermamnist', 'retinamnist', 'bloodmnist')      # n_channels 3 in info.py
-ORGANS = ('bladder; femur-left; femur-right; heart; kidney-left; kidney-right; liver; lung-left; lung-right; pancreas; spleen')
+COLOUR = ('pathmnist', 'dermamnist', 'retinamnist', 'bloodmnist')  # n_channels 3 in info.py
+ORGANS = 'bladder; femur-left; femur-right; heart; kidney-left; kidney-right; liver; lung-left; lung-right; pancreas; spleen'
 
 
 class Source(NamedTuple):
   """One set: what is asked, its classes, and the md5 of its files from the smallest size to the largest."""
-  task: str                                # multi-class | binary | multi-label | ordinal
+
+  task: str  # multi-class | binary | multi-label | ordinal
   classes: str
   md5: str
   licence: str = 'CC BY 4.0'
 
 
 SOURCES = {
-  'pathmnist': Source('multi-class',
+  'pathmnist': Source(
+    'multi-class',
     'adipose; background; debris; lymphocytes; mucus; smooth muscle; normal colon mucosa; cancer-associated '
     'stroma; colorectal adenocarcinoma epithelium',
     'a8b06965200029087d5bd730944a56c1 55aa9c1e0525abe5a6b9d8343a507616 '
-    'ac42d08fb904d92c244187169d1fd1d9 2c51a510bcdc9cf8ddb2af93af1eadec'),
-  'chestmnist': Source('multi-label',
+    'ac42d08fb904d92c244187169d1fd1d9 2c51a510bcdc9cf8ddb2af93af1eadec',
+  ),
+  'chestmnist': Source(
+    'multi-label',
     'atelectasis; cardiomegaly; effusion; infiltration; mass; nodule; pneumonia; pneumothorax; consolidation; '
     'edema; emphysema; fibrosis; pleural; hernia',
     '02c8a6516a18b556561a56cbdd36c4a8 9de6cd0b934ebb5b7426cfba5efbae16 '
-    'db107e5590b27930b62dbaf558aebee3 45bd33e6f06c3e8cdb481c74a89152aa'),
-  'dermamnist': Source('multi-class',
+    'db107e5590b27930b62dbaf558aebee3 45bd33e6f06c3e8cdb481c74a89152aa',
+  ),
+  'dermamnist': Source(
+    'multi-class',
     'actinic keratoses and intraepithelial carcinoma; basal cell carcinoma; benign keratosis-like lesions; '
     'dermatofibroma; melanoma; melanocytic nevi; vascular lesions',
     '0744692d530f8e62ec473284d019b0c7 b70a2f5635c6199aeaa28c31d7202e1f '
-    '2defd784463fa5243564e855ed717de1 8974907d8e169bef5f5b96bc506ae45d', 'CC BY-NC 4.0'),
-  'octmnist': Source('multi-class', 'choroidal neovascularization; diabetic macular edema; drusen; normal',
+    '2defd784463fa5243564e855ed717de1 8974907d8e169bef5f5b96bc506ae45d',
+    'CC BY-NC 4.0',
+  ),
+  'octmnist': Source(
+    'multi-class',
+    'choroidal neovascularization; diabetic macular edema; drusen; normal',
     'c68d92d5b585d8d81f7112f81e2d0842 e229e9440236b774d9f0dfef9d07bdaf '
-    '0a97e76651ace45c5d943ee3f65b63ae abc493b6d529d5de7569faaef2773ba3'),
-  'pneumoniamnist': Source('binary', 'normal; pneumonia',
+    '0a97e76651ace45c5d943ee3f65b63ae abc493b6d529d5de7569faaef2773ba3',
+  ),
+  'pneumoniamnist': Source(
+    'binary',
+    'normal; pneumonia',
     '28209eda62fecd6e6a2d98b1501bb15f 8f4eceb4ccffa70c672198ea285246c6 '
-    '05b46931834c231683c68f40c47b2971 d6a3c71de1b945ea11211b03746c1fe1'),
-  'retinamnist': Source('ordinal', '0; 1; 2; 3; 4',
+    '05b46931834c231683c68f40c47b2971 d6a3c71de1b945ea11211b03746c1fe1',
+  ),
+  'retinamnist': Source(
+    'ordinal',
+    '0; 1; 2; 3; 4',
     'bd4c0672f1bba3e3a89f0e4e876791e4 afda852cc34dcda56f86ad2b2457dbcc '
-    'e48e916a24454daf90583d4e6efb1a18 eae7e3b6f3fcbda4ae613ebdcbe35348'),
-  'breastmnist': Source('binary', 'malignant; normal, benign',
+    'e48e916a24454daf90583d4e6efb1a18 eae7e3b6f3fcbda4ae613ebdcbe35348',
+  ),
+  'breastmnist': Source(
+    'binary',
+    'malignant; normal, benign',
     '750601b1f35ba3300ea97c75c52ff8f6 742edef2a1fd1524b2efff4bd7ba9364 '
-    '363e4b3f8d712e9b5de15470a2aaadf1 b56378a6eefa9fed602bb16d192d4c8b'),
-  'bloodmnist': Source('multi-class',
+    '363e4b3f8d712e9b5de15470a2aaadf1 b56378a6eefa9fed602bb16d192d4c8b',
+  ),
+  'bloodmnist': Source(
+    'multi-class',
     'basophil; eosinophil; erythroblast; immature granulocytes(myelocytes, metamyelocytes and promyelocytes); '
     'lymphocyte; monocyte; neutrophil; platelet',
     '7053d0359d879ad8a5505303e11de1dc 2b94928a2ae4916078ca51e05b6b800b '
-    'adace1e0ed228fccda1f39692059dd4c b718ff6835fcbdb22ba9eacccd7b2601'),
-  'tissuemnist': Source('multi-class',
+    'adace1e0ed228fccda1f39692059dd4c b718ff6835fcbdb22ba9eacccd7b2601',
+  ),
+  'tissuemnist': Source(
+    'multi-class',
     'Collecting Duct, Connecting Tubule; Distal Convoluted Tubule; Glomerular endothelial cells; Interstitial '
     'endothelial cells; Leukocytes; Podocytes; Proximal Tubule Segments; Thick Ascending Limb',
     'ebe78ee8b05294063de985d821c1c34b 123ece2eba09d0aa5d698fda57103344 '
-    '61b955355d7425a89687b06cca3ce0c2 b077128c4a949f0a4eb01517f9037b9c'),
-  'organamnist': Source('multi-class', ORGANS,
+    '61b955355d7425a89687b06cca3ce0c2 b077128c4a949f0a4eb01517f9037b9c',
+  ),
+  'organamnist': Source(
+    'multi-class',
+    ORGANS,
     '68e3f8846a6bd62f0c9bf841c0d9eacc 2dcccc29b88e6da5a01161ef20cda288 '
-    'eeae80d0a227a8d099027e1b3cfd3b60 50747347e05c87dd3aaf92c49f9f3170'),
-  'organcmnist': Source('multi-class', ORGANS,
+    'eeae80d0a227a8d099027e1b3cfd3b60 50747347e05c87dd3aaf92c49f9f3170',
+  ),
+  'organcmnist': Source(
+    'multi-class',
+    ORGANS,
     'b9ceb9546e10131b32923c5bbeaea2b1 3ce34a8724ea6f548e6db4744d03b6a9 '
-    '773c1f009daa3fe5d9a2a201b2a7ed94 050f5e875dc056f6768abf94ec9995d1'),
-  'organsmnist': Source('multi-class', ORGANS,
+    '773c1f009daa3fe5d9a2a201b2a7ed94 050f5e875dc056f6768abf94ec9995d1',
+  ),
+  'organsmnist': Source(
+    'multi-class',
+    ORGANS,
     '9ab87b696fb54e2a387ebe992d6ed5f1 53a6d115339d874c25e309a994ff46d3 '
-    'ded0c5fa01a95dc4978b956f613e9b8e b354719e553fbbb2513d5533f52a4cb1'),
-  'organmnist3d': Source('multi-class',
+    'ded0c5fa01a95dc4978b956f613e9b8e b354719e553fbbb2513d5533f52a4cb1',
+  ),
+  'organmnist3d': Source(
+    'multi-class',
     'liver; kidney-right; kidney-left; femur-right; femur-left; bladder; heart; lung-right; lung-left; spleen; '
     'pancreas',
-    'a0c5a1ff56af4f155c46d46fbb45a2fe 58a2205adf14a9d0a189cb06dc78bf10'),
-  'nodulemnist3d': Source('binary', 'benign; malignant',
-    '8755a7e9e05a4d9ce80a24c3e7a256f3 c47c5b7d457bf6332200d2ea6d64ecd8'),
-  'adrenalmnist3d': Source('binary', 'normal; hyperplasia',
-    'bbd3c5a5576322bc4cdfea780653b1ce 17721accfe9fb005146a47d33bc54b2f'),
-  'fracturemnist3d': Source('multi-class', 'buckle rib fracture; nondisplaced rib fracture; displaced rib fracture',
-    '6aa7b0143a6b42da40027a9dda61302f f01d7e6316aedf4210da0da5b7437b42'),
-  'vesselmnist3d': Source('binary', 'vessel; aneurysm',
-    'b41fd4f7e7e2feedddb201585ecafa1b 6bb274a8846e1097066dcd64e2c4520f'),
-  'synapsemnist3d': Source('binary', 'inhibitory synapse; excitatory synapse',
-    '1235b78a3cd6280881dd7850a78eadb6 43bd14ebf3af9d3dd072446fedc14d5e'),
+    'a0c5a1ff56af4f155c46d46fbb45a2fe 58a2205adf14a9d0a189cb06dc78bf10',
+  ),
+  'nodulemnist3d': Source(
+    'binary',
+    'benign; malignant',
+    '8755a7e9e05a4d9ce80a24c3e7a256f3 c47c5b7d457bf6332200d2ea6d64ecd8',
+  ),
+  'adrenalmnist3d': Source(
+    'binary',
+    'normal; hyperplasia',
+    'bbd3c5a5576322bc4cdfea780653b1ce 17721accfe9fb005146a47d33bc54b2f',
+  ),
+  'fracturemnist3d': Source(
+    'multi-class',
+    'buckle rib fracture; nondisplaced rib fracture; displaced rib fracture',
+    '6aa7b0143a6b42da40027a9dda61302f f01d7e6316aedf4210da0da5b7437b42',
+  ),
+  'vesselmnist3d': Source(
+    'binary',
+    'vessel; aneurysm',
+    'b41fd4f7e7e2feedddb201585ecafa1b 6bb274a8846e1097066dcd64e2c4520f',
+  ),
+  'synapsemnist3d': Source(
+    'binary',
+    'inhibitory synapse; excitatory synapse',
+    '1235b78a3cd6280881dd7850a78eadb6 43bd14ebf3af9d3dd072446fedc14d5e',
+  ),
 }
 
 
@@ -110,8 +162,10 @@ def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str
   source = SOURCES[flag]
   sizes = (28, 64) if flag.endswith('3d') else (28, 64, 128, 224)
   if size not in sizes:
-    raise MedtlError(f'{flag} is published in sizes {", ".join(map(str, sizes))}, found size={size!r}; take the next larger one '
-                     "and ops='resize(…)'")
+    raise MedtlError(
+      f'{flag} is published in sizes {", ".join(map(str, sizes))}, found size={size!r}; take the next larger one '
+      "and ops='resize(…)'"
+    )
   md5 = source.md5.split()[sizes.index(size)]
   path = _file(flag, size, root, md5, hint)
   axes = 3 if flag.endswith('3d') else 2
@@ -125,13 +179,26 @@ def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str
 
   def read(index: int) -> Example:
     part = int(np.searchsorted(ends, index, side='right'))
-    x = images[part][index - ends[part]].astype(np.float32) / np.float32(255)     # counted from the part's end
+    x = images[part][index - ends[part]].astype(np.float32) / np.float32(
+      255
+    )  # counted from the part's end
     return Example(x.reshape(*x.shape, *(1,) * (axes + 1 - x.ndim)), y[index], index)
 
-  table = {'row': np.arange(len(y)), 'y': y, 'split': np.repeat(SIDES, [len(part) for part in images])}
-  facts = dict(name=f'{flag} {size} px', task=source.task, licence=source.licence, citation=CITATION,
-               url='https://zenodo.org/records/10519652')
-  return Dataset(read, len(y), tuple(source.classes.split('; ')), table, facts, fingerprint=f'md5:{md5}')
+  table = {
+    'row': np.arange(len(y)),
+    'y': y,
+    'split': np.repeat(SIDES, [len(part) for part in images]),
+  }
+  facts = dict(
+    name=f'{flag} {size} px',
+    task=source.task,
+    licence=source.licence,
+    citation=CITATION,
+    url='https://zenodo.org/records/10519652',
+  )
+  return Dataset(
+    read, len(y), tuple(source.classes.split('; ')), table, facts, fingerprint=f'md5:{md5}'
+  )
 
 
 def _file(flag: str, size: int, root: str, md5: str, hint: str) -> Path:
@@ -140,7 +207,12 @@ def _file(flag: str, size: int, root: str, md5: str, hint: str) -> Path:
   if not root:
     return fetch(url, md5=md5, name=f'medmnist/{name}', purpose=purpose, hint=hint)
   path = Path(root).expanduser()
-  return fetch(str(path / name if path.is_dir() else path), md5=md5, purpose=purpose, hint=f'download {url}, or leave root empty')
+  return fetch(
+    str(path / name if path.is_dir() else path),
+    md5=md5,
+    purpose=purpose,
+    hint=f'download {url}, or leave root empty',
+  )
 
 
 def _unpacked(path: Path, md5: str) -> Path:
@@ -148,7 +220,7 @@ def _unpacked(path: Path, md5: str) -> Path:
   folder = cache_folder() / 'medmnist' / md5
   if not folder.is_dir():
     with locked(folder):
-      if not folder.is_dir():              # another process may have made it while this one waited
+      if not folder.is_dir():  # another process may have made it while this one waited
         _unpack(path, folder)
   return folder
 
@@ -163,15 +235,26 @@ def _unpack(path: Path, folder: Path) -> None:
       if len({item.filename for item in members}) < len(members):
         raise MedtlError(f'{path} holds two arrays of one name; get it again')
       require_space(aside, sum(item.file_size for item in members), f'the arrays of {path.name}')
-      for item in members:                 # as a stream: the largest array is 13.5 GB
+      for item in members:  # as a stream: the largest array is 13.5 GB
         with archive.open(item) as packed, (aside / Path(item.filename).name).open('wb') as plain:
           shutil.copyfileobj(packed, plain, CHUNK)
-  except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-    raise MedtlError(f'cannot unpack {path} to {folder}: {error}; get it again, or make room') from error
+  except (
+    OSError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+  ) as error:
+    raise MedtlError(
+      f'cannot unpack {path} to {folder}: {error}; get it again, or make room'
+    ) from error
   aside.rename(folder)
 
 
-def _arrays(folder: Path, path: Path, shape: tuple[int, ...], columns: int) -> dict[str, np.ndarray]:
+def _arrays(
+  folder: Path, path: Path, shape: tuple[int, ...], columns: int
+) -> dict[str, np.ndarray]:
   """Return the unpacked arrays; pictures are memory-mapped. MedtlError where they are not what the set is, see `_check`."""
   found: dict[str, np.ndarray] = {}
   for side in SIDES:
@@ -180,8 +263,12 @@ def _arrays(folder: Path, path: Path, shape: tuple[int, ...], columns: int) -> d
       try:
         found[name] = np.load(folder / f'{name}.npy', mmap_mode='r' if kind == 'images' else None)
       except FileNotFoundError:
-        raise MedtlError(f'{path} lacks the array {name}; expected {NAMES} of train, val and test. Get it again') from None
-      except Exception as error:             # numpy says what is wrong with an .npy by exceptions of many kinds
+        raise MedtlError(
+          f'{path} lacks the array {name}; expected {NAMES} of train, val and test. Get it again'
+        ) from None
+      except (
+        Exception
+      ) as error:  # numpy says what is wrong with an .npy by exceptions of many kinds
         words = f'{type(error).__name__} while its array {name} was read'
         raise MedtlError(f'{path} is damaged: {words}; get it again') from error
   for side in SIDES:
@@ -189,12 +276,16 @@ def _arrays(folder: Path, path: Path, shape: tuple[int, ...], columns: int) -> d
   return found
 
 
-def _check(path: Path, side: str, arrays: dict[str, np.ndarray], shape: tuple[int, ...], columns: int) -> None:
+def _check(
+  path: Path, side: str, arrays: dict[str, np.ndarray], shape: tuple[int, ...], columns: int
+) -> None:
   """Raise a MedtlError unless pictures are uint8 [n, *shape], and labels are integers [n, columns]."""
   images, labels = arrays[f'{side}_images'], arrays[f'{side}_labels']
   sized = images.shape[1:] == shape and images.dtype == np.uint8
   labelled = labels.shape == (len(images), columns) if images.ndim else False
   if not (sized and labelled and labels.dtype.kind in 'iu'):
-    raise MedtlError(f'{path} is no such set: its {side} side has pictures {images.dtype} {images.shape} and labels '
-                     f'{labels.dtype} {labels.shape}; expected uint8 (n, {", ".join(map(str, shape))}) and '
-                     f'integers (n, {columns})')
+    raise MedtlError(
+      f'{path} is no such set: its {side} side has pictures {images.dtype} {images.shape} and labels '
+      f'{labels.dtype} {labels.shape}; expected uint8 (n, {", ".join(map(str, shape))}) and '
+      f'integers (n, {columns})'
+    )

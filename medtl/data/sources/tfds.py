@@ -17,11 +17,19 @@ from medtl.data.formats.pictures import read
 from medtl.data.listing import labels
 from medtl.data.listing.records import side
 
-OURS = ('row', 'y', 'split', 'content')    # columns of the table that a feature's name must not hide
+OURS = ('row', 'y', 'split', 'content')  # columns of the table that a feature's name must not hide
 
 
-def load(builder: str, *, root: str, splits: Sequence[str] = (), image: str = 'image', label: str = 'label', patient: str = '',
-         exif: str = 'stop') -> Dataset:
+def load(
+  builder: str,
+  *,
+  root: str,
+  splits: Sequence[str] = (),
+  image: str = 'image',
+  label: str = 'label',
+  patient: str = '',
+  exif: str = 'stop',
+) -> Dataset:
   """Return the rows of `splits` (default: all) of root/builder; `table['split']` is train, val, test or the split's own name.
 
   `builder` is 'name' or 'name/config', with ':version' where there are several. Pictures are decoded as `folder` does, x
@@ -29,19 +37,26 @@ def load(builder: str, *, root: str, splits: Sequence[str] = (), image: str = 'i
   an integer from 0 or a text. Other features of one number or text become columns; `patient` says which of them is the patient.
   """
   import tensorflow_datasets as tfds
+
   prepared = tfds.builder_from_directory(_folder(Path(root).expanduser(), builder))
   info, names = prepared.info, tuple(splits) or tuple(prepared.info.splits)
   _check(info, names, (image, label, *filter(None, [patient])))
   feature = info.features[image]
   encoded = isinstance(feature, tfds.features.Image)
   decoders = {image: tfds.decode.SkipDecoding()} if encoded else None
-  sources = [prepared.as_data_source(name, decoders=decoders, file_format='array_record') for name in names]
+  sources = [
+    prepared.as_data_source(name, decoders=decoders, file_format='array_record') for name in names
+  ]
   columns = _columns(info, sources, label)
   classes, y, order = _labels(columns.pop(label), getattr(info.features[label], 'names', None))
   sides = np.repeat([side(name) or name for name in names], [len(source) for source in sources])
   table = {'row': np.arange(len(y)), 'y': y, 'split': sides}
   table |= {_column(name, patient): _filled(column) for name, column in columns.items()}
-  places = [(name, source, index) for name, source in zip(names, sources, strict=True) for index in range(len(source))]
+  places = [
+    (name, source, index)
+    for name, source in zip(names, sources, strict=True)
+    for index in range(len(source))
+  ]
 
   def fetch(row: int) -> Example:
     name, source, index = places[row]
@@ -52,21 +67,32 @@ def load(builder: str, *, root: str, splits: Sequence[str] = (), image: str = 'i
       raise type(error)(f'{info.full_name}, {name}, example {index}: {error}') from error
     return Example(x, y[row], row)
 
-  facts = dict(name=info.full_name, order=order, citation=info.citation, url=info.homepage,
-               licence=info.as_proto.redistribution_info.license)
+  facts = dict(
+    name=info.full_name,
+    order=order,
+    citation=info.citation,
+    url=info.homepage,
+    licence=info.as_proto.redistribution_info.license,
+  )
   return Dataset(fetch, len(y), classes, table, facts, _fingerprint(info, names, table))
 
 
 def _folder(root: Path, builder: str) -> Path:
   """Return the one folder of root/builder that holds a prepared data set."""
   base = root / builder.replace(':', '/')
-  found = sorted(path.parent for depth in ('', '*/', '*/*/') for path in base.glob(f'{depth}dataset_info.json'))
+  found = sorted(
+    path.parent for depth in ('', '*/', '*/*/') for path in base.glob(f'{depth}dataset_info.json')
+  )
   if not found:
-    raise MedtlError(f'{base} holds no prepared data set (dataset_info.json); {nearest(builder, _subfolders(root))}. Prepare it '
-                     "with TFDS's download_and_prepare and file_format='array_record', OCT2017 with python -m medtl.data.prepare.oct2017")
+    raise MedtlError(
+      f'{base} holds no prepared data set (dataset_info.json); {nearest(builder, _subfolders(root))}. Prepare it '
+      "with TFDS's download_and_prepare and file_format='array_record', OCT2017 with python -m medtl.data.prepare.oct2017"
+    )
   if len(found) > 1:
     names = [f'{path.parent.relative_to(root)}:{path.name}' for path in found]
-    raise MedtlError(f'{base} holds {len(found)} prepared data sets; expected data.builder to be one of {", ".join(names)}')
+    raise MedtlError(
+      f'{base} holds {len(found)} prepared data sets; expected data.builder to be one of {", ".join(names)}'
+    )
   return found[0]
 
 
@@ -78,14 +104,20 @@ def _check(info: Any, names: Sequence[str], features: Sequence[str]) -> None:
   """Raise where the format cannot be read, or a split, a feature or a file is missing."""
   formats = sorted(one.value for one in info.available_file_formats())
   if 'array_record' not in formats:
-    raise MedtlError(f'{info.full_name} is prepared as {" and ".join(formats)}, which is not read here (the reader would '
-                     "mix splits, or lacks random access); prepare it anew with file_format='array_record'")
+    raise MedtlError(
+      f'{info.full_name} is prepared as {" and ".join(formats)}, which is not read here (the reader would '
+      "mix splits, or lacks random access); prepare it anew with file_format='array_record'"
+    )
   for name in names:
     if name not in info.splits:
-      raise MedtlError(f'{info.full_name} has no split {name!r}, nor are parts of a split read; {nearest(name, info.splits)}')
+      raise MedtlError(
+        f'{info.full_name} has no split {name!r}, nor are parts of a split read; {nearest(name, info.splits)}'
+      )
     for path in info.splits[name].filepaths:
       if not Path(path).is_file():
-        raise MedtlError(f'{info.full_name} is not whole: {path} is missing; copy or prepare it anew')
+        raise MedtlError(
+          f'{info.full_name} is not whole: {path} is missing; copy or prepare it anew'
+        )
   for name in features:
     if name not in info.features:
       raise MedtlError(f'{info.full_name} has no feature {name!r}; {nearest(name, info.features)}')
@@ -93,19 +125,28 @@ def _check(info: Any, names: Sequence[str], features: Sequence[str]) -> None:
 
 def _columns(info: Any, sources: Sequence[Any], label: str) -> dict[str, np.ndarray]:
   """Return {name: [n]} of the features that are one number or text; every record is read once, no picture is decoded."""
-  names = [name for name, feature in info.features.items()
-           if feature.shape == () and type(feature).__name__ in ('ClassLabel', 'Text', 'Scalar', 'Tensor')]
+  names = [
+    name
+    for name, feature in info.features.items()
+    if feature.shape == () and type(feature).__name__ in ('ClassLabel', 'Text', 'Scalar', 'Tensor')
+  ]
   if label not in names:
-    raise MedtlError(f'the label {label!r} of {info.full_name} is {info.features[label]}; expected one class, integer or text')
+    raise MedtlError(
+      f'the label {label!r} of {info.full_name} is {info.features[label]}; expected one class, integer or text'
+    )
   values: dict[str, list] = {name: [] for name in names}
   for source in sources:
     try:
       for index in range(len(source)):
         record = source[index]
         for name in names:
-          values[name].append(record[name].decode() if isinstance(record[name], bytes) else record[name])
-    except RuntimeError as error:          # what ArrayRecord's reader raises
-      raise MedtlError(f'{info.full_name} cannot be read: {error}; copy or prepare it anew') from error
+          values[name].append(
+            record[name].decode() if isinstance(record[name], bytes) else record[name]
+          )
+    except RuntimeError as error:  # what ArrayRecord's reader raises
+      raise MedtlError(
+        f'{info.full_name} cannot be read: {error}; copy or prepare it anew'
+      ) from error
   return {name: np.array(column) for name, column in values.items()}
 
 
@@ -113,7 +154,9 @@ def _labels(column: np.ndarray, known: Sequence[str] | None) -> labels.Labels:
   """Return the labels of a feature: a ClassLabel's (`known` are its names), whole numbers, or text."""
   if column.dtype.kind in 'iu':
     classes = tuple(known or map(str, range(int(column.max()) + 1)))
-    return labels.Labels(classes, column.astype(np.int32), labels.GIVEN if known else labels.NUMBERS)
+    return labels.Labels(
+      classes, column.astype(np.int32), labels.GIVEN if known else labels.NUMBERS
+    )
   if column.dtype.kind != 'U':
     raise MedtlError(f'labels are {column.dtype}; expected classes, integers or texts')
   examples = [f'example {number}' for number in range(len(column))]
@@ -147,5 +190,7 @@ def _fingerprint(info: Any, names: Sequence[str], table: Table) -> str:
     digest.update(f'{name}\t{np.asarray(column).tolist()}\n'.encode())
   for path in (Path(path) for name in names for path in info.splits[name].filepaths):
     status = path.stat()
-    digest.update(f'{path.absolute()}\t{status.st_size}\t{status.st_mtime_ns}\t{status.st_ctime_ns}\n'.encode())
+    digest.update(
+      f'{path.absolute()}\t{status.st_size}\t{status.st_mtime_ns}\t{status.st_ctime_ns}\n'.encode()
+    )
   return digest.hexdigest()

@@ -18,17 +18,20 @@ from medtl.models.pretrained.resnet import RENAMES, WEIGHTS  # noqa: F401
 @dataclasses.dataclass(frozen=True)
 class Style:
   """What all blocks of a ResNet have in common."""
+
   ndim: int = 2
-  version: str = 'v1.5'                  # where a bottleneck strides: 'v1' on its first 1×1, 'v1.5' on its 3×3
-  bias: bool = False                     # of the convolutions (Keras)
-  norm: str = 'batch'                    # 'batch' | 'group'
-  epsilon: float = 1e-5                  # of the norms
+  version: str = 'v1.5'  # where a bottleneck strides: 'v1' on its first 1×1, 'v1.5' on its 3×3
+  bias: bool = False  # of the convolutions (Keras)
+  norm: str = 'batch'  # 'batch' | 'group'
+  epsilon: float = 1e-5  # of the norms
   dtype: Any = jnp.float32
-  standardised: bool = False             # kernels (BiT)
+  standardised: bool = False  # kernels (BiT)
 
   def conv(self, x: Any, features: int, kernel: int, stride: int, name: str) -> Any:
     """Return x convolved by a child `name` of the module that calls."""
-    return Conv(features, (kernel,) * self.ndim, stride, self.bias, self.standardised, self.dtype, name=name)(x)
+    return Conv(
+      features, (kernel,) * self.ndim, stride, self.bias, self.standardised, self.dtype, name=name
+    )(x)
 
   def normed(self, x: Any, train: bool, name: str) -> Any:
     """Return x normalised by a child `name` of the module that calls."""
@@ -37,7 +40,8 @@ class Style:
 
 class ResNet(Backbone):
   """Pictures [b, *s, c] → maps [b, *s / 32, channels]; a stage is a resolution group."""
-  block: Callable[..., Any]              # Basic | Bottleneck | PreActivation
+
+  block: Callable[..., Any]  # Basic | Bottleneck | PreActivation
   depths: tuple[int, ...] = (3, 4, 6, 3)
   width: int = 64
   style: Style = Style()
@@ -48,13 +52,21 @@ class ResNet(Backbone):
 
   @property
   def channels(self) -> int:
-    return self.width * 2 ** (self.stages - 1) * self.block.expansion       # type: ignore[attr-defined]
+    return self.width * 2 ** (self.stages - 1) * self.block.expansion  # type: ignore[attr-defined]
 
   def child(self, index: int, value: Any, train: bool) -> Any:
     if index == 0:
-      return Stem(self.width, self.block is not PreActivation, self.style, name='stem')(value, train)
-    value = Stage(self.block, self.depths[index - 1], self.width * 2 ** (index - 1), 1 if index == 1 else 2, self.style,
-                  name=child_name(index))(value, train)
+      return Stem(self.width, self.block is not PreActivation, self.style, name='stem')(
+        value, train
+      )
+    value = Stage(
+      self.block,
+      self.depths[index - 1],
+      self.width * 2 ** (index - 1),
+      1 if index == 1 else 2,
+      self.style,
+      name=child_name(index),
+    )(value, train)
     if self.block is PreActivation and index == self.stages:
       return relu(self.style.normed(value, train, 'norm'))
     return value
@@ -62,6 +74,7 @@ class ResNet(Backbone):
 
 class Stem(nn.Module):
   """7×7 convolution at stride 2 and 3×3 max-pooling at stride 2; before the pooling norm and ReLU, if the blocks do not begin with them."""
+
   width: int
   normed: bool
   style: Style
@@ -70,12 +83,15 @@ class Stem(nn.Module):
   def __call__(self, x: Any, train: bool) -> Any:
     x = self.style.conv(x, self.width, 7, 2, 'conv')
     if not self.normed:
-      return max_pool(x, fill=0.0)       # BiT pads with zeros, which matters where nothing has cut off the negative numbers
+      return max_pool(
+        x, fill=0.0
+      )  # BiT pads with zeros, which matters where nothing has cut off the negative numbers
     return max_pool(relu(self.style.normed(x, train, 'norm')))
 
 
 class Stage(nn.Module):
   """Blocks of one resolution; the first changes resolution and channels."""
+
   block: Callable[..., Any]
   depth: int
   features: int
@@ -85,12 +101,15 @@ class Stage(nn.Module):
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
     for index in range(self.depth):
-      x = self.block(self.features, 1 if index else self.stride, self.style, name=f'block{index}')(x, train)
+      x = self.block(self.features, 1 if index else self.stride, self.style, name=f'block{index}')(
+        x, train
+      )
     return x
 
 
 class Basic(nn.Module):
   """Two 3×3 convolutions beside a shortcut (He et al. 2016, arXiv 1512.03385)."""
+
   features: int
   stride: int
   style: Style
@@ -107,6 +126,7 @@ class Basic(nn.Module):
 
 class Bottleneck(nn.Module):
   """1×1, 3×3, 1×1 to four times the channels, beside a shortcut."""
+
   features: int
   stride: int
   style: Style
@@ -126,6 +146,7 @@ class Bottleneck(nn.Module):
 
 class PreActivation(nn.Module):
   """A bottleneck whose norms and ReLUs come before the convolutions (He et al. 2016, arXiv 1603.05027), strided as v1.5."""
+
   features: int
   stride: int
   style: Style
@@ -137,41 +158,80 @@ class PreActivation(nn.Module):
     if self.stride != 1 or x.shape[-1] != 4 * self.features:
       x = self.style.conv(y, 4 * self.features, 1, self.stride, 'shortcut_conv')
     y = self.style.conv(y, self.features, 1, 1, 'conv1')
-    y = self.style.conv(relu(self.style.normed(y, train, 'norm2')), self.features, 3, self.stride, 'conv2')
-    return x + self.style.conv(relu(self.style.normed(y, train, 'norm3')), 4 * self.features, 1, 1, 'conv3')
+    y = self.style.conv(
+      relu(self.style.normed(y, train, 'norm2')), self.features, 3, self.stride, 'conv2'
+    )
+    return x + self.style.conv(
+      relu(self.style.normed(y, train, 'norm3')), 4 * self.features, 1, 1, 'conv3'
+    )
 
 
 def shortcut(x: Any, y: Any, stride: int, train: bool, style: Style) -> Any:
   """Return x, projected by a 1×1 convolution and a norm of the calling block where y has another shape."""
   if stride == 1 and x.shape == y.shape:
     return x
-  return style.normed(style.conv(x, y.shape[-1], 1, stride, 'shortcut_conv'), train, 'shortcut_norm')
+  return style.normed(
+    style.conv(x, y.shape[-1], 1, stride, 'shortcut_conv'), train, 'shortcut_norm'
+  )
 
 
-def resnet18(ndim: int = 2, width: int = 64, norm: str = 'batch', epsilon: float = 1e-5, dtype: Any = jnp.float32) -> ResNet:
+def resnet18(
+  ndim: int = 2,
+  width: int = 64,
+  norm: str = 'batch',
+  epsilon: float = 1e-5,
+  dtype: Any = jnp.float32,
+) -> ResNet:
   """Return ResNet-18: two basic blocks a stage."""
   return _resnet(Basic, (2, 2, 2, 2), width, Style(ndim, norm=norm, epsilon=epsilon, dtype=dtype))
 
 
-def resnet34(ndim: int = 2, width: int = 64, norm: str = 'batch', epsilon: float = 1e-5, dtype: Any = jnp.float32) -> ResNet:
+def resnet34(
+  ndim: int = 2,
+  width: int = 64,
+  norm: str = 'batch',
+  epsilon: float = 1e-5,
+  dtype: Any = jnp.float32,
+) -> ResNet:
   """Return ResNet-34: basic blocks."""
   return _resnet(Basic, (3, 4, 6, 3), width, Style(ndim, norm=norm, epsilon=epsilon, dtype=dtype))
 
 
-def resnet50(ndim: int = 2, version: str = 'v1.5', bias: bool = False, norm: str = 'batch', width: int = 64, epsilon: float = 1e-5,
-             dtype: Any = jnp.float32) -> ResNet:
+def resnet50(
+  ndim: int = 2,
+  version: str = 'v1.5',
+  bias: bool = False,
+  norm: str = 'batch',
+  width: int = 64,
+  epsilon: float = 1e-5,
+  dtype: Any = jnp.float32,
+) -> ResNet:
   """Return ResNet-50: torchvision's by default; Keras' are version='v1', bias=True and epsilon=1.001e-5 (1e-3 for the names res2a_…)."""
   return _resnet(Bottleneck, (3, 4, 6, 3), width, Style(ndim, version, bias, norm, epsilon, dtype))
 
 
-def resnet101(ndim: int = 2, version: str = 'v1.5', bias: bool = False, norm: str = 'batch', width: int = 64, epsilon: float = 1e-5,
-              dtype: Any = jnp.float32) -> ResNet:
+def resnet101(
+  ndim: int = 2,
+  version: str = 'v1.5',
+  bias: bool = False,
+  norm: str = 'batch',
+  width: int = 64,
+  epsilon: float = 1e-5,
+  dtype: Any = jnp.float32,
+) -> ResNet:
   """Return ResNet-101; see resnet50."""
   return _resnet(Bottleneck, (3, 4, 23, 3), width, Style(ndim, version, bias, norm, epsilon, dtype))
 
 
-def resnet152(ndim: int = 2, version: str = 'v1.5', bias: bool = False, norm: str = 'batch', width: int = 64, epsilon: float = 1e-5,
-              dtype: Any = jnp.float32) -> ResNet:
+def resnet152(
+  ndim: int = 2,
+  version: str = 'v1.5',
+  bias: bool = False,
+  norm: str = 'batch',
+  width: int = 64,
+  epsilon: float = 1e-5,
+  dtype: Any = jnp.float32,
+) -> ResNet:
   """Return ResNet-152; see resnet50."""
   return _resnet(Bottleneck, (3, 8, 36, 3), width, Style(ndim, version, bias, norm, epsilon, dtype))
 
@@ -192,7 +252,9 @@ def bit152(ndim: int = 2, width: int = 64, dtype: Any = jnp.float32) -> ResNet:
 
 
 def _bit(depths: tuple[int, ...], ndim: int, width: int, dtype: Any) -> ResNet:
-  return _resnet(PreActivation, depths, width, Style(ndim, norm='group', dtype=dtype, standardised=True))
+  return _resnet(
+    PreActivation, depths, width, Style(ndim, norm='group', dtype=dtype, standardised=True)
+  )
 
 
 def _resnet(block: Callable[..., Any], depths: tuple[int, ...], width: int, style: Style) -> ResNet:

@@ -21,7 +21,7 @@ def _forward(x: Any) -> tuple[Any, Any]:
 
 
 _relu.defvjp(_forward, lambda y, gradient: (jnp.where(y > 0, gradient, 0),))
-relu = jax.jit(_relu)                      # traced once for each shape
+relu = jax.jit(_relu)  # traced once for each shape
 
 
 @jax.custom_vjp
@@ -31,9 +31,16 @@ def _joined(x: Any, shortcut: Any) -> Any:
   XLA's CPU backend would compute it anew for each reader, and within it the ends of all blocks before. It does not look through a
   conditional; both branches return the same.
   """
-  branches = (lambda x, shortcut: jnp.maximum(x + shortcut, 0), lambda x, shortcut: relu(shortcut + x))
-  return jax.lax.platform_dependent(x, shortcut, default=branches[0], cpu=lambda x, shortcut: jax.lax.cond(
-    shortcut.reshape(-1)[0] >= 0, *branches, x, shortcut))
+  branches = (
+    lambda x, shortcut: jnp.maximum(x + shortcut, 0),
+    lambda x, shortcut: relu(shortcut + x),
+  )
+  return jax.lax.platform_dependent(
+    x,
+    shortcut,
+    default=branches[0],
+    cpu=lambda x, shortcut: jax.lax.cond(shortcut.reshape(-1)[0] >= 0, *branches, x, shortcut),
+  )
 
 
 def _joined_forward(x: Any, shortcut: Any) -> tuple[Any, Any]:

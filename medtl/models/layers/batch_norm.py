@@ -22,7 +22,10 @@ class BatchNorm(nn.BatchNorm):
     width = x.shape[-1:]
     means = self.variable('batch_stats', 'mean', jnp.zeros, width)
     variances = self.variable('batch_stats', 'var', jnp.ones, width)
-    scale, bias = self.param('scale', self.scale_init, width), self.param('bias', self.bias_init, width)
+    scale, bias = (
+      self.param('scale', self.scale_init, width),
+      self.param('bias', self.bias_init, width),
+    )
     y, mean, variance = batch_norm(self.epsilon, x, scale, bias)
     if not self.is_initializing():
       means.value = self.momentum * means.value + (1 - self.momentum) * mean
@@ -44,15 +47,19 @@ def _forward(epsilon: float, x: Any, scale: Any, bias: Any) -> tuple[tuple[Any, 
   return ((wide - mean) * (inverse * scale) + bias, mean, variance), (x, mean, inverse, scale, bias)
 
 
-def _backward(epsilon: float, saved: tuple, gradients: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+def _backward(
+  epsilon: float, saved: tuple, gradients: tuple[Any, Any, Any]
+) -> tuple[Any, Any, Any]:
   x, mean, inverse, scale, bias = saved
   axes, count, gradient = tuple(range(x.ndim - 1)), x.size // x.shape[-1], gradients[0]
   wide = x.astype(gradient.dtype)
   whole = gradient.sum(axes)
-  along = ((gradient * wide).sum(axes) - mean * whole) * inverse        # of the sums rather than the centred x: nothing is written out
+  along = (
+    (gradient * wide).sum(axes) - mean * whole
+  ) * inverse  # of the sums rather than the centred x: nothing is written out
   back = (gradient - whole / count - (wide - mean) * (inverse * along / count)) * (inverse * scale)
   return back.astype(x.dtype), along.astype(scale.dtype), whole.astype(bias.dtype)
 
 
 _batch_norm.defvjp(_forward, _backward)
-batch_norm = jax.jit(_batch_norm, static_argnums=0)       # traced once for each shape
+batch_norm = jax.jit(_batch_norm, static_argnums=0)  # traced once for each shape

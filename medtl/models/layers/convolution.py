@@ -17,13 +17,19 @@ import jax.numpy as jnp
 from medtl.models.layers.matmul import LARGE, at_once, moved, product, shared
 
 Padding = tuple[tuple[int, int], ...]
-FEW = 256                         # numbers in a window below which a kernel's gradient is taken from windows: stems
+FEW = 256  # numbers in a window below which a kernel's gradient is taken from windows: stems
 
 
-def convolve(x: Any, kernel: Any, stride: int, padding: Sequence[tuple[int, int]] | str, groups: int = 1) -> Any:
+def convolve(
+  x: Any, kernel: Any, stride: int, padding: Sequence[tuple[int, int]] | str, groups: int = 1
+) -> Any:
   """Return x [b, *s, c] convolved with kernel [*k, c / groups, d]; padding is 'SAME', 'VALID' or (before, after) of each axis."""
   strides, taps = (stride,) * (x.ndim - 2), kernel.shape[:-2]
-  pads = jax.lax.padtype_to_pads(x.shape[1:-1], taps, strides, padding) if isinstance(padding, str) else padding
+  pads = (
+    jax.lax.padtype_to_pads(x.shape[1:-1], taps, strides, padding)
+    if isinstance(padding, str)
+    else padding
+  )
   pads = tuple((int(before), int(after)) for before, after in pads)
   if groups == 1 and math.prod(taps) == 1 and not any(map(any, pads)):
     return product('pieces', every(x, stride), kernel.reshape(kernel.shape[-2:]))
@@ -39,9 +45,15 @@ def _narrow(x: Any) -> bool:
 
 def plain(stride: int, padding: Padding, x: Any, kernel: Any, groups: int = 1) -> Any:
   """Return the convolution as XLA has it."""
-  axes = 'DHW'[-(x.ndim - 2):]
-  return jax.lax.conv_general_dilated(x, kernel, (stride,) * len(axes), padding, feature_group_count=groups,
-                                      dimension_numbers=(f'N{axes}C', f'{axes}IO', f'N{axes}C'))
+  axes = 'DHW'[-(x.ndim - 2) :]
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride,) * len(axes),
+    padding,
+    feature_group_count=groups,
+    dimension_numbers=(f'N{axes}C', f'{axes}IO', f'N{axes}C'),
+  )
 
 
 def every(x: Any, stride: int) -> Any:
@@ -51,9 +63,13 @@ def every(x: Any, stride: int) -> Any:
 
 def windows(stride: int, padding: Padding, x: Any, taps: tuple[int, ...]) -> list[Any]:
   """Return what of the padded x [b, *s, c] each tap of a kernel is multiplied with, all of the result's shape."""
-  x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(before, after, 0) for before, after in ((0, 0), *padding, (0, 0))])   # negative: cut
-  cuts = [[slice(tap, tap + (side - k) // stride * stride + 1, stride) for tap in range(k)]
-          for side, k in zip(x.shape[1:-1], taps, strict=True)]
+  x = jax.lax.pad(
+    x, jnp.zeros((), x.dtype), [(before, after, 0) for before, after in ((0, 0), *padding, (0, 0))]
+  )  # negative: cut
+  cuts = [
+    [slice(tap, tap + (side - k) // stride * stride + 1, stride) for tap in range(k)]
+    for side, k in zip(x.shape[1:-1], taps, strict=True)
+  ]
   return [x[(slice(None), *cut)] for cut in itertools.product(*cuts)]
 
 
@@ -62,41 +78,59 @@ def own(stride: int, padding: Padding, x: Any, kernel: Any) -> Any:
   """Return a convolution that strides, whose kernel sees few channels, or in bfloat16: on a CPU they have gradients of their own."""
   if not _narrow(x):
     return plain(stride, padding, x, kernel)
-  return jax.lax.platform_dependent(x, kernel, cpu=partial(_by_products, stride, padding), default=partial(plain, stride, padding))
+  return jax.lax.platform_dependent(
+    x, kernel, cpu=partial(_by_products, stride, padding), default=partial(plain, stride, padding)
+  )
 
 
-def _own_backward(stride: int, padding: Padding, saved: tuple[Any, Any], gradient: Any) -> tuple[Any, Any]:
+def _own_backward(
+  stride: int, padding: Padding, saved: tuple[Any, Any], gradient: Any
+) -> tuple[Any, Any]:
   x, kernel = saved
 
   def back(kernel: Any, gradient: Any) -> Any:
     return jax.linear_transpose(lambda x: plain(stride, padding, x, kernel), x)(gradient)[0]
 
   def summed(x: Any, gradient: Any) -> Any:
-    return jax.linear_transpose(lambda kernel: plain(stride, padding, x, kernel), kernel)(gradient)[0]
+    return jax.linear_transpose(lambda kernel: plain(stride, padding, x, kernel), kernel)(gradient)[
+      0
+    ]
 
   narrow, few = _narrow(x), math.prod(kernel.shape[:-1]) < FEW and not shared()
   by_phases = partial(_by_phases, stride, padding, x.shape) if stride > 1 or narrow else back
-  by_windows = partial(_by_turned if narrow else _by_windows, stride, padding, kernel) if few or narrow else summed
-  return (jax.lax.platform_dependent(kernel, gradient, cpu=by_phases, default=back),
-          jax.lax.platform_dependent(x, gradient, cpu=by_windows, default=summed))
+  by_windows = (
+    partial(_by_turned if narrow else _by_windows, stride, padding, kernel)
+    if few or narrow
+    else summed
+  )
+  return (
+    jax.lax.platform_dependent(kernel, gradient, cpu=by_phases, default=back),
+    jax.lax.platform_dependent(x, gradient, cpu=by_windows, default=summed),
+  )
 
 
-own.defvjp(lambda stride, padding, x, kernel: (own(stride, padding, x, kernel), (x, kernel)), _own_backward)
+own.defvjp(
+  lambda stride, padding, x, kernel: (own(stride, padding, x, kernel), (x, kernel)), _own_backward
+)
 
 
-def _by_phases(stride: int, padding: Padding, shape: tuple[int, ...], kernel: Any, gradient: Any) -> Any:
+def _by_phases(
+  stride: int, padding: Padding, shape: tuple[int, ...], kernel: Any, gradient: Any
+) -> Any:
   """Return the gradient of x [b, *s, c]: points whose index leaves the same rest by the stride see the same taps of the kernel.
 
   stride ** axes small convolutions, put together, without the zeros that XLA spreads the gradient with.
   """
   axes, sides = len(padding), shape[1:-1]
-  counts = [-(-side // stride) for side in sides]                       # points of a phase along each axis
+  counts = [-(-side // stride) for side in sides]  # points of a phase along each axis
   made = []
   for phase in itertools.product(range(stride), repeat=axes):
     seen, pads = kernel, []
     for axis, (rest, (before, _)) in enumerate(zip(phase, padding, strict=True)):
-      begin = (rest + before) // stride                                 # the output that the first of these taps belongs to
-      seen = jax.lax.slice_in_dim(seen, min((rest + before) % stride, seen.shape[axis]), None, stride, axis)
+      begin = (rest + before) // stride  # the output that the first of these taps belongs to
+      seen = jax.lax.slice_in_dim(
+        seen, min((rest + before) % stride, seen.shape[axis]), None, stride, axis
+      )
       pads.append((seen.shape[axis] - 1 - begin, counts[axis] + begin - gradient.shape[axis + 1]))
     if seen.size:
       made.append(convolve(gradient, jnp.flip(seen, range(axes)).swapaxes(-1, -2), 1, pads))
@@ -115,7 +149,9 @@ def _by_windows(stride: int, padding: Padding, kernel: Any, x: Any, gradient: An
   def add(total: Any, example: tuple[Any, Any]) -> tuple[Any, None]:
     x, gradient = example
     seen = jnp.concatenate(windows(stride, padding, x[None], tuple(taps)), -1)
-    return total + at_once(seen.reshape(-1, seen.shape[-1]), gradient.reshape(-1, gradient.shape[-1])), None
+    return total + at_once(
+      seen.reshape(-1, seen.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+    ), None
 
   begin = jnp.zeros((math.prod(taps) * channels, outputs), jnp.promote_types(x.dtype, jnp.float32))
   return jax.lax.scan(add, begin, (x, gradient))[0].reshape(kernel.shape).astype(kernel.dtype)
@@ -123,7 +159,11 @@ def _by_windows(stride: int, padding: Padding, kernel: Any, x: Any, gradient: An
 
 def _some(x: Any, rows: int) -> Any:
   """Return x [b, …] as [pieces, some, …]: as many examples in a piece, of so many rows each, as stay in the second cache."""
-  some = max(count for count in range(1, len(x) + 1) if len(x) % count == 0 and (count * rows <= LARGE or count == 1))
+  some = max(
+    count
+    for count in range(1, len(x) + 1)
+    if len(x) % count == 0 and (count * rows <= LARGE or count == 1)
+  )
   return x.reshape(-1, some, *x.shape[1:])
 
 
@@ -135,9 +175,13 @@ def _by_products(stride: int, padding: Padding, x: Any, kernel: Any) -> Any:
   def multiply(x: Any) -> Any:
     seen = moved(lambda x: jnp.concatenate(windows(stride, padding, x, tuple(taps)), -1), x)
     y = jnp.matmul(seen, kernel.reshape(-1, outputs), preferred_element_type=jnp.float32)
-    return jax.lax.bitcast_convert_type(y.astype(x.dtype), jnp.uint16)         # as `product.moved`: a loop collects integers
+    return jax.lax.bitcast_convert_type(
+      y.astype(x.dtype), jnp.uint16
+    )  # as `product.moved`: a loop collects integers
 
-  return jax.lax.bitcast_convert_type(jax.lax.map(multiply, _some(x, math.prod(shape[1:-1]))), x.dtype).reshape(shape)
+  return jax.lax.bitcast_convert_type(
+    jax.lax.map(multiply, _some(x, math.prod(shape[1:-1]))), x.dtype
+  ).reshape(shape)
 
 
 def _by_turned(stride: int, padding: Padding, kernel: Any, x: Any, gradient: Any) -> Any:
@@ -151,8 +195,14 @@ def _by_turned(stride: int, padding: Padding, kernel: Any, x: Any, gradient: Any
 
   def add(total: Any, examples: tuple[Any, Any]) -> tuple[Any, None]:
     x, gradient = examples
-    return total + jnp.matmul(moved(see, x), gradient.reshape(-1, outputs), preferred_element_type=jnp.float32), None
+    return total + jnp.matmul(
+      moved(see, x), gradient.reshape(-1, outputs), preferred_element_type=jnp.float32
+    ), None
 
   rows = math.prod(gradient.shape[1:-1])
   begin = jnp.zeros((math.prod(kernel.shape[:-1]), outputs), jnp.float32)
-  return jax.lax.scan(add, begin, (_some(x, rows), _some(gradient, rows)))[0].reshape(kernel.shape).astype(kernel.dtype)
+  return (
+    jax.lax.scan(add, begin, (_some(x, rows), _some(gradient, rows)))[0]
+    .reshape(kernel.shape)
+    .astype(kernel.dtype)
+  )

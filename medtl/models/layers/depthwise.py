@@ -20,7 +20,9 @@ Shape = tuple[int, ...]
 
 def depthwise(x: Any, kernel: Any, stride: int) -> Any:
   """Return x [b, *s, c] convolved with kernel [*k, 1, c], padded as TensorFlow does ('SAME': the odd pixel after)."""
-  return jax.lax.platform_dependent(x, kernel, cpu=partial(shifted, stride), default=partial(grouped, stride))
+  return jax.lax.platform_dependent(
+    x, kernel, cpu=partial(shifted, stride), default=partial(grouped, stride)
+  )
 
 
 def grouped(stride: int, x: Any, kernel: Any) -> Any:
@@ -53,13 +55,15 @@ def _backward(stride: int, saved: tuple[Any, Any], gradient: Any) -> tuple[Any, 
     return [total + window[0] * gradient for total, window in zip(totals, cut, strict=True)], None
 
   if shared():
-    maps = [jnp.sum(window * gradient, 0, dtype=sums) for window in _windows(stride, x, kernel.shape[:-2])]
+    maps = [
+      jnp.sum(window * gradient, 0, dtype=sums) for window in _windows(stride, x, kernel.shape[:-2])
+    ]
   else:
     maps = [jnp.zeros(gradient.shape[1:], sums)] * math.prod(kernel.shape[:-2])
     maps, _ = jax.lax.scan(add, maps, (x, gradient))
   ones = jnp.ones(math.prod(gradient.shape[1:-1]), sums)
   summed = jnp.stack([ones @ total.reshape(len(ones), -1) for total in maps])
-  back, = jax.linear_transpose(_products(stride, kernel), wide(x))(wide(gradient))
+  (back,) = jax.linear_transpose(_products(stride, kernel), wide(x))(wide(gradient))
   return back.astype(x.dtype), summed.reshape(kernel.shape).astype(kernel.dtype)
 
 
@@ -69,8 +73,15 @@ shifted.defvjp(_forward, _backward)
 def _products(stride: int, kernel: Any) -> Callable[[Any], Any]:
   """Return the function of x that is linear in it."""
   taps = wide(kernel).reshape(-1, kernel.shape[-1])
-  return lambda x: sum(window * tap for window, tap in zip(_windows(stride, x, kernel.shape[:-2]), taps, strict=True))
+  return lambda x: sum(
+    window * tap for window, tap in zip(_windows(stride, x, kernel.shape[:-2]), taps, strict=True)
+  )
 
 
 def _windows(stride: int, x: Any, taps: Shape) -> list[Any]:
-  return windows(stride, tuple(jax.lax.padtype_to_pads(x.shape[1:-1], taps, (stride,) * len(taps), 'SAME')), x, taps)
+  return windows(
+    stride,
+    tuple(jax.lax.padtype_to_pads(x.shape[1:-1], taps, (stride,) * len(taps), 'SAME')),
+    x,
+    taps,
+  )

@@ -16,8 +16,9 @@ from medtl.models.layers.matmul import sums
 
 class LayerNorm(nn.Module):
   """Ba et al. 2016 (arXiv 1607.06450) over the last axis; the two-pass variance, since tokens of CLIP and DINO lie far from zero."""
+
   epsilon: float = 1e-6
-  dtype: Any = jnp.float32               # of what it returns; it computes in float32 at least
+  dtype: Any = jnp.float32  # of what it returns; it computes in float32 at least
 
   @nn.compact
   def __call__(self, x: Any) -> Any:
@@ -45,9 +46,18 @@ def _backward(epsilon: float, saved: tuple[Any, Any, Any], gradient: Any) -> tup
   x, scale, bias = saved
   unit, inverse = _standardised(epsilon, x)
   inside = gradient * scale
-  back = (inside - inside.mean(-1, keepdims=True) - unit * (inside * unit).mean(-1, keepdims=True)) * inverse
-  return back.astype(x.dtype), sums(gradient * unit).astype(scale.dtype), sums(gradient).astype(bias.dtype)
+  back = (
+    inside - inside.mean(-1, keepdims=True) - unit * (inside * unit).mean(-1, keepdims=True)
+  ) * inverse
+  return (
+    back.astype(x.dtype),
+    sums(gradient * unit).astype(scale.dtype),
+    sums(gradient).astype(bias.dtype),
+  )
 
 
-_layer_norm.defvjp(lambda epsilon, x, scale, bias: (_layer_norm(epsilon, x, scale, bias), (x, scale, bias)), _backward)
-layer_norm = jax.jit(_layer_norm, static_argnums=0)      # traced once for each shape
+_layer_norm.defvjp(
+  lambda epsilon, x, scale, bias: (_layer_norm(epsilon, x, scale, bias), (x, scale, bias)),
+  _backward,
+)
+layer_norm = jax.jit(_layer_norm, static_argnums=0)  # traced once for each shape

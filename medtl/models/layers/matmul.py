@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-LARGE, SMALL = 4096, 64           # rows of a piece that stays in the second cache, and in the first
+LARGE, SMALL = 4096, 64  # rows of a piece that stays in the second cache, and in the first
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -19,13 +19,23 @@ def _product(way: str, x: Any, kernel: Any) -> Any:
 def _backward(way: str, saved: tuple[Any, Any], gradient: Any) -> tuple[Any, Any]:
   x, kernel = saved
   rows = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-  fast = at_once if shared() else _turned if x.dtype == jnp.bfloat16 else in_pieces if way == 'pieces' else at_once
+  fast = (
+    at_once
+    if shared()
+    else _turned
+    if x.dtype == jnp.bfloat16
+    else in_pieces
+    if way == 'pieces'
+    else at_once
+  )
   summed = jax.lax.platform_dependent(*rows, cpu=fast, default=at_once)
   return _narrow(gradient, kernel.T), summed.astype(kernel.dtype)
 
 
 _product.defvjp(lambda way, x, kernel: (_product(way, x, kernel), (x, kernel)), _backward)
-product = jax.jit(_product, static_argnums=0)     # traced once for each shape: a ViT-B has seventy of them
+product = jax.jit(
+  _product, static_argnums=0
+)  # traced once for each shape: a ViT-B has seventy of them
 
 
 def shared() -> bool:
@@ -40,13 +50,21 @@ def wide(x: Any) -> Any:
 
 def _narrow(x: Any, kernel: Any) -> Any:
   """Return x @ kernel in their dtype. XLA's CPU backend uses bfloat16 units only where the result is asked for in float32."""
-  return jax.lax.platform_dependent(x, kernel, default=jnp.matmul, cpu=lambda x, kernel: jnp.matmul(
-    x, kernel, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32)).astype(x.dtype))
+  return jax.lax.platform_dependent(
+    x,
+    kernel,
+    default=jnp.matmul,
+    cpu=lambda x, kernel: jnp.matmul(
+      x, kernel, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32)
+    ).astype(x.dtype),
+  )
 
 
 def at_once(x: Any, gradient: Any) -> Any:
   """Return xᵀ @ gradient of [r, c] and [r, d], in float32 at least."""
-  return jnp.einsum('ri,ro->io', x, gradient, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+  return jnp.einsum(
+    'ri,ro->io', x, gradient, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32)
+  )
 
 
 def _pieces(rows: int) -> int:
@@ -63,8 +81,13 @@ def in_pieces(x: Any, gradient: Any) -> Any:
   """
   rows = len(x) // _pieces(len(x))
   begin = jnp.zeros((x.shape[-1], gradient.shape[-1]), jnp.promote_types(x.dtype, jnp.float32))
-  cut = lambda leaf, index: jax.lax.dynamic_slice_in_dim(leaf, index * rows, rows)   # noqa: E731
-  return jax.lax.fori_loop(0, len(x) // rows, lambda index, total: total + at_once(cut(x, index), cut(gradient, index)), begin)
+  cut = lambda leaf, index: jax.lax.dynamic_slice_in_dim(leaf, index * rows, rows)
+  return jax.lax.fori_loop(
+    0,
+    len(x) // rows,
+    lambda index, total: total + at_once(cut(x, index), cut(gradient, index)),
+    begin,
+  )
 
 
 def _turned(x: Any, gradient: Any) -> Any:
@@ -78,7 +101,10 @@ def _turned(x: Any, gradient: Any) -> Any:
   def turn(x: Any) -> Any:
     def put(index: Any, made: Any) -> Any:
       begin = jnp.minimum(index * rows, len(x) - rows)
-      return jax.lax.dynamic_update_slice_in_dim(made, jax.lax.dynamic_slice_in_dim(x, begin, rows).T, begin, 1)
+      return jax.lax.dynamic_update_slice_in_dim(
+        made, jax.lax.dynamic_slice_in_dim(x, begin, rows).T, begin, 1
+      )
+
     return jax.lax.fori_loop(0, pieces, put, jnp.zeros(x.shape[::-1], x.dtype))
 
   return jnp.matmul(moved(turn, x), gradient, preferred_element_type=jnp.float32)
@@ -89,7 +115,9 @@ def moved(move: Callable[[Any], Any], x: Any) -> Any:
 
   XLA's CPU backend converts bfloat16 to copy it, and what a loop collects as a whole in each turn.
   """
-  return jax.lax.bitcast_convert_type(move(jax.lax.bitcast_convert_type(x, jnp.uint16)), jnp.bfloat16)
+  return jax.lax.bitcast_convert_type(
+    move(jax.lax.bitcast_convert_type(x, jnp.uint16)), jnp.bfloat16
+  )
 
 
 @jax.custom_vjp
@@ -98,7 +126,10 @@ def _biased(x: Any, bias: Any) -> Any:
   return x + bias
 
 
-_biased.defvjp(lambda x, bias: (x + bias, bias), lambda bias, gradient: (gradient, sums(gradient).astype(bias.dtype)))
+_biased.defvjp(
+  lambda x, bias: (x + bias, bias),
+  lambda bias, gradient: (gradient, sums(gradient).astype(bias.dtype)),
+)
 biased = jax.jit(_biased)
 
 
@@ -109,5 +140,8 @@ def sums(x: Any) -> Any:
   """
   wide = jnp.promote_types(x.dtype, jnp.float32)
   x = x.reshape(-1, x.shape[-1])
-  return jax.lax.platform_dependent(x, default=lambda x: x.sum(0, dtype=wide), cpu=lambda x: jnp.matmul(
-    jnp.ones(len(x), x.dtype), x, preferred_element_type=wide))
+  return jax.lax.platform_dependent(
+    x,
+    default=lambda x: x.sum(0, dtype=wide),
+    cpu=lambda x: jnp.matmul(jnp.ones(len(x), x.dtype), x, preferred_element_type=wide),
+  )

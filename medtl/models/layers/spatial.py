@@ -12,7 +12,9 @@ from medtl.models.layers.batch_norm import BatchNorm
 from medtl.models.layers.convolution import convolve
 from medtl.models.layers.matmul import wide
 
-INIT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')       # He et al. 2015, as ResNets are initialised
+INIT = nn.initializers.variance_scaling(
+  2.0, 'fan_out', 'normal'
+)  # He et al. 2015, as ResNets are initialised
 
 
 class Conv(nn.Module):
@@ -20,6 +22,7 @@ class Conv(nn.Module):
 
   `standardised`: the kernel's mean over each output's inputs becomes 0, its variance 1 (Qiao et al. 2019, arXiv 1903.10520).
   """
+
   features: int
   kernel: tuple[int, ...]
   stride: int = 1
@@ -32,8 +35,17 @@ class Conv(nn.Module):
     kernel = self.param('kernel', INIT, (*self.kernel, x.shape[-1], self.features))
     if self.standardised:
       kernel = standardise(kernel)
-    y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, [(k // 2, k // 2) for k in self.kernel])
-    return y + self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype) if self.bias else y
+    y = convolve(
+      x.astype(self.dtype),
+      kernel.astype(self.dtype),
+      self.stride,
+      [(k // 2, k // 2) for k in self.kernel],
+    )
+    return (
+      y + self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
+      if self.bias
+      else y
+    )
 
 
 def standardise(kernel: Any, epsilon: float = 1e-10) -> Any:
@@ -51,13 +63,16 @@ def max_pool(x: Any, window: int = 3, stride: int = 2, fill: float = -jnp.inf) -
   """
   pooled = partial(_max_pool, window, stride, fill)
   return jax.lax.platform_dependent(
-    x, cpu=lambda x: pooled(wide(x)).astype(x.dtype), default=pooled)
+    x, cpu=lambda x: pooled(wide(x)).astype(x.dtype), default=pooled
+  )
 
 
 def _max_pool(window: int, stride: int, fill: float, x: Any) -> Any:
   half = window // 2
   for axis in range(1, x.ndim - 1):
-    x = jnp.pad(x, [(half, half) if i == axis else (0, 0) for i in range(x.ndim)], constant_values=fill)
+    x = jnp.pad(
+      x, [(half, half) if i == axis else (0, 0) for i in range(x.ndim)], constant_values=fill
+    )
     last = (x.shape[axis] - window) // stride * stride + 1
     slices = [jax.lax.slice_in_dim(x, start, start + last, stride, axis) for start in range(window)]
     x = slices[0]
@@ -66,8 +81,19 @@ def _max_pool(window: int, stride: int, fill: float, x: Any) -> Any:
   return x
 
 
-def norm(x: Any, train: bool, name: str, kind: str = 'batch', epsilon: float = 1e-5, dtype: Any = jnp.float32) -> Any:
+def norm(
+  x: Any,
+  train: bool,
+  name: str,
+  kind: str = 'batch',
+  epsilon: float = 1e-5,
+  dtype: Any = jnp.float32,
+) -> Any:
   """Return x normalised by a child `name` of the module that calls: 'batch', or 'group' with 32 groups (Wu & He 2018)."""
   if kind == 'batch':
-    return BatchNorm(momentum=0.9, epsilon=epsilon, dtype=dtype, name=name)(x, use_running_average=not train)
-  return nn.GroupNorm(math.gcd(32, x.shape[-1]), epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)(x)
+    return BatchNorm(momentum=0.9, epsilon=epsilon, dtype=dtype, name=name)(
+      x, use_running_average=not train
+    )
+  return nn.GroupNorm(
+    math.gcd(32, x.shape[-1]), epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name
+  )(x)

@@ -18,12 +18,13 @@ from medtl.models.layers.spatial import norm as batch_norm
 LAYERS = ('query', 'key', 'value', 'out', 'up', 'down')
 ACTIVATIONS: dict[str, Callable] = {
   'gelu': gelu,
-  'quick_gelu': jax.jit(lambda x: x * nn.sigmoid(1.702 * x)),            # OpenAI's CLIP
+  'quick_gelu': jax.jit(lambda x: x * nn.sigmoid(1.702 * x)),  # OpenAI's CLIP
 }
 
 
 class Update(NamedTuple):
   """Which layers have a low-rank update, of what rank, and what it is multiplied by."""
+
   rank: int
   targets: tuple[str, ...]
   scale: float
@@ -31,6 +32,7 @@ class Update(NamedTuple):
 
 class Dense(nn.Module):
   """A layer x W + b with a low-rank update: + scale · (x A) B. A is drawn, B begins at zero (Hu et al. 2022, section 4.1)."""
+
   features: int
   dtype: Any
   rank: int = 0
@@ -51,6 +53,7 @@ class Dense(nn.Module):
 
 class Stem(nn.Module):
   """Patches, class token, position embeddings, registers (which have no position) and CLIP's norm."""
+
   size: tuple[int, ...]
   patches: tuple[int, ...]
   grid: tuple[int, ...]
@@ -66,8 +69,10 @@ class Stem(nn.Module):
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
     if x.shape[1:-1] != self.size:
-      raise MedtlError(f'this ViT has position embeddings for pictures of size {self.size}, found {x.shape[1:-1]}; '
-                       'resize the pictures or set config.model.size')
+      raise MedtlError(
+        f'this ViT has position embeddings for pictures of size {self.size}, found {x.shape[1:-1]}; '
+        'resize the pictures or set config.model.size'
+      )
     for number, channels in enumerate(self.early, 1):
       x = Conv(channels, (3,) * len(self.size), 2, dtype=self.dtype, name=f'conv{number}')(x)
       x = relu(batch_norm(x, train, f'conv_norm{number}', dtype=self.dtype))
@@ -82,13 +87,16 @@ class Stem(nn.Module):
       before += [(token + self.param('class_position', place, (self.width,)))[None]]
     if self.registers:
       before += [self.param('registers', place, (self.registers, self.width))]
-    before = [jnp.broadcast_to(tokens.astype(self.dtype), (x.shape[0], *tokens.shape)) for tokens in before]
+    before = [
+      jnp.broadcast_to(tokens.astype(self.dtype), (x.shape[0], *tokens.shape)) for tokens in before
+    ]
     x = nn.Dropout(self.dropout)(jnp.concatenate([*before, x], axis=1), deterministic=not train)
     return LayerNorm(self.epsilon, self.dtype, name='norm')(x) if self.pre_norm else x
 
 
 class PatchEmbedding(nn.Module):
   """A convolution whose stride is its kernel, written as a matrix product: [b, *s, c] → [b, *grid, width]."""
+
   patches: tuple[int, ...]
   width: int
   bias: bool
@@ -96,16 +104,29 @@ class PatchEmbedding(nn.Module):
 
   @nn.compact
   def __call__(self, x: Any) -> Any:
-    kernel = self.param('kernel', nn.initializers.lecun_normal(), (*self.patches, x.shape[-1], self.width))
+    kernel = self.param(
+      'kernel', nn.initializers.lecun_normal(), (*self.patches, x.shape[-1], self.width)
+    )
     axes = range(len(self.patches))
-    cut, grid, inside = (' '.join(word.format(i=i) for i in axes) for word in ('(g{i} p{i})', 'g{i}', 'p{i}'))
-    x = rearrange(x.astype(self.dtype), f'b {cut} c -> b {grid} ({inside} c)', **{f'p{i}': self.patches[i] for i in axes})
+    cut, grid, inside = (
+      ' '.join(word.format(i=i) for i in axes) for word in ('(g{i} p{i})', 'g{i}', 'p{i}')
+    )
+    x = rearrange(
+      x.astype(self.dtype),
+      f'b {cut} c -> b {grid} ({inside} c)',
+      **{f'p{i}': self.patches[i] for i in axes},
+    )
     x = product('whole', x, kernel.reshape(-1, self.width).astype(self.dtype))
-    return x + self.param('bias', nn.initializers.zeros, (self.width,)).astype(self.dtype) if self.bias else x
+    return (
+      x + self.param('bias', nn.initializers.zeros, (self.width,)).astype(self.dtype)
+      if self.bias
+      else x
+    )
 
 
 class Block(nn.Module):
   """x + attention(norm(x)), then x + mlp(norm(x)); each branch scaled by LayerScale and sometimes dropped for an example."""
+
   heads: int
   ratio: int
   layer_scale: bool
@@ -118,18 +139,23 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
-    branches = (Attention(self.heads, self.dropout, self.update, self.dtype, name='attention'),
-                Mlp(self.ratio, self.activation, self.dropout, self.update, self.dtype, name='mlp'))
+    branches = (
+      Attention(self.heads, self.dropout, self.update, self.dtype, name='attention'),
+      Mlp(self.ratio, self.activation, self.dropout, self.update, self.dtype, name='mlp'),
+    )
     for index, branch in enumerate(branches, 1):
       y = branch(LayerNorm(self.epsilon, self.dtype, name=f'norm{index}')(x), train)
       if self.layer_scale:
-        y = y * self.param(f'scale{index}', nn.initializers.constant(1e-5), (x.shape[-1],)).astype(y.dtype)
+        y = y * self.param(f'scale{index}', nn.initializers.constant(1e-5), (x.shape[-1],)).astype(
+          y.dtype
+        )
       x = x + nn.Dropout(self.drop_path, broadcast_dims=(1, 2))(y, deterministic=not train)
     return x
 
 
 class Attention(nn.Module):
   """Softmax attention between all tokens, several heads side by side; the softmax in float32 at least."""
+
   heads: int
   dropout: float
   update: Update
@@ -139,10 +165,16 @@ class Attention(nn.Module):
   def __call__(self, x: Any, train: bool) -> Any:
     width = x.shape[-1]
     # Heads before tokens: XLA's CPU backend then takes 8 ms a block instead of 20 (ViT-S, batch 16; the gradient 33, not 46).
-    query, key, value = (rearrange(dense(width, self.update, self.dtype, name)(x), 'b t (h d) -> b h t d', h=self.heads)
-                         for name in ('query', 'key', 'value'))
+    query, key, value = (
+      rearrange(
+        dense(width, self.update, self.dtype, name)(x), 'b t (h d) -> b h t d', h=self.heads
+      )
+      for name in ('query', 'key', 'value')
+    )
     x = rearrange(attend(query, key, value), 'b h t d -> b t (h d)')
-    return nn.Dropout(self.dropout)(dense(width, self.update, self.dtype, 'out')(x), deterministic=not train)
+    return nn.Dropout(self.dropout)(
+      dense(width, self.update, self.dtype, 'out')(x), deterministic=not train
+    )
 
 
 @jax.jit
@@ -152,7 +184,9 @@ def attend(query: Any, key: Any, value: Any) -> Any:
   The softmax's division comes after the product with value: d numbers a token instead of t (Dao et al. 2022, arXiv 2205.14135, 3.1).
   """
   wide = jnp.promote_types(query.dtype, jnp.float32)
-  logits = jnp.einsum('bhqd,bhkd->bhqk', query * query.shape[-1] ** -0.5, key, preferred_element_type=wide)
+  logits = jnp.einsum(
+    'bhqd,bhkd->bhqk', query * query.shape[-1] ** -0.5, key, preferred_element_type=wide
+  )
   weight = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
   summed = jnp.matmul(weight.astype(query.dtype), value, preferred_element_type=wide)
   return (summed / weight.sum(-1, keepdims=True)).astype(query.dtype)
@@ -160,6 +194,7 @@ def attend(query: Any, key: Any, value: Any) -> Any:
 
 class Mlp(nn.Module):
   """Two layers on each token."""
+
   ratio: int
   activation: str
   dropout: float
@@ -171,7 +206,9 @@ class Mlp(nn.Module):
     width = x.shape[-1]
     x = ACTIVATIONS[self.activation](dense(self.ratio * width, self.update, self.dtype, 'up')(x))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    return nn.Dropout(self.dropout)(dense(width, self.update, self.dtype, 'down')(x), deterministic=not train)
+    return nn.Dropout(self.dropout)(
+      dense(width, self.update, self.dtype, 'down')(x), deterministic=not train
+    )
 
 
 def dense(width: int, update: Update, dtype: Any, name: str) -> Dense:

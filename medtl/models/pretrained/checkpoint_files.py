@@ -13,17 +13,24 @@ import numpy as np
 
 from medtl.core import expressions
 from medtl.core.types import MedtlError, Weights
-from medtl.models.pretrained import file_formats, find_network, nested_contents, sharded_files, torch_tensors
+from medtl.models.pretrained import (
+  file_formats,
+  find_network,
+  nested_contents,
+  sharded_files,
+  torch_tensors,
+)
 from medtl.models.pretrained.nested_contents import Contents
 from medtl.models.pretrained.pickle_reader import shown
 from medtl.models.pretrained.port import Dialect
 from medtl.runtime import downloads
 
-PART = '::'                              # between a file and the part of it that is to be read
+PART = '::'  # between a file and the part of it that is to be read
 
 
 class Source(NamedTuple):
   """Where a checkpoint lies, its entry in a table of WEIGHTS, and which part of it is meant."""
+
   path: Path
   known: Weights | None
   part: str = ''
@@ -40,7 +47,9 @@ def locate(weights: str, table: Mapping[str, Weights]) -> Source:
   if name in table:
     entry = table[name]
     hint = "config.model.weights=PATH reads a file, config.model.weights='' starts from scratch"
-    where = downloads.fetch(entry.url, sha256=entry.sha256, purpose=f'the checkpoint {name}', hint=hint)
+    where = downloads.fetch(
+      entry.url, sha256=entry.sha256, purpose=f'the checkpoint {name}', hint=hint
+    )
     return Source(where, entry, part)
   path = Path(name).expanduser()
   if path.is_file():
@@ -63,12 +72,21 @@ def _folder(path: Path) -> str:
     return f'{path} is a PyTorch file that was unpacked; pack it again ({pack}) and give the file'
   names = sorted(file.name for file in path.iterdir() if file.name.endswith(file_formats.SUFFIXES))
   if not names:
-    return f'{path} is a folder without a checkpoint; give a file: {", ".join(file_formats.SUFFIXES)}'
-  return f'{path} is a folder; give one of its files: {nested_contents.listed(dict.fromkeys(names, ""))}'
+    return (
+      f'{path} is a folder without a checkpoint; give a file: {", ".join(file_formats.SUFFIXES)}'
+    )
+  return (
+    f'{path} is a folder; give one of its files: {nested_contents.listed(dict.fromkeys(names, ""))}'
+  )
 
 
-def read(path: str | Path, dialects: Mapping[str, Dialect] | None = None, *, part: str = '',
-         say: Callable[[str], None] = print) -> dict[str, np.ndarray]:
+def read(
+  path: str | Path,
+  dialects: Mapping[str, Dialect] | None = None,
+  *,
+  part: str = '',
+  say: Callable[[str], None] = print,
+) -> dict[str, np.ndarray]:
   """Return the arrays of a checkpoint under the publisher's names, in float32.
 
   `dialects` are an architecture's RENAMES: what wraps its arrays is taken off their names, and
@@ -117,8 +135,10 @@ def _contents(path: Path, opened: contextlib.ExitStack) -> Contents:
       return found
     kind = nested_contents.kind(value)
     if kind.startswith('__torch__.'):
-      raise MedtlError('is a TorchScript program with its numbers frozen into it; '
-                       'save them before that: torch.save(model.state_dict(), FILE)')
+      raise MedtlError(
+        'is a TorchScript program with its numbers frozen into it; '
+        'save them before that: torch.save(model.state_dict(), FILE)'
+      )
     there = nested_contents.listed(found.others or {kind: ''})
     raise MedtlError(f'holds no arrays of a network, only: {there}')
 
@@ -134,13 +154,16 @@ def _joined(several: Sequence[Contents], expected: Iterable[str]) -> Contents:
     joined.others.update(found.others)
   for name in expected:
     if name not in joined.arrays:
-      raise MedtlError(f'does not belong to the files beside it: {shown(name)} is in none '
-                       'of them; get all of them again')
+      raise MedtlError(
+        f'does not belong to the files beside it: {shown(name)} is in none '
+        'of them; get all of them again'
+      )
   return joined
 
 
-def _tell(path: Path, found: Contents, choice: find_network.Choice,
-          say: Callable[[str], None]) -> None:
+def _tell(
+  path: Path, found: Contents, choice: find_network.Choice, say: Callable[[str], None]
+) -> None:
   """Say in a line what is taken and left out, and in one more each what could have been meant."""
   others = find_network.left_out(found, choice.prefix)
   left = f'left out: {nested_contents.listed(others)}' if others else 'nothing is left out'
@@ -163,6 +186,8 @@ def _float32(name: str, leaf: nested_contents.Leaf) -> np.ndarray:
   if array.dtype.kind == 'c':
     raise MedtlError(f'{what} is of complex numbers; these networks are real: is it of another?')
   if array.dtype.kind not in 'fiub' and array.dtype != ml_dtypes.bfloat16:
-    raise MedtlError(f'{what} is of {array.dtype.name}; multiply it by its scale, convert it by '
-                     '.float() and save it again')
+    raise MedtlError(
+      f'{what} is of {array.dtype.name}; multiply it by its scale, convert it by '
+      '.float() and save it again'
+    )
   return array.astype(np.float32)

@@ -16,26 +16,57 @@ import ml_dtypes
 import numpy as np
 
 from medtl.core.types import MedtlError
-from medtl.models.pretrained import keras_hdf5, nested_contents, npz_files, torch_files, torch_tensors
+from medtl.models.pretrained import (
+  keras_hdf5,
+  nested_contents,
+  npz_files,
+  torch_files,
+  torch_tensors,
+)
 from medtl.models.pretrained.pickle_reader import shown
 
-Reader = Callable[[BinaryIO, contextlib.ExitStack], Any]     # the stack keeps files open
+Reader = Callable[[BinaryIO, contextlib.ExitStack], Any]  # the stack keeps files open
 
 SUFFIXES = (
-  '.npz', '.safetensors', '.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar', '.h5', '.index.json')
-START = 512                              # bytes that `reader` needs
-_ENCRYPTED = 1                           # a flag of a part of a zip archive
-_ENTRY = b'PK\1\2'                       # begins a part in an archive's list
-_REASON = 120                            # characters of a library's own words
+  '.npz',
+  '.safetensors',
+  '.pth',
+  '.pt',
+  '.bin',
+  '.ckpt',
+  '.pkl',
+  '.tar',
+  '.h5',
+  '.index.json',
+)
+START = 512  # bytes that `reader` needs
+_ENCRYPTED = 1  # a flag of a part of a zip archive
+_ENTRY = b'PK\1\2'  # begins a part in an archive's list
+_REASON = 120  # characters of a library's own words
 SAFETENSORS = {
-  'F64': 'f8', 'F32': 'f4', 'F16': 'f2', 'BF16': ml_dtypes.bfloat16, 'I64': 'i8', 'I32': 'i4',
-  'I16': 'i2', 'I8': 'i1', 'U64': 'u8', 'U32': 'u4', 'U16': 'u2', 'U8': 'u1', 'BOOL': '?',
+  'F64': 'f8',
+  'F32': 'f4',
+  'F16': 'f2',
+  'BF16': ml_dtypes.bfloat16,
+  'I64': 'i8',
+  'I32': 'i4',
+  'I16': 'i2',
+  'I8': 'i1',
+  'U64': 'u8',
+  'U32': 'u4',
+  'U16': 'u2',
+  'U8': 'u1',
+  'BOOL': '?',
 }
 _COMPRESSED = {
-  b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'\x28\xb5\x2f\xfd': 'zstd',
-  b'7z\xbc\xaf': '7-Zip', b'Rar!': 'RAR',
+  b'\x1f\x8b': 'gzip',
+  b'BZh': 'bzip2',
+  b'\xfd7zXZ': 'xz',
+  b'\x28\xb5\x2f\xfd': 'zstd',
+  b'7z\xbc\xaf': '7-Zip',
+  b'Rar!': 'RAR',
 }
-_PICKLES = (b'\x80', b'(dp', b'}q', b'ccollections')         # the last three: Python 2's protocols
+_PICKLES = (b'\x80', b'(dp', b'}q', b'ccollections')  # the last three: Python 2's protocols
 
 
 def reader(path: Path, start: bytes) -> Reader:
@@ -44,19 +75,22 @@ def reader(path: Path, start: bytes) -> Reader:
     raise MedtlError('is empty; get it again')
   text = start.lstrip().lower()
   if text.startswith((b'<!doctype', b'<html', b'<?xml')):
-    raise MedtlError('is a web page, not a checkpoint; '
-                     'was it saved from a page that asks for a login?')
+    raise MedtlError(
+      'is a web page, not a checkpoint; was it saved from a page that asks for a login?'
+    )
   if start.startswith(b'version https://git-lfs'):
-    raise MedtlError('is a Git LFS pointer, not the checkpoint itself; '
-                     'get the file that it stands for')
+    raise MedtlError(
+      'is a Git LFS pointer, not the checkpoint itself; get the file that it stands for'
+    )
   for magic, name in _COMPRESSED.items():
     if start.startswith(magic):
       raise MedtlError(f'is compressed by {name}; unpack it and give the file that was inside')
   if start[257:262] == b'ustar':
     raise MedtlError(_tar(path))
   if start.startswith(b'\x93NUMPY'):
-    raise MedtlError('is a .npy file, one array without a name; save arrays by name: '
-                     'numpy.savez(FILE, **arrays)')
+    raise MedtlError(
+      'is a .npy file, one array without a name; save arrays by name: numpy.savez(FILE, **arrays)'
+    )
   if start.startswith(b'PK'):
     return _zip
   if start.startswith(b'\x89HDF'):
@@ -76,8 +110,10 @@ def _tar(path: Path) -> str:
   except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError):
     return 'is a tar archive, truncated or damaged; get it again'
   if {'pickle', 'storages', 'tensors'} <= set(names):
-    return ('was written by PyTorch before 0.1.10; load it in PyTorch and save it again: '
-            'torch.save(torch.load(FILE), NEW)')
+    return (
+      'was written by PyTorch before 0.1.10; load it in PyTorch and save it again: '
+      'torch.save(torch.load(FILE), NEW)'
+    )
   return _unpack('tar', names)
 
 
@@ -118,6 +154,7 @@ def _check_parts(parts: Iterable[zipfile.ZipInfo]) -> None:
 
 def _safetensors(file: BinaryIO, _: contextlib.ExitStack) -> dict[str, Any]:
   import safetensors
+
   try:
     entries = safetensors.deserialize(file.read())
   except safetensors.SafetensorError as error:

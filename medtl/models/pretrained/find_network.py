@@ -17,13 +17,15 @@ from medtl.models.pretrained.port import Dialect
 # what training leaves beside a network: losses with weights, the count of an average, thop's counts
 _BESIDE = re.compile(
   r'(criterion|loss|\w+_loss|loss_\w+|pos_weight|class_weights?|n_averaged)(\..*)?'
-  r'|(.*\.)?(total_ops|total_params)')
-_SHARE = 0.25                            # of the names below a prefix must be the architecture's
-_RIVAL = 0.5                             # of the best prefix's names: then another is worth a word
+  r'|(.*\.)?(total_ops|total_params)'
+)
+_SHARE = 0.25  # of the names below a prefix must be the architecture's
+_RIVAL = 0.5  # of the best prefix's names: then another is worth a word
 
 
 class Choice(NamedTuple):
   """The prefix below which the network is, and those below which another of its kind is."""
+
   prefix: str
   rivals: tuple[str, ...] = ()
 
@@ -62,7 +64,7 @@ def _below(names: Iterable[str]) -> dict[str, list[str]]:
 
 def _prefixes(name: str) -> list[str]:
   """Return what a name can begin with: 'a.', 'a.b.' of 'a.b.c'."""
-  return [name[:match.end()] for match in re.finditer('[./]', name) if match.end() < len(name)]
+  return [name[: match.end()] for match in re.finditer('[./]', name) if match.end() < len(name)]
 
 
 def _fitting(names: Sequence[str], dialects: Mapping[str, Dialect]) -> int:

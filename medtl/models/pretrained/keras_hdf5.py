@@ -16,7 +16,7 @@ from medtl.models.pretrained.pickle_reader import shown
 
 # HDF5 File Format Specification 3.0, III.E: a global heap of texts, and an object in it
 _HEAP, _HEAP_BYTES, _OBJECT_BYTES = b'GCOL\1\0\0\0', 16, 16
-_ALIGNED = 8                             # heaps and objects begin at multiples of it
+_ALIGNED = 8  # heaps and objects begin at multiples of it
 
 
 def read(opened_file: BinaryIO, _: contextlib.ExitStack) -> dict[str, Any]:
@@ -25,6 +25,7 @@ def read(opened_file: BinaryIO, _: contextlib.ExitStack) -> dict[str, Any]:
   Keras 3 numbers a layer's variables, so that their names are told from their shapes.
   """
   import h5py
+
   found: dict[str, h5py.Dataset] = {}
   layers: dict[str, list[Any]] = {}
   arrays: dict[str, Any] = {}
@@ -46,7 +47,7 @@ def read(opened_file: BinaryIO, _: contextlib.ExitStack) -> dict[str, Any]:
           arrays['/'.join(last_two)] = _values(dataset)
   except MedtlError:
     raise
-  except Exception:                      # h5py raises whatever a damaged file makes it stumble over
+  except Exception:  # h5py raises whatever a damaged file makes it stumble over
     raise MedtlError('is truncated or no Keras file: HDF5 cannot read it; get it again') from None
   for layer, values in layers.items():
     for variable, value in zip(_variables(values), values, strict=True):
@@ -58,8 +59,9 @@ def _values(dataset: Any) -> np.ndarray | nested_contents.Other:
   """Return the numbers of an h5py.Dataset, or what it holds instead."""
   if dataset.external or dataset.is_virtual:
     name = shown(dataset.name.removeprefix('/'))
-    raise MedtlError(f'is refused: the numbers of {name} lie in another file; '
-                     'save it again as one file')
+    raise MedtlError(
+      f'is refused: the numbers of {name} lie in another file; save it again as one file'
+    )
   if dataset.shape is None:
     return nested_contents.Other('nothing')
   return np.asarray(dataset[()])
@@ -70,13 +72,13 @@ def _variables(values: list[Any]) -> list[str]:
   vectors = all(np.ndim(value) == 1 for value in values)
   known = ['gamma', 'beta', 'moving_mean', 'moving_variance'] if vectors else ['kernel', 'bias']
   numbers = [str(index) for index in range(len(known), len(values))]
-  return known[:len(values)] + numbers
+  return known[: len(values)] + numbers
 
 
 def _check_heaps(data: bytes) -> None:
   """Raise MedtlError where the library would search a heap without end, at an object of 0 bytes."""
   for heap in _heaps(data):
-    heap_bytes, = struct.unpack_from('<Q', data, heap + 8)
+    (heap_bytes,) = struct.unpack_from('<Q', data, heap + 8)
     end = min(heap + heap_bytes, len(data))
     place = heap + _HEAP_BYTES
     while place + _OBJECT_BYTES <= end:

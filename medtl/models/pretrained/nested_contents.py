@@ -12,12 +12,13 @@ from medtl.models.pretrained.pickle_reader import shown
 
 Leaf = torch_tensors.Tensor | torch_tensors.Unreadable | np.ndarray
 
-_DEEP, _MANY = 100, 1_000_000            # nested containers, and values: no checkpoint comes near
+_DEEP, _MANY = 100, 1_000_000  # nested containers, and values: no checkpoint comes near
 
 
 @dataclass
 class Contents:
   """What a file holds: its arrays by dotted names, and what all else is."""
+
   arrays: dict[str, Leaf] = field(default_factory=dict)
   others: dict[str, str] = field(default_factory=dict)
 
@@ -25,6 +26,7 @@ class Contents:
 @dataclass(frozen=True)
 class Other:
   """What a reader found in the place of an array."""
+
   what: str
 
 
@@ -44,7 +46,7 @@ class _Walk:
 
   def __init__(self, found: Contents):
     self.found = found
-    self.objects: set[int] = set()       # plain objects are seen once: they refer to each other
+    self.objects: set[int] = set()  # plain objects are seen once: they refer to each other
     self.count = 0
 
   def visit(self, value: Any, name: str, path: tuple[int, ...] = ()) -> None:
@@ -61,7 +63,7 @@ class _Walk:
       for key, item in self._items(value):
         self.visit(item, f'{name}.{key}' if name else str(key), (*path, id(value)))
     empty = len(self.found.arrays) == arrays and name != ''
-    if empty or isinstance(value, pickle_reader.Object):     # what a module is made of is no remark
+    if empty or isinstance(value, pickle_reader.Object):  # what a module is made of is no remark
       while len(self.found.others) > remarks:
         self.found.others.popitem()
     if empty:
@@ -89,7 +91,9 @@ class _Walk:
       yield from ((index, item) for index, item in enumerate(value) if _holds(item))
     elif '_modules' in state and '_parameters' in state:
       yield from _module(state)
-    elif isinstance(value, pickle_reader.Object) and not (id(value) in self.objects or _optimizer(state)):
+    elif isinstance(value, pickle_reader.Object) and not (
+      id(value) in self.objects or _optimizer(state)
+    ):
       self.objects.add(id(value))
       yield from value.items.items()
       yield from enumerate(value.elements)
@@ -110,7 +114,7 @@ def _module(state: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
 def _attributes(value: Any) -> dict[Any, Any]:
   """Return the attributes of a pickled object."""
   state = value.state if isinstance(value, pickle_reader.Object) else None
-  parts = state if isinstance(state, tuple) else (state,)     # (attributes, slots)
+  parts = state if isinstance(state, tuple) else (state,)  # (attributes, slots)
   found: dict[Any, Any] = {}
   for part in parts:
     found |= part if isinstance(part, dict) else {}
@@ -119,7 +123,10 @@ def _attributes(value: Any) -> dict[Any, Any]:
 
 def _holds(value: Any) -> bool:
   """Return whether a value can hold arrays."""
-  return isinstance(value, dict | list | tuple | pickle_reader.Object) or torch_tensors.leaf(value) is not None
+  return (
+    isinstance(value, dict | list | tuple | pickle_reader.Object)
+    or torch_tensors.leaf(value) is not None
+  )
 
 
 def _optimizer(state: Mapping[Any, Any]) -> bool:
@@ -134,7 +141,11 @@ def kind(value: Any) -> str:
     return value.what
   if value is None:
     return 'None'
-  return str(value) if isinstance(value, pickle_reader.Object | pickle_reader.Name) else type(value).__name__
+  return (
+    str(value)
+    if isinstance(value, pickle_reader.Object | pickle_reader.Name)
+    else type(value).__name__
+  )
 
 
 def listed(words: Mapping[str, str], most: int = 8) -> str:

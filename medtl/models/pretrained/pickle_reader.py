@@ -19,6 +19,7 @@ Makers = Mapping[str, Callable[..., Any]]
 @dataclass(frozen=True, eq=False)
 class Name:
   """A class or function that a pickle asks for."""
+
   module: str
   name: str
 
@@ -29,9 +30,10 @@ class Name:
 @dataclass(eq=False)
 class Object:
   """What a pickle wants made: by whom, from what, and what was put into it afterwards."""
-  maker: Any                             # a Name, or what another call would have returned
+
+  maker: Any  # a Name, or what another call would have returned
   args: tuple
-  state: Any = None                      # what `__setstate__` would have been given
+  state: Any = None  # what `__setstate__` would have been given
   items: dict[Any, Any] = field(default_factory=dict)
   elements: list[Any] = field(default_factory=list)
 
@@ -51,9 +53,11 @@ def load(file: BinaryIO, makers: Makers, storage: Callable[[Any], Any]) -> Any:
     return machine.run(file)
   except MedtlError:
     raise
-  except Exception:                      # whatever the machine stumbles over in a damaged stream
-    raise MedtlError('is truncated or damaged: its pickle makes no sense from byte '
-                     f'{machine.place} on; get it again') from None
+  except Exception:  # whatever the machine stumbles over in a damaged stream
+    raise MedtlError(
+      'is truncated or damaged: its pickle makes no sense from byte '
+      f'{machine.place} on; get it again'
+    ) from None
 
 
 def name_of(value: Any) -> str:
@@ -66,9 +70,9 @@ def name_of(value: Any) -> str:
 
 def shown(text: str, most: int = 60) -> str:
   """Return text from a file as it can be printed: 60 characters, no control sequences."""
-  start = text[:most + 1]
+  start = text[: most + 1]
   printable = ''.join(character if character.isprintable() else '?' for character in start)
-  return printable if len(printable) <= most else printable[:most - 1] + '…'
+  return printable if len(printable) <= most else printable[: most - 1] + '…'
 
 
 def mapping(pairs: Any = ()) -> dict[Any, Any]:
@@ -97,9 +101,9 @@ class _Machine:
   def __init__(self, makers: Makers, storage: Callable[[Any], Any]):
     self.makers, self.storage = makers, storage
     self.stack: list[Any] = []
-    self.below: list[list[Any]] = []     # the stacks under each mark
+    self.below: list[list[Any]] = []  # the stacks under each mark
     self.memo: dict[int, Any] = {}
-    self.place: int | None = 0           # of the opcode that is followed
+    self.place: int | None = 0  # of the opcode that is followed
 
   def run(self, file: BinaryIO) -> Any:
     """Follow the opcodes up to STOP."""
@@ -268,7 +272,7 @@ class _Machine:
     state, target = self.stack.pop(), self.stack[-1]
     if isinstance(target, Object):
       target.state = state
-    elif not isinstance(target, dict | list):     # of theirs, attributes are nothing that counts
+    elif not isinstance(target, dict | list):  # of theirs, attributes are nothing that counts
       raise _changes(target)
 
   # What lies outside of the stream
@@ -287,10 +291,27 @@ class _Machine:
 _LARGE = 1 << 63
 _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}
 _IGNORED = {'PROTO', 'FRAME', 'STOP'}
-_VALUES = {                              # opcodes whose argument is the value itself
-  'INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT',
-  'STRING', 'BINSTRING', 'SHORT_BINSTRING', 'UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE',
-  'BINUNICODE8', 'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'BYTEARRAY8',
+_VALUES = {  # opcodes whose argument is the value itself
+  'INT',
+  'BININT',
+  'BININT1',
+  'BININT2',
+  'LONG',
+  'LONG1',
+  'LONG4',
+  'FLOAT',
+  'BINFLOAT',
+  'STRING',
+  'BINSTRING',
+  'SHORT_BINSTRING',
+  'UNICODE',
+  'BINUNICODE',
+  'SHORT_BINUNICODE',
+  'BINUNICODE8',
+  'BINBYTES',
+  'SHORT_BINBYTES',
+  'BINBYTES8',
+  'BYTEARRAY8',
 }
 
 

@@ -27,6 +27,7 @@ class Dialect(NamedTuple):
   (O, I, *k), 'keras' (*k, I, O; depthwise *k, C, 1) or 'flax' (ours, but attention heads may have an axis of their own). `mean` and
   `std` are RGB in units of 0 … 1; `order` is that of the stem's channels. `standardised` kernels cannot take another number of them.
   """
+
   layout: str
   renames: Sequence[tuple[str, str]]
   mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -37,24 +38,35 @@ class Dialect(NamedTuple):
 
 class Report(NamedTuple):
   """What a port did; `mean` and `std` are what the net must normalise its input with from now on."""
+
   dialect: str
-  ported: int                         # arrays of ours that were filled
-  fresh: tuple[str, ...]              # paths of ours that stay as initialised
-  ignored: tuple[str, ...]            # names of theirs that map onto fresh ones, or that the dialect drops
+  ported: int  # arrays of ours that were filled
+  fresh: tuple[str, ...]  # paths of ours that stay as initialised
+  ignored: tuple[str, ...]  # names of theirs that map onto fresh ones, or that the dialect drops
   mean: tuple[float, ...]
   std: tuple[float, ...]
-  notes: tuple[str, ...]              # sentences on what was adapted
+  notes: tuple[str, ...]  # sentences on what was adapted
 
 
 class _Piece(NamedTuple):
   """One of their arrays, or one part of it, on its way to one of our paths."""
+
   name: str
   path: str
   array: np.ndarray
 
 
-def port(arrays: Arrays, target: Tree, dialects: Mapping[str, Dialect], *, fresh: Sequence[str] = (), adapt: Adapt | None = None,
-         mean: Sequence[float] = (), std: Sequence[float] = (), without: Sequence[str] = ()) -> tuple[Tree, Report]:
+def port(
+  arrays: Arrays,
+  target: Tree,
+  dialects: Mapping[str, Dialect],
+  *,
+  fresh: Sequence[str] = (),
+  adapt: Adapt | None = None,
+  mean: Sequence[float] = (),
+  std: Sequence[float] = (),
+  without: Sequence[str] = (),
+) -> tuple[Tree, Report]:
   """Return {'params': …, 'batch_stats': …} in float32 without the fresh leaves, and the report.
 
   `target` holds arrays or shapes, {'params': …, 'batch_stats': …}; `fresh` are regexes of paths that stay as initialised, `without` of
@@ -70,15 +82,22 @@ def port(arrays: Arrays, target: Tree, dialects: Mapping[str, Dialect], *, fresh
   for name, dialect in dialects.items():
     pieces, ignored = _rename(arrays, dialect, (*fresh, *without), adapt or {})
     dialect = dialect._replace(mean=tuple(mean) or dialect.mean, std=tuple(std) or dialect.std)
-    ported = {piece.path: piece._replace(array=_fit(piece, wanted.get(piece.path, ()), dialect)) for piece in pieces}
+    ported = {
+      piece.path: piece._replace(array=_fit(piece, wanted.get(piece.path, ()), dialect))
+      for piece in pieces
+    }
     faults = _names(pieces, ported, wanted)
     if not faults:
       ported, normal, notes = _adapt(ported, wanted, dialect, adapt or {})
     faults += _shapes(ported, wanted)
     if not faults:
       _finite(ported)
-      return (pytrees.unflatten({path: np.ascontiguousarray(piece.array, np.float32) for path, piece in ported.items()}),
-              Report(name, len(ported), tuple(sorted(kept)), tuple(ignored), *normal, notes))
+      return (
+        pytrees.unflatten(
+          {path: np.ascontiguousarray(piece.array, np.float32) for path, piece in ported.items()}
+        ),
+        Report(name, len(ported), tuple(sorted(kept)), tuple(ignored), *normal, notes),
+      )
     if best is None or len(faults) < fewest:
       fewest = len(faults)
       which = f'read as {name!r} (which fits best of: {", ".join(dialects)})'
@@ -94,7 +113,9 @@ def outputs(arrays: Arrays, dialects: Mapping[str, Dialect]) -> int:
   for dialect in dialects.values():
     pieces, _ = _rename(arrays, dialect, (), {})
     for piece in pieces:
-      if piece.path == 'params/head/dense/kernel' and any(other.path.startswith('params/backbone/') for other in pieces):
+      if piece.path == 'params/head/dense/kernel' and any(
+        other.path.startswith('params/backbone/') for other in pieces
+      ):
         return int(np.squeeze(piece.array).shape[-1])
   return 0
 
@@ -121,12 +142,16 @@ def _fresh(shapes: Mapping[str, Any], patterns: Sequence[str]) -> set[str]:
   for pattern in patterns:
     hits = {path for path in shapes if re.fullmatch(pattern, bare(path))}
     if not hits:
-      raise MedtlError(f'fresh rule {pattern!r} matches nothing; the paths begin {", ".join(map(bare, list(shapes)[:6]))} …')
+      raise MedtlError(
+        f'fresh rule {pattern!r} matches nothing; the paths begin {", ".join(map(bare, list(shapes)[:6]))} …'
+      )
     kept |= hits
   return kept
 
 
-def _rename(arrays: Arrays, dialect: Dialect, unwanted: Sequence[str], adapt: Adapt) -> tuple[list[_Piece], list[str]]:
+def _rename(
+  arrays: Arrays, dialect: Dialect, unwanted: Sequence[str], adapt: Adapt
+) -> tuple[list[_Piece], list[str]]:
   """Return the pieces under our paths, and the names of what is dropped or unwanted."""
   pieces: list[_Piece] = []
   ignored: list[str] = []
@@ -136,9 +161,9 @@ def _rename(arrays: Arrays, dialect: Dialect, unwanted: Sequence[str], adapt: Ad
       ignored.append(name)
       continue
     array = _transpose(np.asarray(array), path, dialect.layout)
-    before, parts, after = re.fullmatch(r'([^{]*)(?:\{(.*)\})?(.*)', path).groups()     # type: ignore[union-attr]
+    before, parts, after = re.fullmatch(r'([^{]*)(?:\{(.*)\})?(.*)', path).groups()  # type: ignore[union-attr]
     paths = [before + part + after for part in parts.split(',')] if parts else [path]
-    if all(_rule(part, adapt) for part in paths):            # each takes what it needs of the whole
+    if all(_rule(part, adapt) for part in paths):  # each takes what it needs of the whole
       values = [array] * len(paths)
     elif array.ndim and array.shape[-1] % len(paths) == 0:
       values = np.split(array, len(paths), axis=-1)
@@ -149,7 +174,9 @@ def _rename(arrays: Arrays, dialect: Dialect, unwanted: Sequence[str], adapt: Ad
 
 
 def _rule(path: str, adapt: Adapt) -> Callable[[np.ndarray, tuple[int, ...]], np.ndarray] | None:
-  return next((function for pattern, function in adapt.items() if re.fullmatch(pattern, bare(path))), None)
+  return next(
+    (function for pattern, function in adapt.items() if re.fullmatch(pattern, bare(path))), None
+  )
 
 
 def _transpose(array: np.ndarray, path: str, layout: str) -> np.ndarray:
@@ -164,8 +191,13 @@ def _fit(piece: _Piece, shape: tuple[int, ...], dialect: Dialect) -> np.ndarray:
   array = piece.array
   if dialect.order == 'bgr' and re.fullmatch(_STEM, piece.path) and array.shape[-2:-1] == (3,):
     array = array[..., ::-1, :]
-  if dialect.layout == 'keras' and len(shape) > 2 and shape[-2] == 1 and array.shape == (*shape[:-2], shape[-1], 1):
-    return np.swapaxes(array, -1, -2)                        # depthwise (*k, C, 1)
+  if (
+    dialect.layout == 'keras'
+    and len(shape) > 2
+    and shape[-2] == 1
+    and array.shape == (*shape[:-2], shape[-1], 1)
+  ):
+    return np.swapaxes(array, -1, -2)  # depthwise (*k, C, 1)
   ones_apart = [n for n in array.shape if n != 1] == [n for n in shape if n != 1]
   heads = dialect.layout == 'flax' and 0 < len(shape) < array.ndim and _merges(array.shape, shape)
   return array.reshape(shape) if ones_apart or heads else array
@@ -183,8 +215,9 @@ def _merges(source: Sequence[int], shape: Sequence[int]) -> bool:
   return not left
 
 
-def _adapt(ported: dict[str, _Piece], wanted: Mapping[str, tuple[int, ...]], dialect: Dialect,
-           adapt: Adapt) -> tuple[dict[str, _Piece], tuple[tuple[float, ...], tuple[float, ...]], tuple[str, ...]]:
+def _adapt(
+  ported: dict[str, _Piece], wanted: Mapping[str, tuple[int, ...]], dialect: Dialect, adapt: Adapt
+) -> tuple[dict[str, _Piece], tuple[tuple[float, ...], tuple[float, ...]], tuple[str, ...]]:
   """Return the pieces in the target's shapes where a rule exists, (mean, std) and what was done."""
   ported, notes, normal = dict(ported), [], (dialect.mean, dialect.std)
   for path, piece in list(ported.items()):
@@ -194,9 +227,15 @@ def _adapt(ported: dict[str, _Piece], wanted: Mapping[str, tuple[int, ...]], dia
       notes.append(f'{bare(path)} from {piece.array.shape} to {wanted[path]}')
   for path, piece in list(ported.items()):
     found, shape = piece.array.shape, wanted[path]
-    if re.fullmatch(_STEM, path) and found[-2:-1] == (3,) and found != shape == (*found[:-2], shape[-2], found[-1]):
+    if (
+      re.fullmatch(_STEM, path)
+      and found[-2:-1] == (3,)
+      and found != shape == (*found[:-2], shape[-2], found[-1])
+    ):
       if dialect.standardised:
-        raise MedtlError(f'{bare(path)}: a kernel standardised over 3 input channels cannot have {shape[-2]}; use 3-channel pictures')
+        raise MedtlError(
+          f'{bare(path)}: a kernel standardised over 3 input channels cannot have {shape[-2]}; use 3-channel pictures'
+        )
       stem = {key: value.array for key, value in ported.items()}
       changed, normal, note = channels(stem, path, shape[-2], *normal)
       ported |= {key: ported[key]._replace(array=value) for key, value in changed.items()}
@@ -204,24 +243,38 @@ def _adapt(ported: dict[str, _Piece], wanted: Mapping[str, tuple[int, ...]], dia
   return ported, normal, tuple(notes)
 
 
-def _names(pieces: Sequence[_Piece], ported: Mapping[str, _Piece], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+def _names(
+  pieces: Sequence[_Piece], ported: Mapping[str, _Piece], wanted: Mapping[str, tuple[int, ...]]
+) -> list[str]:
   """Return in words what is missing, unexpected or there twice."""
   names: dict[str, list[str]] = {}
   for piece in pieces:
     names.setdefault(piece.path, []).append(piece.name)
   faults = [f'missing: {path} {shape}' for path, shape in wanted.items() if path not in ported]
-  faults += [f'unexpected: {_arrow(piece)} {piece.array.shape}' for path, piece in ported.items() if path not in wanted]
-  return faults + [f'twice: {" and ".join(several)} both become {path}' for path, several in names.items() if len(several) > 1]
+  faults += [
+    f'unexpected: {_arrow(piece)} {piece.array.shape}'
+    for path, piece in ported.items()
+    if path not in wanted
+  ]
+  return faults + [
+    f'twice: {" and ".join(several)} both become {path}'
+    for path, several in names.items()
+    if len(several) > 1
+  ]
 
 
 def _shapes(ported: Mapping[str, _Piece], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
   """Return in words whose shape is another."""
-  return [f'shape: {_arrow(piece)}: found {piece.array.shape}, expected {wanted[path]}'
-          for path, piece in ported.items() if path in wanted and piece.array.shape != wanted[path]]
+  return [
+    f'shape: {_arrow(piece)}: found {piece.array.shape}, expected {wanted[path]}'
+    for path, piece in ported.items()
+    if path in wanted and piece.array.shape != wanted[path]
+  ]
 
 
-def _advice(arrays: Arrays, ported: Mapping[str, _Piece],
-            wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+def _advice(
+  arrays: Arrays, ported: Mapping[str, _Piece], wanted: Mapping[str, tuple[int, ...]]
+) -> list[str]:
   """Return what to do about a checkpoint that does not fit."""
   missing = [path for path in wanted if path not in ported]
   unexpected = [path for path in ported if path not in wanted]
@@ -230,17 +283,21 @@ def _advice(arrays: Arrays, ported: Mapping[str, _Piece],
   wrong = [*missing, *unexpected, *misshapen]
   if not there:
     begin = ', '.join(list(arrays)[:4])
-    return ['no name in it is one of this architecture: is it of another than config.model.name? '
-            f'Its names begin with: {begin}']
+    return [
+      'no name in it is one of this architecture: is it of another than config.model.name? '
+      f'Its names begin with: {begin}'
+    ]
   if all(path.startswith('params/head/') for path in wrong):
     return ["all but the head fits: config.fresh=('head/.*',) gives the network a new one"]
   if unexpected or misshapen:
     return []
   children = dict.fromkeys('/'.join(bare(path).split('/')[:2]) for path in missing)
   rules = ', '.join(repr(f'{child}/.*') for child in children)
-  return [f'it lacks {len(missing)} of {len(wanted)} arrays and fits otherwise. Is it one part of '
-          'several? Give the index.json beside the parts, or call these X-00001-of-00002.bin and '
-          f'so on. What it never had begins anew by config.fresh=({rules},)']
+  return [
+    f'it lacks {len(missing)} of {len(wanted)} arrays and fits otherwise. Is it one part of '
+    'several? Give the index.json beside the parts, or call these X-00001-of-00002.bin and '
+    f'so on. What it never had begins anew by config.fresh=({rules},)'
+  ]
 
 
 def _arrow(piece: _Piece) -> str:
@@ -250,8 +307,12 @@ def _arrow(piece: _Piece) -> str:
 def _said(lines: Sequence[str], each: int = 8) -> str:
   """Return the lines, at most `each` of a kind."""
   counts: dict[str, int] = {}
-  shown = [line for line in lines if counts.setdefault(line.split(':')[0], 0) < each
-           and not counts.update({line.split(':')[0]: counts[line.split(':')[0]] + 1})]
+  shown = [
+    line
+    for line in lines
+    if counts.setdefault(line.split(':')[0], 0) < each
+    and not counts.update({line.split(':')[0]: counts[line.split(':')[0]] + 1})
+  ]
   more = len(lines) - len(shown)
   return '\n  '.join(shown + ([f'… and {more} more'] if more else []))
 
@@ -260,4 +321,6 @@ def _finite(ported: Mapping[str, _Piece]) -> None:
   for piece in ported.values():
     bad = int(np.size(piece.array) - np.isfinite(piece.array).sum())
     if bad:
-      raise MedtlError(f'the checkpoint is damaged: {_arrow(piece)} holds {bad} NaN or infinite numbers; get it again')
+      raise MedtlError(
+        f'the checkpoint is damaged: {_arrow(piece)} holds {bad} NaN or infinite numbers; get it again'
+      )

@@ -13,7 +13,7 @@ from medtl.core.types import MedtlError
 _PART = re.compile(r'(?P<stem>.+)-(?P<number>\d{1,5})-of-(?P<total>\d{1,5})(?P<suffix>\.\w+)')
 _INDEX = '.index.json'
 _NO_INDEX = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-_LONGEST = 255                           # bytes of a file's name
+_LONGEST = 255  # bytes of a file's name
 
 
 def files(path: Path) -> list[Path]:
@@ -46,8 +46,9 @@ def index(path: Path) -> dict[str, str]:
   except OSError as error:
     raise MedtlError(f'cannot read {path}: {error.strerror}') from None
   except _NO_INDEX:
-    raise MedtlError(f'{path} is no index of a checkpoint; '
-                     'expected {"weight_map": {name: file}}; get it again') from None
+    raise MedtlError(
+      f'{path} is no index of a checkpoint; expected {{"weight_map": {{name: file}}}}; get it again'
+    ) from None
   if not plain or not table:
     raise MedtlError(f'{path} is no index of a checkpoint: its weight_map names no files beside it')
   return table
@@ -66,6 +67,8 @@ def _beside(path: Path, names: Sequence[str], what: str) -> list[Path]:
   if missing:
     more = f' and {len(missing) - 4} more' if len(missing) > 4 else ''
     some = ', '.join(missing[:4]) + more
-    raise MedtlError(f'{what}, and {some} is not beside it; '
-                     f'put all parts into {path.parent}, from where this one came')
+    raise MedtlError(
+      f'{what}, and {some} is not beside it; '
+      f'put all parts into {path.parent}, from where this one came'
+    )
   return found

@@ -23,10 +23,20 @@ from medtl.models.pretrained.pickle_reader import Name, shown
 from medtl.models.pretrained.torch_tensors import MAKERS, STORAGES, Storage
 
 # what `zipfile` raises for damaged archives, names in no known code, and sizes beyond all memory
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError,
-               ValueError, RuntimeError, OverflowError, MemoryError)
+_ZIP_ERRORS = (
+  zipfile.BadZipFile,
+  zlib.error,
+  lzma.LZMAError,
+  struct.error,
+  EOFError,
+  OSError,
+  ValueError,
+  RuntimeError,
+  OverflowError,
+  MemoryError,
+)
 # torch/serialization.py, the legacy stream's first two pickles
-MAGIC, PROTOCOL = 0x1950a86a20f9469cfc6c, 1001
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 @contextlib.contextmanager
@@ -71,9 +81,10 @@ def _stored_in(archive: zipfile.ZipFile, name: str, nbytes: int) -> bytes:
     size = archive.getinfo(name).file_size
   except KeyError:
     raise MedtlError(f'is damaged: it lacks the storage {key}; get it again') from None
-  if size != nbytes:                     # asked before anything is unpacked
-    raise MedtlError(f'is damaged: the storage {key} has {size} bytes, expected {nbytes}; '
-                     'get it again')
+  if size != nbytes:  # asked before anything is unpacked
+    raise MedtlError(
+      f'is damaged: the storage {key} has {size} bytes, expected {nbytes}; get it again'
+    )
   return _member(archive, name)
 
 
@@ -83,8 +94,8 @@ def read_stream(file: BinaryIO) -> Any:
   if first != MAGIC:
     return first
   if _load(file, {}) != PROTOCOL:
-    raise MedtlError(f'is in another version of PyTorch\'s format than {PROTOCOL}; save it again')
-  _load(file, {})                        # the machine's integer sizes
+    raise MedtlError(f"is in another version of PyTorch's format than {PROTOCOL}; save it again")
+  _load(file, {})  # the machine's integer sizes
   storages: dict[Any, Storage] = {}
   found = _load(file, storages)
   keys = _load(file, {})
@@ -102,9 +113,11 @@ def read_stream(file: BinaryIO) -> Any:
       raise MedtlError(f'is truncated or damaged: a storage has {count} numbers; get it again')
     storage.read = functools.partial(_section, file, begin + 8, storage.nbytes)
     begin = after
-  if begin != end:                       # a byte more among the numbers would move all behind it
-    raise MedtlError(f'has {end - begin} bytes behind its last storage: it is damaged, get it '
-                     'again; or it holds several objects, save them in a file each')
+  if begin != end:  # a byte more among the numbers would move all behind it
+    raise MedtlError(
+      f'has {end - begin} bytes behind its last storage: it is damaged, get it '
+      'again; or it holds several objects, save them in a file each'
+    )
   return found
 
 
@@ -120,7 +133,7 @@ def _load(file: BinaryIO, storages: dict[Any, Storage]) -> Any:
 def _persistent(storages: dict[Any, Storage], pid: Any) -> Any:
   """Return the storage of ('storage', type, key, device, count, …), a class of ('module', class)."""
   kind = pid[0] if isinstance(pid, tuple) and len(pid) >= 4 else None
-  if kind == 'module':                   # the older stream has the code of classes beside them
+  if kind == 'module':  # the older stream has the code of classes beside them
     return pid[1]
   if kind != 'storage' or len(pid) < 5:
     asked = pid if isinstance(pid, str) else kind
@@ -134,8 +147,9 @@ def _persistent(storages: dict[Any, Storage], pid: Any) -> Any:
   if dtype is None:
     raise MedtlError(f'holds numbers of a type that is not known, {shown(str(written))}')
   if len(pid) > 5 and pid[5] is not None:
-    raise MedtlError('holds views of storages as PyTorch 0.3 wrote them; '
-                     'save it again with a newer version')
+    raise MedtlError(
+      'holds views of storages as PyTorch 0.3 wrote them; save it again with a newer version'
+    )
   storage = Storage(np.dtype(dtype), count)
   first = storages.setdefault(key, storage)
   if (first.dtype, first.nbytes) != (storage.dtype, storage.nbytes):

@@ -18,22 +18,57 @@ from medtl.models.pretrained.pickle_reader import Object, name_of, shown
 
 # by the names of torch.<name>Storage and torch.<name>; void: what numpy has no numbers for
 STORAGES = {
-  'Double': 'f8', 'Float': 'f4', 'Half': 'f2', 'BFloat16': ml_dtypes.bfloat16, 'Long': 'i8',
-  'Int': 'i4', 'Short': 'i2', 'Char': 'i1', 'Byte': 'u1', 'Bool': '?', 'Untyped': 'u1',
-  'ComplexFloat': 'c8', 'ComplexDouble': 'c16', 'ComplexHalf': 'V4', 'QInt8': 'i1', 'QUInt8': 'u1',
-  'QInt32': 'i4', 'QUInt4x2': 'u1', 'QUInt2x4': 'u1',
+  'Double': 'f8',
+  'Float': 'f4',
+  'Half': 'f2',
+  'BFloat16': ml_dtypes.bfloat16,
+  'Long': 'i8',
+  'Int': 'i4',
+  'Short': 'i2',
+  'Char': 'i1',
+  'Byte': 'u1',
+  'Bool': '?',
+  'Untyped': 'u1',
+  'ComplexFloat': 'c8',
+  'ComplexDouble': 'c16',
+  'ComplexHalf': 'V4',
+  'QInt8': 'i1',
+  'QUInt8': 'u1',
+  'QInt32': 'i4',
+  'QUInt4x2': 'u1',
+  'QUInt2x4': 'u1',
 }
 _TYPES = {
-  'float64': 'f8', 'float32': 'f4', 'float16': 'f2', 'bfloat16': ml_dtypes.bfloat16, 'int64': 'i8',
-  'int32': 'i4', 'int16': 'i2', 'int8': 'i1', 'uint64': 'u8', 'uint32': 'u4', 'uint16': 'u2',
-  'uint8': 'u1', 'bool': '?', 'complex64': 'c8', 'complex128': 'c16',
-  **{name: getattr(ml_dtypes, name) for name in
-     ('float8_e4m3fn', 'float8_e4m3fnuz', 'float8_e5m2', 'float8_e5m2fnuz', 'float8_e8m0fnu')},
+  'float64': 'f8',
+  'float32': 'f4',
+  'float16': 'f2',
+  'bfloat16': ml_dtypes.bfloat16,
+  'int64': 'i8',
+  'int32': 'i4',
+  'int16': 'i2',
+  'int8': 'i1',
+  'uint64': 'u8',
+  'uint32': 'u4',
+  'uint16': 'u2',
+  'uint8': 'u1',
+  'bool': '?',
+  'complex64': 'c8',
+  'complex128': 'c16',
+  **{
+    name: getattr(ml_dtypes, name)
+    for name in (
+      'float8_e4m3fn',
+      'float8_e4m3fnuz',
+      'float8_e5m2',
+      'float8_e5m2fnuz',
+      'float8_e8m0fnu',
+    )
+  },
 }
 
-_REBUILD = 'torch._utils._rebuild_'      # begins the names of functions, called but never saved
-_AXES = 32                               # the most that every numpy can have
-_LARGE = 1 << 56                         # more than any file holds, and numpy can still count bytes
+_REBUILD = 'torch._utils._rebuild_'  # begins the names of functions, called but never saved
+_AXES = 32  # the most that every numpy can have
+_LARGE = 1 << 56  # more than any file holds, and numpy can still count bytes
 
 Shape = tuple[int, ...]
 
@@ -50,16 +85,18 @@ class Storage:
     """Return the bytes; MedtlError where there are not as many as announced."""
     found = self.read()
     if len(found) != self.nbytes:
-      raise MedtlError(f'is truncated: a storage has {len(found)} bytes, expected {self.nbytes}; '
-                       'get it again')
+      raise MedtlError(
+        f'is truncated: a storage has {len(found)} bytes, expected {self.nbytes}; get it again'
+      )
     return found
 
 
 class Tensor:
   """A view of a storage, checked to lie inside it."""
 
-  def __init__(self, storage: Storage, offset: int, shape: Shape, stride: Shape,
-               dtype: np.dtype | None = None):
+  def __init__(
+    self, storage: Storage, offset: int, shape: Shape, stride: Shape, dtype: np.dtype | None = None
+  ):
     if not isinstance(storage, Storage):
       raise MedtlError('is damaged: a tensor in it has no storage; get it again')
     if not (is_shape(shape) and _whole(stride) and len(stride) == len(shape)):
@@ -72,8 +109,9 @@ class Tensor:
     end = offset + sum(steps) + 1 if count else offset
     room = storage.nbytes // self.dtype.itemsize
     if min((offset, *shape, *stride)) < 0 or max(end, count) > room:
-      raise MedtlError(f'is refused: a tensor of shape {shown(str(shape))} does not lie inside '
-                       'its storage')
+      raise MedtlError(
+        f'is refused: a tensor of shape {shown(str(shape))} does not lie inside its storage'
+      )
     self.storage, self.offset, self.shape, self.stride = storage, offset, shape, stride
 
   def array(self) -> np.ndarray:
@@ -81,7 +119,7 @@ class Tensor:
     count = self.storage.nbytes // self.dtype.itemsize
     values = np.frombuffer(self.storage.data, self.dtype, count)
     steps = [step * self.dtype.itemsize for step in self.stride]
-    return np.lib.stride_tricks.as_strided(values[self.offset:], self.shape, steps).copy()
+    return np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, steps).copy()
 
 
 def is_shape(value: Any) -> bool:
@@ -125,11 +163,13 @@ def leaf(value: Any) -> Tensor | Unreadable | np.ndarray | None:
       return _numpy(shape, dtype, order == 'F', data)
   except MedtlError:
     raise
-  except Exception:                      # whatever stands where shape, type and bytes belong
+  except Exception:  # whatever stands where shape, type and bytes belong
     raise MedtlError('is damaged: a numpy array in it is none; get it again') from None
   if maker and any(isinstance(part, Tensor | Storage) for part in value.args):
-    return Unreadable(f'is a tensor made by {shown(maker)}, which is not known; make it a plain '
-                      'tensor in PyTorch and save it again')
+    return Unreadable(
+      f'is a tensor made by {shown(maker)}, which is not known; make it a plain '
+      'tensor in PyTorch and save it again'
+    )
   return None
 
 
@@ -145,8 +185,9 @@ def _numpy(shape: Shape, dtype: Any, turned: bool, data: Any) -> np.ndarray | No
   kind = np.dtype(code).newbyteorder(order)
   raw = data.encode('latin-1') if isinstance(data, str) else data
   if not isinstance(raw, bytes | bytearray) or len(raw) != math.prod(shape) * kind.itemsize:
-    raise MedtlError(f'is damaged: an array of shape {shown(str(shape))} has other bytes; '
-                     'get it again')
+    raise MedtlError(
+      f'is damaged: an array of shape {shown(str(shape))} has other bytes; get it again'
+    )
   return np.frombuffer(raw, kind).reshape(shape, order='F' if turned else 'C')
 
 
@@ -155,8 +196,16 @@ def _tensor(storage: Storage, offset: int, shape: Shape, stride: Shape, *_: Any)
   return Tensor(storage, offset, shape, stride)
 
 
-def _typed_tensor(storage: Storage, offset: int, shape: Shape, stride: Shape, grad: Any, hooks: Any,
-                  dtype: Any, *_: Any) -> Tensor | Unreadable:
+def _typed_tensor(
+  storage: Storage,
+  offset: int,
+  shape: Shape,
+  stride: Shape,
+  grad: Any,
+  hooks: Any,
+  dtype: Any,
+  *_: Any,
+) -> Tensor | Unreadable:
   """Return what `torch._utils._rebuild_tensor_v3` would: the storage does not know its type."""
   name = name_of(dtype)
   kind = _TYPES.get(name.removeprefix('torch.'))
@@ -200,7 +249,7 @@ def _tuple(items: Any = ()) -> tuple[Any, ...]:
 
 _SPARSE = _refuse('a sparse tensor', 'make it dense by .to_dense()')
 _BUILTINS = ('builtins.', '__builtin__.')
-_FACTORY = 1                             # arguments of a defaultdict before those of a dict
+_FACTORY = 1  # arguments of a defaultdict before those of a dict
 MAKERS: dict[str, Callable[..., Any]] = {
   'torch._utils._rebuild_tensor': _tensor,
   'torch._utils._rebuild_tensor_v2': _tensor,

@@ -17,7 +17,9 @@ def resize_positions(positions: np.ndarray, grid: tuple[int, ...]) -> np.ndarray
   """
   if positions.shape[:-1] == tuple(grid):
     return positions
-  return np.asarray(jax.image.resize(positions, (*grid, positions.shape[-1]), 'cubic', antialias=True))
+  return np.asarray(
+    jax.image.resize(positions, (*grid, positions.shape[-1]), 'cubic', antialias=True)
+  )
 
 
 def _patch_positions(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -29,8 +31,10 @@ def _patch_positions(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   side = round(len(rows) ** (1 / len(grid)))
   source = (side,) * len(grid) if side ** len(grid) == len(rows) else grid
   if math.prod(source) != len(rows):
-    raise MedtlError(f'{len(rows)} position embeddings of patches are neither a square nor a grid of {grid}; '
-                     'expected a checkpoint of square pictures, or of pictures of this size')
+    raise MedtlError(
+      f'{len(rows)} position embeddings of patches are neither a square nor a grid of {grid}; '
+      'expected a checkpoint of square pictures, or of pictures of this size'
+    )
   return resize_positions(rows.reshape(*source, -1), grid)
 
 
@@ -52,106 +56,190 @@ def _stages(block: str, count: int = 24) -> tuple[tuple[str, str], ...]:
 
 _HF = (
   *_stages(r'^encoder\.layer\.{}\.'),
-  (r'attention\.attention\.', 'attention/'), (r'attention\.output\.dense\.', 'attention/out.'),
-  (r'^embeddings\.cls_token$', f'{_STEM}/class_token'), (r'^embeddings\.register_tokens$', f'{_STEM}/registers'),
-  (r'^embeddings\.position_embeddings$', _POSITIONS), (r'^embeddings\.mask_token$|^pooler\..*', ''),
+  (r'attention\.attention\.', 'attention/'),
+  (r'attention\.output\.dense\.', 'attention/out.'),
+  (r'^embeddings\.cls_token$', f'{_STEM}/class_token'),
+  (r'^embeddings\.register_tokens$', f'{_STEM}/registers'),
+  (r'^embeddings\.position_embeddings$', _POSITIONS),
+  (r'^embeddings\.mask_token$|^pooler\..*', ''),
   (r'^embeddings\.patch_embeddings\.projection\.', f'{_STEM}/embedding.'),
-  (r'^layernorm\.', f'{_BACKBONE}/norm.'), (r'^classifier\.', 'params/head/dense.'),
+  (r'^layernorm\.', f'{_BACKBONE}/norm.'),
+  (r'^classifier\.', 'params/head/dense.'),
 )
-_TORCH = (                                                # last of all: ….weight → …/kernel or …/scale
+_TORCH = (  # last of all: ….weight → …/kernel or …/scale
   (r'(norm\d?)\.weight$', r'\1/scale'),
   (r'\.weight$', '/kernel'),
   (r'\.bias$', '/bias'),
 )
-_HALF = (0.5, 0.5, 0.5)                                   # inputs from -1 to 1
+_HALF = (0.5, 0.5, 0.5)  # inputs from -1 to 1
 _CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_OPENAI = (                                               # OpenAI's names, of the whole model
+_OPENAI = (  # OpenAI's names, of the whole model
   (r'^(transformer\.|token_embedding\.|ln_final\.).*', ''),
   (r'^(positional_embedding|text_projection|logit_scale|visual\.proj)$', ''),
-  (r'^(input_resolution|context_length|vocab_size)$', ''),      # beside it in the TorchScript
+  (r'^(input_resolution|context_length|vocab_size)$', ''),  # beside it in the TorchScript
   *_stages(r'^visual\.transformer\.resblocks\.{}\.'),
-  (r'attn\.in_proj_', 'attention/{query,key,value}.'), (r'attn\.out_proj\.', 'attention/out.'),
-  (r'mlp\.c_fc\.', 'mlp/up.'), (r'mlp\.c_proj\.', 'mlp/down.'), (r'ln_(\d)\.', r'norm\1.'),
+  (r'attn\.in_proj_', 'attention/{query,key,value}.'),
+  (r'attn\.out_proj\.', 'attention/out.'),
+  (r'mlp\.c_fc\.', 'mlp/up.'),
+  (r'mlp\.c_proj\.', 'mlp/down.'),
+  (r'ln_(\d)\.', r'norm\1.'),
   (r'^visual\.class_embedding$', f'{_STEM}/class_token'),
-  (r'^visual\.positional_embedding$', _POSITIONS), (r'^visual\.conv1\.', f'{_STEM}/embedding.'),
-  (r'^visual\.ln_pre\.', f'{_STEM}/norm.'), (r'^visual\.ln_post\.', f'{_BACKBONE}/norm.'),
+  (r'^visual\.positional_embedding$', _POSITIONS),
+  (r'^visual\.conv1\.', f'{_STEM}/embedding.'),
+  (r'^visual\.ln_pre\.', f'{_STEM}/norm.'),
+  (r'^visual\.ln_post\.', f'{_BACKBONE}/norm.'),
   *_TORCH,
 )
 RENAMES = {
-  'augreg': Dialect('flax', (                             # vision_transformer (AugReg) and big_vision
-    *_stages(r'^Transformer/encoderblock_{}/'),
-    (r'LayerNorm_0/', 'norm1/'), (r'LayerNorm_[12]/', 'norm2/'),
-    (r'MultiHeadDotProductAttention_\d/', 'attention/'),
-    (r'MlpBlock_\d/Dense_0/', 'mlp/up/'), (r'MlpBlock_\d/Dense_1/', 'mlp/down/'),
-    (r'^Transformer/encoder_norm/', f'{_BACKBONE}/norm/'),
-    (r'^cls$', f'{_STEM}/class_token'), (r'^embedding/', f'{_STEM}/embedding/'),
-    (r'^(Transformer/posembed_input/)?pos_embedding$', _POSITIONS),
-    (r'^pre_logits/.*', ''), (r'^head/', 'params/head/dense/'),
-  ), _HALF, _HALF),
-  'timm': Dialect('torch', (                              # DeiT, DINO, DINOv2, MAE and timm (whose AugReg ones want mean and std 0.5)
-    (r'^decoder_.*', ''),                                 # MAE's, which its pretraining alone needs
-    (r'^blocks\.\d+\.(\d+)\.', r'blocks.\1.'),           # DINOv2's training has chunks of blocks
-    *_stages(r'^blocks\.{}\.'),
-    (r'attn\.qkv\.', 'attention/{query,key,value}.'), (r'attn\.proj\.', 'attention/out.'),
-    (r'mlp\.fc1\.', 'mlp/up.'), (r'mlp\.fc2\.', 'mlp/down.'), (r'ls(\d)\.gamma$', r'scale\1'),
-    (r'^cls_token$', f'{_STEM}/class_token'), (r'^(reg_token|register_tokens)$', f'{_STEM}/registers'),
-    (r'^pos_embed$', _POSITIONS), (r'^mask_token$', ''), (r'^patch_embed\.proj\.', f'{_STEM}/embedding.'),
-    (r'^norm_pre\.', f'{_STEM}/norm.'), (r'^norm\.', f'{_BACKBONE}/norm.'), (r'^head\.', 'params/head/dense.'),
-    *_TORCH,
-  )),
-  'hf': Dialect('torch', (                                # Hugging Face's ViT, as Google's checkpoints were converted
-    (r'^vit\.', ''), *_HF,
-    (r'layernorm_before\.', 'norm1.'), (r'layernorm_after\.', 'norm2.'),
-    (r'intermediate\.dense\.', 'mlp/up.'), (r'output\.dense\.', 'mlp/down.'),
-    *_TORCH,
-  ), _HALF, _HALF),
-  'dinov2_hf': Dialect('torch', (                         # Hugging Face's DINOv2, with and without registers
-    (r'^dinov2(_with_registers)?\.', ''), *_HF,
-    (r'mlp\.fc1\.', 'mlp/up.'), (r'mlp\.fc2\.', 'mlp/down.'), (r'layer_scale(\d)\.lambda1$', r'scale\1'),
-    *_TORCH,
-  )),
-  'clip_hf': Dialect('torch', (                           # Hugging Face: CLIPModel, CLIPVisionModel, …WithProjection
-    (r'^(text_model\.|text_projection\.|visual_projection\.|logit_scale$).*|.*\.position_ids$', ''),
-    (r'^(embeddings|encoder|pre_layrnorm|post_layernorm)\.', r'vision_model.\1.'),    # the tower alone
-    *_stages(r'^vision_model\.encoder\.layers\.{}\.'),
-    (r'self_attn\.q_proj\.', 'attention/query.'), (r'self_attn\.k_proj\.', 'attention/key.'),
-    (r'self_attn\.v_proj\.', 'attention/value.'), (r'self_attn\.out_proj\.', 'attention/out.'),
-    (r'mlp\.fc1\.', 'mlp/up.'), (r'mlp\.fc2\.', 'mlp/down.'), (r'layer_norm(\d)\.', r'norm\1.'),
-    (r'^vision_model\.embeddings\.class_embedding$', f'{_STEM}/class_token'),
-    (r'^vision_model\.embeddings\.position_embedding\.weight$', _POSITIONS),
-    (r'^vision_model\.embeddings\.patch_embedding\.', f'{_STEM}/embedding.'),
-    (r'^vision_model\.pre_layrnorm\.', f'{_STEM}/norm.'), (r'^vision_model\.post_layernorm\.', f'{_BACKBONE}/norm.'),
-    *_TORCH,
-  ), *_CLIP),
+  'augreg': Dialect(
+    'flax',
+    (  # vision_transformer (AugReg) and big_vision
+      *_stages(r'^Transformer/encoderblock_{}/'),
+      (r'LayerNorm_0/', 'norm1/'),
+      (r'LayerNorm_[12]/', 'norm2/'),
+      (r'MultiHeadDotProductAttention_\d/', 'attention/'),
+      (r'MlpBlock_\d/Dense_0/', 'mlp/up/'),
+      (r'MlpBlock_\d/Dense_1/', 'mlp/down/'),
+      (r'^Transformer/encoder_norm/', f'{_BACKBONE}/norm/'),
+      (r'^cls$', f'{_STEM}/class_token'),
+      (r'^embedding/', f'{_STEM}/embedding/'),
+      (r'^(Transformer/posembed_input/)?pos_embedding$', _POSITIONS),
+      (r'^pre_logits/.*', ''),
+      (r'^head/', 'params/head/dense/'),
+    ),
+    _HALF,
+    _HALF,
+  ),
+  'timm': Dialect(
+    'torch',
+    (  # DeiT, DINO, DINOv2, MAE and timm (whose AugReg ones want mean and std 0.5)
+      (r'^decoder_.*', ''),  # MAE's, which its pretraining alone needs
+      (r'^blocks\.\d+\.(\d+)\.', r'blocks.\1.'),  # DINOv2's training has chunks of blocks
+      *_stages(r'^blocks\.{}\.'),
+      (r'attn\.qkv\.', 'attention/{query,key,value}.'),
+      (r'attn\.proj\.', 'attention/out.'),
+      (r'mlp\.fc1\.', 'mlp/up.'),
+      (r'mlp\.fc2\.', 'mlp/down.'),
+      (r'ls(\d)\.gamma$', r'scale\1'),
+      (r'^cls_token$', f'{_STEM}/class_token'),
+      (r'^(reg_token|register_tokens)$', f'{_STEM}/registers'),
+      (r'^pos_embed$', _POSITIONS),
+      (r'^mask_token$', ''),
+      (r'^patch_embed\.proj\.', f'{_STEM}/embedding.'),
+      (r'^norm_pre\.', f'{_STEM}/norm.'),
+      (r'^norm\.', f'{_BACKBONE}/norm.'),
+      (r'^head\.', 'params/head/dense.'),
+      *_TORCH,
+    ),
+  ),
+  'hf': Dialect(
+    'torch',
+    (  # Hugging Face's ViT, as Google's checkpoints were converted
+      (r'^vit\.', ''),
+      *_HF,
+      (r'layernorm_before\.', 'norm1.'),
+      (r'layernorm_after\.', 'norm2.'),
+      (r'intermediate\.dense\.', 'mlp/up.'),
+      (r'output\.dense\.', 'mlp/down.'),
+      *_TORCH,
+    ),
+    _HALF,
+    _HALF,
+  ),
+  'dinov2_hf': Dialect(
+    'torch',
+    (  # Hugging Face's DINOv2, with and without registers
+      (r'^dinov2(_with_registers)?\.', ''),
+      *_HF,
+      (r'mlp\.fc1\.', 'mlp/up.'),
+      (r'mlp\.fc2\.', 'mlp/down.'),
+      (r'layer_scale(\d)\.lambda1$', r'scale\1'),
+      *_TORCH,
+    ),
+  ),
+  'clip_hf': Dialect(
+    'torch',
+    (  # Hugging Face: CLIPModel, CLIPVisionModel, …WithProjection
+      (
+        r'^(text_model\.|text_projection\.|visual_projection\.|logit_scale$).*|.*\.position_ids$',
+        '',
+      ),
+      (
+        r'^(embeddings|encoder|pre_layrnorm|post_layernorm)\.',
+        r'vision_model.\1.',
+      ),  # the tower alone
+      *_stages(r'^vision_model\.encoder\.layers\.{}\.'),
+      (r'self_attn\.q_proj\.', 'attention/query.'),
+      (r'self_attn\.k_proj\.', 'attention/key.'),
+      (r'self_attn\.v_proj\.', 'attention/value.'),
+      (r'self_attn\.out_proj\.', 'attention/out.'),
+      (r'mlp\.fc1\.', 'mlp/up.'),
+      (r'mlp\.fc2\.', 'mlp/down.'),
+      (r'layer_norm(\d)\.', r'norm\1.'),
+      (r'^vision_model\.embeddings\.class_embedding$', f'{_STEM}/class_token'),
+      (r'^vision_model\.embeddings\.position_embedding\.weight$', _POSITIONS),
+      (r'^vision_model\.embeddings\.patch_embedding\.', f'{_STEM}/embedding.'),
+      (r'^vision_model\.pre_layrnorm\.', f'{_STEM}/norm.'),
+      (r'^vision_model\.post_layernorm\.', f'{_BACKBONE}/norm.'),
+      *_TORCH,
+    ),
+    *_CLIP,
+  ),
   'clip_openai': Dialect('torch', _OPENAI, *_CLIP),
-  'clip_visual': Dialect('torch', ((r'^', 'visual.'), *_OPENAI), *_CLIP),    # the tower alone
+  'clip_visual': Dialect('torch', ((r'^', 'visual.'), *_OPENAI), *_CLIP),  # the tower alone
 }
 
 
 def _augreg(name: str) -> Weights:
   """Return an AugReg checkpoint, trained on ImageNet-21k with inputs from -1 to 1 (Steiner et al. 2022, arXiv 2106.10270)."""
-  return Weights(f'https://storage.googleapis.com/vit_models/augreg/{name}.npz', mean=_HALF, std=_HALF, classes=21843,
-                 head='head/.*', stem='embedding/kernel', licence='Apache-2.0',
-                 note='github.com/google-research/big_vision, models/vit.py (VANITY_NAMES); the bucket\'s address and the licence: '
-                      'github.com/google-research/vision_transformer, README.md and LICENSE; no checksum is published')
+  return Weights(
+    f'https://storage.googleapis.com/vit_models/augreg/{name}.npz',
+    mean=_HALF,
+    std=_HALF,
+    classes=21843,
+    head='head/.*',
+    stem='embedding/kernel',
+    licence='Apache-2.0',
+    note="github.com/google-research/big_vision, models/vit.py (VANITY_NAMES); the bucket's address and the licence: "
+    'github.com/google-research/vision_transformer, README.md and LICENSE; no checksum is published',
+  )
 
 
-def _facebook(path: str, prefix: str = '', size: int = 224, classes: int = 0, note: str = '') -> Weights:
+def _facebook(
+  path: str, prefix: str = '', size: int = 224, classes: int = 0, note: str = ''
+) -> Weights:
   """Return a checkpoint of DeiT, DINO or DINOv2."""
-  return Weights(f'https://dl.fbaipublicfiles.com/{path}.pth', prefix, size=size, classes=classes, head=r'head\..*',
-                 stem='patch_embed.proj.weight', licence='Apache-2.0', note=f'github.com/facebookresearch/{note}')
+  return Weights(
+    f'https://dl.fbaipublicfiles.com/{path}.pth',
+    prefix,
+    size=size,
+    classes=classes,
+    head=r'head\..*',
+    stem='patch_embed.proj.weight',
+    licence='Apache-2.0',
+    note=f'github.com/facebookresearch/{note}',
+  )
 
 
-_DEIT, _DINO = 'deit, README_deit.md; the file name carries the hash', 'dino, hubconf.py; no checksum is published'
+_DEIT, _DINO = (
+  'deit, README_deit.md; the file name carries the hash',
+  'dino, hubconf.py; no checksum is published',
+)
 _DINOV2 = 'dinov2, dinov2/hub/backbones.py and utils.py; no checksum is published'
 WEIGHTS = {
   'augreg_ti16': _augreg('Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0'),
   'augreg_s16': _augreg('S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0'),
   'augreg_b16': _augreg('B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0'),
   'augreg_l16': _augreg('L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0'),
-  'deit_ti16': _facebook('deit/deit_tiny_patch16_224-a1311bcf', 'a1311bcf', classes=1000, note=_DEIT),
-  'deit_s16': _facebook('deit/deit_small_patch16_224-cd65a155', 'cd65a155', classes=1000, note=_DEIT),
-  'deit_b16': _facebook('deit/deit_base_patch16_224-b5f2ef4d', 'b5f2ef4d', classes=1000, note=_DEIT),
+  'deit_ti16': _facebook(
+    'deit/deit_tiny_patch16_224-a1311bcf', 'a1311bcf', classes=1000, note=_DEIT
+  ),
+  'deit_s16': _facebook(
+    'deit/deit_small_patch16_224-cd65a155', 'cd65a155', classes=1000, note=_DEIT
+  ),
+  'deit_b16': _facebook(
+    'deit/deit_base_patch16_224-b5f2ef4d', 'b5f2ef4d', classes=1000, note=_DEIT
+  ),
   'dino_s16': _facebook('dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain', note=_DINO),
   'dino_b16': _facebook('dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain', note=_DINO),
   'dinov2_s14': _facebook('dinov2/dinov2_vits14/dinov2_vits14_pretrain', size=518, note=_DINOV2),

@@ -19,13 +19,16 @@ def prepare(folder: str, root: str) -> Path:
   import tensorflow_datasets as tfds
 
   from medtl.data.prepare.oct2017.builder import Oct2017
+
   source, goal = Path(folder).expanduser(), Path(root).expanduser()
   if not source.is_dir():
-    raise MedtlError(f'no folder {source}; expected the unpacked OCT2017 with its train, val and test')
+    raise MedtlError(
+      f'no folder {source}; expected the unpacked OCT2017 with its train, val and test'
+    )
   builder = Oct2017(data_dir=str(goal), file_format='array_record')
   if builder.data_path.exists():
     raise MedtlError(f'{builder.data_path} is prepared already; delete it to prepare it anew')
-  with tempfile.TemporaryDirectory() as nothing:           # TFDS makes folders for downloads; there are none
+  with tempfile.TemporaryDirectory() as nothing:  # TFDS makes folders for downloads; there are none
     config = tfds.download.DownloadConfig(manual_dir=str(source))
     builder.download_and_prepare(download_dir=nothing, download_config=config)
   return Path(builder.data_path)

@@ -7,7 +7,9 @@ from medtl.core.types import MedtlError
 from medtl.data.prepare.oct2017 import prepare
 
 if __name__ == '__main__':
-  parser = argparse.ArgumentParser(prog='python -m medtl.data.prepare.oct2017', description='Prepare OCT2017 as ArrayRecord.')
+  parser = argparse.ArgumentParser(
+    prog='python -m medtl.data.prepare.oct2017', description='Prepare OCT2017 as ArrayRecord.'
+  )
   parser.add_argument('folder', help="the publisher's folder, which holds train, val and test")
   parser.add_argument('root', help='where prepared data sets lie; writes ROOT/oct2017/1.0.0')
   given = parser.parse_args()

@@ -11,7 +11,11 @@ from medtl.core.types import MedtlError
 from medtl.data.listing.patients import KERMANY
 
 CLASSES = ('CNV', 'DME', 'DRUSEN', 'NORMAL')
-SPLITS = {'train': 'train', 'val': 'validation', 'test': 'test'}      # the publisher's folder -> TFDS's name; v3 has no val
+SPLITS = {
+  'train': 'train',
+  'val': 'validation',
+  'test': 'test',
+}  # the publisher's folder -> TFDS's name; v3 has no val
 DESCRIPTION = """Retinal optical coherence tomography B-scans (Spectralis, Heidelberg Engineering) of adults in four classes:
 choroidal neovascularization, diabetic macular edema, drusen, normal. Patients come from the files' names."""
 CITATION = """@data{kermany2018large,
@@ -34,24 +38,40 @@ class Oct2017(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
-      builder=self, description=DESCRIPTION, citation=CITATION, license='CC BY 4.0',
-      homepage='https://doi.org/10.17632/rscbjbr9sj', supervised_keys=('image', 'label'),
-      features=tfds.features.FeaturesDict({
-        'image': tfds.features.Image(shape=(None, None, 1), encoding_format='jpeg'),
-        'label': tfds.features.ClassLabel(names=CLASSES), 'patient': tfds.features.Text(), 'file': tfds.features.Text()}))
+      builder=self,
+      description=DESCRIPTION,
+      citation=CITATION,
+      license='CC BY 4.0',
+      homepage='https://doi.org/10.17632/rscbjbr9sj',
+      supervised_keys=('image', 'label'),
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tfds.features.Image(shape=(None, None, 1), encoding_format='jpeg'),
+          'label': tfds.features.ClassLabel(names=CLASSES),
+          'patient': tfds.features.Text(),
+          'file': tfds.features.Text(),
+        }
+      ),
+    )
 
-  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+  def _split_generators(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
     folder = Path(dl_manager.manual_dir)
     sides = {name: side for name, side in SPLITS.items() if (folder / name).is_dir()}
     if 'train' not in sides:
-      raise MedtlError(f'{folder} has no folder train; expected the one that holds train, val and test of OCT2017')
+      raise MedtlError(
+        f'{folder} has no folder train; expected the one that holds train, val and test of OCT2017'
+      )
     return {side: self._generate_examples(folder, name) for name, side in sides.items()}
 
   def _generate_examples(self, folder: Path, side: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for label in CLASSES:
       paths = sorted((folder / side / label).glob('*.jp*g'))
       if not paths:
-        raise MedtlError(f'{folder / side / label} holds no .jpeg; expected every class in every split')
+        raise MedtlError(
+          f'{folder / side / label} holds no .jpeg; expected every class in every split'
+        )
       for path in paths:
         match = re.search(KERMANY, path.name)
         if not match or not path.name.startswith(label):
