@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
   config.head_lr = 1.0                  # factor for the head
   config.lr_decay = 1.0                 # factor for each stage further from the head
   config.decay = 1e-4                   # weight decay of kernels
-  config.norms = ()                     # (regex on a BatchNorm's path, 'train' | 'source' | 'target'): its statistics, training/batch_statistics.py
+  config.norms = ()  # (regex on a BatchNorm path, train | source | target), see training/batch_statistics.py
   config.norm_images = 128              # of the training side: they give norms that train their statistics for an evaluation; 0 = averages
   config.l2_sp = 0.0                    # pull of transferred weights back to where they began (Li et al. 2018); 0.0 = off
   config.rules = ()                     # (regex, factor on lr, decay) before the generated ones

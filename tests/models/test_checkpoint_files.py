@@ -20,7 +20,7 @@ from medtl.core.types import MedtlError, Weights
 from medtl.models.pretrained import checkpoint_files
 from medtl.models.pretrained.port import Dialect
 
-FIXTURES = Path(__file__).parent / 'fixtures'
+FIXTURES = Path(__file__).parents[1] / 'fixtures'
 TORCH = [FIXTURES / 'weights_zip.pth', FIXTURES / 'weights_legacy.pth']
 
 

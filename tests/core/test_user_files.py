@@ -11,7 +11,7 @@ from medtl.core.types import MedtlError
 from medtl.run import run_folder
 from medtl.studies import ablation
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OWN = """from configs import base
 
 

@@ -11,7 +11,7 @@ from medtl import main
 from medtl.core.types import MedtlError
 from medtl.studies import lr_range_test
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def descent(sharpness):

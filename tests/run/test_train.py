@@ -24,7 +24,7 @@ from medtl.run import assemble, run_folder, train
 from medtl.runtime import files, run_log
 from medtl.training.checkpoints import Checkpoints
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_run_folder_holds_all_that_later_programs_need(done):

@@ -17,7 +17,7 @@ from medtl.models.layers.spatial import standardise
 from medtl.models.pretrained import checkpoint_files, port
 from tests.fixtures import resnet_seeds, seeded
 
-REFERENCE = np.load(Path(__file__).parent / 'fixtures' / 'resnet.npz')
+REFERENCE = np.load(Path(__file__).parents[1] / 'fixtures' / 'resnet.npz')
 V1, V15 = dict(version='v1'), dict(version='v1.5')
 CASES = {
   'torchvision': (lambda dtype: resnet.resnet50(dtype=dtype), 'torchvision', 1.0),

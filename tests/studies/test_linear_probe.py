@@ -17,7 +17,7 @@ from medtl.run import assemble, frozen_features
 from medtl.studies import linear_probe
 from tests import tiny
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WORDS = ['probe', f'--config={ROOT}/tests/tiny.py', '--config.mean=(0.5,)', '--config.std=(0.5,)']
 
 

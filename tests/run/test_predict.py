@@ -18,7 +18,7 @@ from medtl.evaluation import predictions
 from medtl.run import leakage, predict, run_folder, train
 from medtl.runtime import files
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SEEN = dict(
   patients=40, scans=2, scanner='target', size=(32, 32), seed=0
 )  # what the tiny run's data are

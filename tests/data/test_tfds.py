@@ -17,7 +17,7 @@ from medtl.core.types import MedtlError
 from medtl.data.prepare.oct2017 import prepare
 from medtl.data.sources import folder, tfds
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILES = [
   f'{side}/{label}/{label}-{100 * place + patient}-{number}.jpeg'
   for place, side in enumerate(('train', 'val', 'test'))

@@ -29,7 +29,7 @@ from medtl.models.pretrained import (
 from medtl.models.pretrained.port import Dialect
 from medtl.run import initial_weights
 
-FIXTURES = Path(__file__).parent / 'fixtures'
+FIXTURES = Path(__file__).parents[1] / 'fixtures'
 SHAPES = {
   'conv1.weight': (2, 1, 3, 3),
   'bn1.weight': (2,),

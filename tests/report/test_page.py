@@ -13,7 +13,7 @@ import pytest
 from medtl.core.types import MedtlError, Predictions
 from medtl.evaluation import metrics, operating_points, summary
 from medtl.report import console, figures, page
-from tests.test_metrics import case
+from tests.evaluation.test_metrics import case
 
 KINDS = tuple(metrics.KINDS)
 QUICK = dict(resamples=30)

@@ -15,8 +15,8 @@ import pytest
 from medtl.core.types import MedtlError
 from medtl.data import batches
 from medtl.runtime import multihost
-from tests.test_mesh import PHASES, ROOT, WORDS, leaves
-from tests.test_stream import numbered
+from tests.data.test_batches import numbered
+from tests.runtime.test_sharding import PHASES, ROOT, WORDS, leaves
 
 SLOW = [
   '--config.lr=1e-5',

@@ -11,7 +11,7 @@ from scipy import stats
 from medtl.core.types import MedtlError, Predictions
 from medtl.evaluation import curves, metrics, operating_points, thresholds
 from medtl.evaluation.intervals import difference, intervals
-from tests.test_metrics import case
+from tests.evaluation.test_metrics import case
 
 ACCURACY = dict(accuracy=metrics.accuracy)
 

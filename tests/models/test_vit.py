@@ -17,7 +17,7 @@ from medtl.models.pretrained import port
 from medtl.models.pretrained.vit import resize_positions
 from tests.fixtures import seeded
 
-FIXTURES = Path(__file__).parent / 'fixtures'
+FIXTURES = Path(__file__).parents[1] / 'fixtures'
 TINY = dict(width=32, depth=2, heads=4)
 
 

@@ -15,7 +15,7 @@ from tests.fuzz import outcomes
 from tests.fuzz.files import EVERYTHING, NOTHING, Case, Edit, Original, Region, free
 from tests.fuzz.mutations import KINDS, cases
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COUNT = 270  # of the program's 1500 files
 
 

@@ -19,7 +19,7 @@ from medtl.models.layers import depthwise
 from medtl.models.pretrained import checkpoint_files, port
 from tests.fixtures import seeded
 
-FIXTURES = Path(__file__).parent / 'fixtures'
+FIXTURES = Path(__file__).parents[1] / 'fixtures'
 
 
 def net_of(classes=1000, name='efficientnet_lite0', **keys):

@@ -84,7 +84,7 @@ def test_rank_correlations_by_hand():
 
 def test_a_checkpoint_answers_with_its_own_classifier(parts, tmp_path):
   """Logits of efficientnet-lite-pytorch on seeded weights."""
-  with np.load(Path(__file__).parent / 'fixtures' / 'efficientnet.npz') as file:
+  with np.load(Path(__file__).parents[1] / 'fixtures' / 'efficientnet.npz') as file:
     reference = dict(file)
   np.savez(tmp_path / 'lite0.npz', **seeded.weights(json.loads(str(reference['shapes']))['lite0']))
   config = assemble.changed(

@@ -13,7 +13,7 @@ from medtl import cli, data
 from medtl.core.types import Dataset, MedtlError
 from medtl.run import validate
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from medtl.runtime import sharding
 from medtl.training.checkpoints import Checkpoints
 from tests import tiny
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WORDS = [
   f'--config={ROOT}/tests/tiny.py',
   '--config.every=4 steps',

@@ -17,7 +17,7 @@ from medtl.report import comparison
 from medtl.run import assemble, predict, run_folder, train
 from medtl.studies import ablation
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXPERIMENTS = [
   path
   for path in sorted((ROOT / 'experiments').glob('[!_]*.py'))

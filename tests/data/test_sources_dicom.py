@@ -14,7 +14,7 @@ from medtl import data
 from medtl.core.types import MedtlError
 from medtl.data.sources import dicom
 
-REAL = Path(__file__).parents[2] / 'shared/data/dicom_mr_hippo'
+REAL = Path(__file__).parents[3] / 'shared/data/dicom_mr_hippo'
 
 
 def file(name):

@@ -11,8 +11,8 @@ import tifffile
 from PIL import Image
 
 from medtl.data.formats import jpeg, pictures, png
-from tests.test_pictures import chunk, read, refused, saved, tiff
-from tests.test_pictures import png as png_of
+from tests.data.test_pictures import chunk, read, refused, saved, tiff
+from tests.data.test_pictures import png as png_of
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')  # Pillow's, of what it skips
 equal = np.testing.assert_array_equal
