@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from medtl.core.expressions import nearest
+from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError
 
 
@@ -70,7 +70,7 @@ def get_config() -> ConfigDict:
 def variant(word: str, **variants: Callable[[ConfigDict], None]) -> ConfigDict:
   """Return the defaults as the function of that name changes them ('published' is the one without a name)."""
   if (word or 'published') not in variants:
-    raise MedtlError(f'the config has no variant {word!r}; {nearest(word, variants)}')
+    raise MedtlError(f'the config has no variant {word!r}; {did_you_mean(word, variants)}')
   config = get_config()
   with config.unlocked():
     variants[word or 'published'](config)

@@ -18,7 +18,7 @@ LIVE = (1, 2, 4)
 def sweep(config):
   """Yield (name, overrides): 'probe3' stands on three children, 'probe' on all of them; 'last2' has two of them live."""
   *_, (_, duration) = config.phases
-  count = assemble.children(config)
+  count = assemble.count_children(config)
   for kept in range(1, count):
     yield f'probe{kept}', (('truncate', kept), ('phases', (('depth(1.0)', duration),)))
   yield 'probe', (('phases', (('depth(1.0)', duration),)),)

@@ -22,7 +22,7 @@ def sweep(config):
   *_, (_, duration) = config.phases
   live = lambda freeze: ('phases', ((freeze, duration),))
   yield 'probe', (live('depth(1.0)'),)
-  yield 'last block', (live(f'depth({assemble.children(config) - 1})'),)
+  yield 'last block', (live(f'depth({assemble.count_children(config) - 1})'),)
   yield 'biases', (live('all_but_biases'),)
   yield 'norms', (live('all_but_norms'),)
   for rank, targets in LORA:

@@ -14,7 +14,7 @@ AGAINST = ('full', 'probe')
 def sweep(config):
   """Yield (name, overrides): 'full' freezes nothing, 'probe' the whole backbone."""
   *before, (_, duration) = config.phases
-  count = assemble.children(config)
+  count = assemble.count_children(config)
   for depth in range(count + 1):
     name = 'full' if depth == 0 else 'probe' if depth == count else f'depth{depth}'
     yield name, (('phases', (*before, (f'depth({depth})', duration))),)

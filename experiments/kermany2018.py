@@ -54,8 +54,8 @@ def main(argv):
   config = cli.parse('train', argv)[1]
   like, found = None, []
   for number in range(config.data.split.folds):
-    like = parts = assemble.parts(
-      assemble.changed(config, (('data.split.fold', number),)), like=like
+    like = parts = assemble.run_context(
+      assemble.with_changes(config, (('data.split.fold', number),)), like=like
     )
     y = {side: np.asarray(data.table['y']) for side, data in parts.data.items()}
     ((_, raw),) = frozen_features.vectors(parts, (len(parts.net.children),))
@@ -83,7 +83,7 @@ def main(argv):
       score['test'], score['val'], table['y'], METRICS, **draw
     ),
   }
-  print(f'{assemble.sentence(parts)}; over {len(table["y"])} images out of fold')
+  print(f'{assemble.one_line(parts)}; over {len(table["y"])} images out of fold')
   for name, values in rows.items():
     print(
       f'| {name} | '

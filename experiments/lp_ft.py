@@ -14,7 +14,10 @@ AGAINST = ('fine-tune', 'probe')
 def sweep(config):
   """Yield (name, overrides); the duration of the last phase is shared out between probing and fine-tuning."""
   *_, (_, duration) = config.phases
-  head, rest = expressions.scaled(duration, 0.4), expressions.scaled(duration, 0.6)
+  head, rest = (
+    expressions.scaled_duration(duration, 0.4),
+    expressions.scaled_duration(duration, 0.6),
+  )
   yield 'fine-tune', (('phases', (('none', duration),)),)
   yield 'probe', (('phases', (('depth(1.0)', duration),)),)
   yield 'lp-ft', (('phases', (('depth(1.0)', head), ('none', rest))),)

@@ -24,12 +24,12 @@ BEST = 10  # settings averaged: one alone owes too much to 78 validation images
 METRICS = {'accuracy': metrics.accuracy, 'auroc': lambda score, y: metrics.class_auroc(score, y)[1]}
 
 
-def features(parts):
+def features(context):
   """Return {(depth, pool): {side: [n, d]}} for every child of the backbone, each computed from the one below."""
   return {
     (depth - 1, pool): x
     for pool in POOLS
-    for depth, x in frozen_features.vectors(parts, range(2, len(parts.net.children) + 1), pool)
+    for depth, x in frozen_features.vectors(context, range(2, len(context.net.children) + 1), pool)
   }
 
 
@@ -70,11 +70,11 @@ def main(argv):
   """Print the tables; with --open those of the test set as well, once."""
   shut = '--open' not in argv
   config = cli.parse('train', [word for word in argv if word != '--open'])[1]
-  parts = assemble.parts(config)
-  y = {side: np.asarray(data.table['y']) for side, data in parts.data.items()}
-  found = features(parts)
+  context = assemble.run_context(config)
+  y = {side: np.asarray(data.table['y']) for side, data in context.data.items()}
+  found = features(context)
   results = probed(found, y)
-  name, baseline = plain(found[parts.net.backbone.stages, 'token'], y)
+  name, baseline = plain(found[context.net.backbone.stages, 'token'], y)
   chosen = {side: np.mean([score[side] for _, _, score in results[:BEST]], 0) for side in y}
   for loss, words, score in results[:BEST]:
     print(f'{loss:.4f}  {words}  val AUROC {METRICS["auroc"](score["val"], y["val"]):.3f}')

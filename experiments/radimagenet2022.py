@@ -16,7 +16,11 @@ RATES = {'1e-3': 1e-3, '1e-4': 1e-4}
 def sweep(config):
   """Yield (name, overrides)."""
   *_, (_, duration) = config.phases
-  live = {'all': 'none', 'top': f'depth({assemble.children(config) - 1})', 'head': 'depth(1.0)'}
+  live = {
+    'all': 'none',
+    'top': f'depth({assemble.count_children(config) - 1})',
+    'head': 'depth(1.0)',
+  }
   for name, freeze in live.items():
     for word, rate in RATES.items():
       yield f'{name} {word}', (('phases', ((freeze, duration),)), ('lr', rate), ('head_lr', 1.0))

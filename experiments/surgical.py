@@ -17,5 +17,5 @@ def sweep(config):
   *before, (_, duration) = config.phases
   yield 'full', (('phases', (*before, ('none', duration))),)
   yield 'probe', (('phases', (*before, ('depth(1.0)', duration))),)
-  for child in range(assemble.children(config)):
+  for child in range(assemble.count_children(config)):
     yield f'only{child}', (('phases', (*before, (f'only({child})', duration))),)

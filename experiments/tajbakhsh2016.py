@@ -15,7 +15,7 @@ AGAINST = ('live all', 'live 0')
 def sweep(config):
   """Yield (name, overrides): 'live 2' moves the last two children and the head."""
   *_, (_, duration) = config.phases
-  count = assemble.children(config)
+  count = assemble.count_children(config)
   epochs = round(float(duration.split()[0])) if 'epoch' in str(duration) else 10
   fading = (
     f'step(at={tuple(f"{100 * epoch / epochs:g}%" for epoch in range(1, epochs))!r}, factor=0.95)'

@@ -40,7 +40,7 @@ def sweep(config):
 
 def longer(duration, share):
   """Return '10 epochs' as the epochs of a share of the data that take as many steps; other durations are the same for all."""
-  return expressions.scaled(duration, 1 / share) if 'epoch' in str(duration) else duration
+  return expressions.scaled_duration(duration, 1 / share) if 'epoch' in str(duration) else duration
 
 
 def place(name):

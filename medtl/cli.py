@@ -57,7 +57,7 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
       raise MedtlError(
         f'{verb} works from a run folder: --workdir=RUN (and no --config: the run folder has its own)'
       )
-    config = run_folder.claimed(Path(workdir).expanduser())
+    config = run_folder.require(Path(workdir).expanduser())
     for word in words:
       key = word.partition('=')[0]
       heeded = key.startswith(FAMILIES[verb]) or key in TAKEN[verb]

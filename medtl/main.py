@@ -65,8 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in PRINTING:
       _tell(f'stopped: nobody reads the output any more; {_advice(verb)}')
     status = 128 + signal.SIGPIPE
-  hosts = sys.modules.get('medtl.runtime.multihost')  # help does without
-  return hosts.leave(status) if hosts else status
+  multihost = sys.modules.get('medtl.runtime.multihost')  # help does without
+  return multihost.shutdown(status) if multihost else status
 
 
 def _verb(argv: list[str]) -> str:
@@ -154,9 +154,9 @@ def _guarded(verb: str, argv: list[str]) -> int:
 
   try:
     if verb not in VERBS:
-      from medtl.core.expressions import nearest
+      from medtl.core.expressions import did_you_mean
 
-      raise MedtlError(f'unknown verb {verb!r}; {nearest(verb, VERBS)}')
+      raise MedtlError(f'unknown verb {verb!r}; {did_you_mean(verb, VERBS)}')
     return _call(verb, argv)
   except MedtlError as error:
     _tell(f'error: {error}')
@@ -176,7 +176,7 @@ def _guarded(verb: str, argv: list[str]) -> int:
         'set HOME'
       )
       return 1
-    multihost.lost(error)
+    multihost.abort_on_lost_peer(error)
     raise
 
 
@@ -218,10 +218,10 @@ def _settle(place: str, verb: str) -> None:
 
   cpu.settle()
   if place:
-    multihost.join(place)
-    console.quiet = not multihost.first()
+    multihost.join_cluster(place)
+    console.quiet = not multihost.is_main_process()
     console.print(
-      f'{multihost.share()[1]} processes are one run; where one is lost the others stop, and {multihost.AGAIN}'
+      f'{multihost.host_share()[1]} processes are one run; where one is lost the others stop, and {multihost.AGAIN}'
     )
   if not downloads.at_home():
     os.environ.setdefault('MPLCONFIGDIR', str(downloads.cache_folder() / 'matplotlib'))
@@ -255,7 +255,7 @@ def _call(verb: str, argv: list[str]) -> int:
     verb, ''
   )
   workdir = Path(
-    flags.workdir or Path('runs') / (run_folder.name(name, config) + kind)
+    flags.workdir or Path('runs') / (run_folder.default_name(name, config) + kind)
   ).expanduser()
   output = Path(flags.output or workdir / 'predictions.csv').expanduser()
   command = ' '.join(['python -m medtl.main', *([verb] if verb != 'train' else []), *argv])
@@ -263,7 +263,7 @@ def _call(verb: str, argv: list[str]) -> int:
     raise MedtlError('predict needs --images=FOLDER, or one file')
   if verb == 'ablate' and not flags.sweep:
     raise MedtlError('ablate needs --sweep=experiments/x.py')
-  config, begin = open_keys.settled(config, workdir, command, flags.folds), time.time()
+  config, begin = open_keys.settle(config, workdir, command, flags.folds), time.time()
   call: dict[str, Callable[[], Any]] = {
     'train': lambda: (ablation.folds if flags.folds else train.train)(config, workdir, command),
     'ablate': lambda: ablation.ablate(
@@ -278,14 +278,14 @@ def _call(verb: str, argv: list[str]) -> int:
       config, workdir, command, every_fold=flags.folds, layers=flags.layers
     ),
     'lr_find': lambda: lr_range_test.find(config, workdir, command),
-    'describe': lambda: train.explain(config, workdir),
+    'describe': lambda: train.explain_failure(config, workdir),
     'evaluate': lambda: predict.evaluate_again(config, workdir, flags.name),
-    'report': lambda: run_folder.report(workdir, flags.name),
+    'report': lambda: run_folder.write_report(workdir, flags.name),
     'predict': lambda: predict.predict(config, workdir, Path(flags.images).expanduser(), output),
   }
   if verb in ('evaluate', 'report'):  # other processes may work on other predictions
     lock = workdir / 'predictions' / f'{validate.name(flags.name)}.lock'
-    with files.alone(lock, 'give another --name'):
+    with files.exclusive_lock(lock, 'give another --name'):
       numbers = call[verb]()
   else:
     numbers = call[verb]()

@@ -71,7 +71,7 @@ DEEP = {
   'name', [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in VARIANTS]
 )
 def test_every_config_runs_two_steps(name, tmp_path):
-  numbers = train.train(open_keys.settled(shrunk(name), tmp_path / 'run'), tmp_path / 'run')
+  numbers = train.train(open_keys.settle(shrunk(name), tmp_path / 'run'), tmp_path / 'run')
   assert (
     math.isfinite(numbers['metrics']['auroc']['value'])
     and (tmp_path / 'run' / 'report.html').exists()
@@ -109,8 +109,8 @@ def test_a_component_key_that_its_function_does_not_know_is_an_error(tmp_path):
 
 def test_run_folders_are_named_by_every_key():
   config = run_folder.load_config('configs/quickstart.py')
-  name = run_folder.name('configs/oct_vit.py:offline', config)
+  name = run_folder.default_name('configs/oct_vit.py:offline', config)
   assert re.fullmatch(r'oct_vit-offline-[0-9a-f]{8}', name)
   with config.unlocked():
     config.lr = 0.5
-  assert run_folder.name('configs/oct_vit.py:offline', config) != name
+  assert run_folder.default_name('configs/oct_vit.py:offline', config) != name

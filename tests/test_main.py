@@ -63,8 +63,8 @@ def test_a_signal_ends_the_process_with_a_sentence_also_where_an_exception_would
 
 def test_a_command_heeds_signals_while_it_works():
   code = (
-    'import os, runpy, sys; from medtl import fetch; sys.argv = ["x", "cache"]\n'
-    'fetch.cache_folder = lambda: os.kill(os.getpid(), 2)\n'
+    'import os, runpy, sys; from medtl.runtime import downloads; sys.argv = ["x", "cache"]\n'
+    'downloads.cache_folder = lambda: os.kill(os.getpid(), 2)\n'
     'runpy.run_module("medtl.main", run_name="__main__")'
   )
   done = python(code)

@@ -28,9 +28,11 @@ def main(argv):
     steps = sum(
       phase['steps'] for one in runs for phase in run_folder.read(one, 'plan.json')['phases']
     )
-    config = run_folder.config(runs[0])
-    like = parts = assemble.parts(config, train.source(config, runs[0], '', may_train=False), like)
-    median, spans = alone(parts), row['spans']
+    config = run_folder.read_config(runs[0])
+    like = context = assemble.run_context(
+      config, train.resolve_pretrained_run(config, runs[0], '', may_train=False), like
+    )
+    median, spans = alone(context), row['spans']
     rest = sum(spans.values()) - spans['train']
     print(
       f'| {row["name"]} | {steps} | {median * 1e3:.1f} ms | {steps * median:.1f} s | {spans["train"]:.1f} s | '
@@ -42,15 +44,15 @@ def main(argv):
   )
 
 
-def alone(parts, repeats=9):
+def alone(context, repeats=9):
   """Return the median seconds of a step of the last phase on batches of what it trains on."""
-  index = len(parts.phases) - 1
-  sides, first = (
-    frozen_features.boundary(parts, index, parts.params, parts.extra),
-    frozen_features.first(parts, index),
+  index = len(context.phases) - 1
+  sides, start_child = (
+    frozen_features.boundary(context, index, context.params, context.extra),
+    frozen_features.start_child(context, index),
   )
-  batch = next(assemble.endless(sides['train'], parts.config))
-  program, state, seconds = parts.program(index, first), parts.start(index), []
+  batch = next(assemble.train_batches(sides['train'], context.config))
+  program, state, seconds = context.program(index, start_child), context.start(index), []
   for _ in range(repeats + 1):
     begin = time.perf_counter()
     state, _ = jax.block_until_ready(program(state, batch))

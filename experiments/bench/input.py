@@ -62,9 +62,11 @@ def slice_of(picture, number, form):
 
 def speed(dataset, workers):
   """Return pictures a second, in batches, each read anew."""
-  list(batches.once(dataset.subset(np.arange(BATCH)), BATCH, workers=workers))
+  list(batches.eval_batches(dataset.subset(np.arange(BATCH)), BATCH, workers=workers))
   begin = time.perf_counter()
-  count = sum(int(batch.mask.sum()) for batch in batches.once(dataset, BATCH, workers=workers))
+  count = sum(
+    int(batch.mask.sum()) for batch in batches.eval_batches(dataset, BATCH, workers=workers)
+  )
   return count / (time.perf_counter() - begin)
 
 
@@ -74,7 +76,7 @@ def ahead(dataset, case, steps=12):
   A CPU's step holds up the thread that would ask: there a batch counts that comes within a twentieth of a step after it.
   """
   config, program, state = ours.full(case)
-  fed = assemble.endless(dataset, config)
+  fed = assemble.train_batches(dataset, config)
   batch, early, begin = next(fed), 0, 0.0
   for number in range(steps + 1):
     start = time.perf_counter()

@@ -11,11 +11,11 @@ from medtl.runtime import cpu
 
 
 def made(case):
-  """Return the parts of a run that does a case's work on the case's pictures, from random weights."""
+  """Return the context of a run that does a case's work on the case's pictures, from random weights."""
   frozen, cached = cases.WORKS[case.work]
   ops = f'resize({case.size}, {case.size})'
-  return assemble.parts(
-    assemble.changed(
+  return assemble.run_context(
+    assemble.with_changes(
       base.get_config(),
       (
         (
@@ -42,30 +42,30 @@ def made(case):
 
 def full(case):
   """Return (config, compiled update, first state) of a case."""
-  parts = made(case)
-  return parts.config, parts.program(0), parts.start()
+  context = made(case)
+  return context.config, context.program(0), context.start()
 
 
 def prepare(case):
   """Return (a function that does the work once and waits for it, facts) of a case."""
   cpu.settle()
-  parts = made(case)
-  first = frozen_features.first(parts, 0)
-  sides = frozen_features.boundary(parts, 0, parts.params, parts.extra)
-  batch = next(assemble.endless(sides['train'], parts.config))
+  context = made(case)
+  start_child = frozen_features.start_child(context, 0)
+  sides = frozen_features.boundary(context, 0, context.params, context.extra)
+  batch = next(assemble.train_batches(sides['train'], context.config))
   begin = time.perf_counter()
   facts = {
-    'frozen': parts.phases[0].depth,
-    'from': first,
-    'why': frozen_features.choose(parts, 0).why,
-    'flops': parts.flops(0),
+    'frozen': context.phases[0].depth,
+    'from': start_child,
+    'why': frozen_features.choose(context, 0).why,
+    'flops': context.flops(0),
   }
   if case.work == 'forward':
-    params, extra = jax.tree.map(jax.numpy.asarray, (parts.params, parts.extra))
-    program = jax.jit(parts.task(0).measure).lower(params, extra, batch).compile()
+    params, extra = jax.tree.map(jax.numpy.asarray, (context.params, context.extra))
+    program = jax.jit(context.task(0).measure).lower(params, extra, batch).compile()
     work = lambda: jax.block_until_ready(program(params, extra, batch))
   else:
-    program, state = parts.program(0, first), parts.start()
+    program, state = context.program(0, start_child), context.start()
 
     def work():
       nonlocal state

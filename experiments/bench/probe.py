@@ -22,7 +22,7 @@ EPOCHS, TIMED, BATCH = 100, 2, 32
 
 def main(argv):
   """Print the seconds and the AUROC of both ways of probing."""
-  config = assemble.changed(
+  config = assemble.with_changes(
     cli.parse('train', argv)[1],
     (
       ('phases', (('depth(1.0)', f'{EPOCHS} epochs'),)),
@@ -31,8 +31,8 @@ def main(argv):
       ('head_lr', 1.0),
     ),
   )
-  parts = assemble.parts(config)
-  epoch, theirs = usual_loop(parts)
+  context = assemble.run_context(config)
+  epoch, theirs = usual_loop(context)
   with tempfile.TemporaryDirectory() as folder:
     os.environ['MEDTL_CACHE'] = folder  # nothing is known beforehand
     begin = time.perf_counter()
@@ -43,7 +43,7 @@ def main(argv):
     )
     score = predictions.load(Path(folder) / 'run' / 'predictions' / 'test.npz').predictions
   assert numbers['images'] == len(score.y)
-  test = parts.data['test']
+  test = context.data['test']
   print(
     f'\n| a probe of {EPOCHS} epochs, batches of {BATCH}, evaluated each epoch | seconds | test AUROC |\n|---|---|---|'
   )
@@ -57,7 +57,7 @@ def main(argv):
   print(
     f'\nratio {EPOCHS * epoch / ours:.1f}; ours spent '
     + ', '.join(f'{name} {seconds:.1f} s' for name, seconds in spans.items())
-    + f'; {assemble.sentence(parts)}; {run_folder.hardware()}'
+    + f'; {assemble.one_line(context)}; {run_folder.hardware()}'
   )
 
 
@@ -106,16 +106,16 @@ def torch_features(weights_file):
   return features
 
 
-def usual_loop(parts):
+def usual_loop(context):
   """Return (median seconds of an epoch with a forward pass of every picture, test probabilities after EPOCHS of them).
 
   The head's later epochs use the features of the last timed one: a frozen net gives the same ones again.
   """
   import torch
 
-  features = torch_features(parts.config.model.weights)
+  features = torch_features(context.config.model.weights)
   torch.manual_seed(0)
-  classes = len(parts.classes)
+  classes = len(context.classes)
   head = torch.nn.Sequential(torch.nn.BatchNorm1d(768, affine=False), torch.nn.Linear(768, classes))
   adam = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=1e-4)
 
@@ -128,14 +128,14 @@ def usual_loop(parts):
   seconds, kept = [], []
   for number in range(TIMED):
     begin, kept = time.perf_counter(), []
-    fed = batches.batches(parts.data['train'], BATCH, seed=0, start=number * parts.epoch)
-    for _ in range(parts.epoch):
+    fed = batches.train_batches(context.data['train'], BATCH, seed=0, start=number * context.epoch)
+    for _ in range(context.epoch):
       batch = next(fed)
       x, y = features(batch), torch.from_numpy(batch.y[batch.mask]).long()
       step(x, y)
       kept.append((x, y))
     head.eval()
-    for batch in batches.once(parts.data['val'], BATCH):
+    for batch in batches.eval_batches(context.data['val'], BATCH):
       head(features(batch))
     seconds.append(time.perf_counter() - begin)
   for _ in range(EPOCHS - TIMED):
@@ -144,6 +144,9 @@ def usual_loop(parts):
   head.eval()
   with torch.no_grad():
     test = torch.cat(
-      [torch.softmax(head(features(batch)), 1) for batch in batches.once(parts.data['test'], BATCH)]
+      [
+        torch.softmax(head(features(batch)), 1)
+        for batch in batches.eval_batches(context.data['test'], BATCH)
+      ]
     ).numpy()
   return statistics.median(seconds), test

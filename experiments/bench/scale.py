@@ -111,7 +111,7 @@ def compiled(**words):
     config.model = dict(name='vit.vit_s16', weights='')
     config.phases, config.batch = ((words.pop('freeze'), '2 epochs'),), 8
     config.mesh.update(words)
-  made = assemble.parts(config)
+  made = assemble.run_context(config)
   found = {}
   for kinds, name in COLLECTIVE.findall(made.program(0).as_text()):
     size = sum(
@@ -119,8 +119,11 @@ def compiled(**words):
       for kind, shape in re.findall(r'(\w+)\[([\d,]*)\]', kinds)
     )
     found[name] = found.get(name, 0) + size
-  live = pytrees.size(step.pick(made.params, made.phases[0].parts.live))
-  return found, {'all-reduce': 4 * live, 'all-gather': 4 * (pytrees.size(made.params) + live)}
+  live = pytrees.count_parameters(step.select_live(made.params, made.phases[0].partition.live))
+  return found, {
+    'all-reduce': 4 * live,
+    'all-gather': 4 * (pytrees.count_parameters(made.params) + live),
+  }
 
 
 def main(argv):

@@ -22,10 +22,10 @@ class Call(NamedTuple):
   kwargs: dict[str, Any]
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
+def did_you_mean(word: str, words: Iterable[str]) -> str:
   """Return a sentence that names the nearest right word and all of them.
 
-  >>> nearest('resise', ['resize', 'window'])
+  >>> did_you_mean('resise', ['resize', 'window'])
   "did you mean 'resize'? There are: resize, window"
   """
   words = sorted(words)
@@ -34,10 +34,10 @@ def nearest(word: str, words: Iterable[str]) -> str:
   return f'{hint}There are: {", ".join(words) or "none"}'
 
 
-def chain(text: str) -> list[Call]:
+def parse_chain(text: str) -> list[Call]:
   """Parse 'a(1, b=2) | c' into calls; arguments are literals, nothing is evaluated.
 
-  >>> chain('window(-1000, 400) | resize(8)')
+  >>> parse_chain('window(-1000, 400) | resize(8)')
   [Call(name='window', args=(-1000, 400), kwargs={}), Call(name='resize', args=(8,), kwargs={})]
   """
   if not text.strip():
@@ -94,7 +94,7 @@ def bind(
   open_ended = any(one.kind is one.VAR_KEYWORD for one in everything.parameters.values())
   for name in call.kwargs:
     if name not in known and not open_ended:
-      raise MedtlError(f'{where} has no key {name!r}; {nearest(name, known)}')
+      raise MedtlError(f'{where} has no key {name!r}; {did_you_mean(name, known)}')
   left = everything.replace(parameters=[everything.parameters[name] for name in known])
   try:
     bound = left.bind(*call.args, **call.kwargs)
@@ -141,7 +141,7 @@ def parameters(function: Callable, given: tuple[str, ...] = ()) -> dict[str, ins
   return {name: one for name, one in found.items() if one.kind in named and name not in given}
 
 
-def keys(
+def checked_keys(
   where: str, given: Mapping[str, Any], known: Mapping[str, inspect.Parameter]
 ) -> dict[str, Any]:
   """Return the keys as the parameters take them.
@@ -150,7 +150,7 @@ def keys(
   """
   for name in given:
     if name not in known:
-      raise MedtlError(f'{where} has no key {name!r}; {nearest(name, known)}')
+      raise MedtlError(f'{where} has no key {name!r}; {did_you_mean(name, known)}')
   for name, parameter in known.items():
     if parameter.default is parameter.empty and name not in given:
       wanted = annotation.words(annotation.kind_of(parameter))
@@ -174,9 +174,9 @@ def functions(
   """Return the chain's operations, arguments bound; each still takes `given`, by position or by name."""
   words = operations(known, given) if isinstance(known, ModuleType) else known
   bound = []
-  for call in chain(text):
+  for call in parse_chain(text):
     if call.name not in words:
-      hint = nearest(call.name, words)
+      hint = did_you_mean(call.name, words)
       raise MedtlError(f'unknown operation {call.name!r} in {text!r}; {hint}')
     function = words[call.name]
     bound.append(_fill(function, bind(function, call, given=given), given))
@@ -200,7 +200,7 @@ def _fill(function: Callable, bound: inspect.BoundArguments, given: tuple[str, .
   return lambda *args, **kwargs: function(**dict(zip(given, args, strict=False)), **named, **kwargs)
 
 
-def one(
+def single_function(
   text: str, known: ModuleType | Mapping[str, Callable], given: tuple[str, ...] = ()
 ) -> Callable:
   """Return the single operation that the text names."""
@@ -210,7 +210,7 @@ def one(
   return bound[0]
 
 
-def regex(pattern: str, what: str) -> re.Pattern:
+def compiled_regex(pattern: str, what: str) -> re.Pattern:
   """Return the compiled pattern; one that is no regex is an error that names it."""
   try:
     return re.compile(pattern)
@@ -230,11 +230,11 @@ def find(name: str, package: str) -> Callable:
     if not target.startswith(str(error.name)):
       raise
     raise MedtlError(
-      f'no module {".".join(path)!r} in {package}; {nearest(".".join(path), siblings(package))}'
+      f'no module {".".join(path)!r} in {package}; {did_you_mean(".".join(path), siblings(package))}'
     ) from None
   known = public(module)
   if last not in known:
-    raise MedtlError(f'no function {last!r} in {target}; {nearest(last, known)}')
+    raise MedtlError(f'no function {last!r} in {target}; {did_you_mean(last, known)}')
   return known[last]
 
 
@@ -254,14 +254,18 @@ def component(
   if not isinstance(name, str):
     raise MedtlError(f'config.{what}: name is {name!r}; expected a function of {package}, as text')
   function = find(name, package)
-  return function, keys(f'config.{what} ({name})', left, parameters(function, given))
+  return function, checked_keys(f'config.{what} ({name})', left, parameters(function, given))
 
 
-def steps(text: str | int, examples: int, batch: int, total: int = 0, least: int = 1) -> int:
+def duration_in_steps(
+  text: str | int, examples: int, batch: int, total: int = 0, least: int = 1
+) -> int:
   """Return a duration in steps, at least `least`; an epoch is ceil(examples / batch) steps.
 
-  >>> steps('2 epochs', examples=100, batch=32), steps('64 examples', 100, 32), steps('5%', 100, 32, total=200), steps(7, 100, 32)
-  (8, 2, 10, 7)
+  >>> duration_in_steps('2 epochs', examples=100, batch=32), duration_in_steps(7, 100, 32)
+  (8, 7)
+  >>> duration_in_steps('64 examples', 100, 32), duration_in_steps('5%', 100, 32, total=200)
+  (2, 10)
   """
   match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*(%|steps?|epochs?|examples?|)', str(text).strip())
   if not match or (not match[2] and not match[1].isdigit()):
@@ -285,10 +289,10 @@ def steps(text: str | int, examples: int, batch: int, total: int = 0, least: int
   return count
 
 
-def scaled(text: str | int, factor: float) -> str:
+def scaled_duration(text: str | int, factor: float) -> str:
   """Return a duration times a factor; steps stay whole, and at least one.
 
-  >>> scaled('6 epochs', 0.5), scaled(7, 0.5), scaled('100 steps', 0.001), scaled('50%', 0.4)
+  >>> scaled_duration('6 epochs', 0.5), scaled_duration(7, 0.5), scaled_duration('100 steps', 0.001), scaled_duration('50%', 0.4)
   ('3 epochs', '4 steps', '1 steps', '20%')
   """
   match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*(%|[a-z]*)', str(text).strip())

@@ -62,15 +62,15 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
   return tree
 
 
-def label(tree: Tree, rules: Rules, what: str = 'rule') -> Tree:
+def label_by_rules(tree: Tree, rules: Rules, what: str = 'rule') -> Tree:
   """Return the tree with each leaf replaced by the value of the first rule whose regex matches its whole path.
 
   Every leaf must be covered and every rule must match some leaf (not necessarily first): both are MedtlErrors.
 
-  >>> label({'a': {'kernel': 0, 'bias': 0}}, [('.*/bias', 'no decay'), ('.*', 'decay')])
+  >>> label_by_rules({'a': {'kernel': 0, 'bias': 0}}, [('.*/bias', 'no decay'), ('.*', 'decay')])
   {'a': {'bias': 'no decay', 'kernel': 'decay'}}
   """
-  compiled = [(expressions.regex(pattern, what), value) for pattern, value in rules]
+  compiled = [(expressions.compiled_regex(pattern, what), value) for pattern, value in rules]
   used = [False] * len(compiled)
 
   def value_of(keys: Sequence[Any], _: Any) -> Any:
@@ -114,7 +114,7 @@ def _kind(leaf: Any) -> str:
   return f'{tuple(leaf.shape)} {leaf.dtype}'
 
 
-def size(tree: Tree) -> int:
+def count_parameters(tree: Tree) -> int:
   """Return how many numbers the tree holds."""
   return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 

@@ -56,9 +56,9 @@ def fitted(load: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
       f'config.data: split is {split_keys!r}; expected its keys, for instance '
       "dict(by='patient'): on the command line --config.data.split.by=patient"
     )
-  found = expressions.keys(f'config.data ({name})', given, parameters(load, name))
+  found = expressions.checked_keys(f'config.data ({name})', given, parameters(load, name))
   known = split_parameters()
-  found['split'] = expressions.keys('config.data.split', split_keys, known)
+  found['split'] = expressions.checked_keys('config.data.split', split_keys, known)
   if 'by' not in split_keys:
     ways = ', '.join(map(repr, splits.WAYS))
     raise MedtlError(f"config.data.split lacks the key 'by'; set it to one of: {ways}")

@@ -92,10 +92,10 @@ def _steps(text: str, classes: int) -> dict[str, list[tuple[int, Callable]]]:
     if _kind(value) in KINDS
   }
   steps: dict[str, list[tuple[int, Callable]]] = {kind: [] for kind in KINDS}
-  for place, call in enumerate(expressions.chain(text)):
+  for place, call in enumerate(expressions.parse_chain(text)):
     if call.name not in known:
       raise MedtlError(
-        f'unknown operation {call.name!r} in {text!r}; {expressions.nearest(call.name, known)}'
+        f'unknown operation {call.name!r} in {text!r}; {expressions.did_you_mean(call.name, known)}'
       )
     function = known[call.name]
     bound = expressions.bind(function, call, given=(*KINDS, 'key', 'classes'))

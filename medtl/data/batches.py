@@ -15,7 +15,7 @@ Rows = tuple[
 ]  # which examples a step takes [b], and which of them count: bool [b]
 
 
-def batches(
+def train_batches(
   dataset: Dataset,
   batch: int,
   *,
@@ -49,7 +49,7 @@ def batches(
   return _read(Steps(dataset, _part(rows, share), start, 2**31 - 1), workers)
 
 
-def once(
+def eval_batches(
   dataset: Dataset, batch: int, *, workers: int = 2, share: tuple[int, int] = (0, 1)
 ) -> Iterator[Batch]:
   """Return every example once, in order; the last batch is filled up with pictures of its own, masked. `share`: see `batches`."""

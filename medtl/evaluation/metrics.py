@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from medtl.core.expressions import nearest
+from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError
 
 Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]  # -> a number [], or one for each class [k]
@@ -189,7 +189,7 @@ LOWER = {'loss', 'brier', 'log_loss', 'ece'}  # better when lower
 def of(kind: str) -> dict[str, Metric]:
   """Return {name: metric} of a kind of task, those that need no threshold."""
   if kind not in KINDS:
-    raise MedtlError(f'no metrics for tasks of kind {kind!r}; {nearest(kind, KINDS)}')
+    raise MedtlError(f'no metrics for tasks of kind {kind!r}; {did_you_mean(kind, KINDS)}')
   return KINDS[kind]
 
 
@@ -228,7 +228,7 @@ def chosen(values: Mapping[str, float], name: str) -> float:
   """Return the value of the metric that a run is steered by; nan would steer it anywhere."""
   if name not in values:
     raise MedtlError(
-      f'config.monitor is {name!r}, which this task does not measure; {nearest(name, values)}'
+      f'config.monitor is {name!r}, which this task does not measure; {did_you_mean(name, values)}'
     )
   if math.isnan(values[name]):
     raise MedtlError(f'config.monitor is {name!r}, and on validation it is nan: {_cause(values)}')

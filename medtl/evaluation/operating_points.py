@@ -10,7 +10,7 @@ from medtl.evaluation import metrics, thresholds
 def class_thresholds(predictions: Predictions, rule: str, kind: str) -> np.ndarray:
   """Return [k] thresholds on the probabilities of `columns`, one versus rest; nan where validation lacks a class."""
   score, y = columns(predictions, kind)
-  choose = expressions.one(rule, thresholds, given=('score', 'has'))
+  choose = expressions.single_function(rule, thresholds, given=('score', 'has'))
   return np.array(
     [choose(s, has) for s, has in zip(score.T, metrics.truth(score, y).T, strict=True)]
   )

@@ -11,7 +11,7 @@ import numpy as np
 
 from medtl.core.types import Batch, Dataset, MedtlError, Predictions, Table, Tree
 from medtl.runtime import multihost
-from medtl.runtime.files import whole
+from medtl.runtime.files import atomic_write
 
 OWN = ('train', 'val', 'test')  # sides of the run's own data
 Measure = Callable[[Tree, Tree, Batch], dict[str, jax.Array]]
@@ -42,7 +42,7 @@ def predict(measure: Measure, params: Tree, extra: Tree, batches: Iterable[Batch
 
 
 def _real(batch: Batch, measures: dict[str, jax.Array]) -> dict[str, np.ndarray]:
-  mask, values = multihost.values((batch.mask, {**measures, 'row': batch.row, 'y': batch.y}))
+  mask, values = multihost.to_numpy((batch.mask, {**measures, 'row': batch.row, 'y': batch.y}))
   return {name: value[mask] for name, value in values.items()}
 
 
@@ -88,7 +88,7 @@ def _write(
   classes: Sequence[str],
   pictures: Mapping[int, np.ndarray],
 ) -> None:
-  with whole(path) as aside, aside.open('wb') as file:
+  with atomic_write(path) as aside, aside.open('wb') as file:
     arrays: dict[str, Any] = {
       'row': predictions.row,
       'y': predictions.y,

@@ -65,7 +65,7 @@ def summarise(
   test, val = predictions['test'], predictions.get('val')
   patient, warnings = patients(tables['test'])
   draw: dict[str, Any] = dict(patient=patient, resamples=resamples, seed=seed, level=level)
-  cut = cuts(test, val, threshold, kind)
+  cut = thresholds_of(test, val, threshold, kind)
   found = _all(test, cut, kind, draw)
   warnings += _doubts(
     test,
@@ -103,7 +103,7 @@ Pair = tuple[
 ]  # a run's test predictions, and those of validation that choose its thresholds
 
 
-def several(
+def summarise_seeds(
   runs: Sequence[Pair],
   table: Table,
   kind: str,
@@ -163,7 +163,7 @@ def _stacked(runs: Sequence[Pair], threshold: str, kind: str) -> tuple[np.ndarra
   """Return (scores [s, n, k], what they are above their thresholds [s, n, c], labels for each of the two)."""
   margin = np.stack(
     [
-      operating_points.columns(test, kind)[0] - cuts(test, val, threshold, kind)
+      operating_points.columns(test, kind)[0] - thresholds_of(test, val, threshold, kind)
       for test, val in runs
     ]
   )
@@ -218,7 +218,7 @@ def pool_by_patient(predictions: Predictions, table: Table) -> Predictions:
   )
 
 
-def sides(predictions: Predictions, table: Table) -> dict[str, Predictions]:
+def sides_by_patient(predictions: Predictions, table: Table) -> dict[str, Predictions]:
   """Return the validation predictions on which each kind of threshold is chosen: {measure of the test predictions: predictions}."""
   try:
     return {PER_IMAGE: predictions, BY_PATIENT: pool_by_patient(predictions, table)}
@@ -226,7 +226,7 @@ def sides(predictions: Predictions, table: Table) -> dict[str, Predictions]:
     return {PER_IMAGE: predictions}
 
 
-def worst(predictions: Predictions, kind: str, count: int = 12) -> list[dict[str, Any]]:
+def worst_errors(predictions: Predictions, kind: str, count: int = 12) -> list[dict[str, Any]]:
   """Return the most confident mistakes, worst first: index (in the predictions), row, true, predicted (class), p, p_true.
 
   With many labels a mistake is one label of one example: `predicted` is that label, `true` says whether it is there.
@@ -279,7 +279,7 @@ def _number(value: Any) -> Any:
   return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def cuts(test: Predictions, val: Predictions | None, rule: str, kind: str) -> np.ndarray:
+def thresholds_of(test: Predictions, val: Predictions | None, rule: str, kind: str) -> np.ndarray:
   """Return the thresholds [k] of a test set, or [n, k] where each of its rows brings its own; nan where there is none."""
   if PER_IMAGE in test.measures:
     return np.asarray(test.measures[PER_IMAGE])
@@ -314,7 +314,9 @@ def _by_patient(
     return None, f'{error}.'
   if len(pooled['test'].y) == len(predictions['test'].y):
     return None, 'Each patient has one image: the numbers per image are the numbers per patient.'
-  found = _all(pooled['test'], cuts(pooled['test'], pooled.get('val'), rule, kind), kind, draw)
+  found = _all(
+    pooled['test'], thresholds_of(pooled['test'], pooled.get('val'), rule, kind), kind, draw
+  )
   return plain({name: item._replace(unit='patient') for name, item in found.items()}), ''
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from medtl.core import pytrees
 from medtl.core.types import Batch, Dataset, Example, MedtlError, Tree
 from medtl.runtime import multihost
-from medtl.runtime.files import require_space, whole
+from medtl.runtime.files import atomic_write, require_space
 from medtl.runtime.run_log import console
 
 BFLOAT16 = np.uint16
@@ -46,7 +46,7 @@ def fingerprint(digests: Iterable[str], dataset: Dataset, **facts: Any) -> str:
   return whole.hexdigest()[:32]
 
 
-def kept(dataset: Dataset, path: Path) -> Dataset | None:
+def stored_features(dataset: Dataset, path: Path) -> Dataset | None:
   """Return the data set whose pictures are the activations in `path`, memory-mapped; rows, labels and table stay what they are.
 
   None where there is no such file. One that is cut short or damaged is removed, which is said, and counts as none.
@@ -78,7 +78,7 @@ def kept(dataset: Dataset, path: Path) -> Dataset | None:
   )
 
 
-def several(views: Sequence[Dataset]) -> Dataset:
+def stack_views(views: Sequence[Dataset]) -> Dataset:
   """Return a data set of one size with them all: example i + v · size is the i-th of view v."""
   size = views[0].size
   return dataclasses.replace(views[0], fetch=lambda i: views[i // size].fetch(i % size))
@@ -92,9 +92,9 @@ def compute(
   numpy's format has no bfloat16: such values are written bit for bit as uint16.
   """
   done, values = 0, None
-  with _writable(path), whole(path, own=True) as aside:
+  with _writable(path), atomic_write(path, own=True) as aside:
     for batch in batches:
-      value, mask = multihost.values((apply(batch), batch.mask))
+      value, mask = multihost.to_numpy((apply(batch), batch.mask))
       value = value[mask]
       value = value.view(BFLOAT16) if value.dtype == jnp.bfloat16 else value
       if values is None:

@@ -43,27 +43,27 @@ class Backbone(nn.Module):
     x: Any,
     *,
     train: Train,
-    first: int = 0,
-    last: int | None = None,
-    again: Collection[str] = (),
+    start_child: int = 0,
+    end_child: int | None = None,
+    remat: Collection[str] = (),
   ) -> Any:
-    """Run children [first, last): from a picture [b, *s, c] when first is 0, else from what [0, first) returned.
+    """Run children [start_child, end_child): from a picture [b, *s, c] when start_child is 0, else from what [0, start_child) returned.
 
-    What the children named in `again` make inside is not kept for the backward pass, but computed again there (Chen et al. 2016,
+    What the children named in `remat` make inside is not kept for the backward pass, but computed again there (Chen et al. 2016,
     arXiv 1604.06174).
     """
     count = self.stages + 1
-    last = count if last is None else last
-    if not 0 <= first <= last <= count:
+    end_child = count if end_child is None else end_child
+    if not 0 <= start_child <= end_child <= count:
       raise ValueError(
-        f'no slice [{first}, {last}) of {count} children (stem and {self.stages} stages)'
+        f'no slice [{start_child}, {end_child}) of {count} children (stem and {self.stages} stages)'
       )
-    for index in range(first, last):
+    for index in range(start_child, end_child):
       name = child_name(index)
       run = functools.partial(
         _child, index=index, train=train if isinstance(train, bool) else name in train
       )
-      x = (nn.remat(run) if name in again else run)(self, x)
+      x = (nn.remat(run) if name in remat else run)(self, x)
     return x
 
 
@@ -79,7 +79,7 @@ def child_name(index: int) -> str:
 class Net(nn.Module):
   """A backbone and a head: x [b, *s, c] in 0 … 1 → outputs, logits [b, classes] for a classifier.
 
-  `mean` and `std` (one number, or one per channel) are what the checkpoint was trained with, in the units of x. `keep` > 0 leaves
+  `mean` and `std` (one number, or one per channel) are what the checkpoint was trained with, in the units of x. `num_children` > 0 leaves
   the children from that one on out: the head stands on what children 0 … keep − 1 make (Ke et al. 2021, CheXtransfer).
   """
 
@@ -87,42 +87,42 @@ class Net(nn.Module):
   head: nn.Module
   mean: tuple[float, ...] = (0.0,)
   std: tuple[float, ...] = (1.0,)
-  keep: int = 0
-  again: tuple[str, ...] = ()  # children that are computed again in the backward pass
+  num_children: int = 0
+  remat: tuple[str, ...] = ()  # children that are computed again in the backward pass
 
   @property
   def children(self) -> tuple[str, ...]:
-    """Return the names of the children that are applied, in order; an impossible `keep` is an error."""
+    """Return the names of the children that are applied, in order; an impossible `num_children` is an error."""
     count = self.backbone.stages + 1
-    if not 0 <= self.keep <= count:
+    if not 0 <= self.num_children <= count:
       raise MedtlError(
         f'config.truncate is {self.keep}; this backbone has {count} children (stem and {count - 1} stages), so 1 … {count}, '
         'or 0 for all'
       )
-    return tuple(map(child_name, range(self.keep or count)))
+    return tuple(map(child_name, range(self.num_children or count)))
 
   @property
   def truncated(self) -> bool:
     """Return whether children are left out, and with the last of them the backbone's `norm`."""
     return len(self.children) <= self.backbone.stages
 
-  def __call__(self, x: Any, *, train: Train, first: int = 0) -> Any:
-    """Run the children from `first` on and the head; with first > 0, x is what `features(…, last=first)` returned."""
-    value = self.features(x, train=train, first=first)
+  def __call__(self, x: Any, *, train: Train, start_child: int = 0) -> Any:
+    """Run the children from `start_child` on and the head; above 0, x is what `features(…, end_child=start_child)` made."""
+    value = self.features(x, train=train, start_child=start_child)
     return self.head(
       value, self.backbone, train=train if isinstance(train, bool) else 'head' in train
     )
 
   def features(
-    self, x: Any, *, train: Train = False, first: int = 0, last: int | None = None
+    self, x: Any, *, train: Train = False, start_child: int = 0, end_child: int | None = None
   ) -> Any:
-    """Return what children [first, last) of the backbone make of x."""
-    if first == 0:
+    """Return what children [start_child, end_child) of the backbone make of x."""
+    if start_child == 0:
       x = (x - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)
     return self.backbone(
       x,
       train=train,
-      first=first,
-      last=len(self.children) if last is None else last,
-      again=self.again,
+      start_child=start_child,
+      end_child=len(self.children) if end_child is None else end_child,
+      remat=self.remat,
     )

@@ -38,7 +38,7 @@ def linear(classes: int, pool: str = 'auto', dropout: float = 0.0, norm: bool = 
   transformers share a large constant part, beside which the differences between pictures are small.
   """
   if pool not in POOLS:
-    raise MedtlError(f'unknown pooling {pool!r}; {expressions.nearest(pool, POOLS)}')
+    raise MedtlError(f'unknown pooling {pool!r}; {expressions.did_you_mean(pool, POOLS)}')
   return Linear(classes, pool, dropout, norm)
 
 

@@ -16,7 +16,7 @@ BEST = 'best observed'  # a reference beside those that a study names
 SHOWN = ('accuracy', 'ece')  # beside the first headline metric
 
 
-def correct(rows: Sequence[dict[str, Any]]) -> None:
+def correct_p_values(rows: Sequence[dict[str, Any]]) -> None:
   """Add `p_holm` to each paired difference: corrected for the comparisons of one metric with one reference.
 
   A row's `differences` is {reference: {metric: interval}}, None where the row is the reference.

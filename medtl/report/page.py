@@ -8,7 +8,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 
 from medtl.core.types import Predictions, Table
-from medtl.evaluation.summary import LABELS, cuts, worst
+from medtl.evaluation.summary import LABELS, thresholds_of, worst_errors
 from medtl.report import console, figures
 from medtl.runtime import files
 
@@ -136,7 +136,7 @@ def pictures(
   kind, classes = numbers['kind'], numbers['classes']
   test, cut = (
     predictions['test'],
-    cuts(predictions['test'], predictions.get('val'), numbers['threshold'], kind),
+    thresholds_of(predictions['test'], predictions.get('val'), numbers['threshold'], kind),
   )
   found = {'reliability': figures.reliability(test)}
   if len(classes) <= MOST_CURVES:
@@ -159,7 +159,7 @@ def errors(
 ) -> list[dict[str, Any]]:
   """Return the most confident mistakes in words, with their pictures where these can be had."""
   classes, found = numbers['classes'], []
-  for mistake in worst(predictions, numbers['kind']):
+  for mistake in worst_errors(predictions, numbers['kind']):
     index, said = mistake['index'], classes[mistake['predicted']]
     if numbers['kind'] == 'multilabel':
       true, said = (said, f'no {said}') if mistake['true'] else (f'no {said}', said)

@@ -1,4 +1,4 @@
-"""config → the parts of a run: data sets, net with ported weights, phases. With run.py the only place that reads a config."""
+"""config → the context of a run: data sets, net with ported weights, phases. With run.py the only place that reads a config."""
 
 import dataclasses
 import inspect
@@ -19,23 +19,25 @@ from medtl.core.types import Batch, Dataset, MedtlError, Task, Tree
 from medtl.data import augmentation, batches, splits
 from medtl.models.pretrained import checkpoint_files, port
 from medtl.run import components, initial_weights, validate
-from medtl.run.context import Parts, Phase
+from medtl.run.context import Phase, RunContext
 from medtl.runtime import multihost, sharding
 from medtl.tasks import classification
 from medtl.training import batch_statistics, optimizers, parameter_groups, schedules
 
 
-def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None) -> Parts:
-  """Return the parts of a run that trains; `run` is the run folder that the weights come from, where they do.
+def run_context(
+  config: ConfigDict, run: Path | None = None, like: RunContext | None = None
+) -> RunContext:
+  """Return the context of a run that trains; `run` is the run folder that the weights come from, where they do.
 
-  What it has in common with `like`, the parts of another run, is taken from there: data, weights, compiled programs.
+  What it has in common with `like`, the context of another run, is taken from there: data, weights, compiled programs.
   """
-  validate.config(config)
-  sharding.check(config.shards)
-  sides = data_of(config, like)
+  validate.check_config(config)
+  sharding.check_rules(config.shards)
+  sides = load_data(config, like)
   train = sides['train']
   balance = class_weights(config, train)
-  if like is not None and like.run == run and alike(like.config, config):
+  if like is not None and like.run == run and shares_weights(like.config, config):
     same = dataclasses.replace(
       like,
       config=config,
@@ -46,8 +48,8 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
     )
     _stop_random_frozen(same)
     return same if like.config.seed == config.seed else _reseeded(same)
-  net, module = network(config, train.fetch(0).x.shape, len(train.classes))
-  net, params, extra, source = initial_weights.variables(config, net, module, train, run)
+  net, module = build_net(config, train.fetch(0).x.shape, len(train.classes))
+  net, params, extra, source = initial_weights.initial_variables(config, net, module, train, run)
   extra = _statistics(config, net, params, extra, train)
   loss = classification.loss_of(**config.task)
   moves = (
@@ -56,7 +58,7 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
     else None
   )
   drawn = source.pop('drawn')
-  made = Parts(
+  made = RunContext(
     config,
     sides,
     net,
@@ -74,16 +76,16 @@ def parts(config: ConfigDict, run: Path | None = None, like: Parts | None = None
   return made
 
 
-def _stop_random_frozen(parts: Parts) -> None:
+def _stop_random_frozen(context: RunContext) -> None:
   """Raise where a phase freezes parameters that chance drew: nothing was transferred to them."""
-  if parts.config.random_frozen:
+  if context.config.random_frozen:
     return
-  for index, phase in enumerate(parts.phases):
-    still = [path for path, live in pytrees.flatten(phase.parts.live).items() if not live]
-    random = pytrees.children(parts.drawn.intersection(still))
+  for index, phase in enumerate(context.phases):
+    still = [path for path, live in pytrees.flatten(phase.partition.live).items() if not live]
+    random = pytrees.children(context.drawn.intersection(still))
     if random:
       module = sys.modules[
-        expressions.find(parts.config.model.name, 'medtl.models.backbones').__module__
+        expressions.find(context.config.model.name, 'medtl.models.backbones').__module__
       ]
       known = ', '.join(sorted(module.WEIGHTS))
       shown = ', '.join(random[:3]) + (f' … {random[-1]}' if len(random) > 3 else '')
@@ -94,22 +96,22 @@ def _stop_random_frozen(parts: Parts) -> None:
       )
 
 
-def data_of(config: ConfigDict, like: Parts | None = None) -> dict[str, Dataset]:
+def load_data(config: ConfigDict, like: RunContext | None = None) -> dict[str, Dataset]:
   """Return the sides of a run's data, checked; those of `like` where they are the same."""
   if like is not None and like.config.data == config.data:
     sides = like.data
   else:
-    with multihost.in_turn('data'):
+    with multihost.main_process_first('data'):
       sides = data.load(**config.data.to_dict())
-  validate.training(config, sides, sharding.make(**config.mesh).size)
+  validate.check_training(config, sides, sharding.make_mesh(**config.mesh).size)
   return sides
 
 
-def _reseeded(like: Parts) -> Parts:
-  """Return parts of another seed than the weights that they hold: leaves that do not come from the checkpoint are drawn anew."""
+def _reseeded(like: RunContext) -> RunContext:
+  """Return context of another seed than the weights that they hold: leaves that do not come from the checkpoint are drawn anew."""
   config, train = like.config, like.data['train']
-  net, module = network(config, train.fetch(0).x.shape, len(train.classes))
-  net, params, extra, _ = initial_weights.variables(config, net, module, train, like.run)
+  net, module = build_net(config, train.fetch(0).x.shape, len(train.classes))
+  net, params, extra, _ = initial_weights.initial_variables(config, net, module, train, like.run)
   return dataclasses.replace(
     like, params=params, extra=_statistics(config, net, params, extra, train)
   )
@@ -124,7 +126,9 @@ def _statistics(
   wanted = {path for path in paths if batch_statistics.policy(path, config.norms) == 'target'}
   if not wanted:
     return extra
-  pictures = (batch.x for batch in once(train, config) if multihost.values(batch.mask).all())
+  pictures = (
+    batch.x for batch in eval_batches(train, config) if multihost.to_numpy(batch.mask).all()
+  )
   return {
     **extra,
     'batch_stats': batch_statistics.estimated(
@@ -133,7 +137,7 @@ def _statistics(
   }
 
 
-def network(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[models.Net, Any]:
+def build_net(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[models.Net, Any]:
   """Return the net for pictures of `shape` [*s, c], not yet normalising, and the module with its family's RENAMES and WEIGHTS."""
   kwargs = {name: value for name, value in config.model.to_dict().items() if name != 'weights'}
   values = (tuple(shape[:-1]), len(shape) - 1, dtype(config))
@@ -147,10 +151,12 @@ def network(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[mod
     config.head.to_dict(), 'medtl.models.heads', 'head', given=('classes',)
   )
   count = classification.outputs(config.task.kind, classes)
-  made = models.Net(factory(**kwargs, **wanted), head(count, **options), keep=config.truncate)
+  made = models.Net(
+    factory(**kwargs, **wanted), head(count, **options), num_children=config.truncate
+  )
   for pattern in config.remat:
     if not any(
-      expressions.regex(pattern, 'config.remat').fullmatch(name) for name in made.children
+      expressions.compiled_regex(pattern, 'config.remat').fullmatch(name) for name in made.children
     ):
       raise MedtlError(
         f'config.remat: {pattern!r} matches no child; there are: {", ".join(made.children)}'
@@ -158,17 +164,19 @@ def network(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[mod
   again = tuple(
     name for name in made.children if any(re.fullmatch(pattern, name) for pattern in config.remat)
   )
-  return made.clone(again=again), sys.modules[factory.__module__]
+  return made.clone(remat=again), sys.modules[factory.__module__]
 
 
-def source_net(config: ConfigDict, shape: Sequence[int]) -> tuple[models.Net, Tree] | None:
+def pretrained_classifier(
+  config: ConfigDict, shape: Sequence[int]
+) -> tuple[models.Net, Tree] | None:
   """Return (net, variables) of the config's checkpoint with its own classifier, for pictures of `shape` [*s, c]; None where it has none."""
   if not config.model.weights or config.model.weights.startswith('run:'):
     return None
   model = {
     key: value for key, value in config.model.to_dict().items() if not key.startswith('lora')
   }
-  whole = changed(
+  whole = with_changes(
     config,
     (
       ('head', {'name': 'linear'}),
@@ -179,27 +187,27 @@ def source_net(config: ConfigDict, shape: Sequence[int]) -> tuple[models.Net, Tr
       ('task', {'kind': 'multiclass', 'loss': 'softmax'}),
     ),
   )
-  module = network(whole, shape, 2)[1]
+  module = build_net(whole, shape, 2)[1]
   source = checkpoint_files.locate(config.model.weights, module.WEIGHTS)
   unheard: list[str] = []  # from_publisher says it below
   arrays = checkpoint_files.read(source.path, module.RENAMES, part=source.part, say=unheard.append)
   classes = port.outputs(arrays, module.RENAMES)
   if not classes:
     return None
-  net, _ = network(whole, shape, classes)
+  net, _ = build_net(whole, shape, classes)
   begun = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))
   arrived, facts = initial_weights.from_publisher(begun, whole, module)
   return net.clone(mean=tuple(facts['mean']), std=tuple(facts['std'])), arrived
 
 
-def children(config: ConfigDict) -> int:
+def count_children(config: ConfigDict) -> int:
   """Return how many children of the config's backbone are applied: depth(children) is the linear probe."""
-  return len(network(config, (224, 224, 1), 2)[0].children)
+  return len(build_net(config, (224, 224, 1), 2)[0].children)
 
 
-def finished(config: ConfigDict, plan: dict[str, Any]) -> tuple[models.Net, Task]:
+def trained_net(config: ConfigDict, plan: dict[str, Any]) -> tuple[models.Net, Task]:
   """Return net and task of a finished run, from its config and plan.json alone."""
-  net, _ = network(config, plan['shape'], len(plan['classes']))
+  net, _ = build_net(config, plan['shape'], len(plan['classes']))
   net = net.clone(mean=tuple(plan['mean']), std=tuple(plan['std']))
   loss = classification.loss_of(**config.task)
   return net, classification.supervised(net, loss, kind=config.task.kind)
@@ -212,12 +220,18 @@ def dtype(config: ConfigDict) -> Any:
 
 def phases(config: ConfigDict, params: Tree, examples: int) -> list[Phase]:
   """Return the phases with their partitions; optimizer groups that stay the same keep their name, and so their state."""
-  steps = [expressions.steps(duration, examples, config.batch) for _, duration in config.phases]
+  steps = [
+    expressions.duration_in_steps(duration, examples, config.batch) for _, duration in config.phases
+  ]
   total = sum(steps)
-  count = lambda duration: expressions.steps(duration, examples, config.batch, total, least=0)
-  factor = expressions.one(config.schedule, schedules, given=('total', 'steps'))(total, count)
+  count = lambda duration: expressions.duration_in_steps(
+    duration, examples, config.batch, total, least=0
+  )
+  factor = expressions.single_function(config.schedule, schedules, given=('total', 'steps'))(
+    total, count
+  )
   factors = np.asarray(jax.jit(jax.vmap(factor))(np.arange(total)))
-  direction = expressions.one(config.optimizer, optimizers, given=('decay',))
+  direction = expressions.single_function(config.optimizer, optimizers, given=('decay',))
   shapes = jax.eval_shape(lambda: params)
   own = getattr(
     sys.modules[expressions.find(config.model.name, 'medtl.models.backbones').__module__],
@@ -233,7 +247,7 @@ def phases(config: ConfigDict, params: Tree, examples: int) -> list[Phase]:
   found: list[Phase] = []
   before = None
   for index, (freeze, _) in enumerate(config.phases):
-    rules = parameter_groups.table(
+    rules = parameter_groups.rule_table(
       shapes,
       freeze,
       decay=config.decay,
@@ -268,7 +282,7 @@ def class_weights(config: ConfigDict, dataset: Dataset) -> tuple[float, ...] | N
   return tuple(float(value) for value in counts.sum() / len(counts) / np.maximum(1, counts))
 
 
-def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDict:
+def with_changes(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDict:
   """Return the config with ('model.weights', '') … set and nothing to compare with; an unknown key is an error."""
   new = ConfigDict(config.to_dict())
   new.compare = ()
@@ -278,13 +292,13 @@ def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDic
     for name in parents:
       node = node[name]
     if last not in node:
-      raise MedtlError(f'no config key {key!r} to change; {expressions.nearest(last, node)}')
+      raise MedtlError(f'no config key {key!r} to change; {expressions.did_you_mean(last, node)}')
     with node.ignore_type():
       node[last] = value
   return new.lock()
 
 
-# keys that change neither the net and its first weights nor a program but by its key: see Parts._kind
+# keys that change neither the net and its first weights nor a program but by its key: see RunContext.program_cache_key
 FREE = (
   'phases',
   'rules',
@@ -316,7 +330,7 @@ FREE = (
 )
 
 
-def alike(first: ConfigDict, second: ConfigDict) -> bool:
+def shares_weights(first: ConfigDict, second: ConfigDict) -> bool:
   """Return whether two configs have pictures, net and weights in common; they may differ in split, schedule and choice.
 
   From scratch the pictures are scaled by the training side's own mean, and norms may be estimated on it: another split is another net.
@@ -343,68 +357,74 @@ def alike(first: ConfigDict, second: ConfigDict) -> bool:
   return kept[0] == kept[1]
 
 
-def full(parts: Parts) -> Parts:
+def as_full_fine_tune(context: RunContext) -> RunContext:
   """Return the same run as a full fine-tune: what a phase's cost is measured against."""
-  config = changed(parts.config, (('phases', (('none', '1 steps'),)), ('rules', ())))
+  config = with_changes(context.config, (('phases', (('none', '1 steps'),)), ('rules', ())))
   return dataclasses.replace(
-    parts, config=config, phases=phases(config, parts.params, parts.data['train'].size), choices={}
+    context,
+    config=config,
+    phases=phases(config, context.params, context.data['train'].size),
+    choices={},
   )
 
 
-def sentence(parts: Parts) -> str:
+def one_line(context: RunContext) -> str:
   """Return in one line what goes into the run."""
-  sizes = ', '.join(f'{dataset.size} {name}' for name, dataset in parts.data.items())
-  name = parts.data['train'].facts.get('name', parts.config.data.name)
-  return f'{parts.config.model.name} ({parts.source["name"]}) on {name}: {sizes}; {len(parts.classes)} classes'
+  sizes = ', '.join(f'{dataset.size} {name}' for name, dataset in context.data.items())
+  name = context.data['train'].facts.get('name', context.config.data.name)
+  return f'{context.config.model.name} ({context.source["name"]}) on {name}: {sizes}; {len(context.classes)} classes'
 
 
-def plan(parts: Parts, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def plan_json(context: RunContext, rows: list[dict[str, Any]]) -> dict[str, Any]:
   """Return the facts that are measured once: shape, classes, input statistics, hashes of the split, parameters, phases."""
   sides = {
     name: {
       'size': dataset.size,
       'hash': splits.split_hash(dataset.table, {name: np.arange(dataset.size)}),
       'patients': len(np.unique(dataset.table['patient'])) if 'patient' in dataset.table else None,
-      'classes': counts(dataset),
+      'classes': class_counts(dataset),
     }
-    for name, dataset in parts.data.items()
+    for name, dataset in context.data.items()
   }
-  train = parts.data['train']
+  train = context.data['train']
   return {
     'shape': list(train.fetch(0).x.shape),
     'classes': list(train.classes),
-    'kind': parts.config.task.kind,
-    'mean': list(parts.net.mean),
-    'std': list(parts.net.std),
-    'parameters': pytrees.size(parts.params),
+    'kind': context.config.task.kind,
+    'mean': list(context.net.mean),
+    'std': list(context.net.std),
+    'parameters': pytrees.count_parameters(context.params),
     'splits': sides,
     'data': dict(train.facts),
-    'weights': parts.source,
+    'weights': context.source,
     'phases': rows,
   }
 
 
-def counts(dataset: Dataset) -> dict[str, int]:
+def class_counts(dataset: Dataset) -> dict[str, int]:
   """Return how many examples each class has."""
   y = np.asarray(dataset.table['y'])
   many = np.bincount(y[y >= 0], minlength=len(dataset.classes)) if y.ndim == 1 else y.sum(0)
   return {name: int(number) for name, number in zip(dataset.classes, many, strict=True)}
 
 
-def once(dataset: Dataset, config: ConfigDict) -> Iterator[Batch]:
+def eval_batches(dataset: Dataset, config: ConfigDict) -> Iterator[Batch]:
   """Return batches on the device that hold every example once."""
-  count = sharding.whole(min(config.batch, dataset.size), sharding.make(**config.mesh))
+  count = sharding.round_up_to_devices(
+    min(config.batch, dataset.size), sharding.make_mesh(**config.mesh)
+  )
   return _on_device(
-    batches.once(dataset, count, workers=config.workers, share=multihost.share()), config
+    batches.eval_batches(dataset, count, workers=config.workers, share=multihost.host_share()),
+    config,
   )
 
 
-def endless(
+def train_batches(
   dataset: Dataset, config: ConfigDict, start: int = 0, sampling: str = '', views: int = 1
 ) -> Iterator[Batch]:
   """Return the batches of steps start, start + 1, … on the device, see stream.batches."""
   return _on_device(
-    batches.batches(
+    batches.train_batches(
       dataset,
       config.batch,
       seed=config.seed,
@@ -412,12 +432,12 @@ def endless(
       workers=config.workers,
       sampling=sampling,
       views=views,
-      share=multihost.share(),
+      share=multihost.host_share(),
     ),
     config,
   )
 
 
 def _on_device(read: Iterable[Batch], config: ConfigDict) -> Iterator[Batch]:
-  over = sharding.make(**config.mesh)
-  return (sharding.batch(batch, over) for batch in read)
+  over = sharding.make_mesh(**config.mesh)
+  return (sharding.device_put_batch(batch, over) for batch in read)

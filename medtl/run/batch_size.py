@@ -9,7 +9,7 @@ import jax
 
 from medtl.core.types import MedtlError
 from medtl.run import assemble, frozen_features
-from medtl.run.context import Parts
+from medtl.run.context import RunContext
 from medtl.runtime import cpu, multihost
 from medtl.training import parameter_groups
 
@@ -25,29 +25,31 @@ def room() -> float:
   return (device.memory_stats() or {}).get('bytes_limit') or cpu.memory() / jax.local_device_count()
 
 
-def largest(parts: Parts, write: Callable[[str], Any] = lambda _: None) -> int:
+def largest_batch(context: RunContext, write: Callable[[str], Any] = lambda _: None) -> int:
   """Return the largest batch, of powers of two, whose steps fit in every phase and leave an epoch STEPS steps; say why.
 
   Two small ones are compiled, the line through what they need is followed, and what it promises is compiled again.
   """
-  unit = math.lcm(parts.mesh.size, parts.config.accumulate)
-  most = unit * 2 ** int(math.log2(max(1, parts.data['train'].size / STEPS / unit)))
+  unit = math.lcm(context.mesh.size, context.config.accumulate)
+  most = unit * 2 ** int(math.log2(max(1, context.data['train'].size / STEPS / unit)))
   small, there = min(most, 4 * unit), (1 - SPARE) * room()
-  need = {batch: needed(_with(parts, batch=batch)) for batch in (unit, small)}
+  need = {batch: bytes_needed(_with(context, batch=batch)) for batch in (unit, small)}
   slope = max(1.0, (need[small] - need[unit]) / max(1, small - unit))
   reach = (there - need[unit]) / slope + unit
-  batch = multihost.agreed(
+  batch = multihost.broadcast_from_main(
     [max(unit, min(most, unit * 2 ** int(math.log2(max(1.0, reach / unit)))))]
   )[0]
-  while not multihost.everywhere([(bytes_ := needed(_with(parts, batch=batch))) <= there])[0]:
+  while not multihost.all_processes(
+    [(bytes_ := bytes_needed(_with(context, batch=batch))) <= there]
+  )[0]:
     if batch == unit:
       raise MedtlError(
         f'not even a batch of {unit} fits: {_gb(bytes_)} needed, {_gb(there)} there; '
-        + '; '.join(_others(parts, 0))
+        + '; '.join(_others(context, 0))
       )
     batch //= 2
   why = (
-    f'an epoch of {parts.data["train"].size} examples keeps {STEPS} steps'
+    f'an epoch of {context.data["train"].size} examples keeps {STEPS} steps'
     if batch == most
     else f'{2 * batch} would not fit'
   )
@@ -55,31 +57,32 @@ def largest(parts: Parts, write: Callable[[str], Any] = lambda _: None) -> int:
   return batch
 
 
-def needed(parts: Parts) -> int:
+def bytes_needed(context: RunContext) -> int:
   """Return the bytes on a device of the hungriest phase's step."""
   return max(
-    parts.memory(index, frozen_features.first(parts, index)) for index in range(len(parts.phases))
+    context.memory(index, frozen_features.start_child(context, index))
+    for index in range(len(context.phases))
   )
 
 
 @contextlib.contextmanager
-def enough(parts: Parts, index: int, first: int) -> Iterator[None]:
+def explain_out_of_memory(context: RunContext, index: int, start_child: int) -> Iterator[None]:
   """Within, the steps of a phase are run; where they need more memory than there is, the error says what would fit."""
-  if parts.memory(index, first) > room():
-    raise MedtlError(answer(parts, index, first))
+  if context.memory(index, start_child) > room():
+    raise MedtlError(advice(context, index, start_child))
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
-    raise MedtlError(answer(parts, index, first)) from error
+    raise MedtlError(advice(context, index, start_child)) from error
 
 
-def answer(parts: Parts, index: int, first: int) -> str:
+def advice(context: RunContext, index: int, start_child: int) -> str:
   """Return in words what a step lacks, and the largest batch, the least accumulation and the least freezing that would fit."""
-  found = _others(parts, index)
+  found = _others(context, index)
   return (
-    f'phase {index + 1} needs {_gb(parts.memory(index, first))} for a step of {parts.config.batch} examples, and the device has '
+    f'phase {index + 1} needs {_gb(context.memory(index, start_child))} for a step of {context.config.batch} examples, and the device has '
     f'{_gb(room())}. '
     + (
       'What fits: ' + '; '.join(found)
@@ -90,15 +93,15 @@ def answer(parts: Parts, index: int, first: int) -> str:
   )
 
 
-def _others(parts: Parts, index: int) -> list[str]:
+def _others(context: RunContext, index: int) -> list[str]:
   """Return the changes to a phase that would make it fit, each in words."""
-  config, unit = parts.config, parts.mesh.size
-  one = _with(parts, phases=(config.phases[index],))
+  config, unit = context.config, context.mesh.size
+  one = _with(context, phases=(config.phases[index],))
   halves = [
     batch for batch in _halves(config.batch) if batch % math.lcm(unit, config.accumulate) == 0
   ]
   cuts = [config.batch // part for part in halves if part % unit == 0 and config.batch % part == 0]
-  depths = range(one.phases[0].depth + 1, len(parameter_groups.children(parts.params)) + 1)
+  depths = range(one.phases[0].depth + 1, len(parameter_groups.children(context.params)) + 1)
   duration = config.phases[index][1]
   batch = next((batch for batch in halves if _fits(_with(one, batch=batch))), None)
   cut = next(
@@ -111,7 +114,7 @@ def _others(parts: Parts, index: int) -> list[str]:
     words
     for words, value in (
       (f'--config.batch={batch}', batch),
-      (f'--config.accumulate={cut} (the same step in {cut} parts)', cut),
+      (f'--config.accumulate={cut} (the same step in {cut} context)', cut),
       (f"freezing 'depth({depth})' or more in config.phases", depth),
     )
     if value
@@ -124,16 +127,16 @@ def _halves(batch: int) -> Iterator[int]:
     yield batch
 
 
-def _with(parts: Parts, **changes: Any) -> Parts:
-  """Return the parts with another config; they share compiled programs."""
-  return assemble.parts(
-    assemble.changed(parts.config, tuple(changes.items())), parts.run, like=parts
+def _with(context: RunContext, **changes: Any) -> RunContext:
+  """Return the context with another config; they share compiled programs."""
+  return assemble.run_context(
+    assemble.with_changes(context.config, tuple(changes.items())), context.run, like=context
   )
 
 
-def _fits(parts: Parts) -> bool:
+def _fits(context: RunContext) -> bool:
   try:
-    return multihost.everywhere([needed(parts) <= (1 - SPARE) * room()])[0]
+    return multihost.all_processes([bytes_needed(context) <= (1 - SPARE) * room()])[0]
   except jax.errors.JaxRuntimeError:  # some accelerators find out while they compile
     return False
 

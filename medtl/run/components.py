@@ -41,7 +41,7 @@ def parameters(config: ConfigDict, part: str) -> dict[str, Parameter]:
     head = expressions.find(config.head.name, 'medtl.models.heads')
     return {'name': TEXT} | _ranged(expressions.parameters(head, given=('classes',)))
   if part == 'mesh':
-    return expressions.parameters(sharding.make)
+    return expressions.parameters(sharding.make_mesh)
   return expressions.parameters(classification.loss_of) if part == 'task' else {}
 
 
@@ -75,15 +75,15 @@ def check(config: ConfigDict) -> None:
   _operations(keys.get('ops', ''))
   for part in ('model', 'head'):
     where = f'config.{part} ({config[part].name})'
-    expressions.keys(where, config[part].to_dict(), parameters(config, part))
+    expressions.checked_keys(where, config[part].to_dict(), parameters(config, part))
   _heads(config)
   for part in ('task', 'mesh'):
-    expressions.keys(f'config.{part}', config[part].to_dict(), parameters(config, part))
+    expressions.checked_keys(f'config.{part}', config[part].to_dict(), parameters(config, part))
 
 
 def _operations(text: str) -> None:
   """Raise for the first operation whose arguments do not go together."""
-  for call in expressions.chain(text):
+  for call in expressions.parse_chain(text):
     operation = expressions.public(transforms)[call.name]
     annotation.agree(operation, expressions.bind(operation, call, given=('x',)))
 

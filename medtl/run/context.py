@@ -1,4 +1,4 @@
-"""The parts of a run before its first step, and the programs that they are compiled to, each once."""
+"""The context of a run before its first step, and the programs that they are compiled to, each once."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -25,12 +25,12 @@ class Phase(NamedTuple):
 
   freeze: str
   steps: int
-  parts: parameter_groups.Partition
+  partition: parameter_groups.Partition
   depth: int  # children frozen whole, counted from the stem
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class RunContext:
   """All that a run is made of, before its first step."""
 
   config: ConfigDict
@@ -46,30 +46,30 @@ class Parts:
   run: Path | None = None  # the run folder that the weights came from, where they did
   remarks: dict[str, list[str]] = field(
     default_factory=dict
-  )  # on the data, shared with parts that are alike
+  )  # on the data, shared with context that are alike
   drawn: frozenset[str] = frozenset()  # paths of the parameters that chance drew
   programs: dict[tuple, Any] = field(
     default_factory=dict
-  )  # what has been compiled: shared with parts that are alike
+  )  # what has been compiled: shared with context that are alike
   origins: list[Path] = field(
     default_factory=list
   )  # checkpoints that hold what such runs began with, shared likewise
   choices: dict[int, Any] = field(
     default_factory=dict
-  )  # where each phase starts, see prefix.choose
+  )  # where each phase starts, see frozen_features.choose
 
   @property
   def classes(self) -> tuple[str, ...]:
     return self.data['train'].classes
 
-  def task(self, phase: int, first: int = 0) -> Task:
-    """Return what is learned in a phase; with first > 0 from activations of the children below."""
+  def task(self, phase: int, start_child: int = 0) -> Task:
+    """Return what is learned in a phase; with start_child > 0 from activations of the children below."""
     return classification.supervised(
       self.net,
       self.loss,
       kind=self.config.task.kind,
-      live=self.phases[phase].parts.live,
-      first=first,
+      live=self.phases[phase].partition.live,
+      start_child=start_child,
       class_weights=self.class_weights,
       rules=self.config.norms,
     )
@@ -77,89 +77,102 @@ class Parts:
   @property
   def mesh(self) -> Mesh:
     """Return the devices."""
-    return sharding.make(**self.config.mesh)
+    return sharding.make_mesh(**self.config.mesh)
 
-  def placed(self, state: Any) -> Any:
+  def device_put(self, state: Any) -> Any:
     """Return parameters, or a whole state, where they lie on the devices."""
-    return sharding.put(state, sharding.placed(state, self.mesh, self.config.shards))
+    return sharding.device_put(
+      state, sharding.state_shardings(state, self.mesh, self.config.shards)
+    )
 
   def start(self, phase: int = 0) -> State:
     """Return the state at step 0 with the optimizer state of a phase; every leaf a buffer of its own."""
-    return self.placed(self._begin(phase))
+    return self.device_put(self._begin(phase))
 
   def _begin(self, phase: int) -> State:
     params, extra = jax.tree.map(jnp.array, (self.params, self.extra))
-    opt = jax.jit(self.phases[phase].parts.tx.init)(params)
+    opt = jax.jit(self.phases[phase].partition.tx.init)(params)
     return State(jnp.zeros((), jnp.int32), params, extra, opt, jax.random.key(self.config.seed))
 
-  def step(self, phase: int, first: int = 0) -> Any:
+  def step(self, phase: int, start_child: int = 0) -> Any:
     """Return the jitted update of a phase."""
-    parts = self.phases[phase].parts
+    partition = self.phases[phase].partition
     places = jax.tree.map(lambda leaf: leaf.sharding, self.shapes(phase))
-    return step.compiled(
+    return step.jit_update(
       places,
-      task=self.task(phase, first),
-      tx=parts.tx,
-      live=parts.live,
+      task=self.task(phase, start_child),
+      tx=partition.tx,
+      live=partition.live,
       accumulate=self.config.accumulate,
-      augment=None if first else self.augment,
+      augment=None if start_child else self.augment,
     )
 
-  def program(self, phase: int, first: int = 0) -> Any:
+  def program(self, phase: int, start_child: int = 0) -> Any:
     """Return the update of a phase compiled for its shapes: `describe` measures the program that the run then uses."""
-    return self._once(
-      ('program', first, *self._kind(phase)), lambda: self.lowered(phase, first).compile()
+    return self.memoised(
+      ('program', start_child, *self.program_cache_key(phase)),
+      lambda: self.lowered(phase, start_child).compile(),
     )
 
-  def lowered(self, phase: int, first: int = 0) -> Any:
+  def lowered(self, phase: int, start_child: int = 0) -> Any:
     """Return the update of a phase as XLA is given it."""
-    return self._once(
-      ('lowered', first, *self._kind(phase)),
-      lambda: self.step(phase, first).lower(self.shapes(phase), self.example(first)),
+    return self.memoised(
+      ('lowered', start_child, *self.program_cache_key(phase)),
+      lambda: self.step(phase, start_child).lower(self.shapes(phase), self.example(start_child)),
     )
 
-  def flops(self, phase: int, first: int = 0) -> float:
+  def flops(self, phase: int, start_child: int = 0) -> float:
     """Return the floating-point operations of a phase's update."""
-    return self._once(
-      ('flops', first, *self._kind(phase)), lambda: step.flops(self.lowered(phase, first))
+    return self.memoised(
+      ('flops', start_child, *self.program_cache_key(phase)),
+      lambda: step.flops(self.lowered(phase, start_child)),
     )
 
-  def memory(self, phase: int, first: int = 0) -> int:
+  def memory(self, phase: int, start_child: int = 0) -> int:
     """Return the bytes of a device that a phase's compiled update needs, its state and batch included."""
-    found = self.program(phase, first).memory_analysis()
+    found = self.program(phase, start_child).memory_analysis()
     return int(found.argument_size_in_bytes + found.temp_size_in_bytes)
 
   def shapes(self, phase: int) -> State:
     """Return shapes, dtypes and places of the state of a phase."""
     state = jax.eval_shape(lambda: self._begin(phase))
-    return sharding.shapes(state, sharding.placed(state, self.mesh, self.config.shards))
-
-  def measure(self, first: int = 0) -> Any:
-    """Return the jitted measure of the task, from pictures or from what the children below `first` make of them."""
-    return self._once(
-      ('measure', first),
-      lambda: jax.jit(self.task(0, first).measure, out_shardings=sharding.copied(self.mesh)),
+    return sharding.abstract_state(
+      state, sharding.state_shardings(state, self.mesh, self.config.shards)
     )
 
-  def settled(
-    self, phase: int, first: int, params: Tree, extra: Tree, inputs: Iterable[Any]
+  def measure(self, start_child: int = 0) -> Any:
+    """Return the jitted measure of the task, from pictures or from what the children below `start_child` make of them."""
+    return self.memoised(
+      ('measure', start_child),
+      lambda: jax.jit(
+        self.task(0, start_child).measure, out_shardings=sharding.replicated(self.mesh)
+      ),
+    )
+
+  def with_precise_batch_stats(
+    self, phase: int, start_child: int, params: Tree, extra: Tree, inputs: Iterable[Any]
   ) -> Tree:
     """Return `extra` with the running averages of the norms that a phase trains estimated anew on `inputs`, for an evaluation."""
     variables = {'params': params, **extra}
-    wanted = batch_statistics.training(variables, self.phases[phase].parts.live, self.config.norms)
+    wanted = batch_statistics.training(
+      variables, self.phases[phase].partition.live, self.config.norms
+    )
     if not wanted:
       return extra
-    moved = self._once(
-      ('norms', first, *sorted(wanted)), lambda: batch_statistics.estimator(self.net, wanted, first)
+    moved = self.memoised(
+      ('norms', start_child, *sorted(wanted)),
+      lambda: batch_statistics.estimator(self.net, wanted, start_child),
     )
     return {**extra, 'batch_stats': batch_statistics.estimated(moved, wanted, variables, inputs)}
 
-  def features(self, first: int, last: int) -> Any:
-    """Return the jitted (variables, x) → what children [first, last) make of x."""
-    return self._once(
-      ('features', first, last),
+  def features(self, start_child: int, end_child: int) -> Any:
+    """Return the jitted (variables, x) → what children [start_child, end_child) make of x."""
+    return self.memoised(
+      ('features', start_child, end_child),
       lambda: jax.jit(
-        lambda variables, x: self.net.apply(variables, x, first=first, last=last, method='features')
+        lambda variables, x: self.net.apply(
+          variables, x, start_child=start_child, end_child=end_child, method='features'
+        )
       ),
     )
 
@@ -177,7 +190,7 @@ class Parts:
       key = jax.random.fold_in(jax.random.key(self.config.seed), view)
       return jax.vmap(one)(jax.vmap(lambda row: jax.random.fold_in(key, row))(batch.row), batch)
 
-    return self._once(('view', self.config.seed), lambda: jax.jit(show))
+    return self.memoised(('view', self.config.seed), lambda: jax.jit(show))
 
   def cost(self, depth: int) -> tuple[float, int]:
     """Return (FLOPs, bytes of what they make) of an example's pass through the children below `depth`."""
@@ -189,28 +202,30 @@ class Parts:
         made
       ), made.size * made.dtype.itemsize // len(made)
 
-    return self._once(('cost', depth), count)
+    return self.memoised(('cost', depth), count)
 
-  def _kind(self, phase: int) -> tuple:
-    """Return all that tells apart the updates of parts that are alike."""
+  def program_cache_key(self, phase: int) -> tuple:
+    """Return all that tells apart the updates of context that are alike."""
     return (
-      *self.phases[phase].parts.key,
+      *self.phases[phase].partition.key,
       self.class_weights,
       self.config.batch,
       self.config.accumulate,
     )
 
-  def _once(self, key: tuple, make: Callable[[], Any]) -> Any:
+  def memoised(self, key: tuple, make: Callable[[], Any]) -> Any:
     if key not in self.programs:
       self.programs[key] = make()
     return self.programs[key]
 
-  def example(self, first: int = 0) -> Batch:
-    """Return a batch of zeros, of pictures or of what the children below `first` make of them."""
+  def example(self, start_child: int = 0) -> Batch:
+    """Return a batch of zeros, of pictures or of what the children below `start_child` make of them."""
     case, count = self.data['train'].fetch(0), self.config.batch
     x, y = jnp.zeros((count, *case.x.shape)), np.asarray(case.y)
-    if first:
-      shape = jax.eval_shape(self.features(0, first), {'params': self.params, **self.extra}, x)
+    if start_child:
+      shape = jax.eval_shape(
+        self.features(0, start_child), {'params': self.params, **self.extra}, x
+      )
       x = jnp.zeros(shape.shape, shape.dtype)
     made = Batch(
       x,
@@ -218,7 +233,9 @@ class Parts:
       jnp.ones(count, bool),
       jnp.arange(count, dtype=jnp.int32),
     )
-    return sharding.put(made, jax.tree.map(lambda _: sharding.rows(self.mesh), made))
+    return sharding.device_put(
+      made, jax.tree.map(lambda _: sharding.batch_sharding(self.mesh), made)
+    )
 
   @property
   def epoch(self) -> int:
@@ -228,7 +245,7 @@ class Parts:
   @property
   def period(self) -> int:
     """Return the steps between evaluations."""
-    return expressions.steps(
+    return expressions.duration_in_steps(
       self.config.every,
       self.data['train'].size,
       self.config.batch,

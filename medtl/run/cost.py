@@ -10,40 +10,44 @@ from rich.table import Table
 
 from medtl.core import pytrees
 from medtl.run import assemble, batch_size, frozen_features
-from medtl.run.context import Parts
+from medtl.run.context import RunContext
 from medtl.training import batch_statistics, parameter_groups, step
 
 
-def rows(parts: Parts) -> list[dict[str, Any]]:
+def phase_rows(context: RunContext) -> list[dict[str, Any]]:
   """Return a dict for each phase: freeze, steps, live and frozen parameters, optimizer bytes, FLOPs of a step and of the full fine-tune's.
 
   FLOPs are XLA's count of the program as lowered, before its optimisation: enough to compare phases, at the price of tracing only.
   """
   everything = [
-    index for index, phase in enumerate(parts.phases) if all(jax.tree.leaves(phase.parts.live))
+    index
+    for index, phase in enumerate(context.phases)
+    if all(jax.tree.leaves(phase.partition.live))
   ]
-  flops_full = parts.flops(everything[0]) if everything else assemble.full(parts).flops(0)
+  flops_full = (
+    context.flops(everything[0]) if everything else assemble.as_full_fine_tune(context).flops(0)
+  )
   found = []
-  for index, phase in enumerate(parts.phases):
-    state = parts.shapes(index)
-    live = pytrees.size(step.pick(state.params, phase.parts.live))
+  for index, phase in enumerate(context.phases):
+    state = context.shapes(index)
+    live = pytrees.count_parameters(step.select_live(state.params, phase.partition.live))
     found.append(
       {
         'freeze': phase.freeze,
         'steps': phase.steps,
         'depth': phase.depth,
         'live': live,
-        'frozen': pytrees.size(state.params) - live,
+        'frozen': pytrees.count_parameters(state.params) - live,
         'optimizer_bytes': pytrees.nbytes(state.opt),
-        'flops': parts.flops(index),
+        'flops': context.flops(index),
         'flops_full': flops_full,
-        'rules': parameter_groups.summary(phase.parts, state.params),
+        'rules': parameter_groups.summary(phase.partition, state.params),
       }
     )
   return found
 
 
-def show(found: list[dict[str, Any]], write: Callable[[Any], Any]) -> None:
+def print_phases(found: list[dict[str, Any]], write: Callable[[Any], Any]) -> None:
   """Print the phases and their rules."""
   for index, row in enumerate(found):
     title = f'phase {index + 1}: freeze {row["freeze"]}, {row["steps"]} steps'
@@ -73,70 +77,72 @@ class Cost(NamedTuple):
   memory: int  # bytes, of the hungriest phase
 
 
-def tell(parts: Parts, write: Callable[[Any], Any], begin: int = 0) -> None:
+def print_plan(context: RunContext, write: Callable[[Any], Any], begin: int = 0) -> None:
   """Print what would move and what it costs, from phase `begin` on."""
-  found = rows(parts)
-  show(found, write)
-  cost = predict(parts, found, write, begin)
+  found = phase_rows(context)
+  print_phases(found, write)
+  cost = estimate_cost(context, found, write, begin)
   whole = cost.compiling + cost.running
   write(
     f'  predicted: {whole:.0f} s, {cost.compiling:.0f} s of it to compile, reading and writing apart'
   )
 
 
-def predict(
-  parts: Parts, found: list[dict[str, Any]], write: Callable[[Any], Any], begin: int = 0
+def estimate_cost(
+  context: RunContext, found: list[dict[str, Any]], write: Callable[[Any], Any], begin: int = 0
 ) -> Cost:
   """Return the cost of the phases from `begin` on, and print it phase by phase.
 
   Each phase's own compiled step and the children to be cached are timed on a batch of zeros; evaluations are predicted from their FLOPs.
   """
   compiling, running, most = 0.0, 0.0, 0
-  size = {side: dataset.size / parts.config.batch for side, dataset in parts.data.items()}
-  for index in range(begin, len(parts.phases)):
-    first, steps = frozen_features.first(parts, index), parts.phases[index].steps
-    once, one, held = _step(parts, index, first)
-    speed, children = parts.flops(index, first) / one, 0.0
-    if first and not frozen_features.known(parts, index):
-      speed, seconds = _children(parts, first)
-      children = seconds * sum(size.values()) * (1 + frozen_features.choose(parts, index).views)
+  size = {side: dataset.size / context.config.batch for side, dataset in context.data.items()}
+  for index in range(begin, len(context.phases)):
+    start_child, steps = frozen_features.start_child(context, index), context.phases[index].steps
+    once, one, held = _step(context, index, start_child)
+    speed, children = context.flops(index, start_child) / one, 0.0
+    if start_child and not frozen_features.known_choice(context, index):
+      speed, seconds = _children(context, start_child)
+      children = seconds * sum(size.values()) * (1 + frozen_features.choose(context, index).views)
     moving = batch_statistics.training(
-      parts.extra, parts.phases[index].parts.live, parts.config.norms
+      context.extra, context.phases[index].partition.live, context.config.norms
     )
     seen = size['val'] + (
-      min(parts.config.norm_images / parts.config.batch, size['train']) if moving else 0
+      min(context.config.norm_images / context.config.batch, size['train']) if moving else 0
     )
-    looks = math.ceil(steps / parts.period) * seen * _evaluation(parts, index, first) / speed
+    looks = (
+      math.ceil(steps / context.period) * seen * _evaluation(context, index, start_child) / speed
+    )
     seconds = children + one * steps + looks
     compiling, running, most = compiling + once, running + seconds, max(most, held)
     write(
       f'  phase {index + 1}: {one:.3f} s a step'
-      + (f' from cached activations ({children:.0f} s once)' if first else '')
+      + (f' from cached activations ({children:.0f} s once)' if start_child else '')
       + f', {held / 1e6:.0f} MB, {seconds:.0f} s'
     )
   return Cost(compiling, running, most)
 
 
-def _step(parts: Parts, index: int, first: int) -> tuple[float, float, int]:
+def _step(context: RunContext, index: int, start_child: int) -> tuple[float, float, int]:
   """Return (seconds to compile, seconds a step, bytes) of a phase's update, which the run then uses."""
-  batch, begin = parts.example(first), time.perf_counter()
-  program = parts.program(index, first)
+  batch, begin = context.example(start_child), time.perf_counter()
+  program = context.program(index, start_child)
   once = time.perf_counter() - begin
-  with batch_size.enough(parts, index, first):
+  with batch_size.explain_out_of_memory(context, index, start_child):
     state, _ = jax.block_until_ready(
-      program(parts.start(index), batch)
+      program(context.start(index), batch)
     )  # the first one also pays for its memory
     begin = time.perf_counter()
     jax.block_until_ready(program(state, batch))
     seconds = time.perf_counter() - begin
-  return once, seconds, parts.memory(index, first)
+  return once, seconds, context.memory(index, start_child)
 
 
-def _children(parts: Parts, first: int) -> tuple[float, float]:
+def _children(context: RunContext, start_child: int) -> tuple[float, float]:
   """Return (FLOPs a second, seconds a batch) of the forward pass of the children below `first`."""
   run, arguments = (
-    parts.features(0, first),
-    ({'params': parts.params, **parts.extra}, parts.example().x),
+    context.features(0, start_child),
+    ({'params': context.params, **context.extra}, context.example().x),
   )
   jax.block_until_ready(run(*arguments))
   begin = time.perf_counter()
@@ -145,7 +151,9 @@ def _children(parts: Parts, first: int) -> tuple[float, float]:
   return step.flops(run.lower(*arguments)) / seconds, seconds
 
 
-def _evaluation(parts: Parts, index: int, first: int) -> float:
+def _evaluation(context: RunContext, index: int, start_child: int) -> float:
   """Return the FLOPs of an evaluation's batch in a phase that starts at child `first`."""
-  state = parts.shapes(index)
-  return step.flops(parts.measure(first).lower(state.params, state.extra, parts.example(first)))
+  state = context.shapes(index)
+  return step.flops(
+    context.measure(start_child).lower(state.params, state.extra, context.example(start_child))
+  )

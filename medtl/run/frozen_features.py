@@ -15,7 +15,7 @@ from medtl.data import augmentation
 from medtl.features import storage
 from medtl.models import heads
 from medtl.run import assemble
-from medtl.run.context import Parts
+from medtl.run.context import RunContext
 from medtl.runtime import files, multihost
 from medtl.runtime.downloads import cache_folder
 from medtl.training import batch_statistics, parameter_groups
@@ -30,25 +30,25 @@ PLAIN = 'train as it is'  # the training side without augmentation, beside its v
 class Choice(NamedTuple):
   """Where a phase starts: at the pictures (0), or at the activations of so many children; why; and of how many augmented views."""
 
-  first: int
+  start_child: int
   why: str
   views: int = 0  # 0: of the pictures as they are
 
 
-def choose(parts: Parts, index: int) -> Choice:
+def choose(context: RunContext, index: int) -> Choice:
   """Return where a phase starts: decided once, because room on the disk changes when activations are written."""
-  if index not in parts.choices:
-    found = _choice(parts, index)
-    depth, views = multihost.agreed([found.first, found.views])
-    found = found._replace(first=depth, views=views)
-    lost = parts.augment and parts.config.views and not found.first
-    parts.choices[index] = found._replace(
+  if index not in context.choices:
+    found = _choice(context, index)
+    depth, views = multihost.broadcast_from_main([found.start_child, found.views])
+    found = found._replace(start_child=depth, views=views)
+    lost = context.augment and context.config.views and not found.start_child
+    context.choices[index] = found._replace(
       why=found.why + '; views are not used, pictures are augmented anew each time' * bool(lost)
     )
-  return parts.choices[index]
+  return context.choices[index]
 
 
-def _choice(parts: Parts, index: int) -> Choice:
+def _choice(context: RunContext, index: int) -> Choice:
   """Return where a phase starts. It finds children computed that are frozen whole and, by `config.cache`:
 
   'auto': each example is used more than once, a byte of activations saves enough FLOPs, they fit below the bound and on the disk, and
@@ -56,14 +56,14 @@ def _choice(parts: Parts, index: int) -> Choice:
   last two ways of being cached pictures are not augmented unless there are views.
   """
   config, phase, views = (
-    parts.config,
-    parts.phases[index],
-    parts.config.views if parts.augment else 0,
+    context.config,
+    context.phases[index],
+    context.config.views if context.augment else 0,
   )
-  depth, probe = phase.depth, phase.depth == len(parameter_groups.children(parts.params))
+  depth, probe = phase.depth, phase.depth == len(parameter_groups.children(context.params))
   if not depth:
     return Choice(0, 'no child is frozen whole')
-  moving = _moving(parts, depth)
+  moving = _moving(context, depth)
   if moving:
     return Choice(
       0,
@@ -81,21 +81,21 @@ def _choice(parts: Parts, index: int) -> Choice:
       if probe
       else Choice(0, "cache='head' and more than the head learns")
     )
-  if parts.augment and not views:
+  if context.augment and not views:
     return Choice(
       0,
       f'pictures are augmented ({config.augment}), anew each time; config.views=4 would keep four views of each',
     )
-  if phase.steps <= parts.epoch:
+  if phase.steps <= context.epoch:
     return Choice(0, 'each example is used once')
-  flops, size = parts.cost(depth)
+  flops, size = context.cost(depth)
   balance = BALANCE.get(jax.default_backend(), OTHERWISE)
   saved = f'{flops / size:.0f} FLOP saved for each byte of activations'
   if flops < balance * size:
     return Choice(0, f'{saved}, and below {balance:.0f} reading costs more than computing')
-  whole = size * sum(side.size for side in parts.data.values()) * (1 + views)
-  room = min(bound(), files.free(cache_folder()))
-  if whole > room and not (whole <= bound() and known(parts, index)):
+  whole = size * sum(side.size for side in context.data.values()) * (1 + views)
+  room = min(cache_limit(), files.free_bytes(cache_folder()))
+  if whole > room and not (whole <= cache_limit() and known_choice(context, index)):
     return Choice(
       0,
       f'{whole / 1e6:.1f} MB of activations, room for {room / 1e6:.1f}: MEDTL_FEATURES_GB and MEDTL_CACHE give more',
@@ -103,53 +103,57 @@ def _choice(parts: Parts, index: int) -> Choice:
   return Choice(depth, saved, views)
 
 
-def _moving(parts: Parts, depth: int) -> str:
+def _moving(context: RunContext, depth: int) -> str:
   """Return the path of a norm below `depth` that uses the statistics of the batch, '' where there is none."""
-  names = parameter_groups.children(parts.params)
+  names = parameter_groups.children(context.params)
   below = [*names[:depth], *(['norm'] if depth == len(names) else [])]
   paths = (
     path.rpartition('/')[0]
-    for path in pytrees.flatten(parts.extra.get('batch_stats', {}))
+    for path in pytrees.flatten(context.extra.get('batch_stats', {}))
     if path.startswith('backbone/') and path.split('/')[1] in below
   )
   return next(
-    (path for path in paths if batch_statistics.policy(path, parts.config.norms) == 'train'), ''
+    (path for path in paths if batch_statistics.policy(path, context.config.norms) == 'train'), ''
   )
 
 
-def first(parts: Parts, index: int) -> int:
+def start_child(context: RunContext, index: int) -> int:
   """Return how many children a phase finds computed; 0 where it starts from pictures."""
-  return choose(parts, index).first
+  return choose(context, index).start_child
 
 
 def boundary(
-  parts: Parts, index: int, params: Tree, extra: Tree, write: Callable[[str], Any] = lambda _: None
+  context: RunContext,
+  index: int,
+  params: Tree,
+  extra: Tree,
+  write: Callable[[str], Any] = lambda _: None,
 ) -> dict[str, Dataset]:
-  """Return the sides of a phase: pictures, or activations of the children below `first`, computed once and kept."""
-  depth, why, views = choose(parts, index)
+  """Return the sides of a phase: pictures, or activations of the children below `start_child`, computed once and kept."""
+  depth, why, views = choose(context, index)
   if not depth:
-    if parts.phases[index].depth:
+    if context.phases[index].depth:
       write(
-        f'phase {index + 1}: the {parts.phases[index].depth} frozen children are computed in each step: {why}'
+        f'phase {index + 1}: the {context.phases[index].depth} frozen children are computed in each step: {why}'
       )
-    return parts.data
+    return context.data
   depths = sorted(
     {
       below
-      for later in range(index, len(parts.phases))
-      if 0 < (below := first(parts, later)) <= depth
+      for later in range(index, len(context.phases))
+      if 0 < (below := start_child(context, later)) <= depth
     }
   )
   begin = time.time()
-  found = list(at(parts, params, extra, depths))
-  seen = [list(at(parts, params, extra, depths, view)) for view in range(1, views + 1)]
+  found = list(features_at(context, params, extra, depths))
+  seen = [list(features_at(context, params, extra, depths, view)) for view in range(1, views + 1)]
   computed = sum(not known for made in (found, *seen) for _, _, known in made)
   sides = found[-1][1]
   if views:
     sides = {
       **sides,
       PLAIN: sides['train'],
-      'train': storage.several([made[-1][1]['train'] for made in seen]),
+      'train': storage.stack_views([made[-1][1]['train'] for made in seen]),
     }
   how = (
     f'computed once in {time.time() - begin:.0f} s'
@@ -162,47 +166,50 @@ def boundary(
       f'; in training {views} augmented views of each picture, in turn'
       if views
       else '; this phase sees the pictures without augmentation'
-      if parts.augment
+      if context.augment
       else ''
     )
   )
   return sides
 
 
-def known(parts: Parts, index: int) -> bool:
+def known_choice(context: RunContext, index: int) -> bool:
   """Return whether the activations of the children that a phase freezes, with the first weights, are kept already."""
-  depth, views = parts.phases[index].depth, parts.config.views if parts.augment else 0
-  variables, whole = {'batch_stats': {}, 'params': parts.params, **parts.extra}, joined(parts.data)
-  there = depth > 0 and all(
-    _paths(parts, variables, whole, view)[depth - 1].exists() for view in range(views + 1)
+  depth, views = context.phases[index].depth, context.config.views if context.augment else 0
+  variables, whole = (
+    {'batch_stats': {}, 'params': context.params, **context.extra},
+    joined(context.data),
   )
-  return multihost.everywhere([there])[0]
+  there = depth > 0 and all(
+    _paths(context, variables, whole, view)[depth - 1].exists() for view in range(views + 1)
+  )
+  return multihost.all_processes([there])[0]
 
 
-def at(
-  parts: Parts, params: Tree, extra: Tree, depths: Sequence[int], view: int = 0
+def features_at(
+  context: RunContext, params: Tree, extra: Tree, depths: Sequence[int], view: int = 0
 ) -> Iterator[tuple[int, dict[str, Dataset], bool]]:
   """Yield (depth, the sides as activations of the children below it, whether these were kept already), shallow ones first.
 
   All sides are computed together, so that every fold of a split uses the same files; deeper activations start from shallower ones.
   `view` > 0: of the pictures as the config's augmentation shows them for the view-th time, a function of (seed, view, row).
   """
-  whole = joined(parts.data)
-  paths = _paths(parts, {'batch_stats': {}, 'params': params, **extra}, whole, view)
+  whole = joined(context.data)
+  paths = _paths(context, {'batch_stats': {}, 'params': params, **extra}, whole, view)
   for depth in sorted(depths):
-    found, known = _cached(parts, {'params': params, **extra}, whole, paths, depth, view)
+    found, known = _cached(context, {'params': params, **extra}, whole, paths, depth, view)
     yield (
       depth,
       {
         side: found.subset(np.searchsorted(whole.table['row'], data.table['row']))
-        for side, data in parts.data.items()
+        for side, data in context.data.items()
       },
       known,
     )
 
 
 def vectors(
-  parts: Parts, depths: Sequence[int], pool: str = ''
+  context: RunContext, depths: Sequence[int], pool: str = ''
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
   """Yield (depth, {side: [n, c]}) of what the children below each depth make of the pictures, pooled as the config's head does.
 
@@ -210,18 +217,18 @@ def vectors(
   one vector of a picture.
   """
   for depth in depths:
-    if moving := _moving(parts, depth):
+    if moving := _moving(context, depth):
       raise MedtlError(
         f"{moving} uses the batch's statistics (config.norms): what the children below {depth} make is no function of a "
         "picture alone; set its policy to 'source' or 'target'"
       )
-  way = pool or dict(parts.config.head).get('pool', 'auto')
-  pooled = jax.jit(lambda value: heads.pooled(value, parts.net.backbone, way))
-  for depth, sides, _ in at(parts, parts.params, parts.extra, depths):
+  way = pool or dict(context.config.head).get('pool', 'auto')
+  pooled = jax.jit(lambda value: heads.pooled(value, context.net.backbone, way))
+  for depth, sides, _ in features_at(context, context.params, context.extra, depths):
     made = {
       side: (
-        multihost.values((pooled(batch.x), batch.mask))
-        for batch in assemble.once(data, parts.config)
+        multihost.to_numpy((pooled(batch.x), batch.mask))
+        for batch in assemble.eval_batches(data, context.config)
       )
       for side, data in sides.items()
     }
@@ -234,7 +241,7 @@ def vectors(
     )
 
 
-def bound() -> float:
+def cache_limit() -> float:
   """Return how many bytes of activations are kept (MEDTL_FEATURES_GB, 20 unless told); the oldest by use go first."""
   try:
     return 1e9 * float(os.environ.get('MEDTL_FEATURES_GB', '20'))
@@ -246,64 +253,71 @@ def bound() -> float:
 
 def joined(sides: Mapping[str, Dataset]) -> Dataset:
   """Return one data set of all sides, in the order of their rows."""
-  parts = list(sides.values())
-  rows = np.concatenate([part.table['row'] for part in parts])
+  whole = list(sides.values())
+  rows = np.concatenate([part.table['row'] for part in whole])
   order = np.argsort(rows)
-  which = np.repeat(np.arange(len(parts)), [part.size for part in parts])[order]
-  local = np.concatenate([np.arange(part.size) for part in parts])[order]
+  which = np.repeat(np.arange(len(whole)), [part.size for part in whole])[order]
+  local = np.concatenate([np.arange(part.size) for part in whole])[order]
   table = {
-    name: np.concatenate([part.table[name] for part in parts])[order] for name in parts[0].table
+    name: np.concatenate([part.table[name] for part in whole])[order] for name in whole[0].table
   }
   return Dataset(
-    lambda i: parts[which[i]].fetch(int(local[i])),
+    lambda i: whole[which[i]].fetch(int(local[i])),
     len(rows),
-    parts[0].classes,
+    whole[0].classes,
     table,
-    parts[0].facts,
+    whole[0].facts,
   )
 
 
-def _paths(parts: Parts, variables: Tree, whole: Dataset, view: int = 0) -> list[Path]:
+def _paths(context: RunContext, variables: Tree, whole: Dataset, view: int = 0) -> list[Path]:
   """Return the cache file of each depth: [i] holds what children 0 … i made."""
-  names = parameter_groups.children(parts.params)
+  names = parameter_groups.children(context.params)
   digests = [
     storage.digest(variables, [name] if name != names[-1] else [name, 'norm']) for name in names
   ]
-  net = repr((parts.net.backbone, parts.net.mean, parts.net.std))
-  facts = {'dtype': parts.config.dtype, 'net': net} | (
-    {'view': (view, parts.config.seed, parts.config.augment)} if view else {}
+  net = repr((context.net.backbone, context.net.mean, context.net.std))
+  facts = {'dtype': context.config.dtype, 'net': net} | (
+    {'view': (view, context.config.seed, context.config.augment)} if view else {}
   )
   return [
-    cache_folder() / 'features' / f'{storage.fingerprint(digests[:last], whole, **facts)}.npy'
-    for last in range(1, len(names) + 1)
+    cache_folder() / 'features' / f'{storage.fingerprint(digests[:end_child], whole, **facts)}.npy'
+    for end_child in range(1, len(names) + 1)
   ]
 
 
 def _kept(whole: Dataset, path: Path) -> Dataset | None:
   """Return the activations in `path`, where every process has them."""
-  found = storage.kept(whole, path)
-  return found if multihost.everywhere([found is not None])[0] else None
+  found = storage.stored_features(whole, path)
+  return found if multihost.all_processes([found is not None])[0] else None
 
 
 def _cached(
-  parts: Parts, variables: Tree, whole: Dataset, paths: Sequence[Path], last: int, view: int
+  context: RunContext,
+  variables: Tree,
+  whole: Dataset,
+  paths: Sequence[Path],
+  end_child: int,
+  view: int,
 ) -> tuple[Dataset, bool]:
-  """Return the activations of children [0, last), begun at the deepest that are kept, and whether they were there already."""
+  """Return the activations of children [0, end_child), begun at the deepest that are kept, and whether they were there already."""
   start, below = next(
     (
       (depth, found)
-      for depth in range(last, 0, -1)
+      for depth in range(end_child, 0, -1)
       if (found := _kept(whole, paths[depth - 1])) is not None
     ),
     (0, whole),
   )
-  if start == last:
+  if start == end_child:
     return below, True
-  run = parts.features(start, last)
-  show = parts.view if view and not start else lambda batch, _: batch
+  run = context.features(start, end_child)
+  show = context.view if view and not start else lambda batch, _: batch
   apply = lambda batch: run(variables, show(batch, view).x)
-  files.prune(paths[last - 1].parent, bound(), keep=paths)
-  storage.compute(apply, whole.size, assemble.once(below, parts.config), paths[last - 1])
-  found = _kept(whole, paths[last - 1])
-  assert found is not None, f'{paths[last - 1]} was written and is gone'
+  files.prune(paths[end_child - 1].parent, cache_limit(), keep=paths)
+  storage.compute(
+    apply, whole.size, assemble.eval_batches(below, context.config), paths[end_child - 1]
+  )
+  found = _kept(whole, paths[end_child - 1])
+  assert found is not None, f'{paths[end_child - 1]} was written and is gone'
   return found, False

@@ -26,7 +26,7 @@ from medtl.runtime.downloads import digests
 from medtl.training.checkpoints import Checkpoints
 
 
-def variables(
+def initial_variables(
   config: ConfigDict, net: models.Net, module: Any, dataset: Dataset, run: Path | None
 ) -> tuple[models.Net, Tree, Tree, dict[str, Any]]:
   """Return (the net, now normalising its input, params, extra, facts of where they came from).
@@ -43,7 +43,9 @@ def variables(
     if any(re.fullmatch(pattern, path) for path in paths)
   ]
   for pattern in config.fresh:
-    if not any(expressions.regex(pattern, 'config.fresh').fullmatch(path) for path in paths):
+    if not any(
+      expressions.compiled_regex(pattern, 'config.fresh').fullmatch(path) for path in paths
+    ):
       raise MedtlError(
         f'config.fresh {pattern!r} matches nothing; the paths begin {", ".join(paths[:6])}'
       )
@@ -61,7 +63,7 @@ def variables(
     )
   facts['drawn'] = _by_chance(begun, {} if config.transfer == 'mean_var' else arrived, own)
   if config.transfer == 'mean_var':
-    arrived = mean_var(arrived, config.seed)
+    arrived = resample_mean_var(arrived, config.seed)
     facts['adapted'] = '; '.join(
       filter(None, [facts.get('adapted', ''), 'only the mean and variance of each leaf were kept'])
     )
@@ -135,7 +137,7 @@ def from_publisher(
 
   `without` are regexes of paths that theirs may have and ours has not.
   """
-  with multihost.in_turn('weights'):
+  with multihost.main_process_first('weights'):
     path, known, part = checkpoint_files.locate(config.model.weights, module.WEIGHTS)
   mean, std = (
     tuple(config[name]) or (getattr(known, name) if known else ()) for name in ('mean', 'std')
@@ -214,7 +216,7 @@ def _from_run(
   }
 
 
-def mean_var(arrived: Tree, seed: int) -> Tree:
+def resample_mean_var(arrived: Tree, seed: int) -> Tree:
   """Return parameters drawn anew, each leaf from a normal law with its own mean and variance; statistics of norms do not come along.
 
   Raghu et al. 2019 (Transfusion, arXiv 1902.07208), section 5.1: what remains of a transfer when only the scale of weights is kept.

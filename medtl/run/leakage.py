@@ -139,7 +139,7 @@ def _digest(text: str) -> str:
 def write(workdir: Path, found: Record) -> None:
   """Keep the record in a run folder."""
   arrays: dict[str, Any] = {f'table/{name}': column for name, column in found.table.items()}
-  with files.whole(workdir / 'trained_on.npz') as aside, aside.open('wb') as file:
+  with files.atomic_write(workdir / 'trained_on.npz') as aside, aside.open('wb') as file:
     np.savez_compressed(file, unknown=np.array(found.unknown, str), **arrays)
 
 

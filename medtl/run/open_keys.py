@@ -28,9 +28,7 @@ KINDS = {
 }
 
 
-def settled(
-  config: ConfigDict, workdir: Path, command: str = '', folds: bool = False
-) -> ConfigDict:
+def settle(config: ConfigDict, workdir: Path, command: str = '', folds: bool = False) -> ConfigDict:
   """Return the config with a value for each open key; a run that has begun keeps its own.
 
   task.kind='auto': multilabel for label columns, binary for two classes, else multiclass.
@@ -39,7 +37,7 @@ def settled(
   patient where patients are known, else by image. batch='auto': the largest that fits in memory.
   """
   made = ConfigDict(config.to_dict())
-  begun = run_folder.config(workdir) if run_folder.begun(workdir) else None
+  begun = run_folder.read_config(workdir) if run_folder.has_begun(workdir) else None
   with made.ignore_type():
     if made.data.split.by == AUTO or made.task.kind == AUTO:
       _of_data(made, begun, folds)
@@ -54,7 +52,7 @@ def _of_data(made: ConfigDict, begun: ConfigDict | None, folds: bool) -> None:
   """Fill in what the labels and patients decide."""
   if begun is None:
     everything = data.load(**{**made.data.to_dict(), 'split': {'by': 'none'}})['test']
-    by, kind = split(everything, folds), kind_of(everything)
+    by, kind = split_kind(everything, folds), task_kind(everything)
   else:
     by, kind = begun.data.split.by, begun.task.kind
   if made.data.split.by == AUTO:
@@ -66,7 +64,7 @@ def _of_data(made: ConfigDict, begun: ConfigDict | None, folds: bool) -> None:
     train.write(f"· task.kind='auto' is {kind!r}{reason}")
 
 
-def split(everything: Dataset, folds: bool) -> str:
+def split_kind(everything: Dataset, folds: bool) -> str:
   """Return how a data set is best split, given what it knows of its examples."""
   table: Mapping[str, Any] = everything.table
   if (
@@ -77,7 +75,7 @@ def split(everything: Dataset, folds: bool) -> str:
   return 'patient' if known else 'image'
 
 
-def kind_of(everything: Dataset) -> str:
+def task_kind(everything: Dataset) -> str:
   """Return the kind of task that labels are of."""
   if np.ndim(everything.table['y']) == 2:
     return 'multilabel'
@@ -86,7 +84,7 @@ def kind_of(everything: Dataset) -> str:
 
 def _batch(made: ConfigDict, workdir: Path, command: str) -> int:
   """Return the largest batch that fits, tried with the smallest that is allowed."""
-  made.batch = math.lcm(sharding.make(**made.mesh).size, made.accumulate)
+  made.batch = math.lcm(sharding.make_mesh(**made.mesh).size, made.accumulate)
   tried = ConfigDict(made.to_dict()).lock()
-  parts = train.prepare(tried, train.source(tried, workdir, command))
-  return batch_size.largest(parts, train.write)
+  context = train.prepare(tried, train.resolve_pretrained_run(tried, workdir, command))
+  return batch_size.largest_batch(context, train.write)

@@ -28,7 +28,7 @@ FORMULA = ('=', '+', '-', '@', '\t', '\r')  # a spreadsheet computes text that b
 BETWEEN = ('; ', ' | ', ' / ', '\n')  # between labels: the first sign that no label contains
 
 
-def trained(config: ConfigDict, workdir: Path) -> tuple[Callable, Tree, Tree, dict[str, Any]]:
+def load_trained(config: ConfigDict, workdir: Path) -> tuple[Callable, Tree, Tree, dict[str, Any]]:
   """Return (jitted measure, params, extra, plan) of a finished run, from its folder alone."""
   plan = run_folder.read(workdir, 'plan.json')
   run_folder.read(workdir, 'numbers.json')
@@ -40,7 +40,7 @@ def trained(config: ConfigDict, workdir: Path) -> tuple[Callable, Tree, Tree, di
   checkpoints = Checkpoints(workdir / 'checkpoints')
   params, extra = checkpoints.params('best')
   checkpoints.close()
-  return jax.jit(assemble.finished(config, plan)[1].measure), params, extra, plan
+  return jax.jit(assemble.trained_net(config, plan)[1].measure), params, extra, plan
 
 
 def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, An
 
   The data are other ones where `config.data` is not the run's; then all of them are predicted.
   """
-  if run_folder.config(workdir).data.to_dict() == config.data.to_dict():
+  if run_folder.read_config(workdir).data.to_dict() == config.data.to_dict():
     return _own(config, workdir, name)
   return _other(config, workdir, name)
 
@@ -59,12 +59,12 @@ def _own(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
       f"--name={name} is for other data, and data are the run's own; give "
       '--config.data.root=OTHER, or leave it out'
     )
-  measure, params, extra, plan = trained(config, workdir)
+  measure, params, extra, plan = load_trained(config, workdir)
   sides = data.load(**config.data.to_dict())
   overlap = _own_overlap(config, workdir, plan, sides)
   write_predictions(measure, params, extra, sides, config, workdir)
   leakage.keep(workdir, name, overlap)
-  return run_folder.report(workdir)
+  return run_folder.write_report(workdir)
 
 
 def _own_overlap(
@@ -100,8 +100,8 @@ def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
       'other data needs a name of its own (--name=hospital_b): '
       f"predictions/{name}.npz are the run's own"
     )
-  own = run_folder.config(workdir).data.to_dict()
-  measure, params, extra, plan = trained(config, workdir)
+  own = run_folder.read_config(workdir).data.to_dict()
+  measure, params, extra, plan = load_trained(config, workdir)
   other, keys = other_data.load(config.data.to_dict(), own, plan)
   if (np.asarray(other.table['y']) == -1).all():
     raise MedtlError(
@@ -117,7 +117,7 @@ def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   write_predictions(measure, params, extra, {name: other}, config, workdir)
   run_folder.write_json(workdir / 'predictions' / f'{name}.json', dict(other.facts))
   leakage.keep(workdir, name, overlap)
-  return run_folder.report(workdir, name)
+  return run_folder.write_report(workdir, name)
 
 
 def _overlap(workdir: Path, other: Dataset, keys: Mapping[str, Any]) -> leakage.Overlap | None:
@@ -154,10 +154,10 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   remarks = output.with_name(f'{output.name}.notes.txt')
   _replaceable(output, '"file', 'file,predicted')
   _replaceable(remarks, 'predictions of ')
-  measure, params, extra, plan = trained(config, workdir)
-  own = run_folder.config(workdir).data.to_dict()
+  measure, params, extra, plan = load_trained(config, workdir)
+  own = run_folder.read_config(workdir).data.to_dict()
   pictures, keys = other_data.load(_unlabelled(config, images), own, plan)
-  found = predictions.predict(measure, params, extra, assemble.once(pictures, config))
+  found = predictions.predict(measure, params, extra, assemble.eval_batches(pictures, config))
   said, how = _answers(found.score, plan, config, workdir)
   header, renamed = columns(plan['classes'])
   probabilities = found.score.astype(float).round(6).tolist()

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from rich.text import Text
 
 from medtl.core import pytrees, user_files
-from medtl.core.expressions import nearest
+from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError, Table
 from medtl.evaluation import predictions, summary
 from medtl.report import console, page
@@ -61,7 +61,7 @@ ADDED = {
 }
 
 
-def name(config_name: str, config: ConfigDict) -> str:
+def default_name(config_name: str, config: ConfigDict) -> str:
   """Return '<config>[-<variant>]-<8 hex of the config>'."""
   path, variant = _parted(config_name)
   return '-'.join([Path(path).stem, *([variant] if variant else []), digest(config)])
@@ -73,12 +73,12 @@ def digest(config: ConfigDict) -> str:
   return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def text(config: ConfigDict) -> str:
+def config_json(config: ConfigDict) -> str:
   """Return the config as JSON."""
   return json.dumps(config.to_dict(), indent=1, sort_keys=True, default=str)
 
 
-def config(workdir: Path) -> ConfigDict:
+def read_config(workdir: Path) -> ConfigDict:
   """Return the config that a run folder was made with; tuples come back as tuples."""
   return ConfigDict({**ADDED, **_tuples(read(workdir, 'config.json'))}).lock()
 
@@ -90,19 +90,19 @@ def _tuples(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def unfinished(workdir: Path, config: ConfigDict, folds: bool = False) -> Iterator[bool]:
+def open_unfinished(workdir: Path, config: ConfigDict, folds: bool = False) -> Iterator[bool]:
   """Give whether a run is still to be done.
 
   If so, the folder is claimed, and other processes are kept out of it while this is open. A
   finished run is only read, by as many processes as like to.
   """
-  if finished(workdir):
-    claim(workdir, config, folds)
+  if is_finished(workdir):
+    open_or_verify(workdir, config, folds)
     yield False
     return
   with occupied(workdir, config, folds):
-    to_do = not finished(workdir)  # a process that was here until now may have ended it
-    if to_do and multihost.first():
+    to_do = not is_finished(workdir)  # a process that was here until now may have ended it
+    if to_do and multihost.is_main_process():
       for path in (*workdir.glob('*.part'), *workdir.glob('predictions/*.part')):
         path.unlink()  # half-written by a process that was killed
     yield to_do
@@ -112,8 +112,8 @@ def unfinished(workdir: Path, config: ConfigDict, folds: bool = False) -> Iterat
 def occupied(workdir: Path, config: ConfigDict, folds: bool = False) -> Iterator[None]:
   """Claim a folder, and keep other processes out of it while this is open."""
   _refuse_foreign(workdir)
-  with files.alone(workdir / LOCK):
-    claim(workdir, config, folds)
+  with files.exclusive_lock(workdir / LOCK):
+    open_or_verify(workdir, config, folds)
     yield
 
 
@@ -130,27 +130,27 @@ def _refuse_foreign(workdir: Path) -> None:
     )
 
 
-def begun(workdir: Path) -> bool:
+def has_begun(workdir: Path) -> bool:
   """Return whether a run has begun in a folder; a command that failed before leaves it to the next."""
   signs = [workdir / name for name in ('plan.json', 'checkpoints', 'numbers.json')]
   several = any(workdir.glob('fold*/'))
   return (workdir / 'config.json').exists() and (several or any(sign.exists() for sign in signs))
 
 
-def claim(workdir: Path, config: ConfigDict, folds: bool = False) -> None:
+def open_or_verify(workdir: Path, config: ConfigDict, folds: bool = False) -> None:
   """Make the folder this config's, or check that it is; another config's folder is an error that says what differs.
 
   `folds`: of the run of every fold, which is no continuation of a run of one.
   """
   _refuse_foreign(workdir)
   path = workdir / 'config.json'
-  several, there = any(workdir.glob('fold*/')), begun(workdir)
-  multihost.wait('claim')  # all have looked before the first writes
+  several, there = any(workdir.glob('fold*/')), has_begun(workdir)
+  multihost.barrier('claim')  # all have looked before the first writes
   if not there:
-    files.write(path, text(config))
+    files.write(path, config_json(config))
     return
   old = pytrees.flatten({**json.loads(json.dumps(ADDED)), **read(workdir, path.name)})
-  new = pytrees.flatten({**json.loads(json.dumps(ADDED)), **json.loads(text(config))})
+  new = pytrees.flatten({**json.loads(json.dumps(ADDED)), **json.loads(config_json(config))})
   differ = [
     f'  {key}: {old.get(key, "(absent)")} there, {new.get(key, "(absent)")} asked for'
     for key in sorted(old.keys() | new.keys())
@@ -169,12 +169,12 @@ def claim(workdir: Path, config: ConfigDict, folds: bool = False) -> None:
     )
 
 
-def finished(workdir: Path) -> bool:
+def is_finished(workdir: Path) -> bool:
   """Return whether a run is finished: its numbers are written last."""
   return (workdir / 'numbers.json').exists()
 
 
-def claimed(workdir: Path) -> ConfigDict:
+def require(workdir: Path) -> ConfigDict:
   """Return the config of a run folder, which must be there and whole."""
   if not (workdir / 'config.json').exists():
     inside = sorted(str(path.parent) for path in workdir.glob('*/config.json'))
@@ -183,7 +183,7 @@ def claimed(workdir: Path) -> ConfigDict:
       f'{workdir} is no run folder (it has no config.json); expected the folder that a '
       f'training run printed{hint}'
     )
-  return _complete(config(workdir), str(workdir / 'config.json'), ADVICE['config.json'])
+  return _complete(read_config(workdir), str(workdir / 'config.json'), ADVICE['config.json'])
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -197,7 +197,7 @@ def write_json(path: Path, value: Any) -> None:
 def read(workdir: Path, name: str) -> dict[str, Any]:
   """Return the JSON file of that name."""
   path = workdir / name
-  if not path.exists() and not finished(workdir):
+  if not path.exists() and not is_finished(workdir):
     raise MedtlError(
       f'{path} is missing: {workdir} is not the folder of a finished training run; '
       'start its training command again, or name another --workdir'
@@ -254,7 +254,7 @@ def load_config(words: str) -> ConfigDict:
   path = user_files.locate(name)
   if not path.is_file():
     there = user_files.configs(path.parent)
-    raise MedtlError(f'no config {name!r}; {nearest(name, there)}')
+    raise MedtlError(f'no config {name!r}; {did_you_mean(name, there)}')
   with user_files.defined(path, 'a Python file with get_config()') as made:
     get_config = made.get('get_config')
     if not callable(get_config):
@@ -315,7 +315,7 @@ def _complete(found: ConfigDict, where: str, advice: str) -> ConfigDict:
   return found
 
 
-def provenance(
+def write_provenance(
   workdir: Path, command: str, spans: Mapping[str, float], outcome: dict[str, Any]
 ) -> None:
   """Write what made the run: command, versions, hardware, seconds and what they were spent on, when, which checkpoint was chosen."""
@@ -338,9 +338,9 @@ def page_name(name: str) -> str:
   return 'report.html' if name == 'test' else f'report-{name}.html'
 
 
-def report(workdir: Path, name: str = 'test') -> dict[str, Any]:
+def write_report(workdir: Path, name: str = 'test') -> dict[str, Any]:
   """Return the numbers of predictions/<name>.npz, and write them and the page, from the run folder alone."""
-  made = config(workdir)
+  made = read_config(workdir)
   plan, origin = read(workdir, 'plan.json'), read(workdir, 'provenance.json')
   _predicted_under(workdir, name)
   test, val = (predictions.load(workdir / 'predictions' / f'{side}.npz') for side in (name, 'val'))
@@ -352,13 +352,15 @@ def report(workdir: Path, name: str = 'test') -> dict[str, Any]:
     by_side, tables, test.classes, plan['kind'], threshold=made.threshold, resamples=made.resamples
   )
   others = (
-    [(other, companion(workdir, other)) for other, _ in made.compare] if name == 'test' else []
+    [(other, companion_folder(workdir, other)) for other, _ in made.compare]
+    if name == 'test'
+    else []
   )
   found['comparison'] = [
     {
       'name': other,
       'metrics': read(folder, 'numbers.json')['metrics'],
-      'difference': difference([workdir], [folder]),
+      'difference': paired_difference([workdir], [folder]),
     }
     for other, folder in others
   ]
@@ -402,7 +404,7 @@ def _predicted_under(workdir: Path, name: str) -> None:
   others = sorted(path.stem for path in folder.glob('*.json'))
   raise MedtlError(
     f'{workdir} holds no numbers of other data called {name!r}; '
-    f'{nearest(name, ["test", *others])}. Evaluate them first: evaluate '
+    f'{did_you_mean(name, ["test", *others])}. Evaluate them first: evaluate '
     f'--workdir={shlex.quote(str(workdir))} --name={name} --config.data.root=OTHER'
   )
 
@@ -422,15 +424,15 @@ def _independence(
   )
 
 
-def companion(workdir: Path, name: str) -> Path:
+def companion_folder(workdir: Path, name: str) -> Path:
   """Return the folder of a run that this one is compared with."""
   return workdir / 'compare' / name.replace(' ', '_')
 
 
-def difference(runs: Sequence[Path], others: Sequence[Path]) -> dict[str, Any]:
+def paired_difference(runs: Sequence[Path], others: Sequence[Path]) -> dict[str, Any]:
   """Return {metric: interval} of a run − another on the same test rows, paired; of each there may be several, from several seeds."""
   made, kind, (table, first), (_, second) = (
-    config(runs[0]),
+    read_config(runs[0]),
     read(runs[0], 'plan.json')['kind'],
     _predicted(runs),
     _predicted(others),
@@ -449,7 +451,7 @@ def _predicted(runs: Sequence[Path]) -> tuple[Table, list[summary.Pair]]:
   return found[0][0].table, [(test.predictions, val.predictions) for test, val in found]
 
 
-def row(runs: Sequence[Path]) -> dict[str, Any]:
+def study_row(runs: Sequence[Path]) -> dict[str, Any]:
   """Return one row of a study: name, metrics, what was live in the last phase, FLOPs, seconds and what they were spent on.
 
   Of several runs, from several seeds, metrics are means, and seconds sums.
@@ -457,7 +459,7 @@ def row(runs: Sequence[Path]) -> dict[str, Any]:
   found, phase, made = (
     read(runs[0], 'numbers.json'),
     read(runs[0], 'plan.json')['phases'][-1],
-    config(runs[0]),
+    read_config(runs[0]),
   )
   spent = [read(folder, 'provenance.json') for folder in runs]
   spans = collections.Counter[str]()
@@ -465,7 +467,7 @@ def row(runs: Sequence[Path]) -> dict[str, Any]:
     spans.update(one.get('spans', {}))
   if len(runs) > 1:
     table, pairs = _predicted(runs)
-    found['metrics'] = summary.several(
+    found['metrics'] = summary.summarise_seeds(
       pairs, table, found['kind'], threshold=made.threshold, resamples=made.resamples
     )
   return {

@@ -24,7 +24,7 @@ from medtl.run import (
   run_folder,
   validate,
 )
-from medtl.run.context import Parts
+from medtl.run.context import RunContext
 from medtl.runtime import files, run_log
 from medtl.training import loop, parameter_groups
 from medtl.training.checkpoints import Checkpoints, Progress
@@ -33,118 +33,124 @@ write = run_log.console.print
 
 
 def train(
-  config: ConfigDict, workdir: Path, command: str = '', like: Parts | None = None
+  config: ConfigDict, workdir: Path, command: str = '', like: RunContext | None = None
 ) -> dict[str, Any]:
   """Return the numbers of a run, continued from where its folder stands; a finished one is only read.
 
-  `like` holds the parts of another run, whose data, weights and programs are taken where they are the same; its cost is known then, and
+  `like` holds the context of another run, whose data, weights and programs are taken where they are the same; its cost is known then, and
   not told again.
   """
-  validate.config(config)
-  with run_folder.unfinished(workdir, config) as to_do:
+  validate.check_config(config)
+  with run_folder.open_unfinished(workdir, config) as to_do:
     if to_do:
       return _train(config, workdir, command, like)
   write(f'{workdir} is finished already; nothing was trained')
   return run_folder.read(workdir, 'numbers.json')
 
 
-def _train(config: ConfigDict, workdir: Path, command: str, like: Parts | None) -> dict[str, Any]:
+def _train(
+  config: ConfigDict, workdir: Path, command: str, like: RunContext | None
+) -> dict[str, Any]:
   """Return the numbers of a run that is not finished, see `train`."""
-  origin = source(config, workdir, command)
+  origin = resolve_pretrained_run(config, workdir, command)
   for name, changes in config.compare:
     run_log.heading(name, ': the run that this one is compared with')
-    train(assemble.changed(config, changes), run_folder.companion(workdir, name), command)
+    train(
+      assemble.with_changes(config, changes), run_folder.companion_folder(workdir, name), command
+    )
   watch = run_log.Watch()
   with watch('prepare'):
-    parts = prepare(config, origin, like)
-    run_log.heading(str(workdir), f': {assemble.sentence(parts)}')
-    plan = assemble.plan(parts, cost.rows(parts))
-    plan['data']['notes'] = [*plan['data']['notes'], *_grey(parts)]
-    run_folder.write_json(workdir / 'plan.json', {**plan, **_colour(parts)})
-    _remember(parts, workdir)
+    context = prepare(config, origin, like)
+    run_log.heading(str(workdir), f': {assemble.one_line(context)}')
+    plan = assemble.plan_json(context, cost.phase_rows(context))
+    plan['data']['notes'] = [*plan['data']['notes'], *_grey(context)]
+    run_folder.write_json(workdir / 'plan.json', {**plan, **_colour(context)})
+    _remember(context, workdir)
   checkpoints = Checkpoints(workdir / 'checkpoints')
   if like is None:
     with watch('predict'):
-      cost.tell(
-        parts,
+      cost.print_plan(
+        context,
         write,
         checkpoints.progress('latest').phase if checkpoints.step('latest') is not None else 0,
       )
   try:
     with watch('save'):
-      if checkpoints.begin(parts.params, parts.extra, parts.origins):
-        parts.origins.append(checkpoints.folder)
-    fit(parts, workdir, checkpoints, watch)
+      if checkpoints.begin(context.params, context.extra, context.origins):
+        context.origins.append(checkpoints.folder)
+    fit(context, workdir, checkpoints, watch)
     params, extra = checkpoints.params('best')
     progress = checkpoints.progress('latest')
   finally:
     checkpoints.close()
   with watch('evaluate'):
-    sides = frozen_features.boundary(parts, progress.best_phase, params, extra)
-    params, extra = parts.placed((params, extra))
+    sides = frozen_features.boundary(context, progress.best_phase, params, extra)
+    params, extra = context.device_put((params, extra))
     write_predictions(
-      parts.measure(frozen_features.first(parts, progress.best_phase)),
+      context.measure(frozen_features.start_child(context, progress.best_phase)),
       params,
       extra,
-      parts.data,
+      context.data,
       config,
       workdir,
       sides,
     )
-  run_folder.provenance(
+  run_folder.write_provenance(
     workdir, command, watch.spans, {'best_step': progress.best_step, 'best': progress.best}
   )
-  return run_folder.report(workdir)
+  return run_folder.write_report(workdir)
 
 
-def prepare(config: ConfigDict, origin: Path | None, like: Parts | None = None) -> Parts:
-  """Return the parts of a run; where a publisher's file cannot be had, the error says what the config offers instead."""
+def prepare(config: ConfigDict, origin: Path | None, like: RunContext | None = None) -> RunContext:
+  """Return the context of a run; where a publisher's file cannot be had, the error says what the config offers instead."""
   try:
-    parts = assemble.parts(config, origin, like)
+    context = assemble.run_context(config, origin, like)
   except Missing as error:
     raise Missing(f'{error}\n  instead   {config.hint}' if config.hint else str(error)) from None
   if like is None:
-    for note in (*parts.data['train'].facts['notes'], *_grey(parts)):
+    for note in (*context.data['train'].facts['notes'], *_grey(context)):
       write(files.printable(f'· {note}'))
-  if origin is not None and 'test' in parts.data:
+  if origin is not None and 'test' in context.data:
     data = config.data.to_dict()
-    inherited = leakage.compare(leakage.inherited(origin), parts.data['test'], data)
+    inherited = leakage.compare(leakage.inherited(origin), context.data['test'], data)
     leakage.stop(
       inherited,
       data.get('allow_leak', False),
       f'Split the data as {origin} does (data.split), so that it never saw the test side',
     )
-  return parts
+  return context
 
 
-def _grey(parts: Parts) -> list[str]:
+def _grey(context: RunContext) -> list[str]:
   """Return in words that pictures in colour are read as grey; it is looked up once for all runs that are alike."""
-  if 'grey' not in parts.remarks:
-    found = other_data.made_grey(parts.data['train'], parts.config.data.to_dict())
-    parts.remarks['grey'] = [
+  if 'grey' not in context.remarks:
+    found = other_data.made_grey(context.data['train'], context.config.data.to_dict())
+    context.remarks['grey'] = [
       f'{words}; data.channels=3 keeps colour (skin, fundus, histology)' for words in found
     ]
-  return parts.remarks['grey']
+  return context.remarks['grey']
 
 
-def _colour(parts: Parts) -> dict[str, bool]:
+def _colour(context: RunContext) -> dict[str, bool]:
   """Return whether the run is trained on pictures in colour, where they could be."""
-  train = parts.data['train']
+  train = context.data['train']
   if train.fetch(0).x.shape[-1] != 3:
     return {}
   coloured, _ = other_data.colour(train)
   return {'colour': coloured > 0}
 
 
-def _remember(parts: Parts, workdir: Path) -> None:
+def _remember(context: RunContext, workdir: Path) -> None:
   """Keep in the run folder what its net sees, and what the test side has in common with it."""
-  data = parts.config.data.to_dict()
-  seen = leakage.record(parts.data, data, parts.run)
+  data = context.config.data.to_dict()
+  seen = leakage.record(context.data, data, context.run)
   leakage.write(workdir, seen)
-  leakage.keep(workdir, 'test', leakage.compare(seen, parts.data['test'], data))
+  leakage.keep(workdir, 'test', leakage.compare(seen, context.data['test'], data))
 
 
-def source(config: ConfigDict, workdir: Path, command: str, may_train: bool = True) -> Path | None:
+def resolve_pretrained_run(
+  config: ConfigDict, workdir: Path, command: str, may_train: bool = True
+) -> Path | None:
   """Return the run folder that the weights come from ('run:<folder>' or 'run:<config>', trained first where it is not finished).
 
   It stands beside this run's; that of a whole study, further up, serves all of its runs.
@@ -157,12 +163,12 @@ def source(config: ConfigDict, workdir: Path, command: str, may_train: bool = Tr
     run_folder.read(there, 'numbers.json')
     return there
   other = run_folder.load_config(name)
-  wanted = run_folder.name(name, other)
+  wanted = run_folder.default_name(name, other)
   folder = next(
-    (place / wanted for place in workdir.parents if run_folder.finished(place / wanted)),
+    (place / wanted for place in workdir.parents if run_folder.is_finished(place / wanted)),
     workdir.parent / wanted,
   )
-  if not run_folder.finished(folder):
+  if not run_folder.is_finished(folder):
     if not may_train:
       raise MedtlError(
         f'the weights come from a run that is not finished; train it first: python -m medtl.main --config={name} '
@@ -186,81 +192,81 @@ def write_predictions(
   for name, dataset in sides.items():
     if name != 'train':
       found = predictions.predict(
-        measure, params, extra, assemble.once((inputs or sides)[name], config)
+        measure, params, extra, assemble.eval_batches((inputs or sides)[name], config)
       )
-      shown = [mistake['index'] for mistake in summary.worst(found, config.task.kind)]
+      shown = [mistake['index'] for mistake in summary.worst_errors(found, config.task.kind)]
       predictions.save(workdir / 'predictions' / f'{name}.npz', found, dataset, shown)
 
 
-def explain(config: ConfigDict, workdir: Path) -> None:
+def explain_failure(config: ConfigDict, workdir: Path) -> None:
   """Print what would move, what it costs and how long it takes; train nothing."""
-  validate.config(config)
-  parts = prepare(config, source(config, workdir, '', may_train=False))
-  write(assemble.sentence(parts))
-  cost.tell(parts, write)
+  validate.check_config(config)
+  context = prepare(config, resolve_pretrained_run(config, workdir, '', may_train=False))
+  write(assemble.one_line(context))
+  cost.print_plan(context, write)
 
 
 class _Run(NamedTuple):
   """What the phases of a run have in common."""
 
-  parts: Parts
+  context: RunContext
   progress: Progress
   checkpoints: Checkpoints
   writer: run_log.Writer
   watch: run_log.Watch
 
 
-def fit(parts: Parts, workdir: Path, checkpoints: Checkpoints, watch: run_log.Watch) -> None:
+def fit(context: RunContext, workdir: Path, checkpoints: Checkpoints, watch: run_log.Watch) -> None:
   """Train through all phases, from the newest checkpoint where there is one."""
   resumed = checkpoints.step('latest') is not None
   progress = checkpoints.progress('latest') if resumed else Progress()
-  state = parts.start(progress.phase)
+  state = context.start(progress.phase)
   if resumed:
-    state = parts.placed(checkpoints.restore('latest', jax.eval_shape(lambda: state)))
+    state = context.device_put(checkpoints.restore('latest', jax.eval_shape(lambda: state)))
     write(
-      f'continuing at step {int(state.step)}, in phase {progress.phase + 1} of {len(parts.phases)}'
+      f'continuing at step {int(state.step)}, in phase {progress.phase + 1} of {len(context.phases)}'
     )
     watch.resume(progress.spans)
   elif checkpoints.step('best') is not None:
     write('there is a best checkpoint, but no latest one to go on from: trained from the beginning')
-  run = _Run(parts, progress, checkpoints, run_log.Writer(workdir, int(state.step)), watch)
+  run = _Run(context, progress, checkpoints, run_log.Writer(workdir, int(state.step)), watch)
   try:
-    while not (progress.phase_done and progress.phase == len(parts.phases) - 1):
+    while not (progress.phase_done and progress.phase == len(context.phases) - 1):
       if progress.phase_done:
-        state = enter(parts, state, progress)
+        state = enter(context, state, progress)
       state = _phase(run, state)
   finally:
     checkpoints.wait()
     run.writer.close()
 
 
-def enter(parts: Parts, state: State, progress: Progress) -> State:
+def enter(context: RunContext, state: State, progress: Progress) -> State:
   """Return the state at the begin of the next phase: a group that is live in both keeps its optimizer state."""
   progress.phase, progress.phase_start = progress.phase + 1, int(state.step)
   progress.phase_done, progress.waiting = False, 0
-  tx = parts.phases[progress.phase].parts.tx
+  tx = context.phases[progress.phase].partition.tx
   opt = parameter_groups.anchored(
-    parameter_groups.carry(state.opt, jax.jit(tx.init)(state.params)), parts.params
+    parameter_groups.carry_opt_state(state.opt, jax.jit(tx.init)(state.params)), context.params
   )
-  return parts.placed(state._replace(opt=opt))
+  return context.device_put(state._replace(opt=opt))
 
 
 def _phase(run: _Run, state: State) -> State:
-  parts, progress, watch = run.parts, run.progress, run.watch
-  phase, config = parts.phases[progress.phase], parts.config
+  context, progress, watch = run.context, run.progress, run.watch
+  phase, config = context.phases[progress.phase], context.config
   until = progress.phase_start + phase.steps
   with watch('activations'):
-    sides = frozen_features.boundary(parts, progress.phase, state.params, state.extra, write)
-  first = frozen_features.first(parts, progress.phase)
+    sides = frozen_features.boundary(context, progress.phase, state.params, state.extra, write)
+  start_child = frozen_features.start_child(context, progress.phase)
   with watch('compile'):
-    program = parts.program(progress.phase, first)
-  name = f'phase {progress.phase + 1}/{len(parts.phases)} {phase.freeze}'
+    program = context.program(progress.phase, start_child)
+  name = f'phase {progress.phase + 1}/{len(context.phases)} {phase.freeze}'
   with (
     run_log.Bar(name, phase.steps, int(state.step) - progress.phase_start) as bar,
     watch('train'),
   ):
-    views = max(1, frozen_features.choose(parts, progress.phase).views)
-    look = functools.partial(_validate, run, until, sides, first, bar.note)
+    views = max(1, frozen_features.choose(context, progress.phase).views)
+    look = functools.partial(_validate, run, until, sides, start_child, bar.note)
 
     def note(step: int, values: dict[str, float]) -> None:
       run.writer.write_scalars(step, {f'train/{name}': value for name, value in values.items()})
@@ -271,8 +277,10 @@ def _phase(run: _Run, state: State) -> State:
       run.checkpoints.save('latest', state, progress)
       run.checkpoints.wait()
 
-    batches = assemble.endless(sides['train'], config, int(state.step), config.sampling, views)
-    with batch_size.enough(parts, progress.phase, first):
+    batches = assemble.train_batches(
+      sides['train'], config, int(state.step), config.sampling, views
+    )
+    with batch_size.explain_out_of_memory(context, progress.phase, start_child):
       return loop.fit(
         program,
         state,
@@ -280,7 +288,7 @@ def _phase(run: _Run, state: State) -> State:
         until=until,
         log=note,
         on_signal=keep,
-        hooks=[loop.every(parts.period, look, until)],
+        hooks=[loop.every(context.period, look, until)],
       )
 
 
@@ -288,24 +296,28 @@ def _validate(
   run: _Run,
   until: int,
   sides: Mapping[str, Dataset],
-  first: int,
+  start_child: int,
   show: Callable,
   step: int,
   state: State,
 ) -> bool:
   """Evaluate, keep the best and the latest; return whether the phase ends here."""
-  config, progress = run.parts.config, run.progress
-  params, extra = parameter_groups.averaged(state.opt, state.params), state.extra
+  config, progress = run.context.config, run.progress
+  params, extra = parameter_groups.averaged_params(state.opt, state.params), state.extra
   with run.watch('evaluate'):
     if config.norm_images:
       train = sides.get(frozen_features.PLAIN, sides['train'])
-      shuffled = assemble.endless(train, config)
+      shuffled = assemble.train_batches(train, config)
       count = math.ceil(min(config.norm_images, train.size) / config.batch)
-      extra = run.parts.settled(
-        progress.phase, first, params, extra, (one.x for one in itertools.islice(shuffled, count))
+      extra = run.context.with_precise_batch_stats(
+        progress.phase,
+        start_child,
+        params,
+        extra,
+        (one.x for one in itertools.islice(shuffled, count)),
       )
     found = predictions.predict(
-      run.parts.measure(first), params, extra, assemble.once(sides['val'], config)
+      run.context.measure(start_child), params, extra, assemble.eval_batches(sides['val'], config)
     )
   values = {
     **metrics.monitor(found.score, found.y, config.task.kind),

@@ -80,9 +80,9 @@ def parameters() -> dict[str, Parameter]:
   }
 
 
-def config(given: ConfigDict) -> None:
+def check_config(given: ConfigDict) -> None:
   """Raise a MedtlError for the first key whose value cannot work, whatever the data are."""
-  expressions.keys('config', given.to_dict(), parameters())
+  expressions.checked_keys('config', given.to_dict(), parameters())
   components.check(given)
   for name, span in NUMBERS.items():
     if not span.holds(given[name]):
@@ -106,7 +106,7 @@ def config(given: ConfigDict) -> None:
   ):
     if given[name] not in known:
       raise MedtlError(
-        f'config.{name} is {given[name]!r}; {expressions.nearest(given[name], [repr(word) for word in known])}'
+        f'config.{name} is {given[name]!r}; {expressions.did_you_mean(given[name], [repr(word) for word in known])}'
       )
   _tuple_of(
     given.phases,
@@ -126,7 +126,7 @@ def config(given: ConfigDict) -> None:
   _tuple_of(given.shards, 'shards', "(regex, how), for instance (('.*', 'largest'),)", (str, str))
   _compare(given)
   for pattern, *_ in given.rules:
-    expressions.regex(pattern, 'config.rules')
+    expressions.compiled_regex(pattern, 'config.rules')
   if any(value <= 0 for value in given.std):
     raise MedtlError(
       f'config.std is {tuple(given.std)}; expected numbers above 0, or () for those of the checkpoint or the data'
@@ -141,8 +141,8 @@ def config(given: ConfigDict) -> None:
       f"config.views is {given.views}, but nothing is augmented; set config.augment='flip' for instance, or views=0"
     )
   _durations(given)
-  expressions.one(given.threshold, thresholds, given=('score', 'has'))
-  expressions.one(given.optimizer, optimizers, given=('decay',))
+  expressions.single_function(given.threshold, thresholds, given=('score', 'has'))
+  expressions.single_function(given.optimizer, optimizers, given=('decay',))
   for text, _ in given.phases:
     expressions.functions(text, freezing, given=('children',))
   _task(given)
@@ -179,7 +179,7 @@ def _compare(given: ConfigDict) -> None:
     _tuple_of(changes, f'compare ({word!r})', '(key, value)', (str, Any))
     for key, _ in changes:
       _known(given, key)
-  _once([word.replace(' ', '_') for word, _ in given.compare], 'config.compare')
+  _stop_repeated([word.replace(' ', '_') for word, _ in given.compare], 'config.compare')
 
 
 def _known(given: ConfigDict, key: str) -> None:
@@ -190,7 +190,7 @@ def _known(given: ConfigDict, key: str) -> None:
       known = node if isinstance(node, ConfigDict) else []
       raise MedtlError(
         f'config.compare changes {key!r}, which is no key of the config; '
-        f'{expressions.nearest(part, known)}'
+        f'{expressions.did_you_mean(part, known)}'
       )
     node = node[part]
 
@@ -198,16 +198,16 @@ def _known(given: ConfigDict, key: str) -> None:
 def _durations(given: ConfigDict) -> None:
   """Raise for a duration that cannot be read, or is more than the whole run."""
   for _, duration in given.phases:
-    _explained('phases', expressions.steps, duration, examples=1, batch=1)
-  _explained('every', expressions.steps, given.every, examples=1, batch=1, total=1)
+    _explained('phases', expressions.duration_in_steps, duration, examples=1, batch=1)
+  _explained('every', expressions.duration_in_steps, given.every, examples=1, batch=1, total=1)
 
   def count(duration: str | int) -> int:
-    steps = expressions.steps(duration, examples=1, batch=1, total=100, least=0)
+    steps = expressions.duration_in_steps(duration, examples=1, batch=1, total=100, least=0)
     if steps > 100 and str(duration).strip().endswith('%'):
       raise MedtlError(f'{duration!r} is more than the whole run; expected at most 100%')
     return steps
 
-  made = expressions.one(given.schedule, schedules, given=('total', 'steps'))
+  made = expressions.single_function(given.schedule, schedules, given=('total', 'steps'))
   _explained('schedule', made, 100, count)
 
 
@@ -255,14 +255,14 @@ def _task(given: ConfigDict) -> None:
   metrics.chosen(known, given.monitor)
 
 
-def seeds(given: ConfigDict) -> int:
+def count_seeds(given: ConfigDict) -> int:
   """Return how many runs a study makes of each variant."""
   if given.seeds < 1:
     raise MedtlError(f'config.seeds is {given.seeds}; expected a number at least 1')
   return given.seeds
 
 
-def folds(given: ConfigDict) -> int:
+def count_folds(given: ConfigDict) -> int:
   """Return how many folds a split has; a publisher's has one, which is an error where folds are asked for."""
   split = given.data.split.to_dict()
   if split['by'] not in ('patient', 'image'):
@@ -277,7 +277,7 @@ def folds(given: ConfigDict) -> int:
   return split.get('folds', 5)
 
 
-def training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int = 1) -> None:
+def check_training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int = 1) -> None:
   """Raise a MedtlError where a run cannot train on these sides, or cannot choose a checkpoint.
 
   A side is missing; there are no labels, or they are of another kind than the task; the training
@@ -320,10 +320,12 @@ def training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int = 1) 
 
 def _schedule(given: ConfigDict, size: int) -> None:
   """Raise where a duration of the schedule is longer than the run on `size` examples."""
-  total = sum(expressions.steps(duration, size, given.batch) for _, duration in given.phases)
+  total = sum(
+    expressions.duration_in_steps(duration, size, given.batch) for _, duration in given.phases
+  )
 
   def count(duration: str | int) -> int:
-    steps = expressions.steps(duration, size, given.batch, total, least=0)
+    steps = expressions.duration_in_steps(duration, size, given.batch, total, least=0)
     if steps > total:
       raise MedtlError(
         f'{duration!r} is {steps} steps, but the phases have {total} in all; '
@@ -331,7 +333,7 @@ def _schedule(given: ConfigDict, size: int) -> None:
       )
     return steps
 
-  made = expressions.one(given.schedule, schedules, given=('total', 'steps'))
+  made = expressions.single_function(given.schedule, schedules, given=('total', 'steps'))
   _explained('schedule', made, total, count)
 
 
@@ -419,10 +421,10 @@ def variants(names: Sequence[Any], where: str) -> None:
   """Raise unless the names of a study's variants are those of folders, each its own."""
   for word in names:
     folder(word, where)
-  _once(names, where)
+  _stop_repeated(names, where)
 
 
-def _once(names: Sequence[str], where: str) -> None:
+def _stop_repeated(names: Sequence[str], where: str) -> None:
   """Raise where two runs would have the same folder."""
   for word in names:
     if names.count(word) > 1:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from medtl.core.types import MedtlError, Missing
 from medtl.runtime import files
-from medtl.runtime.http_download import CHUNK, Unreachable, transfer
+from medtl.runtime.http_download import CHUNK, Unreachable, download_file
 
 REMEDY = 'set MEDTL_CACHE to a folder that can be written to'
 
@@ -223,7 +223,7 @@ def _complete(wanted: Wanted) -> None:
     True,
   ):  # a resumed file can mix two versions: then once more from its beginning
     try:
-      resumed = transfer(
+      resumed = download_file(
         wanted.url,
         part,
         checked=bool(wanted.sha256 or wanted.md5),

@@ -24,14 +24,14 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # of a file system witho
 
 
 @contextlib.contextmanager
-def alone(lock: Path, instead: str = 'choose a --workdir elsewhere') -> Iterator[None]:
+def exclusive_lock(lock: Path, instead: str = 'choose a --workdir elsewhere') -> Iterator[None]:
   """Keep other processes out of the folder of the file `lock` for as long as this context is open.
 
   The kernel frees the lock when a process ends, however it ends; so the file itself may stay. Of
   the processes of one run the first takes it for all. Raises MedtlError where the folder cannot be
   written to, and where another process has the lock: the message says what to do `instead`.
   """
-  if not multihost.first():
+  if not multihost.is_main_process():
     yield
     return
   with _opened(lock) as file:
@@ -90,7 +90,7 @@ def _occupied(file: FileIO, folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def whole(path: Path, own: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, own: bool = False) -> Iterator[Path]:
   """Give a path beside `path` to write to, and rename it when all went well: a reader sees the old file or the new one, never half of it.
 
   Several may write the same file at the same time, on several machines too; each has a name of its own. Of the processes of one run all
@@ -100,7 +100,7 @@ def whole(path: Path, own: bool = False) -> Iterator[Path]:
   aside = path.with_name(f'{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part')
   try:
     yield aside
-    if own or multihost.first():
+    if own or multihost.is_main_process():
       aside.replace(path)
   except OSError as error:
     if error.filename == str(aside):
@@ -110,7 +110,7 @@ def whole(path: Path, own: bool = False) -> Iterator[Path]:
     with contextlib.suppress(OSError):
       aside.unlink()
   if not own:
-    multihost.wait(path.name)
+    multihost.barrier(path.name)
     if not path.exists():
       raise MedtlError(
         f'{path} was written by the first process and is not seen here: a run of several hosts needs a run folder on a '
@@ -120,7 +120,7 @@ def whole(path: Path, own: bool = False) -> Iterator[Path]:
 
 def write(path: Path, words: str, own: bool = False) -> None:
   """Write a text file whole, as UTF-8; line ends stay as they are."""
-  with whole(path, own) as aside:
+  with atomic_write(path, own) as aside:
     aside.write_text(printable(words), encoding='utf-8', newline='')
 
 
@@ -146,7 +146,7 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
   return file.getvalue()
 
 
-def free(folder: Path) -> int:
+def free_bytes(folder: Path) -> int:
   """Return the bytes that are free on the disk of a folder, which need not exist yet."""
   return shutil.disk_usage(
     next(place for place in (folder, *folder.absolute().parents) if place.exists())
@@ -160,7 +160,7 @@ def require_space(
   advice: str = 'make room, or set MEDTL_CACHE to a folder on another disk',
 ) -> None:
   """Raise a MedtlError when `needed` bytes do not fit on the folder's disk."""
-  there = free(folder)
+  there = free_bytes(folder)
   if needed > there:
     raise MedtlError(
       f'no space for {what}: {needed / 1e6:.1f} MB needed, {there / 1e6:.1f} MB free on the disk of {folder}; {advice}'

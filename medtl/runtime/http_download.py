@@ -34,7 +34,7 @@ class _Broken(Exception):
   """The connection ended before the file did."""
 
 
-def transfer(url: str, part: Path, *, checked: bool = False, what: str = '') -> bool:
+def download_file(url: str, part: Path, *, checked: bool = False, what: str = '') -> bool:
   """Bring the file at `url` whole into `part`; return whether some of it came from an earlier attempt.
 
   What `part` holds is continued if the server confirms, by ETag or date, that it still has that very file; a server that cannot

@@ -20,7 +20,7 @@ STOPPED = 143  # exit status where SIGTERM to one stopped all at one step
 _place = [0, 1]  # of this process, and how many there are
 
 
-def join(words: str) -> None:
+def join_cluster(words: str) -> None:
   """Become one of several processes: 'auto' (Slurm, Open MPI, TPU pod, Kubernetes) or 'ADDRESS:PORT,COUNT,INDEX'; before jax computes.
 
   ADDRESS:PORT is where process 0 listens, and can be reached from all.
@@ -59,17 +59,17 @@ def join(words: str) -> None:
   _place[:] = jax.process_index(), jax.process_count()
 
 
-def share() -> tuple[int, int]:
+def host_share() -> tuple[int, int]:
   """Return (the place of this process, how many there are)."""
   return _place[0], _place[1]
 
 
-def first() -> bool:
+def is_main_process() -> bool:
   """Return whether this process writes what all have computed."""
   return _place[0] == 0
 
 
-def wait(name: str) -> None:
+def barrier(name: str) -> None:
   """Return when all processes are here; another name there is an error."""
   if _place[1] > 1:
     from jax.experimental import multihost_utils
@@ -78,26 +78,26 @@ def wait(name: str) -> None:
 
 
 @contextlib.contextmanager
-def in_turn(name: str) -> Iterator[None]:
+def main_process_first(name: str) -> Iterator[None]:
   """Let the first process go ahead: where it leaves something in a cache that all see, the others find it. Nothing joint happens within."""
-  if not first():
-    wait(name)
+  if not is_main_process():
+    barrier(name)
   yield
-  if first():
-    wait(name)
+  if is_main_process():
+    barrier(name)
 
 
-def everywhere(said: Sequence[bool]) -> list[bool]:
+def all_processes(said: Sequence[bool]) -> list[bool]:
   """Return of each of several things whether every process says so."""
-  return [bool(value) for value in np.min(_all(said), 0)]
+  return [bool(value) for value in np.min(_gather(said), 0)]
 
 
-def agreed(numbers: Sequence[int]) -> list[int]:
+def broadcast_from_main(numbers: Sequence[int]) -> list[int]:
   """Return what the first process says."""
-  return [int(value) for value in _all(numbers)[0]]
+  return [int(value) for value in _gather(numbers)[0]]
 
 
-def _all(numbers: Sequence[int]) -> np.ndarray:
+def _gather(numbers: Sequence[int]) -> np.ndarray:
   """Return what each process says [processes, n]."""
   if _place[1] == 1:
     return np.array([numbers])
@@ -106,7 +106,7 @@ def _all(numbers: Sequence[int]) -> np.ndarray:
   return np.asarray(multihost_utils.process_allgather(np.array(numbers, np.int32)))
 
 
-def values(tree: Tree) -> Tree:
+def to_numpy(tree: Tree) -> Tree:
   """Return as numpy what devices hold, of other processes too."""
   import jax
 
@@ -124,14 +124,14 @@ def values(tree: Tree) -> Tree:
   )
 
 
-def stopping(step: int) -> bool:
+def stop_requested(step: int) -> bool:
   """Return whether a process was told to stop (SIGTERM) and all have come to the step at which they do; to be asked at every step."""
   from jax.experimental import multihost_utils
 
   return multihost_utils.reached_preemption_sync_point(step)
 
 
-def leave(status: int) -> int:
+def shutdown(status: int) -> int:
   """Part from the others and return the exit status.
 
   A process that failed, or was interrupted alone, does not wait for them.
@@ -142,7 +142,7 @@ def leave(status: int) -> int:
         f'process {_place[0] + 1} of {_place[1]} stops, and the others within {HEARTBEAT} s',
         file=sys.stderr,
       )
-      _end(status)
+      _exit_at_once(status)
     import jax
 
     jax.distributed.shutdown()
@@ -150,7 +150,7 @@ def leave(status: int) -> int:
   return status
 
 
-def lost(error: Exception) -> None:
+def abort_on_lost_peer(error: Exception) -> None:
   """End this process, where there are others, with words for what they left undone; nothing that waits for them is run any more."""
   if _place[1] == 1:
     return
@@ -164,10 +164,10 @@ def lost(error: Exception) -> None:
     )
   else:
     traceback.print_exc()
-  _end(1)
+  _exit_at_once(1)
 
 
-def _end(status: int) -> None:
+def _exit_at_once(status: int) -> None:
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(status)

@@ -48,11 +48,11 @@ class Writer:
     from tensorboardX import SummaryWriter
 
     self.path = folder / 'metrics.jsonl'
-    if multihost.first():
+    if multihost.is_main_process():
       rewind(self.path, step)
-    self.lines = (self.path if multihost.first() else Path(os.devnull)).open('a')
+    self.lines = (self.path if multihost.is_main_process() else Path(os.devnull)).open('a')
     self.board = SummaryWriter(
-      str(folder / 'tensorboard'), purge_step=step + 1, write_to_disk=multihost.first()
+      str(folder / 'tensorboard'), purge_step=step + 1, write_to_disk=multihost.is_main_process()
     )
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:

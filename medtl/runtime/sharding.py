@@ -22,7 +22,7 @@ Rules = Sequence[tuple[str, str]]
 
 
 @functools.cache
-def make(data: int = -1, fsdp: int = 1) -> Mesh:
+def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
   """Return the mesh of all devices, those of a process beside each other; -1 is what the other axis leaves over."""
   count = jax.device_count()
   sizes = [
@@ -38,25 +38,25 @@ def make(data: int = -1, fsdp: int = 1) -> Mesh:
   return Mesh(np.array(devices).reshape(sizes), AXES)
 
 
-def check(rules: Rules) -> None:
+def check_rules(rules: Rules) -> None:
   """Raise a MedtlError for a way of lying on the mesh that there is not."""
   for pattern, way in rules:
-    expressions.regex(pattern, 'config.shards')
+    expressions.compiled_regex(pattern, 'config.shards')
     if way not in WAYS:
-      raise MedtlError(f'config.shards: unknown way {way!r}; {expressions.nearest(way, WAYS)}')
+      raise MedtlError(f'config.shards: unknown way {way!r}; {expressions.did_you_mean(way, WAYS)}')
 
 
-def rows(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Return where a batch lies: its examples are cut over all devices."""
   return NamedSharding(mesh, PartitionSpec(AXES))
 
 
-def copied(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
   """Return where a value lies that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
-def placed(state: Tree, mesh: Mesh, rules: Rules) -> Tree:
+def state_shardings(state: Tree, mesh: Mesh, rules: Rules) -> Tree:
   """Return where each leaf of parameters or of a whole state lies; leaves are arrays or shapes.
 
   A leaf of the optimizer's goes with the parameter whose path ends its own. 'largest' cuts the largest axis that fsdp divides.
@@ -69,14 +69,16 @@ def placed(state: Tree, mesh: Mesh, rules: Rules) -> Tree:
     )
     way = next(
       (
-        way for pattern, way in rules if expressions.regex(pattern, 'config.shards').fullmatch(name)
+        way
+        for pattern, way in rules
+        if expressions.compiled_regex(pattern, 'config.shards').fullmatch(name)
       ),
       'copy',
     )
     size = mesh.shape['fsdp']
     axes = [axis for axis, length in enumerate(leaf.shape) if length % size == 0]
     if way == 'copy' or size == 1 or not axes or np.prod(leaf.shape) < LEAST:
-      return copied(mesh)
+      return replicated(mesh)
     largest = max(axes, key=lambda axis: leaf.shape[axis])
     return NamedSharding(
       mesh,
@@ -86,28 +88,30 @@ def placed(state: Tree, mesh: Mesh, rules: Rules) -> Tree:
   return jax.tree_util.tree_map_with_path(where, state)
 
 
-def put(tree: Tree, places: Tree) -> Tree:
+def device_put(tree: Tree, places: Tree) -> Tree:
   """Return values, the same in every process, as arrays that lie at `places`."""
   return (
-    jax.device_put(tree, places) if jax.process_count() == 1 else jax.tree.map(_put, tree, places)
+    jax.device_put(tree, places)
+    if jax.process_count() == 1
+    else jax.tree.map(_device_put_leaf, tree, places)
   )
 
 
-def _put(leaf: Any, place: NamedSharding) -> jax.Array:
+def _device_put_leaf(leaf: Any, place: NamedSharding) -> jax.Array:
   """Return one leaf as an array over several processes, each of which gives its own devices their part: nothing is sent."""
   if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
     return jax.device_put(leaf, place)
   if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
     return jax.random.wrap_key_data(
-      _put(jax.random.key_data(leaf), place), impl=jax.random.key_impl(leaf)
+      _device_put_leaf(jax.random.key_data(leaf), place), impl=jax.random.key_impl(leaf)
     )
   value = np.asarray(leaf)
   return jax.make_array_from_callback(value.shape, place, lambda index: np.asarray(value[index]))
 
 
-def batch(share: Tree, mesh: Mesh) -> Tree:
+def device_put_batch(share: Tree, mesh: Mesh) -> Tree:
   """Return a batch cut over the devices, of which `share` holds the rows of this process."""
-  place = rows(mesh)
+  place = batch_sharding(mesh)
   if jax.process_count() == 1:
     return jax.device_put(share, place)
   return jax.tree.map(
@@ -115,13 +119,13 @@ def batch(share: Tree, mesh: Mesh) -> Tree:
   )
 
 
-def shapes(state: Tree, places: Tree) -> Tree:
+def abstract_state(state: Tree, places: Tree) -> Tree:
   """Return shapes and dtypes with their places, as a program is lowered for them."""
   return jax.tree.map(
     lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, places
   )
 
 
-def whole(batch: int, mesh: Mesh) -> int:
+def round_up_to_devices(batch: int, mesh: Mesh) -> int:
   """Return the smallest multiple of the devices that holds so many examples: a batch is padded to it, and the padding masked."""
   return -(-batch // mesh.size) * mesh.size

@@ -10,12 +10,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from medtl.core import user_files
-from medtl.core.expressions import nearest
+from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError
 from medtl.evaluation import label_efficiency, metrics, operating_points, predictions, summary
 from medtl.report import comparison
 from medtl.run import assemble, cost, run_folder, train, validate
-from medtl.run.context import Parts
+from medtl.run.context import RunContext
 from medtl.runtime import files, run_log
 from medtl.studies import transferability_scores
 
@@ -26,15 +26,15 @@ EXPECTED = (
 
 
 def folds(
-  config: ConfigDict, workdir: Path, command: str = '', like: Parts | None = None
+  config: ConfigDict, workdir: Path, command: str = '', like: RunContext | None = None
 ) -> dict[str, Any]:
   """Return the numbers of the out-of-fold predictions: every fold trained in `fold<i>/`, each example tested by a net that never saw it.
 
   Each fold brings its own thresholds, chosen on its own validation patients: pooled ones would have seen the labels they are tested on.
   """
-  validate.config(config)
-  count = validate.folds(config)
-  with run_folder.unfinished(workdir, config, folds=True) as to_do:
+  validate.check_config(config)
+  count = validate.count_folds(config)
+  with run_folder.open_unfinished(workdir, config, folds=True) as to_do:
     if to_do:
       return _folds(config, count, workdir, command, like)
   run_log.console.print(f'{workdir} is finished already; nothing was trained')
@@ -42,36 +42,38 @@ def folds(
 
 
 def _folds(
-  config: ConfigDict, count: int, workdir: Path, command: str, like: Parts | None
+  config: ConfigDict, count: int, workdir: Path, command: str, like: RunContext | None
 ) -> dict[str, Any]:
   """Return the numbers of `count` folds that are not finished, see `folds`."""
-  parts = _parts(workdir, count)
-  for number, part in enumerate(parts):
+  folders = _fold_folders(workdir, count)
+  for number, part in enumerate(folders):
     run_log.heading(f'fold {number + 1} of {count}')
-    fold = assemble.changed(config, (('data.split.fold', number),))
-    if like is None and not run_folder.finished(part):
-      like = train.prepare(fold, train.source(fold, part, command))
-      cost.tell(like, run_log.console.print)
+    fold = assemble.with_changes(config, (('data.split.fold', number),))
+    if like is None and not run_folder.is_finished(part):
+      like = train.prepare(fold, train.resolve_pretrained_run(fold, part, command))
+      cost.print_plan(like, run_log.console.print)
       look_at_folds([config], count)  # a study has looked before
     train.train(fold, part, command, like)
   for side in ('val', 'test'):
     predictions.pooled(
-      [_saved(part, side, config) for part in parts], workdir / 'predictions' / f'{side}.npz'
+      [_saved(part, side, config) for part in folders], workdir / 'predictions' / f'{side}.npz'
     )
-  plan = run_folder.read(parts[0], 'plan.json')
+  plan = run_folder.read(folders[0], 'plan.json')
   run_folder.write_json(
     workdir / 'plan.json',
-    {**plan, 'folds': [run_folder.read(part, 'plan.json')['splits'] for part in parts]},
+    {**plan, 'folds': [run_folder.read(part, 'plan.json')['splits'] for part in folders]},
   )
   for name, changes in config.compare:
-    folds(assemble.changed(config, changes), run_folder.companion(workdir, name), command)
-  spent = [run_folder.read(part, 'provenance.json')['spans'] for part in parts]
+    folds(
+      assemble.with_changes(config, changes), run_folder.companion_folder(workdir, name), command
+    )
+  spent = [run_folder.read(part, 'provenance.json')['spans'] for part in folders]
   spans = {
     name: sum(one.get(name, 0.0) for one in spent)
     for name in dict.fromkeys(name for one in spent for name in one)
   }
-  run_folder.provenance(workdir, command, spans, {'folds': count})
-  return run_folder.report(workdir)
+  run_folder.write_provenance(workdir, command, spans, {'folds': count})
+  return run_folder.write_report(workdir)
 
 
 def look_at_folds(configs: Iterable[ConfigDict], count: int) -> None:
@@ -91,7 +93,7 @@ def look_at_folds(configs: Iterable[ConfigDict], count: int) -> None:
 
 def _look(config: ConfigDict, number: int) -> None:
   try:
-    assemble.data_of(assemble.changed(config, (('data.split.fold', number),)))
+    assemble.load_data(assemble.with_changes(config, (('data.split.fold', number),)))
   except MedtlError as error:
     raise MedtlError(
       f'data.split.fold={number}: {error}. Every fold is trained here, so change '
@@ -99,7 +101,7 @@ def _look(config: ConfigDict, number: int) -> None:
     ) from None
 
 
-def _parts(workdir: Path, count: int) -> list[Path]:
+def _fold_folders(workdir: Path, count: int) -> list[Path]:
   """Return the run folders of the folds."""
   return [workdir / f'fold{number}' for number in range(count)]
 
@@ -109,7 +111,7 @@ def _saved(part: Path, side: str, config: ConfigDict) -> predictions.Saved:
   if side == 'test':
     saved = predictions.load(part / 'predictions' / 'val.npz')
     measures = dict(found.predictions.measures)
-    for name, val in summary.sides(saved.predictions, saved.table).items():
+    for name, val in summary.sides_by_patient(saved.predictions, saved.table).items():
       cut = operating_points.class_thresholds(val, config.threshold, config.task.kind)
       measures[name] = np.tile(cut, (len(found.predictions.row), 1))
     return found._replace(predictions=dataclasses.replace(found.predictions, measures=measures))
@@ -131,7 +133,7 @@ def ablate(
   `only` these are trained now, and reported with those that are finished. Writes study.json, study.csv and study.html.
   """
   made = _experiment(sweep)
-  with files.alone(workdir / run_folder.LOCK):
+  with files.exclusive_lock(workdir / run_folder.LOCK):
     return _ablate(config, sweep, made, workdir, command, every_fold=every_fold, only=only)
 
 
@@ -146,8 +148,8 @@ def _ablate(
   only: Sequence[str],
 ) -> list[dict[str, Any]]:
   """Return the rows of an experiment that defines `made`, see `ablate`."""
-  seeds = validate.seeds(config)
-  config = assemble.changed(config, (('seeds', 1),))
+  seeds = validate.count_seeds(config)
+  config = assemble.with_changes(config, (('seeds', 1),))
   variants = _variants(config, sweep, made, seeds, only)
   runs = {
     name: [workdir / name, *(workdir / f'{name}-seed{number}' for number in range(1, seeds))]
@@ -156,19 +158,21 @@ def _ablate(
   variants = [
     (name, variant)
     for name, variant in variants
-    if not only or name in only or all(map(run_folder.finished, runs[name]))
+    if not only or name in only or all(map(run_folder.is_finished, runs[name]))
   ]
   references = [name for name, _ in variants if name in made['AGAINST']]
-  _train(variants, runs, validate.folds(config) if every_fold else 0, workdir, command)
-  rows = [run_folder.row(runs[name]) for name, _ in variants]
+  _train(variants, runs, validate.count_folds(config) if every_fold else 0, workdir, command)
+  rows = [run_folder.study_row(runs[name]) for name, _ in variants]
   best = comparison.extreme(rows, rows[0]['headline'][0])['name']
   for row in rows:
     against = {**{name: name for name in references}, comparison.BEST: best}
     row['differences'] = {
-      what: run_folder.difference(runs[row['name']], runs[name]) if name != row['name'] else None
+      what: run_folder.paired_difference(runs[row['name']], runs[name])
+      if name != row['name']
+      else None
       for what, name in against.items()
     }
-  comparison.correct(rows)
+  comparison.correct_p_values(rows)
   curves = _curves(rows, made, runs)
   _write(
     rows, {}, made, curves, workdir, command
@@ -198,7 +202,7 @@ def _variants(
   """Return (name, config) of each variant: all are checked before one is trained."""
   with user_files.explained(sweep, EXPECTED):
     variants = [
-      (name, assemble.changed(config, changes)) for name, changes in made['sweep'](config)
+      (name, assemble.with_changes(config, changes)) for name, changes in made['sweep'](config)
     ]
   validate.variants([name for name, _ in variants], str(sweep))
   if seeds > 1 and any(variant.seed != config.seed for _, variant in variants):
@@ -208,7 +212,7 @@ def _variants(
   for name in only:
     if name not in dict(variants):
       raise MedtlError(
-        f'--only={name}: {sweep} has no such variant; {nearest(name, dict(variants))}'
+        f'--only={name}: {sweep} has no such variant; {did_you_mean(name, dict(variants))}'
       )
   return variants
 
@@ -225,26 +229,28 @@ def _train(
     name: [
       part
       for folder in runs[name]
-      for part in (_parts(folder, count) if count else [folder])
-      if not run_folder.finished(part)
+      for part in (_fold_folders(folder, count) if count else [folder])
+      if not run_folder.is_finished(part)
     ]
     for name, _ in variants
   }
   prepared = forecast(
     {name: (variant, len(left[name])) for name, variant in variants if left[name]}, workdir, command
   )
-  look_at_folds([parts.config for parts in prepared.values()], count)
+  look_at_folds([context.config for context in prepared.values()], count)
   for number, (name, variant) in enumerate(variants, 1):
     like = prepared.pop(name, None)
     for index, folder in enumerate(runs[name]):
       of_seeds = f', seed {index + 1} of {len(runs[name])}' if len(runs[name]) > 1 else ''
       run_log.heading(name, f', {number} of {len(variants)}{of_seeds}')
-      seeded = assemble.changed(variant, (('seed', variant.seed + index),))
-      like = like and train.prepare(seeded, train.source(seeded, folder, command), like)
+      seeded = assemble.with_changes(variant, (('seed', variant.seed + index),))
+      like = like and train.prepare(
+        seeded, train.resolve_pretrained_run(seeded, folder, command), like
+      )
       (folds if count else train.train)(seeded, folder, command, like)
 
 
-def _same_test(made: Mapping[str, Parts], name: str) -> None:
+def _same_test(made: Mapping[str, RunContext], name: str) -> None:
   """Raise before anything is trained where a variant is tested on other examples than the first."""
   first = next(iter(made))
   one, other = (made[which].data['test'].table['row'] for which in (first, name))
@@ -263,7 +269,7 @@ def _same_test(made: Mapping[str, Parts], name: str) -> None:
 
 def _frozen_below(config: ConfigDict, folder: Path, row: Mapping[str, Any]) -> bool:
   """Return whether a variant is the base config's net, data and weights with the children below a boundary frozen, and no others."""
-  own = run_folder.config(folder)
+  own = run_folder.read_config(folder)
   alike = all(
     own[key] == config[key]
     for key in ('model', 'transfer', 'norms', 'seed', 'mean', 'std', 'dtype', 'task')
@@ -300,7 +306,7 @@ def _curves(
     ]
     for row in rows
   }
-  one, own = saved[rows[0]['name']][0], run_folder.config(runs[rows[0]['name']][0])
+  one, own = saved[rows[0]['name']][0], run_folder.read_config(runs[rows[0]['name']][0])
   score = {
     name: np.stack([other.predictions.score for other in others]) for name, others in saved.items()
   }
@@ -327,11 +333,15 @@ def _screened(
   }
   if len(measured) < 3 or not config.model.weights or config.task.kind == 'multilabel':
     return {}
-  folds: list[Parts] = []
+  folds: list[RunContext] = []
   for number in range(rows[0]['folds']) or [None]:
-    fold = assemble.changed(config, () if number is None else (('data.split.fold', number),))
+    fold = assemble.with_changes(config, () if number is None else (('data.split.fold', number),))
     folds.append(
-      train.prepare(fold, train.source(fold, workdir / 'any', command), folds[0] if folds else None)
+      train.prepare(
+        fold,
+        train.resolve_pretrained_run(fold, workdir / 'any', command),
+        folds[0] if folds else None,
+      )
     )
   scores, metric = transferability_scores.depths(folds, sorted(measured)), rows[0]['headline'][0]
   values = {depth: row['metrics'][metric]['value'] for depth, row in measured.items()}
@@ -347,19 +357,22 @@ def _screened(
 
 def forecast(
   variants: Mapping[str, tuple[ConfigDict, int]], workdir: Path, command: str
-) -> dict[str, Parts]:
-  """Return the parts of each variant, and print how long its runs, so many of each, will take and how much memory.
+) -> dict[str, RunContext]:
+  """Return the context of each variant, and print how long its runs, so many of each, will take and how much memory.
 
   What is compiled here, the runs find compiled; variants that are alike share data, weights and programs.
   """
-  total, most, made = 0.0, 0, dict[str, Parts]()
+  total, most, made = 0.0, 0, dict[str, RunContext]()
   for name, (variant, count) in variants.items():
-    like = next((parts for parts in made.values() if assemble.alike(parts.config, variant)), None)
-    made[name] = parts = train.prepare(
-      variant, train.source(variant, workdir / 'any', command), like
+    like = next(
+      (context for context in made.values() if assemble.shares_weights(context.config, variant)),
+      None,
+    )
+    made[name] = context = train.prepare(
+      variant, train.resolve_pretrained_run(variant, workdir / 'any', command), like
     )
     _same_test(made, name)
-    estimate = cost.predict(parts, cost.rows(parts), lambda _: None)
+    estimate = cost.estimate_cost(context, cost.phase_rows(context), lambda _: None)
     seconds = estimate.compiling + count * estimate.running
     run_log.console.print(f'  {name}: {seconds:.0f} s, {estimate.memory / 1e6:.0f} MB')
     total, most = total + seconds, max(most, estimate.memory)
@@ -381,7 +394,7 @@ def _write(
 ) -> None:
   plans = [run_folder.read(workdir / row['name'], 'plan.json') for row in rows]
   begins = dict.fromkeys(plan['weights']['name'] or 'random' for plan in plans)
-  seeds = sorted({run_folder.config(workdir / row['name']).seed for row in rows})
+  seeds = sorted({run_folder.read_config(workdir / row['name']).seed for row in rows})
   seconds = sum(row['seconds'] for row in rows)
   facts = {
     'title': made['__doc__'].split(':')[0].strip(),
@@ -405,7 +418,7 @@ def _experiment(path: Path) -> dict[str, Any]:
   """Return what a file of experiments/ defines: sweep(config), AXIS (what differs) and AGAINST (names to compare with)."""
   if not path.is_file():
     there = sorted(str(other) for other in path.parent.glob('[!_]*.py'))
-    raise MedtlError(f'no experiment {str(path)!r}; {nearest(str(path), there)}')
+    raise MedtlError(f'no experiment {str(path)!r}; {did_you_mean(str(path), there)}')
   with user_files.defined(path, EXPECTED) as made:
     found = made
   lacking = [

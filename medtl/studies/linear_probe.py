@@ -14,7 +14,7 @@ from medtl.evaluation import metrics, summary
 from medtl.features import linear_heads
 from medtl.report import comparison
 from medtl.run import assemble, frozen_features, run_folder, train, validate
-from medtl.run.context import Parts
+from medtl.run.context import RunContext
 from medtl.runtime import files, run_log
 
 SETTINGS = linear_heads.grid(
@@ -63,16 +63,16 @@ def _probed(
   config: ConfigDict, workdir: Path, command: str, every_fold: bool, layers: int
 ) -> list[dict[str, Any]]:
   """Return a row for each method, see `probed`."""
-  begin, parts, answers = time.time(), list(_folds(config, workdir, command, every_fold)), []
-  if 'val' not in parts[0].data:
+  begin, contexts, answers = time.time(), list(_folds(config, workdir, command, every_fold)), []
+  if 'val' not in contexts[0].data:
     raise MedtlError('probe chooses on validation patients, and data.split.val is 0: set it to 1')
-  for one in parts:
+  for one in contexts:
     x, y = (
       _features(one, layers),
       {side: np.asarray(dataset.table['y']) for side, dataset in one.data.items()},
     )
     answers.append([*_heads(one, x, y), *_exact(x, y)])
-  tests = [one.data['test'] for one in parts]
+  tests = [one.data['test'] for one in contexts]
   table = {
     name: np.concatenate([np.asarray(test.table[name]) for test in tests])
     for name in tests[0].table
@@ -84,7 +84,7 @@ def _probed(
     for several in zip(*answers, strict=True)
   }
   rows = [
-    _row(several, found[several[0].name], table, config, parts[0])
+    _row(several, found[several[0].name], table, config, contexts[0])
     for several in zip(*answers, strict=True)
   ]
   best = comparison.extreme(rows, rows[0]['headline'][0])['name']
@@ -101,34 +101,38 @@ def _probed(
       )
       for what, other in ((PLAIN, PLAIN), (comparison.BEST, best))
     }
-  comparison.correct(rows)
-  _write(rows, parts, workdir, command, time.time() - begin)
+  comparison.correct_p_values(rows)
+  _write(rows, contexts, workdir, command, time.time() - begin)
   return rows
 
 
-def _folds(config: ConfigDict, workdir: Path, command: str, every_fold: bool) -> Iterator[Parts]:
+def _folds(
+  config: ConfigDict, workdir: Path, command: str, every_fold: bool
+) -> Iterator[RunContext]:
   like = None
-  for number in range(validate.folds(config)) if every_fold else (None,):
-    fold = assemble.changed(config, () if number is None else (('data.split.fold', number),))
-    like = train.prepare(fold, train.source(fold, workdir, command), like)
+  for number in range(validate.count_folds(config)) if every_fold else (None,):
+    fold = assemble.with_changes(config, () if number is None else (('data.split.fold', number),))
+    like = train.prepare(fold, train.resolve_pretrained_run(fold, workdir, command), like)
     yield like
 
 
-def _features(parts: Parts, layers: int) -> dict[str, np.ndarray]:
+def _features(context: RunContext, layers: int) -> dict[str, np.ndarray]:
   """Return {side: [n, d]}, each feature standardised over the training examples."""
-  count = len(parts.net.children)
+  count = len(context.net.children)
   if not 1 <= layers <= count:
     raise MedtlError(f'--layers={layers}: this backbone has {count} children, so 1 … {count}')
-  several = [x for _, x in frozen_features.vectors(parts, range(count - layers + 1, count + 1))]
+  several = [x for _, x in frozen_features.vectors(context, range(count - layers + 1, count + 1))]
   joined = {side: np.concatenate([x[side] for x in several], 1) for side in several[0]}
   alike = linear_heads.standardise(joined['train'])
   return {side: alike(x) for side, x in joined.items()}
 
 
-def _heads(parts: Parts, x: dict[str, np.ndarray], y: dict[str, np.ndarray]) -> Iterator[Answer]:
+def _heads(
+  context: RunContext, x: dict[str, np.ndarray], y: dict[str, np.ndarray]
+) -> Iterator[Answer]:
   """Yield the best head for each share of the labels; the heads of a share are trained side by side."""
-  rows = parts.data['train'].table['row']
-  config = parts.config.data.to_dict()
+  rows = context.data['train'].table['row']
+  config = context.config.data.to_dict()
   own = config['split'].get('labels', 1.0)
   for share in SHARES:
     fewer = data.load(**{**config, 'split': {**config['split'], 'labels': share * own}})['train']
@@ -138,7 +142,7 @@ def _heads(parts: Parts, x: dict[str, np.ndarray], y: dict[str, np.ndarray]) -> 
       x['train'],
       y['train'],
       SETTINGS,
-      len(parts.classes),
+      len(context.classes),
       np.tile(used, (len(SETTINGS.lr), 1)),
       STEPS,
     )
@@ -182,10 +186,10 @@ def _row(
   found: Predictions,
   table: dict[str, np.ndarray],
   config: ConfigDict,
-  parts: Parts,
+  context: RunContext,
 ) -> dict[str, Any]:
   told = summary.summarise(
-    {'test': found}, {'test': table}, parts.classes, config.task.kind, resamples=config.resamples
+    {'test': found}, {'test': table}, context.classes, config.task.kind, resamples=config.resamples
   )
   seconds = sum(answer.seconds for answer in several)
   return {
@@ -203,7 +207,11 @@ def _row(
 
 
 def _write(
-  rows: list[dict[str, Any]], parts: Sequence[Parts], workdir: Path, command: str, seconds: float
+  rows: list[dict[str, Any]],
+  contexts: Sequence[RunContext],
+  workdir: Path,
+  command: str,
+  seconds: float,
 ) -> None:
   for row in rows:
     run_log.console.print(
@@ -217,7 +225,7 @@ def _write(
     'versions': run_folder.versions(),
     'seconds': seconds,
     'warnings': list(dict.fromkeys(warning for row in rows for warning in row['warnings'])),
-    'sentence': f'{assemble.sentence(parts[0])}. {len(SETTINGS.lr)} heads side by side for each share of the labels.',
+    'sentence': f'{assemble.one_line(contexts[0])}. {len(SETTINGS.lr)} heads side by side for each share of the labels.',
   }
   run_folder.write_json(workdir / 'probe.json', {'rows': rows, 'screen': {}})
   files.write(workdir / 'probe.csv', comparison.csv(rows))

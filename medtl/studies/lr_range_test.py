@@ -40,7 +40,7 @@ def find(config: ConfigDict, workdir: Path, command: str = '') -> Found:
 
 def _find(config: ConfigDict, workdir: Path, command: str) -> Found:
   """Return the rates that a range test suggests, see `find`."""
-  config = assemble.changed(
+  config = assemble.with_changes(
     config,
     (
       ('phases', ((config.phases[-1][0], f'{STEPS} steps'),)),
@@ -48,18 +48,18 @@ def _find(config: ConfigDict, workdir: Path, command: str) -> Found:
       ('schedule', f'rising({LOW / HIGH!r})'),
     ),
   )
-  parts = train.prepare(config, train.source(config, workdir, command))
-  run_log.console.print(assemble.sentence(parts))
-  sides, first = (
-    frozen_features.boundary(parts, 0, parts.params, parts.extra, run_log.console.print),
-    frozen_features.first(parts, 0),
+  context = train.prepare(config, train.resolve_pretrained_run(config, workdir, command))
+  run_log.console.print(assemble.one_line(context))
+  sides, start_child = (
+    frozen_features.boundary(context, 0, context.params, context.extra, run_log.console.print),
+    frozen_features.start_child(context, 0),
   )
-  program, state = parts.program(0, first), parts.start()
-  batches = assemble.endless(
+  program, state = context.program(0, start_child), context.start()
+  batches = assemble.train_batches(
     sides['train'],
     config,
     sampling=config.sampling,
-    views=max(1, frozen_features.choose(parts, 0).views),
+    views=max(1, frozen_features.choose(context, 0).views),
   )
 
   def loss() -> float:
@@ -71,7 +71,7 @@ def _find(config: ConfigDict, workdir: Path, command: str) -> Found:
   run_folder.write_json(workdir / 'lr_find.json', found._asdict())
   files.write(
     workdir / 'lr_find.html',
-    range_test.page_of(found._asdict(), assemble.sentence(parts), config.phases[-1][0], command),
+    range_test.page_of(found._asdict(), assemble.one_line(context), config.phases[-1][0], command),
   )
   run_log.console.print(
     f'the running mean of the loss falls fastest at lr {found.steepest:.1e}; a tenth of the rate of its minimum is '

@@ -13,7 +13,7 @@ import numpy as np
 from medtl.core.types import MedtlError
 from medtl.features import transferability
 from medtl.run import assemble, frozen_features
-from medtl.run.context import Parts
+from medtl.run.context import RunContext
 from medtl.runtime import multihost
 
 SCORES = {
@@ -23,19 +23,19 @@ SCORES = {
 }
 
 
-def depths(folds: Sequence[Parts], wanted: Sequence[int]) -> dict[int, dict[str, float]]:
+def depths(folds: Sequence[RunContext], wanted: Sequence[int]) -> dict[int, dict[str, float]]:
   """Return {depth: {score: its mean over the folds' training sides}} of the pooled activations of the children below each depth.
 
   `folds` differ in their split alone; a label must be one class an example.
   """
   found: dict[int, list[dict[str, float]]] = {depth: [] for depth in wanted}
-  for parts in folds:
-    y = np.asarray(parts.data['train'].table['y'])
+  for context in folds:
+    y = np.asarray(context.data['train'].table['y'])
     if y.ndim != 1:
       raise MedtlError(
         'scores of transferability are defined for one class an example; these data have several labels'
       )
-    for depth, x in frozen_features.vectors(parts, wanted):
+    for depth, x in frozen_features.vectors(context, wanted):
       found[depth].append({name: score(x['train'], y) for name, score in SCORES.items()})
   return {
     depth: {name: float(np.mean([one[name] for one in several])) for name in SCORES}
@@ -43,21 +43,22 @@ def depths(folds: Sequence[Parts], wanted: Sequence[int]) -> dict[int, dict[str,
   }
 
 
-def classifier(folds: Sequence[Parts]) -> dict[str, float]:
+def classifier(folds: Sequence[RunContext]) -> dict[str, float]:
   """Return LEEP and NCE of the checkpoint's own classifier on the folds' training sides, {} where it has none that we know.
 
   The pictures are those of the runs, also where the classifier was trained on larger ones.
   """
-  found = assemble.source_net(folds[0].config, folds[0].example().x.shape[1:])
+  found = assemble.pretrained_classifier(folds[0].config, folds[0].example().x.shape[1:])
   if found is None:
     return {}
   net, variables = found
   apply = jax.jit(lambda x: jax.nn.softmax(jnp.asarray(net.apply(variables, x, train=False))))
   several = []
-  for parts in folds:
-    train = parts.data['train']
+  for context in folds:
+    train = context.data['train']
     made = (
-      multihost.values((apply(batch.x), batch.mask)) for batch in assemble.once(train, parts.config)
+      multihost.to_numpy((apply(batch.x), batch.mask))
+      for batch in assemble.eval_batches(train, context.config)
     )
     p = np.concatenate([value[mask] for value, mask in made])
     y = np.asarray(train.table['y'])

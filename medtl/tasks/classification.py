@@ -39,11 +39,11 @@ def loss_of(kind: str, loss: str) -> Loss:
   outputs(kind, 2)  # the kind is known
   written = expressions.operations(losses, given=('outputs', 'y'))
   learns = {name: getattr(function, 'learns', ()) for name, function in written.items()}
-  for call in expressions.chain(loss):
+  for call in expressions.parse_chain(loss):
     if call.name in learns:
       _check_learns(call.name, learns, kind)
   declared = {name: function for name, function in written.items() if learns[name]}
-  return expressions.one(loss, declared, given=('outputs', 'y'))
+  return expressions.single_function(loss, declared, given=('outputs', 'y'))
 
 
 def _check_learns(name: str, learns: Mapping[str, Sequence[str]], kind: str) -> None:
@@ -58,7 +58,7 @@ def _check_learns(name: str, learns: Mapping[str, Sequence[str]], kind: str) -> 
     if word not in KINDS:
       raise MedtlError(
         f'@learns above the loss {name!r} names {word!r}, which is no kind of task; '
-        f'{expressions.nearest(str(word), KINDS)}'
+        f'{expressions.did_you_mean(str(word), KINDS)}'
       )
   if kind not in own:
     other = f'set task.kind={own[0]!r} or ' if len(own) == 1 else ''
@@ -86,14 +86,14 @@ def supervised(
   *,
   kind: str,
   live: Tree | None = None,
-  first: int = 0,
+  start_child: int = 0,
   class_weights: Sequence[float] | None = None,
   rules: batch_statistics.Rules = (),
 ) -> Task:
   """Return the task of predicting y from x.
 
   `live` (bool for each parameter) says what moves: a child without a live leaf is applied with train=False, a frozen BatchNorm keeps its
-  statistics, unless the `rules` of norms say otherwise. With first > 0, x is what the children below `first` made of the picture.
+  statistics, unless the `rules` of norms say otherwise. With start_child > 0, x is what the children below it made of the picture.
   `class_weights` [k] multiply an example's loss; the mean is over examples, so weights that average one keep the loss's scale.
   """
   train: Collection[str] = parameter_groups.live_children(live) if live is not None else ()
@@ -122,7 +122,7 @@ def supervised(
         {'params': params, **extra},
         batch.x,
         train=train,
-        first=first,
+        start_child=start_child,
         mutable=list(extra),
         rngs={'dropout': key},
       )
@@ -132,7 +132,7 @@ def supervised(
     return value, ({**extra, **changed}, {'loss': value})
 
   def measure(params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
-    logits = net.apply({'params': params, **extra}, batch.x, train=False, first=first)
+    logits = net.apply({'params': params, **extra}, batch.x, train=False, start_child=start_child)
     return {'score': probabilities(logits, kind), 'loss': loss(logits.astype(jnp.float32), batch.y)}
 
   return Task(init, mean_loss, measure)

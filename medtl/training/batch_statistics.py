@@ -33,7 +33,7 @@ def policy(path: str, rules: Rules) -> str:
     (
       found
       for pattern, found in rules
-      if expressions.regex(pattern, 'config.norms').fullmatch(path)
+      if expressions.compiled_regex(pattern, 'config.norms').fullmatch(path)
     ),
     '',
   )
@@ -45,9 +45,11 @@ def check(rules: Rules, statistics: Tree) -> None:
   for pattern, found in rules:
     if found not in POLICIES:
       raise MedtlError(
-        f'config.norms: unknown policy {found!r}; {expressions.nearest(found, POLICIES)}'
+        f'config.norms: unknown policy {found!r}; {expressions.did_you_mean(found, POLICIES)}'
       )
-    if not any(expressions.regex(pattern, 'config.norms').fullmatch(path) for path in paths):
+    if not any(
+      expressions.compiled_regex(pattern, 'config.norms').fullmatch(path) for path in paths
+    ):
       raise MedtlError(
         f'config.norms: {pattern!r} matches no BatchNorm; '
         + (f'their paths begin {", ".join(paths[:4])}' if paths else 'this net has none')
@@ -101,10 +103,10 @@ def training(variables: Tree, live: Tree, rules: Rules) -> set[str]:
 Estimator = Callable[[Tree, Any], dict[str, Any]]
 
 
-def estimator(net: nn.Module, wanted: Collection[str], first: int = 0) -> Estimator:
+def estimator(net: nn.Module, wanted: Collection[str], start_child: int = 0) -> Estimator:
   """Return the jitted (variables, x) → {path: mean or variance} of what the norms on the paths `wanted` see of x.
 
-  They normalise x by itself, the others by what they hold. With first > 0, x is what the children below `first` make of pictures.
+  They normalise x by itself, the others by what they hold. With start_child > 0, x is what the children below it make of pictures.
   """
   rules = [*((re.escape(path), 'train') for path in sorted(wanted)), ('.*', 'source')]
 
@@ -131,7 +133,9 @@ def estimator(net: nn.Module, wanted: Collection[str], first: int = 0) -> Estima
       apply(jax.tree.map(lambda _: False, variables['params']), rules),
     ):
       moved = pytrees.flatten(
-        net.apply(empty, x, train=False, first=first, mutable=['batch_stats'])[1]['batch_stats']
+        net.apply(empty, x, train=False, start_child=start_child, mutable=['batch_stats'])[1][
+          'batch_stats'
+        ]
       )
     where = {path: path.rpartition('/')[0] for path in moved}
     return {
@@ -150,7 +154,7 @@ def estimated(
 
   `inputs` are arrays [b, *s, c] of one shape, each whole. The variance is that within batches plus that of their means.
   """
-  each, found = [multihost.values(seen(variables, x)) for x in inputs], {}
+  each, found = [multihost.to_numpy(seen(variables, x)) for x in inputs], {}
   for path, leaf in pytrees.flatten(variables['batch_stats']).items():
     where, _, name = path.rpartition('/')
     if where not in wanted:

@@ -91,7 +91,7 @@ class Checkpoints:
       for path, leaf in pytrees.flatten({'params': params, 'extra': extra}).items()
     }
     if self.step('origin') is None:
-      if multihost.share()[1] == 1 and any(
+      if multihost.host_share()[1] == 1 and any(
         self._linked(twin, leaves) for twin in twins
       ):  # several write it together
         return False
@@ -114,7 +114,7 @@ class Checkpoints:
       manager.reload()
       found = self._stored('origin')
       same = found.keys() == leaves.keys() and all(
-        identical(found[path], leaves[path]) for path in leaves
+        equal_to_the_bit(found[path], leaves[path]) for path in leaves
       )
     except (OSError, MedtlError):  # another file system, or one without links
       same = False
@@ -128,9 +128,9 @@ class Checkpoints:
     step, manager = int(state.step), self.managers[kind]
     if step in manager.all_steps():
       return
-    leaves, begun = pytrees.flatten(raw(state)), self._origin()
+    leaves, begun = pytrees.flatten(with_raw_key(state)), self._origin()
     known = [path for path in leaves if path in begun]
-    same = multihost.everywhere([identical(leaves[path], begun[path]) for path in known])
+    same = multihost.all_processes([equal_to_the_bit(leaves[path], begun[path]) for path in known])
     kept = [path for path, still in zip(known, same, strict=True) if still]
     self._write(
       kind,
@@ -145,8 +145,8 @@ class Checkpoints:
     require_space(
       self.folder, pytrees.nbytes(leaves), f'the checkpoint {kind} of step {step}', AGAIN
     )  # orbax takes hundreds of lines
-    apart, packed = together(leaves)
-    if multihost.share()[1] > 1:  # orbax counts the meetings of all its writers as one series
+    apart, packed = pack_small_leaves(leaves)
+    if multihost.host_share()[1] > 1:  # orbax counts the meetings of all its writers as one series
       self.wait()
     with self._room(kind, step):
       self.managers[kind].save(
@@ -190,13 +190,13 @@ class Checkpoints:
 
   def restore(self, kind: str, expected: State) -> State:
     """Return the newest state; `expected` is a state of arrays or shapes, and any difference in structure is an error."""
-    want = pytrees.flatten(raw(expected))
+    want = pytrees.flatten(with_raw_key(expected))
     self._compare(
       kind, self._leaves(kind, metadata=True), want
     )  # before: orbax drops what the target lacks
     leaves = self._leaves(kind)
     self._compare(kind, leaves, want)
-    structure = jax.tree.structure(raw(expected))
+    structure = jax.tree.structure(with_raw_key(expected))
     state = jax.tree.unflatten(
       structure, [jnp.array(leaves[path]) for path in want]
     )  # a buffer of its own for each leaf
@@ -248,7 +248,7 @@ class Checkpoints:
         leaves = manager.restore(step, args=args)['state']
     packed = self._facts(kind).get('packed', {})
     with self._legible(kind):
-      return asunder(leaves, packed)
+      return unpack_small_leaves(leaves, packed)
 
   @contextlib.contextmanager
   def _legible(self, kind: str) -> Iterator[None]:
@@ -289,7 +289,7 @@ def _link(folder: Path) -> tempfile.TemporaryDirectory:
     f'the path {folder} holds one of * ? [ ] \\ or bytes that are no UTF-8, and so needs a '
     'link in a temporary folder'
   )
-  if multihost.share()[1] > 1:  # orbax wants one path in all of them
+  if multihost.host_share()[1] > 1:  # orbax wants one path in all of them
     raise MedtlError(
       f'{why}, which several processes (--hosts) cannot share; choose another --workdir'
     )
@@ -305,15 +305,15 @@ def _link(folder: Path) -> tempfile.TemporaryDirectory:
   return made
 
 
-def identical(one: Any, other: Any) -> bool:
+def equal_to_the_bit(one: Any, other: Any) -> bool:
   """Return whether two arrays are the same bit for bit; 0.0 and −0.0 are not. Of one over several processes: the parts that are here."""
   if isinstance(one, jax.Array) and not (one.is_fully_addressable or one.is_fully_replicated):
-    return all(identical(part.data, other[part.index]) for part in one.addressable_shards)
+    return all(equal_to_the_bit(part.data, other[part.index]) for part in one.addressable_shards)
   one, other = np.asarray(one), np.asarray(other)
   return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
-def together(
+def pack_small_leaves(
   leaves: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, list[tuple[str, list[int]]]]]:
   """Return (leaves under names that orbax does not split, what small ones were packed: {dtype: [(path, shape), …]})."""
@@ -335,7 +335,7 @@ def together(
   }
 
 
-def asunder(stored: Mapping[str, Any], packed: Mapping[str, Any]) -> dict[str, Any]:
+def unpack_small_leaves(stored: Mapping[str, Any], packed: Mapping[str, Any]) -> dict[str, Any]:
   """Return {path: array} of what `together` made; of orbax's metadata of it {path: shape and dtype}."""
   found = {path.replace('|', '/'): leaf for path, leaf in stored.items() if path not in packed}
   for name, group in packed.items():
@@ -350,7 +350,7 @@ def asunder(stored: Mapping[str, Any], packed: Mapping[str, Any]) -> dict[str, A
   return found
 
 
-def raw(state: State) -> State:
+def with_raw_key(state: State) -> State:
   """Return the state with its typed key as plain numbers."""
   key = state.key
   if isinstance(key, jax.ShapeDtypeStruct):

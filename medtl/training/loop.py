@@ -92,8 +92,8 @@ class _signals:
   def __enter__(self) -> Callable[[int], int]:
     self.arrived = 0
     self.old: dict[int, Any] = {}
-    if multihost.share()[1] > 1:  # JAX notes SIGTERM, and agrees with the others on the step
-      return lambda step: signal.SIGTERM if multihost.stopping(step) else 0
+    if multihost.host_share()[1] > 1:  # JAX notes SIGTERM, and agrees with the others on the step
+      return lambda step: signal.SIGTERM if multihost.stop_requested(step) else 0
     if threading.current_thread() is threading.main_thread():
       for number in (signal.SIGTERM, signal.SIGINT):
         self.old[number] = signal.signal(number, self.receive)

@@ -49,7 +49,7 @@ def children(params: Mapping[str, Any]) -> list[str]:
   ]
 
 
-def table(
+def rule_table(
   params: Tree,
   freeze: str,
   *,
@@ -69,13 +69,13 @@ def table(
     for call in expressions.functions(freeze, language, given=('children',))
     for pattern in call(names)
   ]
-  for call in expressions.chain(freeze):
+  for call in expressions.parse_chain(freeze):
     if call.name.startswith('all_but'):
-      (kept,) = expressions.one(
+      (kept,) = expressions.single_function(
         f'{call.name}({", ".join(map(repr, call.args))})', language, given=('children',)
       )(names)
       if all(
-        expressions.regex(kept, call.name).fullmatch(path)
+        expressions.compiled_regex(kept, call.name).fullmatch(path)
         for path in pytrees.flatten(params)
         if path.startswith('backbone/')
       ):
@@ -102,7 +102,7 @@ def table(
 
 def _needed(before: Table, generated: Table, paths: Sequence[str]) -> Table:
   """Return the generated rules that are the first match of some path: the user's own may leave none for them."""
-  taken = [expressions.regex(pattern, 'freeze') for pattern, _ in before]
+  taken = [expressions.compiled_regex(pattern, 'freeze') for pattern, _ in before]
   left = [path for path in paths if not any(pattern.fullmatch(path) for pattern in taken)]
   kept: Table = []
   for pattern, rule in generated:
@@ -119,7 +119,9 @@ def label(params: Tree, rules: Table, phase: int = 0, before: Tree | None = None
   A leaf that becomes live later gets a group of its own, because one group has one Adam count: inside an older group its first update
   would be scaled by the group's count and not by its own. `before` holds the previous phase's labels.
   """
-  found = pytrees.label(params, [(pattern, index) for index, (pattern, _) in enumerate(rules)])
+  found = pytrees.label_by_rules(
+    params, [(pattern, index) for index, (pattern, _) in enumerate(rules)]
+  )
   if before is None:
     return jax.tree.map(lambda index: _name(rules[index][1], phase), found)
 
@@ -169,19 +171,19 @@ def partition(
   if l2_sp:
     came = transferred if transferred is not None else jax.tree.map(lambda _: True, live)
     parts += [optax.masked(anchor(l2_sp), jax.tree.map(lambda a, b: bool(a and b), live, came))]
-  parts += [optax.multi_transform(groups, labels), follow(factors)]
+  parts += [optax.multi_transform(groups, labels), scale_by_table(factors)]
   parts += [optax.masked(average(ema), live)] if ema else []
   key = (tuple(jax.tree.leaves(labels)), lr, clip, ema, l2_sp, len(padded(factors)))
   return Partition(rules, labels, live, optax.with_extra_args_support(optax.chain(*parts)), key)
 
 
-class Follow(NamedTuple):
+class ScaleByTableState(NamedTuple):
   """State of `follow`."""
 
   factors: jax.Array
 
 
-def follow(factors: np.typing.ArrayLike) -> optax.GradientTransformationExtraArgs:
+def scale_by_table(factors: np.typing.ArrayLike) -> optax.GradientTransformationExtraArgs:
   """Return a transformation that multiplies by factors[step], the step given by the caller; the last factor holds on.
 
   The schedule is data, not program: folds that differ by some steps run one compiled program.
@@ -189,12 +191,14 @@ def follow(factors: np.typing.ArrayLike) -> optax.GradientTransformationExtraArg
   values = padded(factors)
 
   def update(
-    updates: Tree, state: Follow, params: Tree = None, *, step: jax.Array, **_: Any
-  ) -> tuple[Tree, Follow]:
+    updates: Tree, state: ScaleByTableState, params: Tree = None, *, step: jax.Array, **_: Any
+  ) -> tuple[Tree, ScaleByTableState]:
     factor = state.factors[jnp.minimum(step, len(values) - 1)]
     return jax.tree.map(lambda u: (u * factor).astype(u.dtype), updates), state
 
-  return optax.GradientTransformationExtraArgs(lambda params: Follow(jnp.asarray(values)), update)
+  return optax.GradientTransformationExtraArgs(
+    lambda params: ScaleByTableState(jnp.asarray(values)), update
+  )
 
 
 def padded(factors: np.typing.ArrayLike) -> np.ndarray:
@@ -257,7 +261,7 @@ def average(decay: float) -> optax.GradientTransformation:
   )
 
 
-def averaged(opt: Tree, params: Tree) -> Tree:
+def averaged_params(opt: Tree, params: Tree) -> Tree:
   """Return params with the leaves that have an average replaced by it; without an average, params as they are."""
   means = {
     path.partition('/ema/')[2]: leaf
@@ -269,7 +273,7 @@ def averaged(opt: Tree, params: Tree) -> Tree:
   )
 
 
-def carry(old: Tree, new: Tree) -> Tree:
+def carry_opt_state(old: Tree, new: Tree) -> Tree:
   """Return the optimizer state `new` of a phase with what `old`, the previous phase's, has under the same group and path."""
   known = pytrees.flatten(old)
   return jax.tree_util.tree_map_with_path(
@@ -300,7 +304,9 @@ def frozen_depth(live: Tree) -> int:
 
 def summary(parts: Partition, params: Tree) -> list[dict[str, Any]]:
   """Return a row for each rule: pattern, learning-rate factor (None: frozen), decay, how many leaves and numbers it takes."""
-  index = pytrees.label(params, [(pattern, i) for i, (pattern, _) in enumerate(parts.rules)])
+  index = pytrees.label_by_rules(
+    params, [(pattern, i) for i, (pattern, _) in enumerate(parts.rules)]
+  )
   sizes = list(
     zip(jax.tree.leaves(index), (leaf.size for leaf in jax.tree.leaves(params)), strict=True)
   )

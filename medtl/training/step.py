@@ -35,12 +35,12 @@ def update(
   def loss(
     moving: list, extra: Tree, part: Batch, key: jax.Array
   ) -> tuple[jax.Array, tuple[Tree, Logs]]:
-    value, (extra, logs) = task.loss(join(moving, state.params, live), extra, part, key)
+    value, (extra, logs) = task.loss(merge_live(moving, state.params, live), extra, part, key)
     share = jnp.sum(part.mask) / jnp.maximum(1, jnp.sum(batch.mask))
     return value * share, (extra, jax.tree.map(lambda log: log * share, logs))
 
   gradient = jax.value_and_grad(loss, has_aux=True)
-  moving = pick(state.params, live)
+  moving = select_live(state.params, live)
   if accumulate == 1:
     (_, (extra, logs)), grads = gradient(moving, state.extra, batch, jax.random.fold_in(key, 1))
   else:
@@ -51,17 +51,17 @@ def update(
 
     keys = jax.random.split(jax.random.fold_in(key, 1), accumulate)
     start = (jax.tree.map(jnp.zeros_like, moving), state.extra)
-    (grads, extra), logs = jax.lax.scan(add, start, (_cut(batch, accumulate), keys))
+    (grads, extra), logs = jax.lax.scan(add, start, (_microbatches(batch, accumulate), keys))
     logs = jax.tree.map(jnp.sum, logs)
 
-  full = join(grads, jax.tree.map(jnp.zeros_like, state.params), live)
+  full = merge_live(grads, jax.tree.map(jnp.zeros_like, state.params), live)
   updates, opt = tx.update(full, state.opt, state.params, step=state.step)
-  params = join(optax.apply_updates(moving, pick(updates, live)), state.params, live)
+  params = merge_live(optax.apply_updates(moving, select_live(updates, live)), state.params, live)
   logs = {**logs, 'grad_norm': optax.tree.norm(grads)}
   return State(state.step + 1, params, extra, opt, state.key), logs
 
 
-def _cut(batch: Batch, parts: int) -> Batch:
+def _microbatches(batch: Batch, parts: int) -> Batch:
   rows = batch.mask.shape[0]
   if rows % parts:
     raise MedtlError(
@@ -70,20 +70,20 @@ def _cut(batch: Batch, parts: int) -> Batch:
   return jax.tree.map(lambda leaf: leaf.reshape(parts, rows // parts, *leaf.shape[1:]), batch)
 
 
-def pick(tree: Tree, live: Tree) -> list[Any]:
+def select_live(tree: Tree, live: Tree) -> list[Any]:
   """Return the live leaves."""
   return [
     leaf for leaf, alive in zip(jax.tree.leaves(tree), jax.tree.leaves(live), strict=True) if alive
   ]
 
 
-def join(moving: list[Any], tree: Tree, live: Tree) -> Tree:
-  """Return the tree with its live leaves replaced by `moving`; the inverse of pick."""
+def merge_live(moving: list[Any], tree: Tree, live: Tree) -> Tree:
+  """Return the tree with its live leaves replaced by `moving`; the inverse of select_live."""
   values = iter(moving)
   return jax.tree.map(lambda leaf, alive: next(values) if alive else leaf, tree, live)
 
 
-def compiled(places: Tree = None, **parts: Any) -> Callable[[State, Batch], Pair]:
+def jit_update(places: Tree = None, **parts: Any) -> Callable[[State, Batch], Pair]:
   """Return `update` with its parts bound, jitted, the state's buffers donated; `places` are where the state's leaves stay."""
 
   def step(state: State, batch: Batch) -> Pair:

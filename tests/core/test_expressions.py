@@ -10,10 +10,10 @@ from medtl.training import losses, schedules
 
 
 def test_chain_keeps_order_and_literals():
-  calls = expressions.chain("a(1, -2.5, 'x') | b | c(d=(1, 2))")
+  calls = expressions.parse_chain("a(1, -2.5, 'x') | b | c(d=(1, 2))")
   assert [call.name for call in calls] == ['a', 'b', 'c']
   assert calls[0].args == (1, -2.5, 'x') and calls[2].kwargs == {'d': (1, 2)}
-  assert expressions.chain('  ') == []
+  assert expressions.parse_chain('  ') == []
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_chain_keeps_order_and_literals():
 )
 def test_what_is_no_chain_of_literals_is_refused(text, says):
   with pytest.raises(MedtlError, match=says):
-    expressions.chain(text)
+    expressions.parse_chain(text)
 
 
 def test_unknown_operation_names_the_nearest():
@@ -48,15 +48,15 @@ def test_too_many_arguments_are_said():
 
 def test_component_checks_module_function_and_keys():
   with pytest.raises(MedtlError, match=r"no module 'losess'.*did you mean 'losses'"):
-    expressions.component({'name': 'losess.focal'}, 'medtl', 'x')
+    expressions.component({'name': 'losess.focal'}, 'medtl.training', 'x')
   with pytest.raises(MedtlError, match=r"no function 'fcal'.*did you mean 'focal'"):
-    expressions.component({'name': 'losses.fcal'}, 'medtl', 'x')
+    expressions.component({'name': 'losses.fcal'}, 'medtl.training', 'x')
   with pytest.raises(
     MedtlError, match=r"config.x \(losses.focal\) has no key 'gama'.*did you mean 'gamma'"
   ):
-    expressions.component({'name': 'losses.focal', 'gama': 1}, 'medtl', 'x', given=('outputs', 'y'))
+    expressions.component({'name': 'losses.focal', 'gama': 1}, 'medtl.training', 'x', given=('outputs', 'y'))
   function, kwargs = expressions.component(
-    {'name': 'losses.focal', 'gamma': 1.0}, 'medtl', 'x', given=('outputs', 'y')
+    {'name': 'losses.focal', 'gamma': 1.0}, 'medtl.training', 'x', given=('outputs', 'y')
   )
   assert function is losses.focal and kwargs == {'gamma': 1.0}
 
@@ -64,7 +64,7 @@ def test_component_checks_module_function_and_keys():
 @pytest.mark.parametrize('name', ['os.system', 'losses.jax', 'a b.c', '__import__'])
 def test_only_a_modules_own_functions_can_be_named(name):
   with pytest.raises(MedtlError):
-    expressions.find(name, 'medtl')
+    expressions.find(name, 'medtl.training')
 
 
 @pytest.mark.parametrize(
@@ -82,18 +82,22 @@ def test_only_a_modules_own_functions_can_be_named(name):
   ],
 )
 def test_durations_are_seen_as_steps(text, count):
-  assert expressions.steps(text, examples=100, batch=32, total=200) == count
+  assert expressions.duration_in_steps(text, examples=100, batch=32, total=200) == count
 
 
 @pytest.mark.parametrize('text', ['3 apples', 'epochs', '', '-1 epochs'])
 def test_durations_that_cannot_be_read(text):
   with pytest.raises(MedtlError, match=r'cannot read the duration'):
-    expressions.steps(text, 100, 32)
+    expressions.duration_in_steps(text, 100, 32)
 
 
 def test_schedules():
-  steps = functools.partial(expressions.steps, examples=100, batch=10, total=100, least=0)
-  cosine = expressions.one("cosine(warmup='10%')", schedules, given=('total', 'steps'))(100, steps)
+  steps = functools.partial(
+    expressions.duration_in_steps, examples=100, batch=10, total=100, least=0
+  )
+  cosine = expressions.single_function("cosine(warmup='10%')", schedules, given=('total', 'steps'))(
+    100, steps
+  )
   assert [round(float(cosine(step)), 4) for step in (0, 4, 9, 10, 55, 100)] == [
     0.1,
     0.5,
@@ -102,7 +106,7 @@ def test_schedules():
     0.5,
     0.0,
   ]
-  falling = expressions.one("step(at=('50%', '75%'))", schedules, given=('total', 'steps'))(
-    100, steps
-  )
+  falling = expressions.single_function(
+    "step(at=('50%', '75%'))", schedules, given=('total', 'steps')
+  )(100, steps)
   assert [round(float(falling(step)), 4) for step in (0, 49, 50, 75)] == [1.0, 1.0, 0.1, 0.01]

@@ -21,18 +21,18 @@ def test_unflatten_is_the_inverse_of_flatten(value):
 
 
 def test_the_first_full_match_wins():
-  found = pytrees.label({'a': {'b': 0, 'bb': 0}}, [('a/b', 1), ('a/.*', 2)])
+  found = pytrees.label_by_rules({'a': {'b': 0, 'bb': 0}}, [('a/b', 1), ('a/.*', 2)])
   assert found == {'a': {'b': 1, 'bb': 2}}
 
 
 def test_a_leaf_that_no_rule_covers_is_an_error():
   with pytest.raises(MedtlError, match='no rule matches a/c; add'):
-    pytrees.label({'a': {'b': 0, 'c': 0}}, [('a/b', 1)])
+    pytrees.label_by_rules({'a': {'b': 0, 'c': 0}}, [('a/b', 1)])
 
 
 def test_a_rule_that_matches_nothing_is_an_error():
   with pytest.raises(MedtlError, match="rule 'x' matches nothing; the paths begin a/b"):
-    pytrees.label({'a': {'b': 0}}, [('x', 1), ('.*', 2)])
+    pytrees.label_by_rules({'a': {'b': 0}}, [('x', 1), ('.*', 2)])
 
 
 def test_difference_names_every_kind():
@@ -48,4 +48,4 @@ def test_difference_names_every_kind():
 
 def test_sizes():
   value = {'a': np.zeros((2, 3), 'f4'), 'b': np.zeros(4, 'f8')}
-  assert pytrees.size(value) == 10 and pytrees.nbytes(value) == 24 + 32
+  assert pytrees.count_parameters(value) == 10 and pytrees.nbytes(value) == 24 + 32

@@ -50,7 +50,7 @@ def test_a_config_of_one_s_own_imports_base_from_every_directory(elsewhere, fold
   path = write(elsewhere / folder / 'own.py', OWN)
   for name in (str(path), f'{folder}/own.py', f'{path}:small'):
     assert run_folder.load_config(name).lr == 0.125
-  assert run_folder.name(f'{path}:small', run_folder.load_config(str(path))).startswith(
+  assert run_folder.default_name(f'{path}:small', run_folder.load_config(str(path))).startswith(
     'own-small-'
   )
 

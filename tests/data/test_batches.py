@@ -36,7 +36,7 @@ def equal(a: list, b: list) -> None:
 def test_every_epoch_counts_every_example_once(size, part, seed):
   batch = 1 + int(part * (size - 1))
   epoch = -(-size // batch)
-  steps = take(batches.batches(numbered(size), batch, seed=seed, workers=0), 3 * epoch)
+  steps = take(batches.train_batches(numbered(size), batch, seed=seed, workers=0), 3 * epoch)
   for start in (0, epoch, 2 * epoch):
     rows = np.concatenate([step.row[step.mask] for step in steps[start : start + epoch]])
     assert sorted(rows) == list(range(100, 100 + size))
@@ -53,24 +53,26 @@ def test_every_epoch_counts_every_example_once(size, part, seed):
 
 @pytest.mark.parametrize('sampling', ['', 'balanced'])
 def test_a_stream_resumes_at_any_step_with_any_number_of_workers(sampling):
-  whole = take(batches.batches(numbered(11), 4, seed=5, sampling=sampling), 9)
+  whole = take(batches.train_batches(numbered(11), 4, seed=5, sampling=sampling), 9)
   for start, workers in ((0, 0), (4, 0), (7, 3)):
-    resumed = batches.batches(
+    resumed = batches.train_batches(
       numbered(11), 4, seed=5, start=start, workers=workers, sampling=sampling
     )
     equal(take(resumed, 9 - start), whole[start:])
-  other = take(batches.batches(numbered(11), 4, seed=6, sampling=sampling), 9)
+  other = take(batches.train_batches(numbered(11), 4, seed=6, sampling=sampling), 9)
   assert any((a.row != b.row).any() for a, b in zip(whole, other, strict=True))
 
 
 def test_epochs_differ():
-  steps = take(batches.batches(numbered(40), 40, seed=0), 3)
+  steps = take(batches.train_batches(numbered(40), 40, seed=0), 3)
   assert (steps[0].row != steps[1].row).any() and (steps[1].row != steps[2].row).any()
 
 
 def test_balanced_sampling_shows_rare_classes_as_often():
   y = np.array([0] * 90 + [1] * 9 + [2])
-  steps = take(batches.batches(numbered(100, y), 50, seed=1, sampling='balanced', workers=0), 60)
+  steps = take(
+    batches.train_batches(numbered(100, y), 50, seed=1, sampling='balanced', workers=0), 60
+  )
   share = np.bincount(np.concatenate([step.y for step in steps])) / 3000
   np.testing.assert_allclose(share, 1 / 3, atol=4 * np.sqrt(2 / 9 / 3000))
   first = np.concatenate([step.row[step.y == 0] for step in steps])
@@ -79,7 +81,7 @@ def test_balanced_sampling_shows_rare_classes_as_often():
 
 @pytest.mark.parametrize('size, batch', [(10, 4), (8, 4), (3, 8)])
 def test_once_is_in_order_and_padded(size, batch):
-  steps = list(batches.once(numbered(size), batch))
+  steps = list(batches.eval_batches(numbered(size), batch))
   assert len(steps) == -(-size // batch) and all(step.x.shape == (batch, 4, 5, 1) for step in steps)
   np.testing.assert_array_equal(
     np.concatenate([step.row[step.mask] for step in steps]), 100 + np.arange(size)
@@ -87,16 +89,16 @@ def test_once_is_in_order_and_padded(size, batch):
   assert (
     sum(step.mask.sum() for step in steps) == size and (steps[-1].row[~steps[-1].mask] == -1).all()
   )
-  equal(list(batches.once(numbered(size), batch, workers=0)), steps)
+  equal(list(batches.eval_batches(numbered(size), batch, workers=0)), steps)
 
 
 def test_many_labels_stay_vectors_of_float():
   y = np.eye(3, dtype=np.float64)[np.arange(6) % 3]
-  step = next(batches.batches(numbered(6, y), 4, seed=0))
+  step = next(batches.train_batches(numbered(6, y), 4, seed=0))
   chex.assert_shape(step.y, (4, 3))
   assert step.y.dtype == np.float32
   with pytest.raises(MedtlError, match='one class an example'):
-    batches.batches(numbered(6, y), 4, seed=0, sampling='balanced')
+    batches.train_batches(numbered(6, y), 4, seed=0, sampling='balanced')
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_many_labels_stay_vectors_of_float():
 )
 def test_wrong_streams_say_what_is_right(keys, words):
   with pytest.raises(MedtlError, match=words):
-    batches.batches(numbered(11), seed=0, **keys)
+    batches.train_batches(numbered(11), seed=0, **keys)
 
 
 def test_an_error_while_reading_reaches_the_reader():
@@ -118,4 +120,4 @@ def test_an_error_while_reading_reaches_the_reader():
 
   broken = Dataset(fetch, 4, ('a',), numbered(4).table)
   with pytest.raises(MedtlError, match='row 0 is gone'):
-    next(batches.once(broken, 2))
+    next(batches.eval_batches(broken, 2))

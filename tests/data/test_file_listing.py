@@ -688,7 +688,7 @@ def test_a_source_without_a_fingerprint_is_refused(monkeypatch):
   x = np.zeros((4, 2, 2, 1), np.float32)
   table = {'row': np.arange(4), 'y': np.arange(4) % 2}
   made = Dataset(lambda i: Example(x[i], i % 2, i), 4, ('a', 'b'), table)
-  monkeypatch.setattr(data.spec, 'find', lambda *_: lambda: made)
+  monkeypatch.setattr(data.expressions, 'find', lambda *_: lambda: made)
   with pytest.raises(MedtlError, match=r'the source mine.load gives its Dataset no fingerprint'):
     data.load(name='mine', split=dict(by='none'))
 

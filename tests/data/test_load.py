@@ -80,7 +80,9 @@ def test_kept_and_streamed_pictures_are_the_same_and_files_are_read_once(
 ):
   kept, streamed = load(clinic, ops='resize(5)'), load(clinic, ops='resize(5)', keep_gb=0)
   assert kept['train'].facts['kept'] and not streamed['train'].facts['kept']
-  for a, b in zip(batches.once(kept['test'], 3), batches.once(streamed['test'], 3), strict=True):
+  for a, b in zip(
+    batches.eval_batches(kept['test'], 3), batches.eval_batches(streamed['test'], 3), strict=True
+  ):
     chex.assert_trees_all_equal(a, b)
   monkeypatch.setattr(folder, 'read', lambda *_: pytest.fail('a picture was decoded again'))
   again = load(clinic, ops='resize(5)')

@@ -44,13 +44,15 @@ def test_cached_and_uncached_give_the_same_logits_and_loss(
 ):
   params, extra = variables
   apply = jax.jit(
-    lambda batch: net.apply({'params': params, **extra}, batch.x, last=depth, method='features')
+    lambda batch: net.apply(
+      {'params': params, **extra}, batch.x, end_child=depth, method='features'
+    )
   )
   storage.compute(apply, 8, once(vectors), tmp_path / 'a.npy')
-  kept = storage.kept(vectors, tmp_path / 'a.npy')
+  kept = storage.stored_features(vectors, tmp_path / 'a.npy')
   x = np.stack([kept.fetch(i).x for i in range(8)])
   task = [
-    classification.supervised(net, losses.softmax, kind='multiclass', first=first)
+    classification.supervised(net, losses.softmax, kind='multiclass', start_child=first)
     for first in (0, depth)
   ]
   whole, tail = (
@@ -79,7 +81,7 @@ def test_bfloat16_comes_back_bit_for_bit(vectors, tmp_path):
   storage.compute(
     lambda batch: jnp.asarray(batch.x, jnp.bfloat16), 8, once(vectors), tmp_path / 'a.npy'
   )
-  kept = storage.kept(vectors, tmp_path / 'a.npy')
+  kept = storage.stored_features(vectors, tmp_path / 'a.npy')
   assert kept.fetch(3).x.dtype == jnp.bfloat16
   assert np.array_equal(
     kept.fetch(3).x.astype(np.float32),
@@ -99,7 +101,10 @@ def test_bfloat16_comes_back_bit_for_bit(vectors, tmp_path):
 def test_a_damaged_file_is_computed_again_and_that_is_said(vectors, tmp_path, capsys, damage):
   storage.compute(lambda batch: jnp.asarray(batch.x), 8, once(vectors), tmp_path / 'a.npy')
   damage(tmp_path / 'a.npy')
-  assert storage.kept(vectors, tmp_path / 'a.npy') is None and not (tmp_path / 'a.npy').exists()
+  assert (
+    storage.stored_features(vectors, tmp_path / 'a.npy') is None
+    and not (tmp_path / 'a.npy').exists()
+  )
   assert 'are damaged' in capsys.readouterr().out
 
 
@@ -119,12 +124,16 @@ def test_two_that_write_the_same_file_end_with_one_whole_file(vectors, tmp_path)
   def interrupted(batch):
     if not (tmp_path / 'a.npy').exists():
       storage.compute(lambda batch: jnp.asarray(batch.x), 8, once(vectors), tmp_path / 'a.npy')
-    assert np.array_equal(storage.kept(vectors, tmp_path / 'a.npy').fetch(7).x, vectors.fetch(7).x)
+    assert np.array_equal(
+      storage.stored_features(vectors, tmp_path / 'a.npy').fetch(7).x, vectors.fetch(7).x
+    )
     return jnp.asarray(batch.x)
 
   storage.compute(interrupted, 8, once(vectors), tmp_path / 'a.npy')
   assert [path.name for path in tmp_path.iterdir()] == ['a.npy']
-  assert np.array_equal(storage.kept(vectors, tmp_path / 'a.npy').fetch(7).x, vectors.fetch(7).x)
+  assert np.array_equal(
+    storage.stored_features(vectors, tmp_path / 'a.npy').fetch(7).x, vectors.fetch(7).x
+  )
 
 
 def test_the_name_changes_with_everything_that_the_values_depend_on(variables, vectors):

@@ -110,7 +110,9 @@ def made(request):
 def test_slice_after_slice_is_the_whole_at_every_cut(made):
   net, variables, x = made
   step = jax.jit(
-    lambda variables, value, i: net.apply(variables, value, first=i, last=i + 1, method='features'),
+    lambda variables, value, i: net.apply(
+      variables, value, start_child=i, end_child=i + 1, method='features'
+    ),
     static_argnums=2,
   )
   values, count = [x], net.backbone.stages + 1
@@ -122,8 +124,8 @@ def test_slice_after_slice_is_the_whole_at_every_cut(made):
   cut = count // 2
   lower, upper = jax.jit(
     lambda v, x, value: (
-      net.apply(v, x, last=cut, method='features'),
-      net.apply(v, value, train=False, first=cut),
+      net.apply(v, x, end_child=cut, method='features'),
+      net.apply(v, value, train=False, start_child=cut),
     )
   )(variables, x, values[cut])
   close(lower, values[cut])
@@ -151,4 +153,4 @@ def test_only_children_in_training_mode_move_their_statistics(made):
 def test_slices_that_do_not_exist_are_named(made):
   net, variables, x = made
   with pytest.raises(ValueError, match='no slice'):
-    net.apply(variables, x, last=net.backbone.stages + 2, method='features')
+    net.apply(variables, x, end_child=net.backbone.stages + 2, method='features')

@@ -54,9 +54,11 @@ def walk(net, variables, value):
   """Return what each child makes of a picture, and the logits."""
   found = []
   for child in range(9):
-    value = net.apply(variables, value, train=False, first=child, last=child + 1, method='features')
+    value = net.apply(
+      variables, value, train=False, start_child=child, end_child=child + 1, method='features'
+    )
     found.append(value)
-  return [*found, net.apply(variables, value, train=False, first=9)]
+  return [*found, net.apply(variables, value, train=False, start_child=9)]
 
 
 def near(found, expected, bound):
@@ -126,11 +128,11 @@ def test_other_numbers_of_axes(ndim):
 def test_half_precision_keeps_parameters_whole_and_stochastic_depth_is_for_training():
   net = efficientnet.EfficientNet(width=0.25, stem=8, top=16, drop_path=0.9, dtype=jnp.bfloat16)
   x = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
-  variables = net.init(jax.random.key(0), x, train=False, last=3)
+  variables = net.init(jax.random.key(0), x, train=False, end_child=3)
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
   train = jax.jit(
     lambda key: net.apply(
-      variables, x, train=True, last=3, rngs={'dropout': key}, mutable=['batch_stats']
+      variables, x, train=True, end_child=3, rngs={'dropout': key}, mutable=['batch_stats']
     )[0]
   )
   chex.assert_type(train(jax.random.key(2)), jnp.bfloat16)
@@ -138,7 +140,7 @@ def test_half_precision_keeps_parameters_whole_and_stochastic_depth_is_for_train
   assert len(seen) > 1
   chex.assert_trees_all_equal(
     *(
-      net.apply(variables, x, train=False, last=3, rngs={'dropout': jax.random.key(seed)})
+      net.apply(variables, x, train=False, end_child=3, rngs={'dropout': jax.random.key(seed)})
       for seed in (2, 3)
     )
   )

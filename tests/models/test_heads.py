@@ -82,7 +82,7 @@ def test_the_norm_of_the_head_learns_its_statistics_and_standardises(batch):
   params, extra = variables['params'], {'batch_stats': variables['batch_stats']}
   for text, moves in (('depth(1.0)', True), ('match("head/.*")', False)):
     live = parameter_groups.partition(
-      params, parameter_groups.table(params, text), direction=optimizers.adamw, lr=0.1
+      params, parameter_groups.rule_table(params, text), direction=optimizers.adamw, lr=0.1
     ).live
     task = classification.supervised(net, losses.softmax, kind='multiclass', live=live)
     _, (after, _) = task.loss(params, extra, batch._replace(x=x), jax.random.key(0))

@@ -166,7 +166,7 @@ def whole_and_kept(keep):
   """Return a tiny CLIP of three children of which `keep` are kept, its shapes and those of the whole one."""
   backbone = vit.clip_vit_b16(size=(16, 16), width=8, depth=2, heads=2)
   x = jnp.zeros((1, 16, 16, 3))
-  nets = [Net(backbone, heads.linear(2), keep=number) for number in (keep, 0)]
+  nets = [Net(backbone, heads.linear(2), num_children=number) for number in (keep, 0)]
   cut, whole = (
     jax.eval_shape(lambda key, net=net: net.init(key, x, train=False), jax.random.key(0))
     for net in nets
@@ -195,11 +195,11 @@ def test_a_net_of_all_children_is_the_whole_one():
   program = lambda net: str(
     jax.make_jaxpr(lambda variables: net.apply(variables, x, train=False))(whole)
   )
-  assert program(net) == program(net.clone(keep=0)) != program(net.clone(keep=2))
+  assert program(net) == program(net.clone(num_children=0)) != program(net.clone(num_children=2))
   for backbone in (resnet.bit50(), resnet.resnet18(), efficientnet.efficientnet_lite0()):
     count = backbone.stages + 1
     found = [
-      initial_weights.left_out(Net(backbone, heads.linear(2), keep=keep))
+      initial_weights.left_out(Net(backbone, heads.linear(2), num_children=keep))
       for keep in (0, count, count - 1)
     ]
     assert found[:2] == [(), ()] and re.fullmatch(found[2][0], 'backbone/norm/scale')
@@ -310,11 +310,15 @@ def test_one_grey_channel_computes_what_three_copies_do(bias):
   triple, normal = port.port(arrays, theirs[1], own)
   assert len(report.mean) == len(report.std) == 1 and 'summed to one' in report.notes[0]
   grey = jnp.asarray(random.rand(2, 32, 32, 1), jnp.float32)
-  a = ours[0].clone(mean=report.mean, std=report.std).apply(single, grey, last=1, method='features')
+  a = (
+    ours[0]
+    .clone(mean=report.mean, std=report.std)
+    .apply(single, grey, end_child=1, method='features')
+  )
   b = (
     theirs[0]
     .clone(mean=normal.mean, std=normal.std)
-    .apply(triple, jnp.repeat(grey, 3, -1), last=1, method='features')
+    .apply(triple, jnp.repeat(grey, 3, -1), end_child=1, method='features')
   )
   np.testing.assert_allclose(a[:, 2:-2, 2:-2], b[:, 2:-2, 2:-2], rtol=1e-4)
   assert jnp.abs(a - b).max() > 1e-3  # the border is another thing, as documented
@@ -332,9 +336,11 @@ def test_one_grey_channel_is_exact_everywhere_when_the_means_are_equal():
     port.port(arrays, wanted, half),
   )
   grey = jnp.asarray(np.random.RandomState(0).rand(1, 32, 32, 1), jnp.float32)
-  a = ours.clone(mean=report.mean, std=report.std).apply(single, grey, last=1, method='features')
+  a = ours.clone(mean=report.mean, std=report.std).apply(
+    single, grey, end_child=1, method='features'
+  )
   b = theirs.clone(mean=normal.mean, std=normal.std).apply(
-    triple, jnp.repeat(grey, 3, -1), last=1, method='features'
+    triple, jnp.repeat(grey, 3, -1), end_child=1, method='features'
   )
   np.testing.assert_allclose(a, b, rtol=1e-4)
 
@@ -421,7 +427,7 @@ def test_mean_and_variance_alone_remain():
     'params': {'backbone': {'stem': {'kernel': leaf}}},
     'batch_stats': {'backbone': {'stem': {'mean': leaf[0]}}},
   }
-  found = initial_weights.mean_var(arrived, 0)
+  found = initial_weights.resample_mean_var(arrived, 0)
   assert set(found) == {'params'}, 'statistics of norms do not come along'
   new = found['params']['backbone']['stem']['kernel']
   assert (
@@ -431,5 +437,5 @@ def test_mean_and_variance_alone_remain():
   )
   assert abs(new.mean() - leaf.mean()) < 0.15 and abs(new.std() - leaf.std()) < 0.15
   assert np.array_equal(
-    new, initial_weights.mean_var(arrived, 0)['params']['backbone']['stem']['kernel']
+    new, initial_weights.resample_mean_var(arrived, 0)['params']['backbone']['stem']['kernel']
   )

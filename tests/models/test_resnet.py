@@ -51,7 +51,7 @@ def outputs(net, variables, x):
   def run(variables, x):
     value, found = x, []
     for i in range(net.backbone.stages + 1):
-      value = net.apply(variables, value, first=i, last=i + 1, method='features')
+      value = net.apply(variables, value, start_child=i, end_child=i + 1, method='features')
       found.append(value)
     return found[1:], net.apply(variables, x, train=False)
 
@@ -100,7 +100,8 @@ def test_versions_differ_in_stride_alone():
     seeded.weights({path: leaf.shape for path, leaf in pytrees.flatten(first).items()})
   )
   a, b = (
-    jax.jit(lambda x, net=net: net.apply(arrays, x, last=3, method='features'))(x) for net in nets
+    jax.jit(lambda x, net=net: net.apply(arrays, x, end_child=3, method='features'))(x)
+    for net in nets
   )
   chex.assert_shape((a, b), (1, 8, 8, 32))
   assert jnp.abs(a - b).max() > 1e-2

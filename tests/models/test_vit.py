@@ -77,14 +77,14 @@ def test_every_block_is_the_reference_s(reference, case, dtype, bound, size, key
     )
     for child in range(backbone.stages + 1):
       value = net.apply(
-        variables, value, train=False, first=child, last=child + 1, method='features'
+        variables, value, train=False, start_child=child, end_child=child + 1, method='features'
       )
       if child < backbone.stages:  # the last child ends with the norm
         near(value[0, ::7, ::13], hidden[child], bound)
     near(backbone.token(value)[0], reference[f'{case}/token'], bound)
     if case == 'vit_b16':
       near(
-        net.apply(variables, value, train=False, first=backbone.stages + 1)[0],
+        net.apply(variables, value, train=False, start_child=backbone.stages + 1)[0],
         reference[f'{case}/logits'],
         bound,
       )
@@ -218,14 +218,14 @@ def test_a_patch_stays_at_its_place(size, patch, registers, token):
   place = tuple(n // 2 for n in net.grid)
   x[(1, *(slice(i * p, i * p + p) for i, p in zip(place, net.patches, strict=True)))] = 1
   variables = net.init(jax.random.key(0), x, train=False)
-  value = net.apply(variables, x, train=False, last=1)
+  value = net.apply(variables, x, train=False, end_child=1)
   chex.assert_shape(value, (2, token + registers + np.prod(net.grid), 32))
   chex.assert_shape(net.maps(value), (2, *net.grid, 32))
   changed = np.any(net.maps(value)[0] != net.maps(value)[1], axis=-1)
   assert np.argwhere(changed).tolist() == [list(place)]
   assert (net.token(value) is None) is (not token)
   whole = net.apply(variables, x, train=False)
-  rest = net.apply(variables, value, train=False, first=1)
+  rest = net.apply(variables, value, train=False, start_child=1)
   chex.assert_trees_all_equal(whole, rest)
 
 
@@ -253,11 +253,13 @@ def test_dropped_branches_leave_the_tokens_alone_in_training_and_never_otherwise
   net = vit.ViT(size=(32, 32), drop_path=1 - 1e-6, **TINY)
   x = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
   variables = net.init(jax.random.key(1), x, train=False)
-  before = net.apply(variables, x, train=False, last=2)
-  after = net.apply(variables, before, train=True, first=2, rngs={'dropout': jax.random.key(2)})
+  before = net.apply(variables, x, train=False, end_child=2)
+  after = net.apply(
+    variables, before, train=True, start_child=2, rngs={'dropout': jax.random.key(2)}
+  )
   mean, var = before.mean(-1, keepdims=True), before.var(-1, keepdims=True)
   chex.assert_trees_all_close(after, (before - mean) / jnp.sqrt(var + 1e-6), atol=1e-5)
-  assert np.any(net.apply(variables, before, train=False, first=2) != after)
+  assert np.any(net.apply(variables, before, train=False, start_child=2) != after)
 
 
 def test_half_precision_is_near():
@@ -303,7 +305,7 @@ def test_real_clip_finds_two_crops_of_a_picture_alike(real):
     for b in range(2)
   ]
   assert min(same) > max(different)
-  assert pytrees.size(found) == 85_799_424
+  assert pytrees.count_parameters(found) == 85_799_424
 
 
 def packed(file):
@@ -328,8 +330,8 @@ def test_early_convolutions_leave_the_grid_as_it_was_and_look_beyond_a_patch():
     early.apply(variables, x, train=False),
     plain.init_with_output(jax.random.key(1), x, train=False)[0].shape,
   )
-  moved = early.apply(variables, x.at[:, 15, 7].add(1.0), train=False, last=1) - early.apply(
-    variables, x, train=False, last=1
+  moved = early.apply(variables, x.at[:, 15, 7].add(1.0), train=False, end_child=1) - early.apply(
+    variables, x, train=False, end_child=1
   )
   assert (
     np.abs(moved).max((0, 2)) > 1e-6

@@ -116,7 +116,9 @@ def test_each_fold_s_thresholds_by_patient_are_not_those_of_the_pooled_validatio
     {'threshold': np.tile([0.9, 0.9, 0.9], (60, 1)), 'patient_threshold': cut},
   )
   pooled = summary.pool_by_patient(own, tables['test'])
-  assert np.allclose(summary.cuts(pooled, None, 'youden', 'multiclass'), cut[: len(pooled.row)])
+  assert np.allclose(
+    summary.thresholds_of(pooled, None, 'youden', 'multiclass'), cut[: len(pooled.row)]
+  )
   with_val, without = (
     summarised('multiclass', {**sides, 'test': own}, tables)['by_patient']
     for sides in (predictions, {})
@@ -125,7 +127,10 @@ def test_each_fold_s_thresholds_by_patient_are_not_those_of_the_pooled_validatio
     with_val['sensitivity'] == without['sensitivity']
     and without['sensitivity']['value'] is not None
   )
-  assert set(summary.sides(predictions['val'], tables['val'])) == {'threshold', 'patient_threshold'}
+  assert set(summary.sides_by_patient(predictions['val'], tables['val'])) == {
+    'threshold',
+    'patient_threshold',
+  }
 
 
 def test_scores_are_pooled_by_patient():
@@ -186,11 +191,11 @@ def test_a_class_that_the_test_set_lacks():
 def test_the_worst_mistakes_come_first():
   score = np.array([[0.9, 0.1], [0.2, 0.8], [0.55, 0.45], [0.3, 0.7], [0.01, 0.99]])
   test = Predictions(np.arange(10, 15), np.array([1, 1, 1, 0, 1]), score)
-  found = summary.worst(test, 'binary')
+  found = summary.worst_errors(test, 'binary')
   fields = [(item['row'], item['true'], item['predicted'], item['p']) for item in found]
   assert fields == [(10, 1, 0, 0.9), (13, 0, 1, 0.7), (12, 1, 0, 0.55)]
-  assert len(summary.worst(test, 'binary', 2)) == 2
-  many = summary.worst(
+  assert len(summary.worst_errors(test, 'binary', 2)) == 2
+  many = summary.worst_errors(
     Predictions(test.row, np.array([[0, 0], [0, 0], [1, 1], [0, 1], [0, 1]]), score), 'multilabel'
   )
   assert [(item['row'], item['predicted'], item['true']) for item in many] == [
@@ -230,9 +235,10 @@ def test_one_seed_is_the_run_itself_and_several_are_their_mean_with_chance_in_th
     Predictions(test.row, test.y, probabilities(kind, test.score, seed)) for seed in range(4)
   ]
   assert (
-    summary.several([(test, val)], tables['test'], kind, **QUICK) == summarised(kind)['metrics']
+    summary.summarise_seeds([(test, val)], tables['test'], kind, **QUICK)
+    == summarised(kind)['metrics']
   )
-  found = summary.several([(run, val) for run in noise], tables['test'], kind, **QUICK)
+  found = summary.summarise_seeds([(run, val) for run in noise], tables['test'], kind, **QUICK)
   for name, metric in metrics.of(kind).items():
     assert found[name]['value'] == pytest.approx(
       np.mean([metric(run.score, run.y) for run in noise])
@@ -403,7 +409,11 @@ def test_phantoms_are_called_phantoms():
 
 def test_pictures_of_mistakes():
   text = render(images=lambda i: np.zeros((6, 40, 30, 1)))
-  assert text.count('data:image/png') == len(summary.worst(side('multiclass')[0], 'multiclass')) > 0
+  assert (
+    text.count('data:image/png')
+    == len(summary.worst_errors(side('multiclass')[0], 'multiclass'))
+    > 0
+  )
   assert 'out of reach' not in text and 'out of reach' in render()
   perfect = {
     name: Predictions(p.row, p.y, np.eye(3)[p.y]) for name, p in both('multiclass')[0].items()

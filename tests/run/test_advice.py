@@ -144,19 +144,19 @@ def test_grades_that_are_words_need_an_order_and_numbers_do_not(root):
   sides = load(root)
   words = r'order of the alphabet: a < b\. Say the right one, from the least to the most: --config.data.classes='
   with pytest.raises(MedtlError, match=words):
-    validate.training(config, sides)
+    validate.check_training(config, sides)
   ordered = load(root, classes=('b', 'a'))
-  validate.training(config, ordered)
+  validate.check_training(config, ordered)
   assert ordered['train'].classes == ('b', 'a')
   with pytest.raises(MedtlError, match='order of the alphabet: a < b < c'):
-    validate.training(
+    validate.check_training(
       config,
       {side: dataclasses.replace(one, classes=('a', 'b', 'c')) for side, one in sides.items()},
     )
   for name, number in (('a', '10'), ('b', '2')):
     (root / name).rename(root / number)
   numbers = load(root)
-  validate.training(config, numbers)
+  validate.check_training(config, numbers)
   assert numbers['train'].classes == ('2', '10')
   assert numbers['train'].facts['notes'][0] == 'classes in the order of their numbers: 2, 10'
 

@@ -96,9 +96,9 @@ def parsed(request, *words):
 def test_a_key_of_another_kind_is_refused_before_anything_is_read(
   request, words, said, monkeypatch
 ):
-  monkeypatch.setattr(data.decoded, 'prepare', lambda *_, **__: pytest.fail('data were read'))
+  monkeypatch.setattr(data.store, 'prepare', lambda *_, **__: pytest.fail('data were read'))
   with pytest.raises(MedtlError, match=said) as error:
-    assemble.parts(parsed(request, f'--config.{words}'))
+    assemble.run_context(parsed(request, f'--config.{words}'))
   assert '\n' not in str(error.value)
 
 
@@ -133,9 +133,9 @@ def test_a_key_of_another_kind_is_refused_before_anything_is_read(
 )
 def test_so_is_a_key_of_a_config_file(request, part, keys, said):
   config = parsed(request)
-  made = assemble.changed(config, ((part, {**config[part].to_dict(), **keys}),))
+  made = assemble.with_changes(config, ((part, {**config[part].to_dict(), **keys}),))
   with pytest.raises(MedtlError, match=said):
-    validate.config(made)
+    validate.check_config(made)
 
 
 @pytest.mark.parametrize('part', ['data', 'model', 'head'])
@@ -145,7 +145,7 @@ def test_a_component_without_a_name(request, part):
   with pytest.raises(
     MedtlError, match=rf'config.{part}: name is None; expected the name of a function'
   ):
-    validate.config(assemble.changed(config, ((part, left),)))
+    validate.check_config(assemble.with_changes(config, ((part, left),)))
 
 
 def test_numpys_numbers_lists_and_whole_floats_are_taken(request):
@@ -157,8 +157,8 @@ def test_numpys_numbers_lists_and_whole_floats_are_taken(request):
     'keep_gb': 1,
   }
   keys['split'] = {'by': 'patient', 'folds': np.int32(3), 'labels': 1}
-  validate.config(
-    assemble.changed(config, (('data', keys), ('head', {'name': 'linear', 'dropout': 0})))
+  validate.check_config(
+    assemble.with_changes(config, (('data', keys), ('head', {'name': 'linear', 'dropout': 0})))
   )
   assert data.load(**keys)['train'].fetch(0).x.shape == (16, 16, 1)
 
@@ -166,7 +166,7 @@ def test_numpys_numbers_lists_and_whole_floats_are_taken(request):
 def test_every_component_names_its_parameters(request):
   config = parsed(request)
   assert {'root', 'name', 'split', 'skip_unreadable'} <= set(
-    components.parameters(assemble.changed(config, (('data.name', 'folder'),)), 'data')
+    components.parameters(assemble.with_changes(config, (('data.name', 'folder'),)), 'data')
   )
   assert 'weights' in components.parameters(
     config, 'model'
@@ -260,18 +260,18 @@ def test_the_advice_for_a_word_on_the_command_line_works(request):
     ('schedule=cosine(warmup=0.1)', 'schedule=cosine(warmup=1)'),
   ):
     with pytest.raises(MedtlError):
-      validate.config(parsed(request, f'--config.{word}'))
-    validate.config(parsed(request, f'--config.{right}'))
+      validate.check_config(parsed(request, f'--config.{word}'))
+    validate.check_config(parsed(request, f'--config.{right}'))
 
 
 def test_an_example_in_quotes_is_text_also_where_a_text_alone_is_refused():
   with pytest.raises(MedtlError, match="for instance '1'"):
-    expressions.keys(
+    expressions.checked_keys(
       'x',
       {'label': 1, 'name': 'folder', 'root': '', 'split': {}},
       components.arguments.parameters(data.load, 'folder'),
     )
-  expressions.keys(
+  expressions.checked_keys(
     'x',
     {'label': '1', 'name': 'folder', 'root': '', 'split': {}},
     components.arguments.parameters(data.load, 'folder'),

@@ -16,84 +16,88 @@ from tests import tiny
 
 
 @pytest.fixture(scope='module')
-def parts():
-  return assemble.parts(tiny.get_config())
+def context():
+  return assemble.run_context(tiny.get_config())
 
 
-def with_(parts, **changes):
-  config = assemble.changed(
-    parts.config, tuple((name.replace('__', '.'), value) for name, value in changes.items())
+def with_(context, **changes):
+  config = assemble.with_changes(
+    context.config, tuple((name.replace('__', '.'), value) for name, value in changes.items())
   )
-  return assemble.parts(config, like=parts)
+  return assemble.run_context(config, like=context)
 
 
-def test_nothing_is_kept_where_nothing_is_frozen_or_each_example_is_used_once(parts):
-  assert frozen_features.choose(with_(parts, phases=(('none', '3 epochs'),)), 0)[:2] == (
+def test_nothing_is_kept_where_nothing_is_frozen_or_each_example_is_used_once(context):
+  assert frozen_features.choose(with_(context, phases=(('none', '3 epochs'),)), 0)[:2] == (
     0,
     'no child is frozen whole',
   )
-  assert frozen_features.choose(with_(parts, phases=(('depth(2)', '1 epochs'),)), 0)[:2] == (
+  assert frozen_features.choose(with_(context, phases=(('depth(2)', '1 epochs'),)), 0)[:2] == (
     0,
     'each example is used once',
   )
-  assert frozen_features.choose(with_(parts, cache='off'), 0)[:2] == (0, "cache='off'")
+  assert frozen_features.choose(with_(context, cache='off'), 0)[:2] == (0, "cache='off'")
   assert (
-    frozen_features.choose(with_(parts, cache='head'), 1)[0] == 0
-    and frozen_features.choose(with_(parts, cache='head'), 0)[0] == 5
+    frozen_features.choose(with_(context, cache='head'), 1)[0] == 0
+    and frozen_features.choose(with_(context, cache='head'), 0)[0] == 5
   )
 
 
-def test_augmented_pictures_are_computed_each_time_and_it_is_said(parts):
+def test_augmented_pictures_are_computed_each_time_and_it_is_said(context):
   found = frozen_features.choose(
-    assemble.parts(assemble.changed(parts.config, (('augment', 'flip'),))), 0
+    assemble.run_context(assemble.with_changes(context.config, (('augment', 'flip'),))), 0
   )
-  assert found.first == 0 and 'pictures are augmented (flip), anew each time' in found.why
+  assert found.start_child == 0 and 'pictures are augmented (flip), anew each time' in found.why
 
 
-def test_a_byte_must_save_enough_work(parts, monkeypatch):
-  flops, size = parts.cost(5)
+def test_a_byte_must_save_enough_work(context, monkeypatch):
+  flops, size = context.cost(5)
   shape = jax.eval_shape(
-    parts.features(0, 5), {'params': parts.params, **parts.extra}, parts.example().x
+    context.features(0, 5), {'params': context.params, **context.extra}, context.example().x
   ).shape
   assert size == 4 * np.prod(shape[1:])
   monkeypatch.setitem(frozen_features.BALANCE, 'cpu', 0.99 * flops / size)
-  assert frozen_features.choose(with_(parts), 0).first == 5
+  assert frozen_features.choose(with_(context), 0).start_child == 5
   monkeypatch.setitem(frozen_features.BALANCE, 'cpu', 1.01 * flops / size)
-  depth, why, _ = frozen_features.choose(with_(parts), 0)
+  depth, why, _ = frozen_features.choose(with_(context), 0)
   assert depth == 0 and 'reading costs more than computing' in why
 
 
 def test_activations_that_do_not_fit_are_computed_each_time_and_it_is_said(
-  parts, monkeypatch, tmp_path
+  context, monkeypatch, tmp_path
 ):
   monkeypatch.setenv('MEDTL_CACHE', str(tmp_path))  # where none are kept already
-  whole = parts.cost(5)[1] * sum(side.size for side in parts.data.values())
+  whole = context.cost(5)[1] * sum(side.size for side in context.data.values())
   monkeypatch.setitem(frozen_features.BALANCE, 'cpu', 0.0)
   monkeypatch.setenv('MEDTL_FEATURES_GB', str(1.01 * whole / 1e9))
-  made = with_(parts)
-  assert frozen_features.choose(made, 0).first == 5
-  monkeypatch.setattr(files, 'free', lambda folder: whole - 1)
-  assert 'room for' in frozen_features.choose(with_(parts), 0).why
-  assert frozen_features.choose(made, 0).first == 5, 'decided once'
+  made = with_(context)
+  assert frozen_features.choose(made, 0).start_child == 5
+  monkeypatch.setattr(files, 'free_bytes', lambda folder: whole - 1)
+  assert 'room for' in frozen_features.choose(with_(context), 0).why
+  assert frozen_features.choose(made, 0).start_child == 5, 'decided once'
   monkeypatch.undo()
   monkeypatch.setenv('MEDTL_FEATURES_GB', str(0.99 * whole / 1e9))
   monkeypatch.setitem(frozen_features.BALANCE, 'cpu', 0.0)
-  assert 'MEDTL_FEATURES_GB' in frozen_features.choose(with_(parts), 0).why
-  viewed = assemble.parts(assemble.changed(parts.config, (('augment', 'flip'), ('views', 3))))
+  assert 'MEDTL_FEATURES_GB' in frozen_features.choose(with_(context), 0).why
+  viewed = assemble.run_context(
+    assemble.with_changes(context.config, (('augment', 'flip'), ('views', 3)))
+  )
   for share, first in ((4.01, 5), (3.99, 0)):  # three views, and the pictures as they are
     monkeypatch.setenv('MEDTL_FEATURES_GB', str(share * whole / 1e9))
-    assert frozen_features.choose(with_(viewed), 0).first == first
+    assert frozen_features.choose(with_(viewed), 0).start_child == first
 
 
-def test_what_alike_runs_share_is_what_each_would_make(parts):
+def test_what_alike_runs_share_is_what_each_would_make(context):
   """Another fold, rate and depth of a scaled net: the same weights and programs as a run of its own has."""
-  scaled = assemble.parts(assemble.changed(parts.config, (('mean', (0.5,)), ('std', (0.5,)))))
+  scaled = assemble.run_context(
+    assemble.with_changes(context.config, (('mean', (0.5,)), ('std', (0.5,))))
+  )
   changes = dict(
     phases=(('depth(4)', '2 epochs'),),
     lr=0.01,
     data__split=dict(by='patient', folds=4, fold=2, seed=0),
   )
-  shared, alone = with_(scaled, **changes), assemble.parts(with_(scaled, **changes).config)
+  shared, alone = with_(scaled, **changes), assemble.run_context(with_(scaled, **changes).config)
   assert shared.programs is scaled.programs and shared.net is scaled.net
   chex.assert_trees_all_equal(shared.params, alone.params)
   assert (
@@ -114,19 +118,19 @@ def test_what_alike_runs_share_is_what_each_would_make(parts):
   )
 
 
-def test_a_norm_of_the_head_does_not_keep_the_backbone_from_being_computed_once(parts):
+def test_a_norm_of_the_head_does_not_keep_the_backbone_from_being_computed_once(context):
   headed = with_(
-    parts,
+    context,
     head=dict(name='linear', norm=True),
     norms=(('head/.*', 'train'),),
     phases=(('depth(1.0)', '3 epochs'),),
     cache='on',
   )
-  assert frozen_features.choose(headed, 0).first == headed.phases[0].depth == 5
+  assert frozen_features.choose(headed, 0).start_child == headed.phases[0].depth == 5
   next(frozen_features.vectors(headed, [5]))
 
 
-def test_another_seed_shows_other_views(parts):
+def test_another_seed_shows_other_views(context):
   changes = (
     ('mean', (0.5,)),
     ('std', (0.5,)),
@@ -134,22 +138,22 @@ def test_another_seed_shows_other_views(parts):
     ('views', 2),
     ('cache', 'on'),
   )
-  seen = assemble.parts(assemble.changed(parts.config, changes))
+  seen = assemble.run_context(assemble.with_changes(context.config, changes))
   other = with_(seen, seed=3)
   assert other.programs is seen.programs
-  batch = next(batches.once(seen.data['train'], 8))
+  batch = next(batches.eval_batches(seen.data['train'], 8))
   assert not np.array_equal(seen.view(batch, 1).x, other.view(batch, 1).x) and np.array_equal(
     seen.view(batch, 1).x, seen.view(batch, 1).x
   )
 
 
-def test_from_scratch_another_split_is_another_net(parts):
+def test_from_scratch_another_split_is_another_net(context):
   """The pictures are scaled by the training side's own mean."""
-  other = with_(parts, data__split=dict(by='patient', folds=4, fold=2, seed=0))
-  assert other.programs is not parts.programs and other.net.mean != parts.net.mean
+  other = with_(context, data__split=dict(by='patient', folds=4, fold=2, seed=0))
+  assert other.programs is not context.programs and other.net.mean != context.net.mean
 
 
-def test_what_a_program_holds_tells_programs_apart(parts):
+def test_what_a_program_holds_tells_programs_apart(context):
   for changes in (
     dict(class_weights='balanced'),
     dict(clip=0.5),
@@ -159,16 +163,18 @@ def test_what_a_program_holds_tells_programs_apart(parts):
     dict(head_lr=3.0),
     dict(accumulate=2),
   ):
-    other = with_(parts, **changes)
-    assert other.programs is parts.programs and other._kind(0) != parts._kind(0), changes
-  target = with_(parts, norms=(('.*', 'target'),))
-  reseeded = assemble.parts(assemble.changed(target.config, (('seed', 1),)), like=target)
-  fresh = assemble.parts(assemble.changed(target.config, (('seed', 1),)))
+    other = with_(context, **changes)
+    assert other.programs is context.programs and other.program_cache_key(
+      0
+    ) != context.program_cache_key(0), changes
+  target = with_(context, norms=(('.*', 'target'),))
+  reseeded = assemble.run_context(assemble.with_changes(target.config, (('seed', 1),)), like=target)
+  fresh = assemble.run_context(assemble.with_changes(target.config, (('seed', 1),)))
   chex.assert_trees_all_equal((reseeded.params, reseeded.extra), (fresh.params, fresh.extra))
   assert reseeded.programs is target.programs
-  assert not assemble.alike(target.config, assemble.changed(target.config, (('batch', 8),))), (
-    'estimated in whole batches'
-  )
+  assert not assemble.shares_weights(
+    target.config, assemble.with_changes(target.config, (('batch', 8),))
+  ), 'estimated in whole batches'
   for changes in (
     dict(optimizer='sgd'),
     dict(dtype='bfloat16'),
@@ -176,13 +182,13 @@ def test_what_a_program_holds_tells_programs_apart(parts):
     dict(norms=(('.*', 'source'),)),
     dict(truncate=3, phases=(('none', '1 epochs'),)),
   ):
-    assert with_(parts, **changes).programs is not parts.programs, changes
+    assert with_(context, **changes).programs is not context.programs, changes
 
 
-def test_norms_estimated_on_the_training_side_are_another_fold_s_no_more(parts):
+def test_norms_estimated_on_the_training_side_are_another_fold_s_no_more(context):
   target = dict(norms=(('.*', 'target'),), mean=(0.5,), std=(0.5,))
-  one = with_(parts, **target)
-  two = assemble.parts(assemble.changed(one.config, (('data.split.fold', 1),)), like=one)
+  one = with_(context, **target)
+  two = assemble.run_context(assemble.with_changes(one.config, (('data.split.fold', 1),)), like=one)
   assert two.programs is not one.programs
   assert not np.array_equal(
     *(
@@ -192,35 +198,35 @@ def test_norms_estimated_on_the_training_side_are_another_fold_s_no_more(parts):
   )
 
 
-def test_a_fold_with_other_steps_runs_the_same_program(parts):
-  same = with_(parts, phases=(('depth(1.0)', '2 epochs'), ('depth(3)', '2 epochs')))
-  assert same.program(0) is parts.program(0) and same.phases[0].steps < parts.phases[0].steps
-  assert step.flops(same.lowered(0)) == step.flops(parts.lowered(0))
+def test_a_fold_with_other_steps_runs_the_same_program(context):
+  same = with_(context, phases=(('depth(1.0)', '2 epochs'), ('depth(3)', '2 epochs')))
+  assert same.program(0) is context.program(0) and same.phases[0].steps < context.phases[0].steps
+  assert step.flops(same.lowered(0)) == step.flops(context.lowered(0))
 
 
-def test_a_truncated_net_is_the_first_children_of_the_whole_one(parts):
-  scaled = assemble.changed(parts.config, (('mean', (0.5,)), ('std', (0.5,))))
-  whole = assemble.parts(scaled)
-  cut = assemble.parts(
-    assemble.changed(scaled, (('truncate', 3), ('phases', (('depth(1.0)', '2 epochs'),))))
+def test_a_truncated_net_is_the_first_children_of_the_whole_one(context):
+  scaled = assemble.with_changes(context.config, (('mean', (0.5,)), ('std', (0.5,))))
+  whole = assemble.run_context(scaled)
+  cut = assemble.run_context(
+    assemble.with_changes(scaled, (('truncate', 3), ('phases', (('depth(1.0)', '2 epochs'),))))
   )
   assert cut.net.children == ('stem', 'stage1', 'stage2') and cut.phases[0].depth == 3
   x = jax.random.uniform(jax.random.key(0), cut.example().x.shape)
-  apply = lambda parts, **slice: parts.net.apply(
+  apply = lambda context, **slice: context.net.apply(
     {'params': whole.params, **whole.extra}, x, method='features', **slice
   )
-  chex.assert_trees_all_equal(apply(cut), apply(whole, last=3))
+  chex.assert_trees_all_equal(apply(cut), apply(whole, end_child=3))
   assert 'stage3' not in cut.params['backbone']
   with pytest.raises(
     MedtlError, match=r'config.truncate is 9; this backbone has 5 children .stem and 4 stages.'
   ):
-    assemble.parts(assemble.changed(scaled, (('truncate', 9),)))
+    assemble.run_context(assemble.with_changes(scaled, (('truncate', 9),)))
 
 
-def test_views_cached_and_computed_in_the_step_agree_over_ten_steps(parts):
+def test_views_cached_and_computed_in_the_step_agree_over_ten_steps(context):
   """f32, the same views: loss and logits to 1e-5 (issue: the frozen prefix, computed once)."""
-  config = assemble.changed(
-    parts.config,
+  config = assemble.with_changes(
+    context.config,
     (
       ('augment', 'flip | rotate(20) | gamma(0.8, 1.2)'),
       ('views', 3),
@@ -231,17 +237,17 @@ def test_views_cached_and_computed_in_the_step_agree_over_ten_steps(parts):
       ('batch', 10),
     ),
   )
-  made = assemble.parts(config)
+  made = assemble.run_context(config)
   assert made.data['train'].size % 10 == 0, (
     'no padding: a padded row has no number to draw a view from'
   )
   assert frozen_features.choose(made, 0) == (3, "cache='on'", 3)
   train = frozen_features.boundary(made, 0, made.params, made.extra)['train']
-  plain = assemble.endless(made.data['train'], made.config)
-  kept = assemble.endless(train, made.config, views=3)
+  plain = assemble.train_batches(made.data['train'], made.config)
+  kept = assemble.train_batches(train, made.config, views=3)
   cached, whole = made.start(), made.start()
-  uncached = step.compiled(
-    task=made.task(0), tx=made.phases[0].parts.tx, live=made.phases[0].parts.live
+  uncached = step.jit_update(
+    task=made.task(0), tx=made.phases[0].partition.tx, live=made.phases[0].partition.live
   )
   seen = set()
   for number in range(10):
@@ -260,9 +266,9 @@ def test_views_cached_and_computed_in_the_step_agree_over_ten_steps(parts):
   assert seen == {1, 2, 3}
 
 
-def test_a_view_belongs_to_the_picture_and_not_to_its_batch(parts):
-  made = assemble.parts(
-    assemble.changed(parts.config, (('augment', 'rotate(20) | noise(0.1)'), ('views', 2)))
+def test_a_view_belongs_to_the_picture_and_not_to_its_batch(context):
+  made = assemble.run_context(
+    assemble.with_changes(context.config, (('augment', 'rotate(20) | noise(0.1)'), ('views', 2)))
   )
   batch = made.example()._replace(
     x=jax.random.uniform(jax.random.key(0), made.example().x.shape), row=jnp.arange(16)
@@ -272,28 +278,32 @@ def test_a_view_belongs_to_the_picture_and_not_to_its_batch(parts):
   assert not np.allclose(made.view(batch, 1).x, made.view(batch, 2).x)
 
 
-def test_views_need_an_augmentation_that_leaves_examples_apart(parts):
-  mixed = assemble.parts(assemble.changed(parts.config, (('augment', 'mixup(0.2)'), ('views', 2))))
+def test_views_need_an_augmentation_that_leaves_examples_apart(context):
+  mixed = assemble.run_context(
+    assemble.with_changes(context.config, (('augment', 'mixup(0.2)'), ('views', 2)))
+  )
   assert (
     'mixes examples' in frozen_features.choose(mixed, 0).why
-    and frozen_features.choose(mixed, 0).first == 0
+    and frozen_features.choose(mixed, 0).start_child == 0
   )
   for cache, index in (('off', 0), ('head', 1)):
     found = frozen_features.choose(
-      assemble.parts(
-        assemble.changed(parts.config, (('augment', 'flip'), ('views', 2), ('cache', cache)))
+      assemble.run_context(
+        assemble.with_changes(context.config, (('augment', 'flip'), ('views', 2), ('cache', cache)))
       ),
       index,
     )
-    assert (found.first, found.views) == (0, 0) and 'views are not used' in found.why
+    assert (found.start_child, found.views) == (0, 0) and 'views are not used' in found.why
   with pytest.raises(MedtlError, match=r'config.views is 2, but nothing is augmented'):
-    assemble.parts(assemble.changed(parts.config, (('views', 2),)))
+    assemble.run_context(assemble.with_changes(context.config, (('views', 2),)))
 
 
-def test_a_cached_phase_runs_in_bfloat16(parts):
-  made = assemble.parts(assemble.changed(parts.config, (('dtype', 'bfloat16'), ('cache', 'on'))))
+def test_a_cached_phase_runs_in_bfloat16(context):
+  made = assemble.run_context(
+    assemble.with_changes(context.config, (('dtype', 'bfloat16'), ('cache', 'on')))
+  )
   batch = next(
-    assemble.endless(
+    assemble.train_batches(
       frozen_features.boundary(made, 0, made.params, made.extra)['train'], made.config
     )
   )

@@ -44,7 +44,7 @@ def asked(root, **data):
 
 def test_two_folders_are_a_binary_task_by_image_with_a_word(tmp_path, capsys):
   config = asked(folder(tmp_path / 'in', [f'{"ab"[i % 2]}/{i}' for i in range(8)]))
-  found = open_keys.settled(config, tmp_path / 'run')
+  found = open_keys.settle(config, tmp_path / 'run')
   assert (found.task.kind, found.task.loss, found.data.split.by) == ('binary', 'softmax', 'image')
   said = capsys.readouterr().out
   assert "task.kind='auto' is 'binary': two classes" in said
@@ -52,27 +52,27 @@ def test_two_folders_are_a_binary_task_by_image_with_a_word(tmp_path, capsys):
     "data.split.by='auto' is 'image': patients are not known" in said and 'data.pattern' in said
   )
   assert (
-    open_keys.settled(asked(tmp_path / 'in', pattern=r'(\d+)'), tmp_path / 'run').data.split.by
+    open_keys.settle(asked(tmp_path / 'in', pattern=r'(\d+)'), tmp_path / 'run').data.split.by
     == 'patient'
   )
   nobody = Dataset(
     lambda i: None, 2, ('a', 'b'), {'row': np.arange(2), 'patient': np.array(['', ''])}
   )  # DICOM without ids
-  assert open_keys.split(nobody, folds=False) == 'image'
+  assert open_keys.split_kind(nobody, folds=False) == 'image'
 
 
 def test_the_publishers_sides_are_kept_but_not_over_folds(tmp_path):
   names = [f'{side}/{"abc"[i % 3]}/{i}' for side in ('train', 'test') for i in range(6)]
   config = asked(folder(tmp_path / 'in', names))
-  found = open_keys.settled(config, tmp_path / 'run')
+  found = open_keys.settle(config, tmp_path / 'run')
   assert (found.task.kind, found.data.split.by) == ('multiclass', 'publisher')
-  assert open_keys.settled(config, tmp_path / 'run', folds=True).data.split.by == 'image'
+  assert open_keys.settle(config, tmp_path / 'run', folds=True).data.split.by == 'image'
 
 
 def test_label_columns_are_a_multilabel_task(tmp_path):
   folder(tmp_path / 'in', ['0', '1'])
   (tmp_path / 'in' / 'labels.csv').write_text('file,mass,cyst\n0.png,1,0\n1.png,1,1\n')
-  found = open_keys.settled(
+  found = open_keys.settle(
     asked(tmp_path / 'in', manifest='labels.csv', label=('mass', 'cyst')), tmp_path / 'run'
   )
   assert (found.task.kind, found.task.loss) == ('multilabel', 'sigmoid')
@@ -80,35 +80,35 @@ def test_label_columns_are_a_multilabel_task(tmp_path):
 
 def test_a_run_that_has_begun_keeps_what_it_found(tmp_path):
   config = asked(folder(tmp_path / 'in', [f'{"ab"[i % 2]}/{i}' for i in range(8)]))
-  found = open_keys.settled(config, tmp_path / 'run')
-  run_folder.claim(tmp_path / 'run', found)
+  found = open_keys.settle(config, tmp_path / 'run')
+  run_folder.open_or_verify(tmp_path / 'run', found)
   folder(tmp_path / 'in', ['c/9'])  # a third class came later
-  assert open_keys.settled(config, tmp_path / 'run').task.kind == 'multiclass'  # nothing had begun
+  assert open_keys.settle(config, tmp_path / 'run').task.kind == 'multiclass'  # nothing had begun
   (tmp_path / 'run' / 'plan.json').write_text('{}')
-  again = open_keys.settled(config, tmp_path / 'run')
+  again = open_keys.settle(config, tmp_path / 'run')
   assert again.to_dict() == found.to_dict()
-  run_folder.claim(tmp_path / 'run', again)  # and is no other config's folder
+  run_folder.open_or_verify(tmp_path / 'run', again)  # and is no other config's folder
 
 
 def test_what_is_given_is_left_alone():
   config = tiny.get_config()
-  assert open_keys.settled(config, Path('nowhere')).to_dict() == config.to_dict()
+  assert open_keys.settle(config, Path('nowhere')).to_dict() == config.to_dict()
 
 
 @pytest.fixture(scope='module')
-def parts():
+def context():
   """A net as chance drew it, of which nothing is frozen."""
-  return assemble.parts(
-    assemble.changed(
+  return assemble.run_context(
+    assemble.with_changes(
       tiny.get_config(), (('random_frozen', False), ('phases', (('none', '10 epochs'),)))
     )
   )
 
 
-def test_children_as_chance_drew_them_are_not_frozen_unless_that_is_meant(parts):
+def test_children_as_chance_drew_them_are_not_frozen_unless_that_is_meant(context):
   def frozen(*phases, **changes):
-    return assemble.parts(
-      assemble.changed(parts.config, (('phases', phases), *changes.items())), like=parts
+    return assemble.run_context(
+      assemble.with_changes(context.config, (('phases', phases), *changes.items())), like=context
     )
 
   said = (
@@ -122,18 +122,20 @@ def test_children_as_chance_drew_them_are_not_frozen_unless_that_is_meant(parts)
   with pytest.raises(MedtlError, match='of head: frozen'):
     frozen(('match("head/.*")', '1 epochs'))
   frozen(('none', '10 epochs'))  # the message's advice, and its other one
-  assert 'head/dense/kernel' in parts.drawn and 'drawn' not in parts.source
+  assert 'head/dense/kernel' in context.drawn and 'drawn' not in context.source
   frozen(('depth(2)', '1 epochs'), random_frozen=True)
 
 
-def test_what_a_checkpoint_fills_may_be_frozen_and_what_is_left_fresh_may_not(parts):
+def test_what_a_checkpoint_fills_may_be_frozen_and_what_is_left_fresh_may_not(context):
   def frozen(depth, *fresh):
-    config = assemble.changed(parts.config, (('phases', ((f'depth({depth})', '1 epochs'),)),))
+    config = assemble.with_changes(
+      context.config, (('phases', ((f'depth({depth})', '1 epochs'),)),)
+    )
     drawn = frozenset(
-      path for path in parts.drawn if any(re.fullmatch(pattern, path) for pattern in fresh)
+      path for path in context.drawn if any(re.fullmatch(pattern, path) for pattern in fresh)
     )
     assemble._stop_random_frozen(
-      dataclasses.replace(parts, drawn=drawn, phases=assemble.phases(config, parts.params, 20))
+      dataclasses.replace(context, drawn=drawn, phases=assemble.phases(config, context.params, 20))
     )
 
   frozen(2, 'head/.*', 'backbone/stage2/.*')
@@ -145,7 +147,7 @@ def test_what_a_checkpoint_fills_may_be_frozen_and_what_is_left_fresh_may_not(pa
     frozen(2, 'head/.*', 'backbone/.*/kernel')
 
 
-def test_scale_alone_is_no_transfer(parts):
+def test_scale_alone_is_no_transfer(context):
   """Of transfer='mean_var' each leaf's mean and variance arrive: what is frozen is as chance drew it."""
   begun = {
     'params': {'backbone': {'stem': {'kernel': 0, 'lora_a': 0}}, 'head': {'bias': 0}},
@@ -163,7 +165,7 @@ def test_scale_alone_is_no_transfer(parts):
 
 def test_kinds_of_labels():
   def of(y, classes):
-    return open_keys.kind_of(
+    return open_keys.task_kind(
       Dataset(lambda i: None, len(y), classes, {'row': np.arange(len(y)), 'y': np.array(y)})
     )
 

@@ -85,7 +85,7 @@ def test_volumes_are_resized_too_and_pictures_are_no_volumes(tmp_path, monkeypat
 
   def load(name, *, ops='', split=None, **keys):
     x = (
-      other_data.spec.functions(ops, other_data.datasets.operations, given=('x',))[0](volume)
+      other_data.expressions.functions(ops, other_data.datasets.operations, given=('x',))[0](volume)
       if ops
       else volume
     )

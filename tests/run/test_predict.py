@@ -50,7 +50,7 @@ def store(folder, keys=SEEN, side=32, rows=range(80), labelled=True):
 def predicted(tmp_path, monkeypatch, score, classes, kind, names):
   """Return (rows of the csv that predict writes of these scores, its notes), without a net."""
   folder = tmp_path / 'run'
-  run_folder.claim(folder, run_folder.load_config(f'{ROOT}/tests/tiny.py'))
+  run_folder.open_or_verify(folder, run_folder.load_config(f'{ROOT}/tests/tiny.py'))
   shown = np.random.RandomState(0).rand(8, len(classes))
   y = (shown > 0.5).astype(int) if kind == 'multilabel' else np.arange(8) % len(classes)
   table = {'row': np.arange(8), 'y': y}
@@ -59,17 +59,19 @@ def predicted(tmp_path, monkeypatch, score, classes, kind, names):
   plan = {'classes': list(classes), 'kind': kind, 'shape': [2, 2, 1]}
   table = {'row': np.arange(len(names)), 'y': np.full(len(names), -1), 'file': np.array(names, str)}
   pictures = Dataset(val.fetch, len(names), (), table, {'notes': [], 'unreadable': []})
-  monkeypatch.setattr(predict, 'trained', lambda *_: (None, {}, {}, plan))
+  monkeypatch.setattr(predict, 'load_trained', lambda *_: (None, {}, {}, plan))
   monkeypatch.setattr(
-    predict.external, 'load', lambda asked, own, plan: (pictures, {**asked, 'name': 'folder.load'})
+    predict.other_data, 'load', lambda asked, own, plan: (pictures, {**asked, 'name': 'folder.load'})
   )
-  monkeypatch.setattr(predict.build, 'once', lambda *_: None)
+  monkeypatch.setattr(predict.assemble, 'eval_batches', lambda *_: None)
   monkeypatch.setattr(
-    predict.evaluate,
+    predict.predictions,
     'predict',
     lambda *_: Predictions(table['row'], table['y'], np.array(score), {}),
   )
-  output = predict.predict(run_folder.config(folder), folder, tmp_path / 'in', tmp_path / 'out.csv')
+  output = predict.predict(
+    run_folder.read_config(folder), folder, tmp_path / 'in', tmp_path / 'out.csv'
+  )
   with open(output, newline='', encoding='utf-8') as file:
     found = list(csv.DictReader(file, strict=True))
   return found, (tmp_path / 'out.csv.notes.txt').read_text(encoding='utf-8')
@@ -298,7 +300,8 @@ def test_an_older_run_makes_no_claim_until_it_is_evaluated_again(
   seen = {
     **seen,
     'identity': np.append(
-      seen['identity'][1:], leakage.identities(tested, run_folder.config(folder).data.to_dict())
+      seen['identity'][1:],
+      leakage.identities(tested, run_folder.read_config(folder).data.to_dict()),
     ),
   }
   leakage.write(folder, leakage.Record(seen, ()))
@@ -341,17 +344,19 @@ def test_a_folder_of_runs_names_them(tmp_path, capsys):
 
 
 def test_a_run_is_not_tested_on_what_the_run_before_it_was_trained_on(done, monkeypatch):
-  config = run_folder.config(done)
+  config = run_folder.read_config(done)
   facts = {'notes': []}
   data = phantom.load(**SEEN)
 
-  def parts(config, origin, like):
+  def context(config, origin, like):
     side = Dataset(data.fetch, data.size, data.classes, data.table, facts)
     return type(
-      'Parts', (), {'data': {'train': side, 'test': side.subset(wanted)}, 'remarks': {'grey': []}}
+      'RunContext',
+      (),
+      {'data': {'train': side, 'test': side.subset(wanted)}, 'remarks': {'grey': []}},
     )
 
-  monkeypatch.setattr(train.build, 'parts', parts)
+  monkeypatch.setattr(train.assemble, 'run_context', context)
   rows = sorted(int(name.split()[1]) for name in leakage.read(done).table['file'])
   wanted = np.array(rows[:5])
   run_name = re.escape(str(done))
@@ -365,5 +370,5 @@ def test_a_run_is_not_tested_on_what_the_run_before_it_was_trained_on(done, monk
   train.prepare(config, done)
   wanted = np.array(rows[:5])
   train.prepare(
-    train.build.changed(config, (('data', {**config.data.to_dict(), 'allow_leak': True}),)), done
+    train.assemble.with_changes(config, (('data', {**config.data.to_dict(), 'allow_leak': True}),)), done
   )

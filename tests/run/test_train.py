@@ -95,7 +95,7 @@ def test_the_folder_of_another_config_is_refused(done, capsys):
 )
 def test_where_a_process_works_a_second_one_is_refused(tmp_path, capsys, words):
   folder = tmp_path / 'run'
-  with files.alone(folder / 'lock'):
+  with files.exclusive_lock(folder / 'lock'):
     assert main.main([*words, f'--config={ROOT}/tests/tiny.py', f'--workdir={folder}']) == 1
   said = f'error: another process works in {folder} (process {os.getpid()} on '
   assert said in capsys.readouterr().err
@@ -105,21 +105,24 @@ def test_where_a_process_works_a_second_one_is_refused(tmp_path, capsys, words):
 def test_runs_beside_a_run_and_before_it_are_kept_to_one_process_too(tmp_path, capsys):
   words = [f'--config={ROOT}/tests/tiny.py', f'--workdir={tmp_path}/run']
   files.write(tmp_path / 'run' / 'config.json', '{}')
-  with files.alone(tmp_path / 'run' / 'compare' / 'scratch' / 'lock'):
+  with files.exclusive_lock(tmp_path / 'run' / 'compare' / 'scratch' / 'lock'):
     assert main.main([*words, "--config.compare=(('scratch', (('lr', 0.5),)),)"]) == 1
   assert f'another process works in {tmp_path}/run/compare/scratch' in capsys.readouterr().err
-  source = run_folder.name('tiny.py', run_folder.load_config(words[0].partition('=')[2]))
-  with files.alone(tmp_path / source / 'lock'):
+  source = run_folder.default_name('tiny.py', run_folder.load_config(words[0].partition('=')[2]))
+  with files.exclusive_lock(tmp_path / source / 'lock'):
     assert main.main([*words, f'--config.model.weights=run:{ROOT}/tests/tiny.py']) == 1
   assert f'another process works in {tmp_path / source}' in capsys.readouterr().err
 
 
 def test_a_finished_run_is_read_while_others_work_on_it(done, capsys):
-  with files.alone(done / 'lock'), files.alone(done / 'predictions' / 'other.lock'):
+  with (
+    files.exclusive_lock(done / 'lock'),
+    files.exclusive_lock(done / 'predictions' / 'other.lock'),
+  ):
     assert main.main([f'--config={ROOT}/tests/tiny.py', f'--workdir={done}']) == 0
     assert main.main(['report', f'--workdir={done}']) == 0
   capsys.readouterr()
-  with files.alone(done / 'predictions' / 'test.lock'):
+  with files.exclusive_lock(done / 'predictions' / 'test.lock'):
     assert main.main(['report', f'--workdir={done}']) == 1
   assert f'another process works in {done}/predictions' in capsys.readouterr().err
 
@@ -132,11 +135,11 @@ def test_what_a_killed_process_left_does_not_make_a_folder_foreign(tmp_path, mon
   config = run_folder.load_config(f'{ROOT}/tests/tiny.py')
   with (
     pytest.raises(MedtlError, match='is no run folder and not empty'),
-    run_folder.unfinished(tmp_path / 'run', config),
+    run_folder.open_unfinished(tmp_path / 'run', config),
   ):
     pass
   shutil.rmtree(tmp_path / 'run' / 'predictions')
-  with run_folder.unfinished(tmp_path / 'run', config) as to_do:
+  with run_folder.open_unfinished(tmp_path / 'run', config) as to_do:
     assert to_do and sorted(path.name for path in (tmp_path / 'run').iterdir()) == [
       'config.json',
       'lock',
@@ -189,7 +192,7 @@ def test_a_file_that_a_finished_run_lacks_is_no_reason_to_claim_its_folder(copie
 def test_following_that_advice_writes_the_files_anew_and_trains_no_step(
   copied, done, capsys, monkeypatch
 ):
-  monkeypatch.setattr(train.describe, 'tell', lambda *_: None)  # it compiles
+  monkeypatch.setattr(train.cost, 'print_plan', lambda *_: None)  # it compiles
   names = [
     'plan.json',
     'provenance.json',
@@ -425,18 +428,18 @@ def test_a_publisher_s_checkpoint_refuses_numbers_that_are_not_0_to_1():
     ('data.ops', 'rescale(-1000, 400)'),
   )
   with pytest.raises(MedtlError, match=r"-1000 … 400.*'window\(low, high\)'"):
-    assemble.parts(assemble.changed(config, given))
+    assemble.run_context(assemble.with_changes(config, given))
 
 
 def test_weights_of_another_run_are_its_best_checkpoint_and_a_study_keeps_one_source(
   done, tmp_path, monkeypatch
 ):
-  config = run_folder.config(done)
+  config = run_folder.read_config(done)
   there = Checkpoints(done / 'checkpoints')
   kept = there.params('best')
   there.close()
-  made = assemble.parts(
-    assemble.changed(config, (('model.weights', f'run:{done}'), ('seed', 7))), done
+  made = assemble.run_context(
+    assemble.with_changes(config, (('model.weights', f'run:{done}'), ('seed', 7))), done
   )
   ours, theirs = (
     pytrees.flatten({'params': params['backbone'], **extra})
@@ -452,20 +455,24 @@ def test_weights_of_another_run_are_its_best_checkpoint_and_a_study_keeps_one_so
     MedtlError,
     match=rf'train it first: python -m medtl.main --config={ROOT}/tests/tiny.py --workdir={tmp_path}/',
   ):
-    train.explain(
-      assemble.changed(config, (('model.weights', f'run:{ROOT}/tests/tiny.py'),)), tmp_path / 'x'
+    train.explain_failure(
+      assemble.with_changes(config, (('model.weights', f'run:{ROOT}/tests/tiny.py'),)),
+      tmp_path / 'x',
     )
   trained = []
   monkeypatch.setattr(train, 'train', lambda config, folder, command: trained.append(folder))
   words = f'{ROOT}/tests/tiny.py'
-  name = run_folder.name(words, run_folder.load_config(words))
-  target = assemble.changed(config, (('model.weights', f'run:{words}'),))
+  name = run_folder.default_name(words, run_folder.load_config(words))
+  target = assemble.with_changes(config, (('model.weights', f'run:{words}'),))
   assert (
-    train.source(target, tmp_path / 'study' / 'a', '') == tmp_path / 'study' / name == trained[0]
+    train.resolve_pretrained_run(target, tmp_path / 'study' / 'a', '')
+    == tmp_path / 'study' / name
+    == trained[0]
   )
   shutil.copytree(done, tmp_path / 'study' / name)
   assert (
-    train.source(target, tmp_path / 'study' / 'a' / 'fold0', '') == tmp_path / 'study' / name
+    train.resolve_pretrained_run(target, tmp_path / 'study' / 'a' / 'fold0', '')
+    == tmp_path / 'study' / name
     and len(trained) == 1
   )
 

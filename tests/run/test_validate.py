@@ -57,7 +57,7 @@ def tiny(root, *words):
 )
 def test_refused(request, words, said):
   with pytest.raises(MedtlError, match=said):
-    validate.config(tiny(request.config.rootpath, words))
+    validate.check_config(tiny(request.config.rootpath, words))
 
 
 VIT = '--config.model.name=vit.vit_ti16'
@@ -242,7 +242,7 @@ GRADES = ('--config.task.kind=ordinal', '--config.task.loss=ordinal')
 def test_a_value_of_an_impossible_size_is_refused_in_one_sentence(request, words, said):
   given = [word if word.startswith('--') else f'--config.{word}' for word in words]
   with pytest.raises(MedtlError, match=re.escape(said)) as error:
-    validate.config(tiny(request.config.rootpath, *given))
+    validate.check_config(tiny(request.config.rootpath, *given))
   words_of_python = ('\n', 'literal', 'malformed', 'object at', 'convert', 'NoneType')
   assert not any(word in str(error.value) for word in words_of_python)
 
@@ -284,7 +284,7 @@ def test_a_value_of_an_impossible_size_is_refused_in_one_sentence(request, words
 )
 def test_the_ends_of_the_ranges_pass(request, words):
   given = [word if word.startswith('--') else f'--config.{word}' for word in words]
-  validate.config(tiny(request.config.rootpath, *given))
+  validate.check_config(tiny(request.config.rootpath, *given))
 
 
 @pytest.mark.parametrize(
@@ -300,9 +300,9 @@ def test_a_schedule_is_no_longer_than_the_run(request, duration, said):
   dataset = Dataset(lambda i: None, 16, ('a', 'b'), {'row': np.arange(16), 'y': np.arange(16) % 2})
   if said:
     with pytest.raises(MedtlError, match=f'config.schedule: {said}'):
-      validate.training(made, sides(dataset))
+      validate.check_training(made, sides(dataset))
   else:
-    validate.training(made, sides(dataset))
+    validate.check_training(made, sides(dataset))
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_every_config_of_the_project_passes(request, monkeypatch):
     'oct_resnet.py',
     'oct_resnet.py:keras',
   ):
-    validate.config(run_folder.load_config(f'configs/{name}'))
+    validate.check_config(run_folder.load_config(f'configs/{name}'))
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_every_config_of_the_project_passes(request, monkeypatch):
 def test_labels_of_another_kind(request, kind, loss, y, said):
   made = tiny(request.config.rootpath, f'--config.task.kind={kind}', f'--config.task.loss={loss}')
   with pytest.raises(MedtlError, match=said):
-    validate.training(
+    validate.check_training(
       made, sides(Dataset(lambda i: None, 40, ('a', 'b', 'c'), {'row': np.arange(40), 'y': y}))
     )
 
@@ -360,7 +360,7 @@ def test_a_batch_larger_than_the_training_side(request):
   with pytest.raises(
     MedtlError, match=r'config.batch is 16, but the training side has 15 examples'
   ):
-    validate.training(
+    validate.check_training(
       made,
       sides(
         Dataset(lambda i: None, 15, ('a', 'b'), {'row': np.arange(15), 'y': np.zeros(15, int)})
@@ -374,18 +374,18 @@ def test_a_batch_larger_than_the_training_side(request):
 )
 def test_a_run_needs_three_sides(request, split, said):
   made = tiny(request.config.rootpath)
-  given = assemble.changed(
+  given = assemble.with_changes(
     made, (('data.split', {**made.data.split.to_dict(), **split} if 'by' not in split else split),)
   )
   with pytest.raises(MedtlError, match=said):
-    assemble.parts(given)
+    assemble.run_context(given)
 
 
 def test_folds_need_one_validation_fold(request):
   with pytest.raises(
     MedtlError, match=r'each example must stand once: data.split.val is 2, set it to 1'
   ):
-    validate.folds(tiny(request.config.rootpath, '--config.data.split.val=2'))
+    validate.count_folds(tiny(request.config.rootpath, '--config.data.split.val=2'))
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_folds_need_one_validation_fold(request):
 )
 def test_durations_and_seeds_are_checked_before_anything(request, word, said):
   with pytest.raises(MedtlError, match=said):
-    assemble.parts(tiny(request.config.rootpath, word))
+    assemble.run_context(tiny(request.config.rootpath, word))
 
 
 def sides(train):
@@ -460,24 +460,24 @@ def test_a_label_that_is_1_everywhere_is_named_before_training_and_each_advice_w
     match=r"config.monitor is 'auroc', which has no value on validation: label 'frontal' is 1 in "
     'all 20 validation examples, as in all 60. You can set config.monitor to one that has',
   ) as error:
-    validate.training(made, dealt(made, y))
+    validate.check_training(made, dealt(made, y))
   said = str(error.value)
   assert 'effusion' not in said and 'fold' not in said  # no other split helps
   advised = said.partition('one that has: ')[2].partition(', or leave')[0].split(', ')
   assert advised == ['accuracy', 'f1', 'brier', 'log_loss', 'ece', 'loss']
   for name in advised:
-    validate.training(many(request, f'--config.monitor={name}'), dealt(made, y))
+    validate.check_training(many(request, f'--config.monitor={name}'), dealt(made, y))
   for name in set(metrics.names('multilabel')) - set(advised):
     with pytest.raises(MedtlError, match=f"config.monitor is '{name}'"):
-      validate.training(many(request, f'--config.monitor={name}'), dealt(made, y))
+      validate.check_training(many(request, f'--config.monitor={name}'), dealt(made, y))
   assert 'or leave the label out of data.label' in str(error.value)
   left = many(request, "--config.data.label=('effusion', 'edema')")
-  validate.training(left, dealt(left, y))
+  validate.check_training(left, dealt(left, y))
   alone = many(request, "--config.data.label=('edema',)")
-  validate.training(alone, dealt(alone, y))
+  validate.check_training(alone, dealt(alone, y))
   with pytest.raises(MedtlError, match=r'loss$'):  # nothing would be left
     useless = many(request, "--config.data.label=('frontal',)")
-    validate.training(useless, dealt(useless, y))
+    validate.check_training(useless, dealt(useless, y))
 
 
 def test_a_label_that_varies_elsewhere_may_be_met_by_another_split(request):
@@ -487,7 +487,7 @@ def test_a_label_that_varies_elsewhere_may_be_met_by_another_split(request):
   with pytest.raises(
     MedtlError, match=r'frontal. is 1 in all 20 validation examples, but not in 2 of all 60'
   ) as error:
-    validate.training(made, dealt(made, y))
+    validate.check_training(made, dealt(made, y))
   assert str(error.value).endswith(
     'or take another data.split.fold or data.split.seed, or fewer data.split.folds'
   )
@@ -495,7 +495,7 @@ def test_a_label_that_varies_elsewhere_may_be_met_by_another_split(request):
   def works(word):
     other = many(request, f'--config.data.split.{word}')
     try:
-      validate.training(other, dealt(other, y))
+      validate.check_training(other, dealt(other, y))
     except MedtlError:
       return False
     return True
@@ -512,10 +512,10 @@ def test_a_label_that_is_0_everywhere_and_several_labels(request):
     MedtlError,
     match=r"'effusion' is 0 in all 20 .*as in all 60; label 'frontal' is 1 .*; label 'edema' is 0",
   ):
-    validate.training(many(request), dealt(many(request), y))
+    validate.check_training(many(request), dealt(many(request), y))
   f1 = many(request, '--config.monitor=f1')
   with pytest.raises(MedtlError) as error:
-    validate.training(f1, dealt(f1, y))
+    validate.check_training(f1, dealt(f1, y))
   assert 'effusion' in str(error.value) and 'frontal' not in str(error.value)
 
 
@@ -528,15 +528,15 @@ def test_a_publishers_side_is_left_for_one_that_is_dealt(request):
     with pytest.raises(
       MedtlError, match=f"or set data.split.by='{by}', which deals the publisher's sides anew$"
     ):
-      validate.training(published, dealt(published, y, split=side, **columns))
+      validate.check_training(published, dealt(published, y, split=side, **columns))
     other = many(request, f'--config.data.split.by={by}')
-    validate.training(other, dealt(other, y, split=side, **columns))
+    validate.check_training(other, dealt(other, y, split=side, **columns))
   side[:] = np.where(
     side == 'val', 'train', side
   )  # the publisher has no 'val': a fold of 'train' is it
   y[:, 1], y[45, 1] = 1, 0
   with pytest.raises(MedtlError, match=r'take another data.split.fold'):
-    validate.training(published, dealt(published, y, split=side))
+    validate.check_training(published, dealt(published, y, split=side))
 
 
 @pytest.mark.parametrize('kind', ['multiclass', 'binary', 'ordinal'])
@@ -552,17 +552,17 @@ def test_a_class_that_validation_lacks(request, kind):
       f'--config.task.loss={loss}',
       f'--config.monitor={name}',
     )
-    validate.training(made, sides(train))
+    validate.check_training(made, sides(train))
     score = np.random.RandomState(0).dirichlet([1, 1], 20)
     if name == 'loss' or (
       name != 'quadratic_kappa' and np.isfinite(metrics.of(kind)[name](score, val.table['y']))
     ):
-      validate.training(made, {**sides(train), 'val': val})
+      validate.check_training(made, {**sides(train), 'val': val})
     else:
       with pytest.raises(
         MedtlError, match="label 'b' is 0 in all 20 validation examples, but not in 40 of all 100"
       ):
-        validate.training(made, {**sides(train), 'val': val})
+        validate.check_training(made, {**sides(train), 'val': val})
 
 
 def test_pictures_without_labels_cannot_train(request):
@@ -570,7 +570,7 @@ def test_pictures_without_labels_cannot_train(request):
   with pytest.raises(
     MedtlError, match=r"have no labels \(data.label=''\): .* for instance data.label='label'"
   ):
-    validate.training(tiny(request.config.rootpath), sides(blank))
+    validate.check_training(tiny(request.config.rootpath), sides(blank))
 
 
 @pytest.mark.parametrize(
@@ -589,10 +589,12 @@ def test_pictures_without_labels_cannot_train(request):
   ],
 )
 def test_every_key_of_a_config_is_of_its_kind(request, name, value, said):
-  made = assemble.changed(tiny(request.config.rootpath), ((name, value),))
+  made = assemble.with_changes(tiny(request.config.rootpath), ((name, value),))
   with pytest.raises(MedtlError, match=said):
-    validate.config(made)
-  validate.config(assemble.changed(tiny(request.config.rootpath), (('batch', np.int64(8)),)))
+    validate.check_config(made)
+  validate.check_config(
+    assemble.with_changes(tiny(request.config.rootpath), (('batch', np.int64(8)),))
+  )
 
 
 def test_every_key_of_the_base_config_has_a_kind_and_no_other_is_known(request, monkeypatch):
@@ -602,11 +604,11 @@ def test_every_key_of_the_base_config_has_a_kind_and_no_other_is_known(request, 
   with made.unlocked():
     made.pateince = 3
   with pytest.raises(MedtlError, match=r"config has no key 'pateince'; did you mean 'patience'"):
-    validate.config(made)
+    validate.check_config(made)
   with made.unlocked():
     del made['pateince'], made['hint']
   with pytest.raises(MedtlError, match=r"config lacks the key 'hint'; set it to text"):
-    validate.config(made)
+    validate.check_config(made)
 
 
 def test_a_config_file_that_sets_another_kind_says_so(tmp_path, request, monkeypatch):
@@ -632,10 +634,10 @@ def get_config():
 @pytest.mark.parametrize('kind', classification.KINDS)
 def test_every_kind_has_a_loss_that_passes(request, kind):
   with pytest.raises(MedtlError, match='unknown operation'):
-    validate.config(
+    validate.check_config(
       tiny(request.config.rootpath, f'--config.task.kind={kind}', '--config.task.loss=none')
     )
   loss = {'multilabel': 'sigmoid', 'ordinal': 'ordinal'}.get(kind, 'softmax')
-  validate.config(
+  validate.check_config(
     tiny(request.config.rootpath, f'--config.task.kind={kind}', f'--config.task.loss={loss}')
   )

@@ -7,7 +7,7 @@ import pytest
 
 COUNT = """
 import resource, sys
-from medtl import cpu
+from medtl.runtime import cpu
 cpu.keep_memory()
 import jax, jax.numpy as jnp
 if sys.argv[1] == 'settled':

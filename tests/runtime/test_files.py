@@ -14,8 +14,8 @@ from medtl.runtime import files, multihost
 
 HOLDER = """
 import pathlib, sys
-from medtl import disk
-with disk.alone(pathlib.Path(sys.argv[1])):
+from medtl.runtime import files
+with files.exclusive_lock(pathlib.Path(sys.argv[1])):
   print('in', flush=True)
   sys.stdin.read()
 """
@@ -31,11 +31,11 @@ def test_a_second_process_is_told_who_works_there_and_how_that_ends(tmp_path, ki
     rf'another process works in {lock.parent} \(process {holder.pid} on {os.uname().nodename}, '
     rf'since .*\); wait until it has ended \(kill {holder.pid} there ends it\), or choose a'
   )
-  with pytest.raises(MedtlError, match=said), files.alone(lock):
+  with pytest.raises(MedtlError, match=said), files.exclusive_lock(lock):
     pass
   kill(holder)
   holder.communicate()
-  with files.alone(lock):  # the kernel has freed it; what it says is another's now
+  with files.exclusive_lock(lock):  # the kernel has freed it; what it says is another's now
     assert f'"pid": {os.getpid()}' in lock.read_text()
   assert lock.read_text() == ''
 
@@ -46,20 +46,23 @@ def test_a_lock_whose_holder_has_not_yet_written_its_name_holds(tmp_path):
     said = r'since just now.* or give another --name'
     with (
       pytest.raises(MedtlError, match=said),
-      files.alone(tmp_path / 'lock', 'give another --name'),
+      files.exclusive_lock(tmp_path / 'lock', 'give another --name'),
     ):
       pass
-  with files.alone(tmp_path / 'lock'):
+  with files.exclusive_lock(tmp_path / 'lock'):
     pass
 
 
 def test_the_first_of_several_processes_takes_it_for_all(tmp_path, monkeypatch):
-  with files.alone(tmp_path / 'lock'):
+  with files.exclusive_lock(tmp_path / 'lock'):
     monkeypatch.setattr(multihost, '_place', [1, 2])
-    with files.alone(tmp_path / 'lock'):
+    with files.exclusive_lock(tmp_path / 'lock'):
       pass
     monkeypatch.setattr(multihost, '_place', [0, 2])
-    with pytest.raises(MedtlError, match='another process'), files.alone(tmp_path / 'lock'):
+    with (
+      pytest.raises(MedtlError, match='another process'),
+      files.exclusive_lock(tmp_path / 'lock'),
+    ):
       pass
 
 
@@ -73,19 +76,22 @@ def test_a_file_system_without_locks_is_said_and_another_failure_is_raised(
     monkeypatch.setattr(fcntl, 'flock', flock)
 
   refuse(errno.ENOLCK)
-  with files.alone(tmp_path / 'lock'):
+  with files.exclusive_lock(tmp_path / 'lock'):
     assert 'file system without locks (No locks available)' in capsys.readouterr().err
   refuse(errno.EIO)
-  with pytest.raises(OSError, match='Input/output'), files.alone(tmp_path / 'lock'):
+  with pytest.raises(OSError, match='Input/output'), files.exclusive_lock(tmp_path / 'lock'):
     pass
 
 
 def test_a_folder_that_cannot_be_made_is_said_with_what_to_do(tmp_path):
   (tmp_path / 'file').write_text('')
   said = r'cannot write to .*file/run: Not a directory; give another --workdir'
-  with pytest.raises(MedtlError, match=said), files.alone(tmp_path / 'file' / 'run' / 'lock'):
+  with (
+    pytest.raises(MedtlError, match=said),
+    files.exclusive_lock(tmp_path / 'file' / 'run' / 'lock'),
+  ):
     pass
-  with files.alone(tmp_path / 'another' / 'run' / 'lock'):
+  with files.exclusive_lock(tmp_path / 'another' / 'run' / 'lock'):
     pass
 
 

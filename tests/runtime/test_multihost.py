@@ -81,9 +81,13 @@ def begun(folder, processes, lines=12):
 
 
 def test_alone_a_process_is_the_first_of_one_and_agrees_with_itself():
-  assert multihost.share() == (0, 1) and multihost.first()
-  assert multihost.everywhere([True, False]) == [True, False] and multihost.agreed([3, 0]) == [3, 0]
-  assert multihost.values({'x': np.ones(2)})['x'].tolist() == [1, 1] and multihost.leave(143) == 143
+  assert multihost.host_share() == (0, 1) and multihost.is_main_process()
+  assert multihost.all_processes([True, False]) == [True, False] and multihost.broadcast_from_main(
+    [3, 0]
+  ) == [3, 0]
+  assert (
+    multihost.to_numpy({'x': np.ones(2)})['x'].tolist() == [1, 1] and multihost.shutdown(143) == 143
+  )
 
 
 @pytest.mark.parametrize(
@@ -101,15 +105,15 @@ def test_words_that_say_no_place_are_refused(words):
   with pytest.raises(
     MedtlError, match=r'expected .auto., or ADDRESS:PORT,COUNT,INDEX with 0 <= INDEX < COUNT'
   ):
-    multihost.join(words)
+    multihost.join_cluster(words)
 
 
 @pytest.mark.parametrize(
   'read',
   [
-    lambda data, share: batches.once(data, 8, workers=0, share=share),
+    lambda data, share: batches.eval_batches(data, 8, workers=0, share=share),
     lambda data, share: (
-      next(one) for one in [batches.batches(data, 8, seed=3, workers=0, share=share)] * 5
+      next(one) for one in [batches.train_batches(data, 8, seed=3, workers=0, share=share)] * 5
     ),
   ],
 )

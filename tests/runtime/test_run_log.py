@@ -49,7 +49,7 @@ def test_a_terminal_may_be_narrow(monkeypatch, width):
   text = printed(monkeypatch, terminal=True, width=width)
   rules = [dict(pattern='head/.*', lr=1.0, decay=None, parameters=5)]
   row = dict(freeze='none', steps=3, live=5, frozen=0, flops=1.0, flops_full=1.0, optimizer_bytes=1)
-  cost.show([{**row, 'rules': rules}], run_log.console.print)
+  cost.print_phases([{**row, 'rules': rules}], run_log.console.print)
   with run_log.Bar('phase', 10) as bar:
     bar.note('x')
   assert 'live 5 of 5 parameters' in text.getvalue()

@@ -69,29 +69,31 @@ def leaves(folder, kind='best'):
 
 def test_a_mesh_is_a_product_of_the_devices():
   assert (
-    sharding.make(-1, 1).shape == {'data': jax.device_count(), 'fsdp': 1}
-    and sharding.make(1, -1).shape['fsdp'] == jax.device_count()
+    sharding.make_mesh(-1, 1).shape == {'data': jax.device_count(), 'fsdp': 1}
+    and sharding.make_mesh(1, -1).shape['fsdp'] == jax.device_count()
   )
   with pytest.raises(
     MedtlError, match=r'data=3, fsdp=5, and there are 1 devices; expected a product of 1'
   ):
-    sharding.make(3, 5)
+    sharding.make_mesh(3, 5)
   with pytest.raises(MedtlError, match="unknown way 'larges'; did you mean 'largest'"):
-    sharding.check((('.*', 'larges'),))
+    sharding.check_rules((('.*', 'larges'),))
 
 
 def test_a_run_checks_where_its_parameters_are_to_lie():
   with pytest.raises(MedtlError, match='unknown way'):
-    assemble.parts(assemble.changed(tiny.get_config(), (('shards', (('.*', 'axis0'),)),)))
+    assemble.run_context(
+      assemble.with_changes(tiny.get_config(), (('shards', (('.*', 'axis0'),)),))
+    )
 
 
 SENDS = """
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from medtl import mesh
-from medtl.models import efficientnet, resnet
+from medtl.runtime import sharding
+from medtl.models.backbones import efficientnet, resnet
 
-cut, whole = (NamedSharding(mesh.make(-1, 1), PartitionSpec(*axes)) for axes in (('data',), ()))
+cut, whole = (NamedSharding(sharding.make_mesh(-1, 1), PartitionSpec(*axes)) for axes in (('data',), ()))
 for net in (resnet.resnet50(width=8, dtype={dtype}), efficientnet.EfficientNet(width=0.25, depth=0.3, stem=8, top=16, dtype={dtype})):
   x = jax.ShapeDtypeStruct((16, 32, 32, 3), jnp.float32, sharding=cut)
   variables = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), x)

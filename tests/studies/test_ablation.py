@@ -33,7 +33,7 @@ def test_every_override_of_every_experiment_is_a_key_of_its_config(path):
   variants = list(ablation._experiment(path)['sweep'](config))
   names = [name for name, _ in variants]
   assert len(names) == len(set(names)) > 1
-  made = [assemble.changed(config, changes) for _, changes in variants]
+  made = [assemble.with_changes(config, changes) for _, changes in variants]
   assert (
     sum(variant.to_dict() != config.to_dict() for variant in made) >= len(made) - 1
   )  # one may be the config itself
@@ -83,7 +83,7 @@ def rows(worse=0.001):
         differences={'best observed': best},
       )
     )
-  comparison.correct(made)
+  comparison.correct_p_values(made)
   return made
 
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(tmp_path,
 def test_every_fold_and_one_split_are_not_each_other_s_continuation(tmp_path):
   config = run_folder.load_config(f'{ROOT}/tests/tiny.py')
   for folder, made in (('one', 'plan.json'), ('every', 'fold0/plan.json')):
-    run_folder.claim(tmp_path / folder, config)
+    run_folder.open_or_verify(tmp_path / folder, config)
     (tmp_path / folder / made).parent.mkdir(exist_ok=True)
     (tmp_path / folder / made).write_text('{}')
   with pytest.raises(
@@ -220,12 +220,12 @@ def test_every_fold_and_one_split_are_not_each_other_s_continuation(tmp_path):
   with pytest.raises(
     MedtlError, match=r'holds 2 nets, one for each fold; name one of them: --workdir=.*every/fold0'
   ):
-    predict.trained(config, tmp_path / 'every')
+    predict.load_trained(config, tmp_path / 'every')
   assert not (tmp_path / 'every' / 'checkpoints').exists()
 
 
 def test_seeds_as_variants_are_not_run_from_several_seeds(tmp_path):
-  config = assemble.changed(run_folder.load_config(f'{ROOT}/tests/tiny.py'), (('seeds', 2),))
+  config = assemble.with_changes(run_folder.load_config(f'{ROOT}/tests/tiny.py'), (('seeds', 2),))
   with pytest.raises(
     MedtlError, match=r'seeds is 2, but .*seeds.py tells its variants apart by their seed'
   ):
@@ -245,15 +245,15 @@ def test_scores_stand_beside_variants_that_freeze_below_a_boundary_alone(tmp_pat
   sweep = ablation._experiment(ROOT / 'experiments' / f'{folder}.py')['sweep']
   found = []
   for name, changes in sweep(config):
-    variant, depth = assemble.changed(config, changes), 2
-    run_folder.claim(tmp_path / name, variant)
+    variant, depth = assemble.with_changes(config, changes), 2
+    run_folder.open_or_verify(tmp_path / name, variant)
     found.append(
       ablation._frozen_below(
         config, tmp_path / name, {'depth': depth, 'freeze': variant.phases[-1][0]}
       )
     )
     assert not ablation._frozen_below(
-      assemble.changed(config, (('model', {'name': 'vit.vit_ti16', 'weights': ''}),)),
+      assemble.with_changes(config, (('model', {'name': 'vit.vit_ti16', 'weights': ''}),)),
       tmp_path / name,
       {'depth': depth, 'freeze': 'depth(2)'},
     )
@@ -272,7 +272,7 @@ def one_without(tmp_path):
   source = dict(name='folder.load', root=str(tmp_path), manifest='m.csv', label=('a', 'b'), ops='')
   for seed in range(20):
     split = dict(by='image', folds=3, fold=0, seed=seed)
-    config = assemble.changed(
+    config = assemble.with_changes(
       base,
       (
         ('data', {**source, 'split': split}),
@@ -288,9 +288,11 @@ def one_without(tmp_path):
 def test_every_fold_is_looked_at_before_the_first_is_trained(one_without, tmp_path, monkeypatch):
   trained = []
   monkeypatch.setattr(
-    train, 'prepare', lambda config, *_: assemble.data_of(config) and SimpleNamespace(config=config)
+    train,
+    'prepare',
+    lambda config, *_: assemble.load_data(config) and SimpleNamespace(config=config),
   )
-  monkeypatch.setattr(ablation.describe, 'tell', lambda *_: None)
+  monkeypatch.setattr(ablation.cost, 'print_plan', lambda *_: None)
   monkeypatch.setattr(train, 'train', lambda config, *_: trained.append(config) or 1 / 0)
   said = (
     r"data.split.fold=1: config.monitor is 'auroc', .*'b' is 1 in all 6 .* not in 1 of all 18.*"
@@ -315,17 +317,18 @@ def test_every_fold_is_looked_at_before_the_first_is_trained(one_without, tmp_pa
       ZeroDivisionError
     ):  # the advice: by the loss it could be chosen in every fold
       study_of(
-        assemble.changed(one_without, (('monitor', 'loss'),)), tmp_path / f'fixed{len(trained)}'
+        assemble.with_changes(one_without, (('monitor', 'loss'),)),
+        tmp_path / f'fixed{len(trained)}',
       )
   assert len(trained) == 2
 
 
 def test_what_is_alike_is_looked_at_once(monkeypatch):
   config, looked = run_folder.load_config(f'{ROOT}/tests/tiny.py'), []
-  monkeypatch.setattr(assemble, 'data_of', lambda config: looked.append(config.data.split.fold))
+  monkeypatch.setattr(assemble, 'load_data', lambda config: looked.append(config.data.split.fold))
   faster, other = (
-    assemble.changed(config, (('lr', 0.5),)),
-    assemble.changed(config, (('monitor', 'f1'),)),
+    assemble.with_changes(config, (('lr', 0.5),)),
+    assemble.with_changes(config, (('monitor', 'f1'),)),
   )
   ablation.look_at_folds([config, faster, other], 3)
   assert looked == [0, 1, 2, 0, 1, 2]

@@ -22,12 +22,12 @@ WORDS = ['probe', f'--config={ROOT}/tests/tiny.py', '--config.mean=(0.5,)', '--c
 
 
 @pytest.fixture(scope='module')
-def parts():
-  return assemble.parts(tiny.get_config())
+def context():
+  return assemble.run_context(tiny.get_config())
 
 
-def test_features_are_the_last_children_s_standardised_on_training_alone(parts):
-  one, two = linear_probe._features(parts, 1), linear_probe._features(parts, 2)
+def test_features_are_the_last_children_s_standardised_on_training_alone(context):
+  one, two = linear_probe._features(context, 1), linear_probe._features(context, 2)
   assert two['train'].shape[1] > one['train'].shape[1] and np.allclose(
     two['test'][:, -one['test'].shape[1] :], one['test']
   )
@@ -37,13 +37,13 @@ def test_features_are_the_last_children_s_standardised_on_training_alone(parts):
   )
   assert not np.allclose(one['test'].mean(0), 0, atol=1e-3)
   with pytest.raises(MedtlError, match=r'--layers=9: this backbone has 5 children'):
-    linear_probe._features(parts, 9)
+    linear_probe._features(context, 9)
 
 
-def test_the_exact_answer_is_scikit_learns_with_validation_s_choice(parts):
+def test_the_exact_answer_is_scikit_learns_with_validation_s_choice(context):
   x, y = (
-    linear_probe._features(parts, 1),
-    {side: np.asarray(data.table['y']) for side, data in parts.data.items()},
+    linear_probe._features(context, 1),
+    {side: np.asarray(data.table['y']) for side, data in context.data.items()},
   )
   found = next(answer for answer in linear_probe._exact(x, y) if answer.name == linear_probe.PLAIN)
   models = [
@@ -58,10 +58,10 @@ def test_the_exact_answer_is_scikit_learns_with_validation_s_choice(parts):
   )
 
 
-def test_a_machine_s_margins_are_divided_by_what_validation_says(parts):
+def test_a_machine_s_margins_are_divided_by_what_validation_says(context):
   x, y = (
-    linear_probe._features(parts, 1),
-    {side: np.asarray(data.table['y']) for side, data in parts.data.items()},
+    linear_probe._features(context, 1),
+    {side: np.asarray(data.table['y']) for side, data in context.data.items()},
   )
   found = next(answer for answer in linear_probe._exact(x, y) if answer.name == 'ridge')
   models = [
@@ -82,10 +82,10 @@ def test_a_machine_s_margins_are_divided_by_what_validation_says(parts):
   )
 
 
-def test_the_best_head_is_validation_s(parts, monkeypatch):
+def test_the_best_head_is_validation_s(context, monkeypatch):
   x, y = (
-    linear_probe._features(parts, 1),
-    {side: np.asarray(data.table['y']) for side, data in parts.data.items()},
+    linear_probe._features(context, 1),
+    {side: np.asarray(data.table['y']) for side, data in context.data.items()},
   )
   score = np.full((len(linear_probe.SETTINGS.lr), len(y['val']), 4), 0.25)
   score[5] = np.eye(4)[y['val']]  # setting 5 alone is right on validation
@@ -96,7 +96,7 @@ def test_the_best_head_is_validation_s(parts, monkeypatch):
   monkeypatch.setattr(
     linear_heads, 'train', lambda *_: linear_heads.Heads(np.zeros((1, 2, 4)), np.zeros((1, 4)))
   )
-  for answer in linear_probe._heads(parts, x, y):
+  for answer in linear_probe._heads(context, x, y):
     assert (answer.score == 5).all()
     assert (
       answer.chosen.startswith(f'lr {linear_probe.SETTINGS.lr[5]:.3g}')
@@ -105,7 +105,7 @@ def test_the_best_head_is_validation_s(parts, monkeypatch):
 
 
 def test_several_labels_are_sent_elsewhere(tmp_path):
-  config = assemble.changed(
+  config = assemble.with_changes(
     tiny.get_config(), (('task', {'kind': 'multilabel', 'loss': 'sigmoid'}),)
   )
   with pytest.raises(MedtlError, match='use the verb train'):
@@ -130,5 +130,5 @@ def test_the_verb_ends_in_a_table_over_all_folds(tmp_path, capsys):
   assert len(list(csv.DictReader((tmp_path / 'probe.csv').read_text().splitlines()))) == len(rows)
   assert (
     'chosen on validation, fold by fold' in capsys.readouterr().out
-    and frozen_features.bound() == 20e9
+    and frozen_features.cache_limit() == 20e9
   )

@@ -17,16 +17,18 @@ from tests.fixtures import seeded
 
 
 @pytest.fixture(scope='module')
-def parts():
-  return assemble.parts(tiny.get_config())
+def context():
+  return assemble.run_context(tiny.get_config())
 
 
-def test_scores_are_those_of_the_pooled_activations_of_the_training_patients(parts):
-  found = transferability_scores.depths([parts], [3, 5])
-  train, variables = parts.data['train'], {'params': parts.params, **parts.extra}
+def test_scores_are_those_of_the_pooled_activations_of_the_training_patients(context):
+  found = transferability_scores.depths([context], [3, 5])
+  train, variables = context.data['train'], {'params': context.params, **context.extra}
   x = np.stack([train.fetch(i).x for i in range(train.size)])
   for depth in (3, 5):
-    values = np.asarray(parts.net.apply(variables, x, last=depth, method='features')).mean((1, 2))
+    values = np.asarray(context.net.apply(variables, x, end_child=depth, method='features')).mean(
+      (1, 2)
+    )
     assert found[depth]['LogME'] == pytest.approx(
       transferability.log_me(values, train.table['y']), abs=1e-4
     )
@@ -35,17 +37,20 @@ def test_scores_are_those_of_the_pooled_activations_of_the_training_patients(par
     )
 
 
-def test_several_folds_are_averaged(parts):
-  other = assemble.parts(assemble.changed(parts.config, (('data.split.fold', 1),)), like=parts)
-  alone = [transferability_scores.depths([one], [5])[5]['LogME'] for one in (parts, other)]
+def test_several_folds_are_averaged(context):
+  other = assemble.run_context(
+    assemble.with_changes(context.config, (('data.split.fold', 1),)), like=context
+  )
+  alone = [transferability_scores.depths([one], [5])[5]['LogME'] for one in (context, other)]
   assert (
-    transferability_scores.depths([parts, other], [5])[5]['LogME'] == pytest.approx(np.mean(alone))
+    transferability_scores.depths([context, other], [5])[5]['LogME']
+    == pytest.approx(np.mean(alone))
     and alone[0] != alone[1]
   )
 
 
-def test_labels_of_several_classes_have_no_such_score(parts):
-  several = parts.data['train']
+def test_labels_of_several_classes_have_no_such_score(context):
+  several = context.data['train']
   several = type(several)(
     several.fetch,
     several.size,
@@ -55,7 +60,7 @@ def test_labels_of_several_classes_have_no_such_score(parts):
   )
   with pytest.raises(MedtlError, match='one class an example; these data have several labels'):
     transferability_scores.depths(
-      [type(parts)(**{**vars(parts), 'data': {**parts.data, 'train': several}})], [5]
+      [type(context)(**{**vars(context), 'data': {**context.data, 'train': several}})], [5]
     )
 
 
@@ -82,13 +87,13 @@ def test_rank_correlations_by_hand():
   )
 
 
-def test_a_checkpoint_answers_with_its_own_classifier(parts, tmp_path):
+def test_a_checkpoint_answers_with_its_own_classifier(context, tmp_path):
   """Logits of efficientnet-lite-pytorch on seeded weights."""
   with np.load(Path(__file__).parents[1] / 'fixtures' / 'efficientnet.npz') as file:
     reference = dict(file)
   np.savez(tmp_path / 'lite0.npz', **seeded.weights(json.loads(str(reference['shapes']))['lite0']))
-  config = assemble.changed(
-    parts.config,
+  config = assemble.with_changes(
+    context.config,
     (
       (
         'model',
@@ -98,16 +103,16 @@ def test_a_checkpoint_answers_with_its_own_classifier(parts, tmp_path):
       ('head', {'name': 'linear', 'norm': True}),
     ),
   )
-  net, variables = assemble.source_net(config, (96, 128, 3))
+  net, variables = assemble.pretrained_classifier(config, (96, 128, 3))
   x = seeded.picture(1, 96, 128, 3) * np.asarray(net.std, np.float32) + np.asarray(
     net.mean, np.float32
   )
   logits = jax.jit(lambda x: net.apply(variables, x, train=False))(x)
   scale = np.abs(reference['logits']).max()
   assert np.abs(logits[0, ::10] - reference['logits']).max() < 1e-4 * scale
-  cut = assemble.parts(config)
+  cut = assemble.run_context(config)
   assert sorted(cut.params['backbone']) == ['stage1', 'stage2', 'stem']
   assert (
     transferability_scores.classifier([cut])['LEEP'] < 0
-    and transferability_scores.classifier([parts]) == {}
+    and transferability_scores.classifier([context]) == {}
   )

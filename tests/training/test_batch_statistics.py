@@ -20,7 +20,7 @@ from tests import tiny
 def moved(net, variables, batch, freeze, rules):
   """Return the paths of the norms whose running averages a step moves, and the loss."""
   params, extra = variables
-  live = parameter_groups.label(params, parameter_groups.table(params, freeze))
+  live = parameter_groups.label(params, parameter_groups.rule_table(params, freeze))
   task = classification.supervised(
     net,
     losses.softmax,
@@ -99,7 +99,7 @@ def test_target_statistics_are_mean_and_variance_of_all_that_the_norm_sees(net, 
       net.apply(
         {'params': params, 'batch_stats': {**extra['batch_stats'], 'backbone': own}},
         x,
-        last=2,
+        end_child=2,
         method='features',
       )
     )
@@ -130,29 +130,31 @@ def test_rules_that_cannot_be_meant(variables, rules, said):
 
 
 def test_activations_under_batch_statistics_are_never_kept():
-  config = assemble.changed(
+  config = assemble.with_changes(
     tiny.get_config(), (('norms', (('backbone/stem/.*', 'train'),)), ('cache', 'on'))
   )
-  found = frozen_features.choose(assemble.parts(config), 0)
-  assert found.first == 0 and "uses the batch's statistics" in found.why
+  found = frozen_features.choose(assemble.run_context(config), 0)
+  assert found.start_child == 0 and "uses the batch's statistics" in found.why
   with pytest.raises(
     MedtlError, match=r'what the children below 5 make is no function of a picture alone'
   ):
-    next(frozen_features.vectors(assemble.parts(config), [5]))
+    next(frozen_features.vectors(assemble.run_context(config), [5]))
 
 
 def test_a_run_begins_with_the_statistics_of_its_own_training_pictures():
-  plain = assemble.parts(tiny.get_config())
-  adapted = assemble.parts(assemble.changed(plain.config, (('norms', (('.*', 'target'),)),)))
-  found, before = (pytrees.flatten(parts.extra['batch_stats']) for parts in (adapted, plain))
+  plain = assemble.run_context(tiny.get_config())
+  adapted = assemble.run_context(
+    assemble.with_changes(plain.config, (('norms', (('.*', 'target'),)),))
+  )
+  found, before = (pytrees.flatten(context.extra['batch_stats']) for context in (adapted, plain))
   assert all(not np.array_equal(found[path], before[path]) for path in found)
-  assert frozen_features.choose(adapted, 0).first == frozen_features.choose(plain, 0).first
+  assert frozen_features.choose(adapted, 0).start_child == frozen_features.choose(plain, 0).start_child
 
 
 @pytest.fixture(scope='module')
-def parts():
+def context():
   """A run whose second phase trains the last two children, begun at weights and averages of its own."""
-  made = assemble.parts(tiny.get_config())
+  made = assemble.run_context(tiny.get_config())
   random = np.random.RandomState(1)
   return dataclasses.replace(
     made,
@@ -162,13 +164,19 @@ def parts():
   )
 
 
-def test_settled_averages_are_the_same_from_pictures_and_from_activations(parts):
-  pictures = np.stack([parts.data['train'].fetch(i).x for i in range(24)])
-  activations = np.asarray(parts.features(0, 3)({'params': parts.params, **parts.extra}, pictures))
-  direct = parts.settled(1, 0, parts.params, parts.extra, [pictures[:12], pictures[12:]])
-  cached = parts.settled(1, 3, parts.params, parts.extra, [activations[:12], activations[12:]])
+def test_settled_averages_are_the_same_from_pictures_and_from_activations(context):
+  pictures = np.stack([context.data['train'].fetch(i).x for i in range(24)])
+  activations = np.asarray(
+    context.features(0, 3)({'params': context.params, **context.extra}, pictures)
+  )
+  direct = context.with_precise_batch_stats(
+    1, 0, context.params, context.extra, [pictures[:12], pictures[12:]]
+  )
+  cached = context.with_precise_batch_stats(
+    1, 3, context.params, context.extra, [activations[:12], activations[12:]]
+  )
   chex.assert_trees_all_close(direct, cached, rtol=1e-4, atol=1e-5)
-  before, after = pytrees.flatten(parts.extra), pytrees.flatten(direct)
+  before, after = pytrees.flatten(context.extra), pytrees.flatten(direct)
   moved = {path.split('/')[2] for path in before if not np.array_equal(before[path], after[path])}
   assert moved == {'stage3', 'stage4'}
 
@@ -197,7 +205,7 @@ def test_a_net_evaluated_on_what_its_settled_norms_saw_is_the_net_that_trains(
 
 
 def test_the_best_checkpoint_holds_the_settled_averages_and_the_latest_those_of_training(tmp_path):
-  config = assemble.changed(
+  config = assemble.with_changes(
     tiny.get_config(),
     (('norm_images', 48), ('phases', (('none', '2 epochs'),)), ('every', '2 epochs')),
   )
@@ -205,10 +213,13 @@ def test_the_best_checkpoint_holds_the_settled_averages_and_the_latest_those_of_
   saved = Checkpoints(tmp_path / 'run' / 'checkpoints')
   (params, best), (_, latest) = saved.params('best'), saved.params('latest')
   saved.close()
-  parts = assemble.parts(config)
-  train_batches = batches.batches(parts.data['train'], config.batch, seed=config.seed)
+  context = assemble.run_context(config)
+  train_batches = batches.train_batches(context.data['train'], config.batch, seed=config.seed)
   chex.assert_trees_all_equal(
-    best, parts.settled(0, 0, params, latest, [next(train_batches).x for _ in range(3)])
+    best,
+    context.with_precise_batch_stats(
+      0, 0, params, latest, [next(train_batches).x for _ in range(3)]
+    ),
   )
   assert not np.array_equal(
     *(made['batch_stats']['backbone']['stem']['norm']['mean'] for made in (best, latest))

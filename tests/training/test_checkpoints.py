@@ -26,7 +26,7 @@ def made(net, variables, batch):
   parts = [
     parameter_groups.partition(
       params,
-      parameter_groups.table(params, f'depth({depth})'),
+      parameter_groups.rule_table(params, f'depth({depth})'),
       direction=optimizers.adamw,
       lr=0.01,
       ema=0.9,
@@ -35,7 +35,7 @@ def made(net, variables, batch):
     for depth in (4, 2)
   ]
   moves = [
-    step.compiled(
+    step.jit_update(
       task=classification.supervised(net, losses.softmax, kind='multiclass', live=part.live),
       tx=part.tx,
       live=part.live,
@@ -76,7 +76,7 @@ def test_ten_steps_are_five_saved_restored_and_five(made, batch, tmp_path):
   again.close()
   for _ in range(5):
     state, _ = moves[0](state, batch)
-  chex.assert_trees_all_equal(checkpoints.raw(state), checkpoints.raw(whole))
+  chex.assert_trees_all_equal(checkpoints.with_raw_key(state), checkpoints.with_raw_key(whole))
 
 
 def test_frozen_leaves_are_written_once_and_come_back(made, batch, tmp_path):
@@ -95,8 +95,8 @@ def test_frozen_leaves_are_written_once_and_come_back(made, batch, tmp_path):
   }
   assert stored == {'head'}
   chex.assert_trees_all_equal(
-    checkpoints.raw(again.restore('latest', jax.eval_shape(lambda: start()))),
-    checkpoints.raw(state),
+    checkpoints.with_raw_key(again.restore('latest', jax.eval_shape(lambda: start()))),
+    checkpoints.with_raw_key(state),
   )
   again.close()
   shutil.rmtree(tmp_path / 'origin' / '0')
@@ -160,12 +160,12 @@ def test_a_run_killed_while_it_links_goes_on(made, tmp_path, monkeypatch):
 
 
 def test_minus_zero_is_not_zero_and_a_nan_is_itself():
-  assert not checkpoints.identical(np.zeros(2), -np.zeros(2)) and checkpoints.identical(
-    np.full(2, np.nan), np.full(2, np.nan)
-  )
-  assert not checkpoints.identical(
+  assert not checkpoints.equal_to_the_bit(
+    np.zeros(2), -np.zeros(2)
+  ) and checkpoints.equal_to_the_bit(np.full(2, np.nan), np.full(2, np.nan))
+  assert not checkpoints.equal_to_the_bit(
     np.zeros(2, np.float32), np.zeros(2)
-  ) and not checkpoints.identical(np.zeros(2), np.zeros((2, 1)))
+  ) and not checkpoints.equal_to_the_bit(np.zeros(2), np.zeros((2, 1)))
 
 
 ARRAYS = hnp.arrays(
@@ -177,8 +177,8 @@ ARRAYS = hnp.arrays(
 @given(st.dictionaries(st.text('ab/', min_size=3), ARRAYS, max_size=6))
 def test_leaves_packed_together_come_asunder(leaves):
   leaves = {**leaves, 'half': np.arange(3, dtype=jnp.bfloat16)}
-  apart, packed = checkpoints.together(leaves)
-  found = checkpoints.asunder(apart, packed)
+  apart, packed = checkpoints.pack_small_leaves(leaves)
+  found = checkpoints.unpack_small_leaves(apart, packed)
   assert found.keys() == leaves.keys()
   for path, leaf in leaves.items():
     assert (
@@ -191,7 +191,7 @@ def test_leaves_packed_together_come_asunder(leaves):
 def test_a_large_leaf_stays_apart(monkeypatch):
   monkeypatch.setattr(checkpoints, 'SMALL', 16)
   large, small = np.arange(8.0), np.arange(1.0)
-  apart, packed = checkpoints.together({'a/large': large, 'a/small': small})
+  apart, packed = checkpoints.pack_small_leaves({'a/large': large, 'a/small': small})
   assert apart.keys() == {'a|large', 'float64'} and packed == {'float64': [('a/small', [1])]}
 
 
@@ -276,7 +276,7 @@ def test_every_path_can_be_a_run_folder(made, tmp_path, monkeypatch, name):
   )
   again = Checkpoints(folder)
   state = again.restore('latest', jax.eval_shape(lambda: start()))
-  chex.assert_trees_all_equal(checkpoints.raw(state), checkpoints.raw(start()))
+  chex.assert_trees_all_equal(checkpoints.with_raw_key(state), checkpoints.with_raw_key(start()))
   assert again.progress('latest').best == 0.5
   again.close()
   assert not list((tmp_path / 'temporary').iterdir()) and len(list(tmp_path.iterdir())) == 2

@@ -75,16 +75,16 @@ def test_a_step_does_the_work_of_the_live_gradient(made, name, text, extras):
   net, batch, params, extra = made[name]
   keys = dict(extras)
   accumulate = keys.pop('accumulate', 1)
-  parts = parameter_groups.partition(
-    params, parameter_groups.table(params, text), direction=optimizers.adamw, lr=0.1, **keys
+  context = parameter_groups.partition(
+    params, parameter_groups.rule_table(params, text), direction=optimizers.adamw, lr=0.1, **keys
   )
-  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
-  opt = parts.tx.init(params)
+  task = classification.supervised(net, losses.softmax, kind='multiclass', live=context.live)
+  opt = context.tx.init(params)
   state = State(jnp.zeros((), jnp.int32), params, extra, opt, jax.random.key(0))
 
   def ideal(moving, params, extra, batch):
     loss = lambda moving, part: task.loss(
-      step.join(moving, params, parts.live), extra, part, jax.random.key(0)
+      step.merge_live(moving, params, context.live), extra, part, jax.random.key(0)
     )[0]
     if accumulate == 1:
       return jax.grad(loss)(moving, batch)
@@ -92,12 +92,12 @@ def test_a_step_does_the_work_of_the_live_gradient(made, name, text, extras):
     add = lambda total, part: (jax.tree.map(jnp.add, total, jax.grad(loss)(moving, part)), None)
     return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, moving), cut)[0]
 
-  least = flops(ideal, step.pick(params, parts.live), params, extra, batch)
+  least = flops(ideal, step.select_live(params, context.live), params, extra, batch)
   update = lambda state, batch: step.update(
-    state, batch, task=task, tx=parts.tx, live=parts.live, accumulate=accumulate
+    state, batch, task=task, tx=context.tx, live=context.live, accumulate=accumulate
   )
   assert flops(update, state, batch) <= 1.05 * least
-  live = step.pick(params, parts.live)
+  live = step.select_live(params, context.live)
   came = keys.get('l2_sp', 0) > 0
   copies = 2 + (keys.get('ema', 0) > 0) + came  # Adam's two moments, the average, where it began
   small = pytrees.nbytes(opt) - copies * pytrees.nbytes(live)
@@ -109,13 +109,15 @@ def test_a_step_does_the_work_of_the_live_gradient(made, name, text, extras):
 def test_the_law_notices_a_frozen_gradient(made):
   """The same step, with one glance at what is frozen: the norm of all gradients."""
   net, batch, params, extra = made['resnet']
-  parts = parameter_groups.partition(
-    params, parameter_groups.table(params, 'depth(2)'), direction=optimizers.adamw, lr=0.1
+  context = parameter_groups.partition(
+    params, parameter_groups.rule_table(params, 'depth(2)'), direction=optimizers.adamw, lr=0.1
   )
-  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  task = classification.supervised(net, losses.softmax, kind='multiclass', live=context.live)
   loss = lambda params, batch: task.loss(params, extra, batch, jax.random.key(0))[0]
   every = lambda params, batch: jax.grad(loss)(params, batch)
-  least = flops(lambda params, batch: step.pick(every(params, batch), parts.live), params, batch)
+  least = flops(
+    lambda params, batch: step.select_live(every(params, batch), context.live), params, batch
+  )
   glance = lambda params, batch: jnp.stack(
     [jnp.sum(g**2) for g in jax.tree.leaves(every(params, batch))]
   )

@@ -21,7 +21,7 @@ def build(params, freeze='none', phase=0, before=None, direction=optimizers.adam
   split = {
     name: keys.pop(name) for name in ('decay', 'head_lr', 'lr_decay', 'rules') if name in keys
   }
-  rules = parameter_groups.table(params, freeze, **split)
+  rules = parameter_groups.rule_table(params, freeze, **split)
   return parameter_groups.partition(
     params, rules, direction=direction, lr=lr, phase=phase, before=before, **keys
   )
@@ -36,7 +36,7 @@ def start(parts, variables):
 
 def trained(net, parts, variables, batch, steps=3, **keys):
   task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
-  move = step.compiled(task=task, tx=parts.tx, live=parts.live, **keys)
+  move = step.jit_update(task=task, tx=parts.tx, live=parts.live, **keys)
   state = start(parts, variables)
   for _ in range(steps):
     state, logs = move(state, batch)
@@ -193,7 +193,7 @@ def test_what_becomes_live_later_moves_like_a_fresh_adam(net, variables, batch):
   first = build(variables[0], 'depth(4)')
   state, _ = trained(net, first, variables, batch, steps=50)
   second = build(variables[0], 'depth(3)', phase=1, before=first.labels)
-  opt = parameter_groups.carry(state.opt, second.tx.init(state.params))
+  opt = parameter_groups.carry_opt_state(state.opt, second.tx.init(state.params))
   counts = {
     path: int(leaf) for path, leaf in pytrees.flatten(opt).items() if path.endswith('count')
   }
@@ -216,13 +216,15 @@ def test_two_equal_phases_are_one(net, variables, batch):
   assert two.labels == one.labels
   state, _ = trained(net, one, variables, batch)
   chex.assert_trees_all_equal(
-    parameter_groups.carry(state.opt, two.tx.init(state.params)), state.opt
+    parameter_groups.carry_opt_state(state.opt, two.tx.init(state.params)), state.opt
   )
 
 
 def test_frozen_leaves_have_no_optimizer_state_and_no_average(variables):
   sizes = [
-    pytrees.size(jax.eval_shape(build(variables[0], f'depth({d})', ema=0.9).tx.init, variables[0]))
+    pytrees.count_parameters(
+      jax.eval_shape(build(variables[0], f'depth({d})', ema=0.9).tx.init, variables[0])
+    )
     for d in range(5)
   ]
   params = [
@@ -237,7 +239,7 @@ def test_frozen_leaves_have_no_optimizer_state_and_no_average(variables):
 def test_the_average_follows_its_formula(net, variables, batch):
   parts = build(variables[0], 'depth(3)', ema=0.5)
   state, _ = trained(net, parts, variables, batch, steps=1)
-  mean = parameter_groups.averaged(state.opt, state.params)
+  mean = parameter_groups.averaged_params(state.opt, state.params)
   chex.assert_trees_all_close(
     mean['head'],
     jax.tree.map(lambda a, b: (a + b) / 2, variables[0]['head'], state.params['head']),
@@ -257,7 +259,9 @@ def test_l2_sp_pulls_what_was_transferred_back_to_where_it_began(variables):
   two = build(variables[0], 'depth(2)', phase=1, before=one.labels, **keys)
   opt = one.tx.init(variables[0])
   moved = jax.tree.map(lambda leaf, live: leaf + 2.0 if live else leaf, variables[0], one.live)
-  opt = parameter_groups.anchored(parameter_groups.carry(opt, two.tx.init(moved)), variables[0])
+  opt = parameter_groups.anchored(
+    parameter_groups.carry_opt_state(opt, two.tx.init(moved)), variables[0]
+  )
   updates, _ = two.tx.update(jax.tree.map(jnp.ones_like, moved), opt, moved, step=jnp.asarray(0))
   assert np.allclose(
     updates['backbone']['stage3']['dense']['kernel'], -0.1 * (1 + 0.5 * 2.0), atol=1e-6
@@ -268,7 +272,7 @@ def test_l2_sp_pulls_what_was_transferred_back_to_where_it_began(variables):
   probe = build(variables[0], 'depth(4)', phase=2, before=two.labels, **keys)
   again = build(variables[0], 'depth(3)', phase=3, before=probe.labels, **keys)
   opt = parameter_groups.anchored(
-    parameter_groups.carry(probe.tx.init(moved), again.tx.init(moved)), variables[0]
+    parameter_groups.carry_opt_state(probe.tx.init(moved), again.tx.init(moved)), variables[0]
   )
   updates, _ = again.tx.update(jax.tree.map(jnp.ones_like, moved), opt, moved, step=jnp.asarray(0))
   assert np.allclose(
@@ -283,7 +287,7 @@ def test_flops_fall_with_depth(net, variables, batch, keys):
   for depth in range(5):
     parts = build(variables[0], f'depth({depth})', **keys)
     task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
-    move = step.compiled(task=task, tx=parts.tx, live=parts.live, accumulate=accumulate)
+    move = step.jit_update(task=task, tx=parts.tx, live=parts.live, accumulate=accumulate)
     counts.append(step.flops(move.lower(start(parts, variables), batch)))
   assert all(a > 1.05 * b for a, b in itertools.pairwise(counts)), counts
 
@@ -318,4 +322,4 @@ def test_freeze_language_is_the_module():
 )
 def test_patterns_that_cannot_be_meant(variables, text, said):
   with pytest.raises(MedtlError, match=said):
-    parameter_groups.table(variables[0], text)
+    parameter_groups.rule_table(variables[0], text)

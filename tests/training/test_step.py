@@ -31,7 +31,7 @@ def plain(batch):
 
 
 def run(net, params, batch, steps=1, freeze='depth(1)', **keys):
-  rules = parameter_groups.table(params, freeze)
+  rules = parameter_groups.rule_table(params, freeze)
   parts = parameter_groups.partition(
     params, rules, direction=lambda decay: optimizers.sgd(decay, momentum=0.9), lr=0.1
   )
@@ -42,7 +42,7 @@ def run(net, params, batch, steps=1, freeze='depth(1)', **keys):
     live=parts.live,
     class_weights=keys.pop('class_weights', None),
   )
-  move = step.compiled(task=task, tx=parts.tx, live=parts.live, **keys)
+  move = step.jit_update(task=task, tx=parts.tx, live=parts.live, **keys)
   params = jax.tree.map(jnp.array, params)
   state = State(jnp.zeros((), jnp.int32), params, {}, parts.tx.init(params), jax.random.key(0))
   for _ in range(steps):
@@ -110,7 +110,7 @@ def test_augmentation_sees_another_key_each_step(plain, batch):
 def test_it_compiles_once_and_donates_its_state(plain, batch):
   net, params = plain
   parts = parameter_groups.partition(
-    params, parameter_groups.table(params, 'none'), direction=optimizers.adamw, lr=0.1
+    params, parameter_groups.rule_table(params, 'none'), direction=optimizers.adamw, lr=0.1
   )
   task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
   move = jax.jit(
@@ -130,7 +130,7 @@ def test_it_compiles_once_and_donates_its_state(plain, batch):
 def test_pick_and_join_are_inverse(plain):
   params = plain[1]
   live = jax.tree.map(lambda leaf: leaf.ndim == 2, params)
-  chex.assert_trees_all_equal(step.join(step.pick(params, live), params, live), params)
+  chex.assert_trees_all_equal(step.merge_live(step.select_live(params, live), params, live), params)
 
 
 def test_measure_counts_each_row_by_itself(plain, batch):
@@ -152,10 +152,10 @@ def test_measure_counts_each_row_by_itself(plain, batch):
 def test_what_is_computed_again_gives_the_same_step_and_is_not_held(model):
   """`config.remat`: what the backward pass is handed from the forward one, in bytes, and the step's numbers."""
   changes = (('model', model), ('optimizer', 'sgd'), ('phases', (('none', '2 epochs'),)))
-  plain = assemble.parts(assemble.changed(tiny.get_config(), changes))
-  again = assemble.parts(assemble.changed(plain.config, (('remat', ('.*',)),)))
-  assert again.net.again == again.net.children
-  batch = next(assemble.endless(plain.data['train'], plain.config))
+  plain = assemble.run_context(assemble.with_changes(tiny.get_config(), changes))
+  again = assemble.run_context(assemble.with_changes(plain.config, (('remat', ('.*',)),)))
+  assert again.net.remat == again.net.children
+  batch = next(assemble.train_batches(plain.data['train'], plain.config))
   (first, logs), (second, others) = (
     parts.program(0)(parts.start(), batch) for parts in (plain, again)
   )
@@ -170,10 +170,10 @@ def test_what_is_computed_again_gives_the_same_step_and_is_not_held(model):
     kept = jax.eval_shape(lambda params: jax.vjp(loss, params)[1], parts.params)
     return sum(
       leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)
-    ) - 4 * pytrees.size(parts.params)
+    ) - 4 * pytrees.count_parameters(parts.params)
 
   assert held(again) < 0.6 * held(plain)
   with pytest.raises(
     MedtlError, match=r"config.remat: 'stage99' matches no child; there are: stem, stage1"
   ):
-    assemble.parts(assemble.changed(plain.config, (('remat', ('stage99',)),)))
+    assemble.run_context(assemble.with_changes(plain.config, (('remat', ('stage99',)),)))

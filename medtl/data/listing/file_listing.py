@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medtl.core.expressions import nearest
+from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError
 from medtl.data.listing import class_folders, labels, manifest_rows, patients, repeated_rows
 from medtl.data.listing.records import Keys, Kind, Listed
@@ -99,7 +99,7 @@ def _check_keys(keys: Keys) -> None:
   """Raise where keys contradict each other or are no words that are known."""
   if keys.repeated not in repeated_rows.MEANINGS:
     raise MedtlError(
-      f'data.repeated={keys.repeated!r}; {nearest(keys.repeated, map(repr, repeated_rows.MEANINGS))}'
+      f'data.repeated={keys.repeated!r}; {did_you_mean(keys.repeated, map(repr, repeated_rows.MEANINGS))}'
     )
   if keys.masks not in ('leave_out', 'keep'):
     raise MedtlError(

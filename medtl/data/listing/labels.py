@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medtl.core.expressions import nearest
+from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError
 
 # What R, pandas, SAS, Excel and people write where there is no value; capitals do not matter.
@@ -119,7 +119,7 @@ def _numbered(
     first = str(raw[strange[0]])
     raise MedtlError(
       f'{len(strange)} labels outside the classes, first {first!r} of {names[strange[0]]}; '
-      f'{nearest(first, classes)}'
+      f'{did_you_mean(first, classes)}'
     )
   return np.array([number[name] for name in raw.tolist()], np.int32)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medtl.core.expressions import nearest
+from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError
 
 RESERVED = ('row', 'y', 'file', 'patient', 'split', 'content')  # columns of a Dataset's own table
@@ -30,7 +30,7 @@ class Manifest(NamedTuple):
         several = f'; several are written as a tuple: data.{key}={parts}' if len(parts) > 1 else ''
         raise MedtlError(
           f'{self.path} has no column {name!r}, which is what data.{key} says; set it to the right '
-          f'one: {nearest(name, self.columns)}{several}'
+          f'one: {did_you_mean(name, self.columns)}{several}'
         )
 
 

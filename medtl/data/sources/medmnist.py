@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medtl.core.expressions import nearest
+from medtl.core.expressions import did_you_mean
 from medtl.core.types import Dataset, Example, MedtlError
 from medtl.runtime.downloads import cache_folder, fetch, locked
 from medtl.runtime.files import require_space
@@ -158,7 +158,7 @@ def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str
   what to do without it. Patients are not published.
   """
   if flag not in SOURCES:
-    raise MedtlError(f'MedMNIST has no {flag!r}; {nearest(flag, SOURCES)}')
+    raise MedtlError(f'MedMNIST has no {flag!r}; {did_you_mean(flag, SOURCES)}')
   source = SOURCES[flag]
   sizes = (28, 64) if flag.endswith('3d') else (28, 64, 128, 224)
   if size not in sizes:

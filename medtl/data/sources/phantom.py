@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medtl.core.expressions import nearest
+from medtl.core.expressions import did_you_mean
 from medtl.core.types import Dataset, Example, MedtlError
 from medtl.data import synthetic_retina
 
@@ -294,7 +294,7 @@ def _check(
     *(('class', label, CLASSES) for label in classes),
   ):
     if found not in known:
-      raise MedtlError(f'phantom: unknown {name} {found!r}; {nearest(str(found), known)}')
+      raise MedtlError(f'phantom: unknown {name} {found!r}; {did_you_mean(str(found), known)}')
   if len(size) != 2 or min(size) < 16 or scans < 1 or patients < len(classes) or not classes:
     raise MedtlError(
       f'phantom: found size={tuple(size)}, scans={scans}, patients={patients} for {len(classes)} classes; '

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from medtl.core.expressions import nearest
+from medtl.core.expressions import did_you_mean
 from medtl.core.types import Dataset, Example, MedtlError, Table
 from medtl.data.formats.pictures import read
 from medtl.data.listing import labels
@@ -85,7 +85,7 @@ def _folder(root: Path, builder: str) -> Path:
   )
   if not found:
     raise MedtlError(
-      f'{base} holds no prepared data set (dataset_info.json); {nearest(builder, _subfolders(root))}. Prepare it '
+      f'{base} holds no prepared data set (dataset_info.json); {did_you_mean(builder, _subfolders(root))}. Prepare it '
       "with TFDS's download_and_prepare and file_format='array_record', OCT2017 with python -m medtl.data.prepare.oct2017"
     )
   if len(found) > 1:
@@ -111,7 +111,7 @@ def _check(info: Any, names: Sequence[str], features: Sequence[str]) -> None:
   for name in names:
     if name not in info.splits:
       raise MedtlError(
-        f'{info.full_name} has no split {name!r}, nor are parts of a split read; {nearest(name, info.splits)}'
+        f'{info.full_name} has no split {name!r}, nor are parts of a split read; {did_you_mean(name, info.splits)}'
       )
     for path in info.splits[name].filepaths:
       if not Path(path).is_file():
@@ -120,7 +120,9 @@ def _check(info: Any, names: Sequence[str], features: Sequence[str]) -> None:
         )
   for name in features:
     if name not in info.features:
-      raise MedtlError(f'{info.full_name} has no feature {name!r}; {nearest(name, info.features)}')
+      raise MedtlError(
+        f'{info.full_name} has no feature {name!r}; {did_you_mean(name, info.features)}'
+      )
 
 
 def _columns(info: Any, sources: Sequence[Any], label: str) -> dict[str, np.ndarray]:

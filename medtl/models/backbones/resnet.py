@@ -260,7 +260,9 @@ def _bit(depths: tuple[int, ...], ndim: int, width: int, dtype: Any) -> ResNet:
 def _resnet(block: Callable[..., Any], depths: tuple[int, ...], width: int, style: Style) -> ResNet:
   for found, known in ((style.version, ('v1', 'v1.5')), (style.norm, ('batch', 'group'))):
     if found not in known:
-      raise MedtlError(f'unknown kind of ResNet {found!r}; {expressions.nearest(found, known)}')
+      raise MedtlError(
+        f'unknown kind of ResNet {found!r}; {expressions.did_you_mean(found, known)}'
+      )
   if style.ndim not in (1, 2, 3):
     raise MedtlError(f'ndim={style.ndim}; a ResNet has 1, 2 or 3 spatial axes')
   return ResNet(block, depths, width, style)

@@ -59,7 +59,9 @@ def locate(weights: str, table: Mapping[str, Weights]) -> Source:
   if '/' in name or name.endswith(file_formats.SUFFIXES):
     known = ', '.join(sorted(table)) or 'none'
     raise MedtlError(f'no file {path}; give the path of a checkpoint, or one of: {known}')
-  raise MedtlError(f'no file and no known checkpoint {name!r}; {expressions.nearest(name, table)}')
+  raise MedtlError(
+    f'no file and no known checkpoint {name!r}; {expressions.did_you_mean(name, table)}'
+  )
 
 
 def _folder(path: Path) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from medtl.core.types import MedtlError
 
 
-def channels(
+def adapt_input_channels(
   arrays: Mapping[str, np.ndarray],
   path: str,
   count: int,

@@ -12,7 +12,7 @@ import numpy as np
 
 from medtl.core import pytrees
 from medtl.core.types import MedtlError, Tree
-from medtl.models.pretrained.input_channels import channels
+from medtl.models.pretrained.input_channels import adapt_input_channels
 
 Arrays = Mapping[str, np.ndarray]
 Adapt = Mapping[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]]
@@ -237,7 +237,7 @@ def _adapt(
           f'{bare(path)}: a kernel standardised over 3 input channels cannot have {shape[-2]}; use 3-channel pictures'
         )
       stem = {key: value.array for key, value in ported.items()}
-      changed, normal, note = channels(stem, path, shape[-2], *normal)
+      changed, normal, note = adapt_input_channels(stem, path, shape[-2], *normal)
       ported |= {key: ported[key]._replace(array=value) for key, value in changed.items()}
       notes.append(note)
   return ported, normal, tuple(notes)
