@@ -80,7 +80,7 @@ class Net(nn.Module):
   """A backbone and a head: x [b, *s, c] in 0 … 1 → outputs, logits [b, classes] for a classifier.
 
   `mean` and `std` (one number, or one per channel) are what the checkpoint was trained with, in the units of x. `num_children` > 0 leaves
-  the children from that one on out: the head stands on what children 0 … keep − 1 make (Ke et al. 2021, CheXtransfer).
+  the children from that one on out: the head stands on what children 0 … num_children − 1 make (Ke et al. 2021, CheXtransfer).
   """
 
   backbone: Backbone
@@ -96,7 +96,7 @@ class Net(nn.Module):
     count = self.backbone.stages + 1
     if not 0 <= self.num_children <= count:
       raise MedtlError(
-        f'config.truncate is {self.keep}; this backbone has {count} children (stem and {count - 1} stages), so 1 … {count}, '
+        f'config.truncate is {self.num_children}; this backbone has {count} children (stem and {count - 1} stages), so 1 … {count}, '
         'or 0 for all'
       )
     return tuple(map(child_name, range(self.num_children or count)))
