@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
   config.random_frozen = False          # True = frozen children may be as chance drew them: the control of a transfer
   # What is learned. kind: multiclass | binary | multilabel | ordinal, or auto = what the labels are of (never ordinal);
   # loss: a function of medtl/training/losses.py, '' = the kind's own.
-  config.task = dict(kind='multiclass', loss='softmax')
+  config.task = dict(name='classification', kind='multiclass', loss='softmax')
   config.augment = ''                   # on the device, medtl/data/augmentation.py: 'flip | rotate(10) | mixup(0.2)'
   config.views = 0                      # > 0: frozen children see so many fixed views of a picture, computed once; 0 = new ones each time
   config.sampling = ''                  # '' = every example once an epoch; 'balanced' = classes equally often

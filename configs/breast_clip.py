@@ -21,7 +21,7 @@ def get_config():
     )  # rows 115 (train) and 700 (test) are one picture
     config.model = dict(name='vit.clip_vit_b16', weights='')
     config.head = dict(name='linear', norm=True)
-    config.task = dict(kind='binary', loss='softmax')
+    config.task = dict(name='classification', kind='binary', loss='softmax')
     config.phases = (('depth(1.0)', '10 epochs'),)
     config.batch = 12
   return config

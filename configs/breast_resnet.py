@@ -14,7 +14,7 @@ def get_config():
     oct_resnet.keras(config)
     config.data = breast_clip.get_config().data
     config.head = dict(name='linear')
-    config.task = dict(kind='binary', loss='softmax')
+    config.task = dict(name='classification', kind='binary', loss='softmax')
     config.phases = (('depth(1.0)', '10 epochs'),)
     config.batch = 32
     config.lr = 1e-3

@@ -278,7 +278,7 @@ def _call(verb: str, argv: list[str]) -> int:
       config, workdir, command, every_fold=flags.folds, layers=flags.layers
     ),
     'lr_find': lambda: lr_range_test.find(config, workdir, command),
-    'describe': lambda: train.explain_failure(config, workdir),
+    'describe': lambda: train.describe(config, workdir),
     'evaluate': lambda: predict.evaluate_again(config, workdir, flags.name),
     'report': lambda: run_folder.write_report(workdir, flags.name),
     'predict': lambda: predict.predict(config, workdir, Path(flags.images).expanduser(), output),

@@ -1,9 +1,12 @@
 """What the tests share: a toy backbone that obeys the contract, and the place of real data."""
 
+import functools
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault(
@@ -20,7 +23,10 @@ import numpy as np
 import pytest
 
 from medtl.core.types import Batch
-from medtl.models import Backbone, Net
+from medtl.models import Backbone, Head, Net
+from medtl.tasks import classification
+from medtl.training import step
+from medtl.training.forward import forward
 
 ROOT = Path(__file__).parents[1]
 REAL = Path(os.environ.get('MEDTL_REAL', ROOT.parent / 'shared'))
@@ -72,11 +78,11 @@ class ToyStage(nn.Module):
     return nn.Dropout(0.1)(nn.relu(x), deterministic=not train)
 
 
-class ToyHead(nn.Module):
+class ToyHead(Head):
   classes: int = 3
 
   @nn.compact
-  def __call__(self, value, backbone, *, train):
+  def __call__(self, value, *, train):
     return nn.Dense(self.classes, name='dense')(value)
 
 
@@ -100,3 +106,30 @@ def batch():
 def variables(net, batch):
   found = net.init(jax.random.key(0), batch.x, train=False)
   return found['params'], {'batch_stats': found['batch_stats']}
+
+
+class Supervised(NamedTuple):
+  """Classification of a net as a step takes it; `mean` is its loss as one number."""
+
+  loss: Callable
+  counts: Callable
+  measure: Callable
+
+  @property
+  def bound(self):
+    return {'loss': self.loss, 'counts': self.counts}
+
+  def mean(self, params, extra, batch, key):
+    terms, extra = self.loss(params, extra, batch, key, jnp.zeros((), jnp.int32))
+    value, logs = step.weighted(terms, self.counts(batch))
+    return value, (extra, logs)
+
+
+def supervised(net, loss, *, kind, live=None, start_child=0, class_weights=None, rules=()):
+  applied = forward(net, live, rules, start_child)
+  made = classification.objective(loss, kind)
+  return Supervised(
+    functools.partial(made.loss, applied, class_weights=class_weights),
+    made.counts,
+    functools.partial(made.measure, applied),
+  )

@@ -1,5 +1,6 @@
 """medtl's side: the very programs that a run uses."""
 
+import functools
 import time
 
 import jax
@@ -62,7 +63,11 @@ def prepare(case):
   }
   if case.work == 'forward':
     params, extra = jax.tree.map(jax.numpy.asarray, (context.params, context.extra))
-    program = jax.jit(context.task(0).measure).lower(params, extra, batch).compile()
+    program = (
+      jax.jit(functools.partial(context.task.measure, context.forward(0)))
+      .lower(params, extra, batch)
+      .compile()
+    )
     work = lambda: jax.block_until_ready(program(params, extra, batch))
   else:
     program, state = context.program(0, start_child), context.start()

@@ -1,10 +1,9 @@
 """The values that cross rooms. Two currencies: Batch and State on the device, Predictions and table on the host."""
 
-from __future__ import (
-  annotations,
-)  # of jax nothing but names: verbs that compute nothing do without it
+# Of jax nothing but names: verbs that compute nothing do without it.
+from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,9 +85,10 @@ class Batch(NamedTuple):
   """What a jitted function sees. Rows where `mask` is false are padding and count for nothing."""
 
   x: jax.Array  # [b, *s, c]
-  y: jax.Array  # [b] | [b, k] | [b, *s]
+  y: jax.Array  # [b] | [b, k] | [b, *s]; -1 where unlabelled
   mask: jax.Array  # bool[b]
   row: jax.Array  # int32[b]
+  group: Any = None  # int32[b]: site or domain, -1 where unknown; None in data without groups
 
 
 class State(NamedTuple):
@@ -96,19 +96,31 @@ class State(NamedTuple):
 
   step: jax.Array  # int32 (), updates done so far
   params: Tree
-  extra: Tree  # batch statistics, queues …
+  extra: Tree  # batch statistics, queues, teachers …
   opt: Tree
   key: jax.Array  # the run's key; a step uses fold_in(key, step), so a resumed run repeats it
 
 
-class Task(NamedTuple):
-  """What is learned, as three pure functions."""
+class Term(NamedTuple):
+  """One term of a loss: its sum over a batch, or a part of one, before the step divides by a count.
 
-  init: Callable[[jax.Array, Batch], tuple[Tree, Tree]]  # -> params, extra
-  loss: Callable[
-    [Tree, Tree, Batch, jax.Array], tuple[jax.Array, tuple[Tree, Logs]]
-  ]  # -> scalar, (extra, logs)
-  measure: Callable[[Tree, Tree, Batch], dict[str, jax.Array]]  # -> {name: [b, …]}
+  A term of weight 0 is logged and not learned.
+  """
+
+  sum: jax.Array  # ()
+  weight: Any = 1.0
+
+
+Terms = dict[str, Term]
+
+
+class Forward(NamedTuple):
+  """A net as a task applies it. Which children move, and where they start, is settled already."""
+
+  train: Callable[
+    [Tree, Tree, Any, Any], tuple[Any, Tree]
+  ]  # params, extra, x, key → outputs, extra
+  eval: Callable[[Tree, Tree, Any], Any]  # params, extra, x → outputs
 
 
 @dataclass(frozen=True)
@@ -116,11 +128,68 @@ class Predictions:
   """What every report reads."""
 
   row: np.ndarray  # [n] joins to table['row']
-  y: np.ndarray  # [n] | [n, k]
-  score: np.ndarray  # [n, k] probabilities
-  measures: Mapping[str, np.ndarray] = field(
-    default_factory=dict
-  )  # name -> [n, …], for instance the loss
+  y: np.ndarray  # [n] | [n, k], as in the table
+  values: Mapping[str, np.ndarray]  # name → [n, …]: score [n, k], the loss, Dice, an embedding
+
+  @property
+  def score(self) -> np.ndarray:
+    """Return the probabilities [n, k] of a classifier."""
+    return self.values['score']
+
+
+@dataclass(frozen=True)
+class Task:
+  """What is learned. A file of tasks/ makes one from the keys of config.task.
+
+  It owns all that depends on it: nothing outside asks which task it is. On the device a batch is
+  one Batch; a tuple of `copies` of them, augmented apart, where copies > 1; {name: Batch} where
+  there are several streams.
+  """
+
+  # What it needs, and of whom. Each check raises a MedtlError.
+  outputs: Callable[[Sequence[str]], int]  # classes → channels that the head must give
+  check: Callable[[Mapping[str, Any]], None]  # keys of the run, before anything is read
+  accepts: Callable[[Mapping[str, Dataset], Mapping[str, Any]], None]  # sides, keys of the run
+  # On the device.
+  loss: Callable[..., tuple[Terms, Tree]]  # forward, params, extra, batch, key, step, class_weights
+  counts: Callable[[Any], Mapping[str, Any]]  # batch → {term: over how many it is a mean}
+  measure: Callable[..., dict[str, jax.Array]]  # forward, params, extra, batch → {name: [b, …]}
+  # On the host.
+  monitor: Callable[[Predictions], dict[str, float]]  # → {metric: value}
+  summary: Summary
+  page: Page
+  answers: Callable[..., Answers]  # what is said of each case by the verb predict
+  metrics: Mapping[str, Callable] = field(default_factory=dict)  # name → f(score, y), if of scores
+  one_class: bool = False  # each example has one class, and `score` holds a probability of each
+  copies: int = 1  # of each example, augmented under keys of their own
+  streams: tuple[str, ...] = ('train',)
+  coupled: bool = False  # examples see each other in the loss: a batch cannot be cut into parts
+  keys: Mapping[str, Any] = field(default_factory=dict)  # as in config.task, for the page
+
+
+class Summary(NamedTuple):
+  """A task's numbers with intervals, each a function of predictions and tables alone."""
+
+  whole: Callable[..., dict[str, Any]]  # {side: predictions}, {side: table}, classes → numbers
+  seeds: Callable[..., dict[str, Any]]  # runs, table → {metric: interval} of their mean
+  difference: Callable[..., dict[str, Any]]  # runs, others, table → {metric: interval}, paired
+  pooled: Callable[..., Predictions]  # a fold's test, val, table of val, threshold → test
+
+
+class Page(NamedTuple):
+  """What the page shows of a task."""
+
+  template: str  # a file of report/
+  content: Callable[..., dict[str, Any]]  # numbers, predictions, tables, pictures → its variables
+  shown: Callable[[Predictions], list[int]]  # predictions whose pictures are kept for it
+
+
+class Answers(NamedTuple):
+  """What the verb predict writes of each case."""
+
+  header: list[str]
+  rows: list[list[Any]]
+  notes: list[str]  # in words, how predictions became answers
 
 
 @dataclass(frozen=True)

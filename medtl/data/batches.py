@@ -87,21 +87,21 @@ class Steps:
 
   def __getitem__(self, item: Any) -> Batch:
     index, mask = self.rows(self.start + int(item))
-    examples = [self.dataset.fetch(int(one)) for one in index]
-    x, y = (
-      np.stack([example.x for example in examples]),
-      np.stack([example.y for example in examples]),
-    )
-    return Batch._make(
-      (
-        x
-        if x.dtype.name == 'bfloat16'
-        else x.astype(np.float32, copy=False),  # activations may be kept in bfloat16
-        y.astype(np.float32 if y.dtype.kind == 'f' else np.int32),
-        mask,
-        np.where(mask, [example.row for example in examples], -1).astype(np.int32),
-      )
-    )
+    examples = [self.dataset.fetch(int(place)) for place in index]
+    x = np.stack([example.x for example in examples])
+    if x.dtype.name != 'bfloat16':  # activations may be kept in it
+      x = x.astype(np.float32, copy=False)
+    y = np.stack([example.y for example in examples])
+    y = y.astype(np.float32 if y.dtype.kind == 'f' else np.int32)
+    row = np.where(mask, [example.row for example in examples], -1).astype(np.int32)
+    return Batch._make((x, y, mask, row, self.groups(index)))
+
+  def groups(self, index: np.ndarray) -> np.ndarray | None:
+    """Return the group of each example; None where the data set has no groups."""
+    table = self.dataset.table
+    if 'group' not in table:
+      return None
+    return np.asarray(table['group'])[index % len(table['group'])].astype(np.int32)
 
 
 def _read(steps: Steps, workers: int) -> Iterator[Batch]:

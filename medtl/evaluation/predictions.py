@@ -13,37 +13,54 @@ from medtl.core.types import Batch, Dataset, MedtlError, Predictions, Table, Tre
 from medtl.runtime import multihost
 from medtl.runtime.files import atomic_write
 
+SCORE = 'score'
 OWN = ('train', 'val', 'test')  # sides of the run's own data
 Measure = Callable[[Tree, Tree, Batch], dict[str, jax.Array]]
 
 
-def predict(measure: Measure, params: Tree, extra: Tree, batches: Iterable[Batch]) -> Predictions:
-  """Return the predictions of all unmasked rows, in the order of the batches; a non-finite score is an error."""
+def predict(
+  measure: Measure, params: Tree, extra: Tree, batches: Iterable[Batch], table: Table
+) -> Predictions:
+  """Return what `measure` gives for all unmasked rows, in the order of the batches.
+
+  Labels are those of the data set's `table`. A score that is not finite is an error.
+  """
   parts: list[dict[str, np.ndarray]] = []
   pending = None
   for batch in batches:
-    last, pending = (
-      pending,
-      (batch, measure(params, extra, batch)),
-    )  # the device works while the host reads the one before
-    if last:
-      parts.append(_real(*last))
+    before = pending
+    pending = (batch, measure(params, extra, batch))
+    if before:  # the device works on this batch while the host reads the one before
+      parts.append(_real(*before))
   if pending is None:
     raise MedtlError('nothing to predict: the data set is empty')
   parts.append(_real(*pending))
-  joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-  bad = ~np.isfinite(joined['score']).reshape(len(joined['row']), -1).all(1)
+  values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+  row = values.pop('row')
+  if SCORE in values:
+    _stop_infinite(values[SCORE], row)
+  return Predictions(row, _labels(table, row), values)
+
+
+def _stop_infinite(score: np.ndarray, row: np.ndarray) -> None:
+  bad = ~np.isfinite(score).reshape(len(row), -1).all(1)
   if bad.any():
     raise MedtlError(
-      f'{bad.sum()} of {len(bad)} predictions are not finite, first at row {joined["row"][bad][0]}: '
+      f'{bad.sum()} of {len(bad)} predictions are not finite, first at row {row[bad][0]}: '
       'the parameters have diverged or an image holds extreme values'
     )
-  return Predictions(joined.pop('row'), joined.pop('y'), joined.pop('score'), joined)
 
 
-def _real(batch: Batch, measures: dict[str, jax.Array]) -> dict[str, np.ndarray]:
-  mask, values = multihost.to_numpy((batch.mask, {**measures, 'row': batch.row, 'y': batch.y}))
-  return {name: value[mask] for name, value in values.items()}
+def _labels(table: Table, row: np.ndarray) -> np.ndarray:
+  """Return the labels of rows, as a batch holds them."""
+  place = {int(number): index for index, number in enumerate(table['row'])}
+  y = np.asarray(table['y'])[[place[int(number)] for number in row]]
+  return y.astype(np.float32 if y.dtype.kind == 'f' else np.int32)
+
+
+def _real(batch: Batch, values: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+  mask, numbers = multihost.to_numpy((batch.mask, {**values, 'row': batch.row}))
+  return {name: value[mask] for name, value in numbers.items()}
 
 
 def save(path: Path, predictions: Predictions, dataset: Dataset, shown: Sequence[int] = ()) -> None:
@@ -66,19 +83,16 @@ def pooled(parts: Sequence['Saved'], path: Path) -> None:
       f'{len(row) - len(np.unique(row))} rows are in more than one fold: the folds do not come from one split'
     )
   order = np.argsort(row)
-  y, score = (
-    np.concatenate([getattr(found.predictions, name) for found in parts])[order]
-    for name in ('y', 'score')
-  )
-  measures = {
-    name: np.concatenate([found.predictions.measures[name] for found in parts])[order]
-    for name in parts[0].predictions.measures
+  y = np.concatenate([found.predictions.y for found in parts])[order]
+  values = {
+    name: np.concatenate([found.predictions.values[name] for found in parts])[order]
+    for name in parts[0].predictions.values
   }
   table = {
     name: np.concatenate([found.table[name] for found in parts])[order] for name in parts[0].table
   }
   pictures = {number: picture for found in parts for number, picture in found.pictures.items()}
-  _write(path, Predictions(row[order], y, score, measures), table, parts[0].classes, pictures)
+  _write(path, Predictions(row[order], y, values), table, parts[0].classes, pictures)
 
 
 def _write(
@@ -92,13 +106,17 @@ def _write(
     arrays: dict[str, Any] = {
       'row': predictions.row,
       'y': predictions.y,
-      'score': predictions.score,
       'classes': np.array(classes),
     }
     arrays |= {f'picture/{row}': picture for row, picture in pictures.items()}
-    arrays |= {f'measure/{name}': value for name, value in predictions.measures.items()}
+    arrays |= {_key(name): value for name, value in predictions.values.items()}
     arrays |= {f'table/{name}': _plain(column) for name, column in table.items()}
     np.savez_compressed(file, **arrays)
+
+
+def _key(name: str) -> str:
+  """Return the name of a value in the file; scores stood there before there was anything else."""
+  return name if name == SCORE else f'measure/{name}'
 
 
 def _small(x: np.ndarray, most: int = 256) -> np.ndarray:
@@ -146,8 +164,11 @@ def _loaded(path: Path) -> Saved:
       }
       for prefix in ('measure/', 'table/', 'picture/')
     }
+    values = part['measure/']
+    if SCORE in file.files:
+      values = {SCORE: file[SCORE], **values}
     return Saved(
-      Predictions(file['row'], file['y'], file['score'], part['measure/']),
+      Predictions(file['row'], file['y'], values),
       part['table/'],
       tuple(str(name) for name in file['classes']),
       {int(row): x for row, x in part['picture/'].items()},

@@ -1,5 +1,6 @@
 """Predictions + table → every number of a report, with intervals by patient, ready for JSON."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,19 @@ from medtl.core.types import MedtlError, Predictions, Table
 from medtl.evaluation import metrics, operating_points
 from medtl.evaluation.intervals import Interval, difference, intervals
 
-LABELS = dict(
+
+class Labels(dict):
+  """What a page calls each metric.
+
+  >>> LABELS['auroc'], LABELS['dice']
+  ('AUROC', 'Dice')
+  """
+
+  def __missing__(self, name: str) -> str:
+    return name[:1].upper() + name[1:].replace('_', ' ')
+
+
+LABELS = Labels(
   auroc='AUROC',
   auprc='AUPRC',
   accuracy='Accuracy',
@@ -48,8 +61,8 @@ def summarise(
   predictions: Mapping[str, Predictions],
   tables: Mapping[str, Table],
   classes: Sequence[str],
-  kind: str,
   *,
+  kind: str,
   threshold: str = 'youden',
   resamples: int = 1000,
   seed: int = 0,
@@ -72,7 +85,7 @@ def summarise(
     patient,
     classes,
     found
-    if val or PER_IMAGE in test.measures
+    if val or PER_IMAGE in test.values
     else {name: item for name, item in found.items() if name not in AT_THRESHOLD},
   )
   pooled, note = _by_patient(predictions, tables, kind, threshold, dict(draw, patient=None))
@@ -106,8 +119,8 @@ Pair = tuple[
 def summarise_seeds(
   runs: Sequence[Pair],
   table: Table,
-  kind: str,
   *,
+  kind: str,
   threshold: str = 'youden',
   resamples: int = 1000,
   seed: int = 0,
@@ -128,8 +141,8 @@ def compare(
   first: Sequence[Pair],
   second: Sequence[Pair],
   table: Table,
-  kind: str,
   *,
+  kind: str,
   threshold: str = 'youden',
   resamples: int = 1000,
   seed: int = 0,
@@ -209,12 +222,12 @@ def pool_by_patient(predictions: Predictions, table: Table) -> Predictions:
     )
   score = np.zeros((len(first), predictions.score.shape[1]))
   np.add.at(score, codes, predictions.score)
-  cut = predictions.measures.get(BY_PATIENT)
+  cut = predictions.values.get(BY_PATIENT)
   return Predictions(
     predictions.row[first],
     y[first],
-    score / count[:, None],
-    {} if cut is None else {PER_IMAGE: np.asarray(cut)[first]},
+    {'score': score / count[:, None]}
+    | ({} if cut is None else {PER_IMAGE: np.asarray(cut)[first]}),
   )
 
 
@@ -224,6 +237,20 @@ def sides_by_patient(predictions: Predictions, table: Table) -> dict[str, Predic
     return {PER_IMAGE: predictions, BY_PATIENT: pool_by_patient(predictions, table)}
   except MedtlError:  # patients are not known, or have several labels: no numbers by patient
     return {PER_IMAGE: predictions}
+
+
+def with_thresholds(
+  test: Predictions, val: Predictions, val_table: Table, threshold: str, kind: str
+) -> Predictions:
+  """Return a fold's test predictions with the thresholds that its own validation chose.
+
+  Pooled validation predictions would have seen the labels that the thresholds are tested on.
+  """
+  values = dict(test.values)
+  for name, chosen_on in sides_by_patient(val, val_table).items():
+    thresholds = operating_points.class_thresholds(chosen_on, threshold, kind)
+    values[name] = np.tile(thresholds, (len(test.row), 1))
+  return dataclasses.replace(test, values=values)
 
 
 def worst_errors(predictions: Predictions, kind: str, count: int = 12) -> list[dict[str, Any]]:
@@ -281,8 +308,8 @@ def _number(value: Any) -> Any:
 
 def thresholds_of(test: Predictions, val: Predictions | None, rule: str, kind: str) -> np.ndarray:
   """Return the thresholds [k] of a test set, or [n, k] where each of its rows brings its own; nan where there is none."""
-  if PER_IMAGE in test.measures:
-    return np.asarray(test.measures[PER_IMAGE])
+  if PER_IMAGE in test.values:
+    return np.asarray(test.values[PER_IMAGE])
   if val is None:
     return np.full(operating_points.columns(test, kind)[0].shape[1], np.nan)
   return operating_points.class_thresholds(val, rule, kind)

@@ -1,7 +1,7 @@
-"""Every backbone obeys one contract: children stem, stage1 … stageN[, norm], callable on any slice of them."""
+"""The contracts of networks: a backbone of children that can be cut anywhere, and a head on it."""
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,15 +9,15 @@ import jax.numpy as jnp
 
 from medtl.core.types import MedtlError
 
-Train = (
-  bool | Collection[str]
-)  # False, True, or the names of the children that are in training mode
+# False, True, or the names of the children that are in training mode.
+Train = bool | Collection[str]
 
 
 class Backbone(nn.Module):
   """x → maps. Child 0 is the stem, child i is stage i, `norm` follows the last stage.
 
-  A subclass defines `stages`, `channels` and `child(i, value, train)`; it never knows that checkpoints exist.
+  A subclass defines `stages`, `channels` and `child(i, value, train)`; it never knows that
+  checkpoints exist.
   """
 
   @property
@@ -26,7 +26,7 @@ class Backbone(nn.Module):
     raise NotImplementedError
 
   def child(self, index: int, value: Any, train: bool) -> Any:
-    """Apply child `index` (0 the stem, i stage i; after the last stage `norm`, where there is one)."""
+    """Apply child `index`: 0 the stem, i stage i; after the last stage `norm`, where there is one."""
     raise NotImplementedError
 
   def maps(self, value: Any) -> Any:
@@ -34,7 +34,7 @@ class Backbone(nn.Module):
     return value
 
   def token(self, value: Any) -> Any:
-    """Return the class token [b, d] of what a slice returned, or None where the architecture has none."""
+    """Return the class token [b, d] of what a slice returned; None where there is none."""
     return None
 
   @nn.compact
@@ -46,11 +46,13 @@ class Backbone(nn.Module):
     start_child: int = 0,
     end_child: int | None = None,
     remat: Collection[str] = (),
+    levels: Collection[str] = (),
   ) -> Any:
-    """Run children [start_child, end_child): from a picture [b, *s, c] when start_child is 0, else from what [0, start_child) returned.
+    """Run children [start_child, end_child): from a picture [b, *s, c], or from what others made.
 
-    What the children named in `remat` make inside is not kept for the backward pass, but computed again there (Chen et al. 2016,
-    arXiv 1604.06174).
+    With `levels`, names of children, what crosses a cut is (value, {name: maps of that child}), of
+    those levels that lie below it. What the children named in `remat` make inside is not kept for
+    the backward pass, but computed again there (Chen et al. 2016, arXiv 1604.06174).
     """
     count = self.stages + 1
     end_child = count if end_child is None else end_child
@@ -58,13 +60,15 @@ class Backbone(nn.Module):
       raise ValueError(
         f'no slice [{start_child}, {end_child}) of {count} children (stem and {self.stages} stages)'
       )
+    value, taken = x if levels and start_child else (x, {})
     for index in range(start_child, end_child):
       name = child_name(index)
-      run = functools.partial(
-        _child, index=index, train=train if isinstance(train, bool) else name in train
-      )
-      x = (nn.remat(run) if name in remat else run)(self, x)
-    return x
+      training = train if isinstance(train, bool) else name in train
+      run = functools.partial(_child, index=index, train=training)
+      value = (nn.remat(run) if name in remat else run)(self, value)
+      if name in levels:
+        taken = {**taken, name: self.maps(value)}
+    return (value, taken) if levels else value
 
 
 def _child(backbone: Backbone, value: Any, index: int, train: bool) -> Any:
@@ -76,15 +80,39 @@ def child_name(index: int) -> str:
   return f'stage{index}' if index else 'stem'
 
 
-class Net(nn.Module):
-  """A backbone and a head: x [b, *s, c] in 0 … 1 → outputs, logits [b, classes] for a classifier.
+class Head(nn.Module):
+  """What stands on a backbone: classifier, decoder, projector, or several of them.
 
-  `mean` and `std` (one number, or one per channel) are what the checkpoint was trained with, in the units of x. `num_children` > 0 leaves
-  the children from that one on out: the head stands on what children 0 … num_children − 1 make (Ke et al. 2021, CheXtransfer).
+  It works in two steps. `reduce`, without parameters, takes what it needs of the backbone's value;
+  `__call__(reduced, train=…)` makes outputs of that. Where the whole backbone is frozen, what
+  `reduce` returns is all that is kept of a picture.
+  """
+
+  @property
+  def reads(self) -> str:
+    """Return, as text, all that `reduce` depends on: what was kept under it is used again."""
+    return repr(self)
+
+  def levels(self, children: Sequence[str]) -> tuple[str, ...]:
+    """Return the children whose maps the head reads beside the last one's; none as a rule."""
+    return ()
+
+  def reduce(self, value: Any, backbone: Backbone) -> Any:
+    """Return what the head needs of the backbone's value, or of (value, {level: maps})."""
+    return value
+
+
+class Net(nn.Module):
+  """A backbone and a head: x [b, *s, c] in 0 … 1 → the head's outputs.
+
+  `mean` and `std` (one number, or one per channel) are what the checkpoint was trained with, in the
+  units of x. `num_children` > 0 leaves the children from that one on out: the head stands on what
+  children 0 … num_children − 1 make (Ke et al. 2021, CheXtransfer). A cut is counted in children;
+  the cut after the last one and the head's `reduce` is `reduced`.
   """
 
   backbone: Backbone
-  head: nn.Module
+  head: Head
   mean: tuple[float, ...] = (0.0,)
   std: tuple[float, ...] = (1.0,)
   num_children: int = 0
@@ -92,12 +120,12 @@ class Net(nn.Module):
 
   @property
   def children(self) -> tuple[str, ...]:
-    """Return the names of the children that are applied, in order; an impossible `num_children` is an error."""
+    """Return the names of the children that are applied, in order."""
     count = self.backbone.stages + 1
     if not 0 <= self.num_children <= count:
       raise MedtlError(
-        f'config.truncate is {self.num_children}; this backbone has {count} children (stem and {count - 1} stages), so 1 … {count}, '
-        'or 0 for all'
+        f'config.truncate is {self.num_children}; this backbone has {count} children (stem and '
+        f'{count - 1} stages), so 1 … {count}, or 0 for all'
       )
     return tuple(map(child_name, range(self.num_children or count)))
 
@@ -106,23 +134,37 @@ class Net(nn.Module):
     """Return whether children are left out, and with the last of them the backbone's `norm`."""
     return len(self.children) <= self.backbone.stages
 
+  @property
+  def reduced(self) -> int:
+    """Return the cut behind which only the head's parameters lie."""
+    return len(self.children) + 1
+
+  @property
+  def levels(self) -> tuple[str, ...]:
+    """Return the children whose maps the head reads."""
+    return self.head.levels(self.children)
+
   def __call__(self, x: Any, *, train: Train, start_child: int = 0) -> Any:
-    """Run the children from `start_child` on and the head; above 0, x is what `features(…, end_child=start_child)` made."""
-    value = self.features(x, train=train, start_child=start_child)
-    return self.head(
-      value, self.backbone, train=train if isinstance(train, bool) else 'head' in train
-    )
+    """Return the head's outputs; x is a picture, or what `features(…, end_child=start_child)` made."""
+    value = self.features(x, train=train, start_child=start_child, end_child=self.reduced)
+    return self.head(value, train=train if isinstance(train, bool) else 'head' in train)
 
   def features(
     self, x: Any, *, train: Train = False, start_child: int = 0, end_child: int | None = None
   ) -> Any:
-    """Return what children [start_child, end_child) of the backbone make of x."""
+    """Return what children [start_child, end_child) make of x, and the head's `reduce` at the end."""
+    count = len(self.children)
+    end_child = count if end_child is None else end_child
+    if start_child == self.reduced:
+      return x
     if start_child == 0:
       x = (x - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)
-    return self.backbone(
+    value = self.backbone(
       x,
       train=train,
       start_child=start_child,
-      end_child=len(self.children) if end_child is None else end_child,
+      end_child=min(end_child, count),
       remat=self.remat,
+      levels=self.levels,
     )
+    return self.head.reduce(value, self.backbone) if end_child == self.reduced else value

@@ -1,4 +1,4 @@
-"""What stands on a backbone: pooled features become outputs. `head(value, backbone, train=…)`, value as the backbone returns it."""
+"""Classifiers on a backbone: pooled features become logits."""
 
 from typing import Any
 
@@ -7,11 +7,12 @@ import jax.numpy as jnp
 
 from medtl.core import expressions
 from medtl.core.types import MedtlError
+from medtl.models import Backbone, Head
 
 POOLS = ('auto', 'mean', 'max', 'token', 'token+mean')
 
 
-class Linear(nn.Module):
+class Linear(Head):
   """Pooling, a norm without parameters, dropout and one dense layer that starts near zero, all in float32 at least."""
 
   classes: int
@@ -19,9 +20,15 @@ class Linear(nn.Module):
   dropout: float = 0.0
   norm: bool = False
 
+  @property
+  def reads(self) -> str:
+    return f'pool={self.pool}'
+
+  def reduce(self, value: Any, backbone: Backbone) -> Any:
+    return pooled(value, backbone, self.pool)
+
   @nn.compact
-  def __call__(self, value: Any, backbone: Any, *, train: bool) -> Any:
-    x = pooled(value, backbone, self.pool)
+  def __call__(self, x: Any, *, train: bool) -> Any:
     if self.norm:
       x = nn.BatchNorm(momentum=0.9, use_scale=False, use_bias=False, name='norm')(
         x, use_running_average=not train
@@ -42,16 +49,22 @@ def linear(classes: int, pool: str = 'auto', dropout: float = 0.0, norm: bool = 
   return Linear(classes, pool, dropout, norm)
 
 
-class Attentive(nn.Module):
+class Attentive(Head):
   """A learned query looks at all places of the maps, head by head; then as Linear."""
 
   classes: int
   heads: int = 4
   dropout: float = 0.0
 
+  @property
+  def reads(self) -> str:
+    return 'maps'
+
+  def reduce(self, value: Any, backbone: Backbone) -> Any:
+    return backbone.maps(value)
+
   @nn.compact
-  def __call__(self, value: Any, backbone: Any, *, train: bool) -> Any:
-    maps = backbone.maps(value)
+  def __call__(self, maps: Any, *, train: bool) -> Any:
     x = maps.reshape(maps.shape[0], -1, maps.shape[-1]).astype(
       jnp.promote_types(maps.dtype, jnp.float32)
     )

@@ -71,10 +71,18 @@ def extreme(rows: Sequence[Row], metric: str) -> Row:
   return best
 
 
+def shown_metrics(row: Row) -> list[str]:
+  """Return the first headline metric, and what stands beside it."""
+  first, *others = row['headline']
+  beside = [name for name in SHOWN if name in row['metrics']]
+  return [first, *(beside or others)]
+
+
 def table(rows: Sequence[Row]) -> str:
   """Return the rows as plain text: the first headline metric, its paired differences with Holm-corrected p, and what it cost."""
-  first = rows[0]['headline'][0]
-  columns = [LABELS[name] for name in (first, *SHOWN)] + [
+  shown = shown_metrics(rows[0])
+  first = shown[0]
+  columns = [LABELS[name] for name in shown] + [
     f'minus {reference}' for reference in rows[0]['differences']
   ]
   cells = [['', *columns, 'live', 'GFLOP a step', 'seconds']]
@@ -83,7 +91,7 @@ def table(rows: Sequence[Row]) -> str:
     cells.append(
       [
         row['name'],
-        *(console.words(row['metrics'][name]) for name in (first, *SHOWN)),
+        *(console.words(row['metrics'][name]) for name in shown),
         *beside,
         f'{row["live"]:,}',
         f'{row["flops"] / 1e9:.2f}',
@@ -192,13 +200,14 @@ def write(
 
   `curves` are families of variants that differ in an amount, `lines` what is said of them.
   """
-  first = rows[0]['headline'][0]
+  shown = shown_metrics(rows[0])
+  first = shown[0]
   names = [row['name'] for row in rows]
   pictures = {
     name: figures.variants(
       names, [row['metrics'][name] for row in rows], LABELS[name], facts['axis']
     )
-    for name in (first, *SHOWN)
+    for name in shown
   }
   if curves:
     found = {row['name']: row['metrics'][first] for row in rows}
@@ -215,7 +224,7 @@ def write(
       rows=rows,
       facts=facts,
       first=first,
-      shown=(first, *SHOWN),
+      shown=shown,
       labels=LABELS,
       over=console.over(rows[0]),
       pictures=pictures,

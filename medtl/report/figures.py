@@ -146,7 +146,7 @@ def curve(
       axes.axvline(boundary, color=INK, linewidth=0.9, linestyle=(0, (2, 3)))
     if best is not None:
       axes.axvline(best, color=COLOURS[2], linewidth=1.1)
-    axes.set(xlabel='Step', ylabel=LABELS.get(name, name))
+    axes.set(xlabel='Step', ylabel=LABELS[name])
     axes.legend()
     return svg(figure)
 

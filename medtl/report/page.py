@@ -1,21 +1,18 @@
 """report.html: one file that opens without a network, from numbers, predictions and the facts of a run."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from medtl.core.types import Predictions, Table
-from medtl.evaluation.summary import LABELS, thresholds_of, worst_errors
+from medtl.evaluation.summary import LABELS
 from medtl.report import console, figures
 from medtl.runtime import files
 
-Images = Callable[[int], np.ndarray] | None
 NAMES = dict(url='Address', sha256='SHA-256', hash='SHA-256 of what was read')
 HIDDEN = {'name', 'phantom', 'notes', 'order'}
-MOST_CURVES = 12  # classes beyond which a figure of all of them says nothing
 
 
 class Compared(TypedDict):
@@ -55,46 +52,32 @@ class Facts(TypedDict):
 
 
 def write(
-  path: Path,
-  facts: Facts,
-  numbers: Mapping[str, Any],
-  predictions: Mapping[str, Predictions],
-  tables: Mapping[str, Table],
-  images: Images = None,
+  path: Path, facts: Facts, numbers: Mapping[str, Any], template: str, content: Mapping[str, Any]
 ) -> None:
-  """Write the page of `numbers`, which numbers.summarise made of the same predictions {'test', 'val'} and tables.
-
-  `images(i)` is the picture x [*s, c] of the i-th test prediction; None where pictures are out of reach.
-  """
-  files.write(path, render(facts, numbers, predictions, tables, images))
+  """Write the page of a run's numbers; `template` and `content` are its task's part of it."""
+  files.write(path, render(facts, numbers, template, content))
 
 
 def render(
-  facts: Facts,
-  numbers: Mapping[str, Any],
-  predictions: Mapping[str, Predictions],
-  tables: Mapping[str, Table],
-  images: Images = None,
+  facts: Facts, numbers: Mapping[str, Any], template: str, content: Mapping[str, Any]
 ) -> str:
   """Return the page as text."""
-  return (
-    environment()
-    .get_template('page.html.j2')
-    .render(
-      facts=facts,
-      numbers=numbers,
-      labels=LABELS,
-      over=console.over(numbers),
-      warnings=warnings(facts, numbers),
-      pictures=pictures(facts, numbers, predictions),
-      errors=errors(numbers, predictions['test'], tables['test'], images),
-      sources=[
-        ('Data', facts['data']['name'], listed(facts['data'])),
-        ('Weights', facts['weights']['name'] or 'random initialisation', listed(facts['weights'])),
-      ],
-      config=json.dumps(facts['config'], indent=1, default=str),
-      shown=images is not None,
-    )
+  page = environment().get_template('page.html.j2')
+  sources = [
+    ('Data', facts['data']['name'], listed(facts['data'])),
+    ('Weights', facts['weights']['name'] or 'random initialisation', listed(facts['weights'])),
+  ]
+  return page.render(
+    facts=facts,
+    numbers=numbers,
+    labels=LABELS,
+    over=console.over(numbers),
+    warnings=warnings(facts, numbers),
+    curves=curves(facts),
+    sources=sources,
+    config=json.dumps(facts['config'], indent=1, default=str),
+    template=template,
+    content=content,
   )
 
 
@@ -129,55 +112,18 @@ def warnings(facts: Facts, numbers: Mapping[str, Any]) -> list[str]:
   ]
 
 
-def pictures(
-  facts: Facts, numbers: Mapping[str, Any], predictions: Mapping[str, Predictions]
-) -> dict[str, str]:
-  """Return {name: data URI} of the figures that these predictions allow."""
-  kind, classes = numbers['kind'], numbers['classes']
-  test, cut = (
-    predictions['test'],
-    thresholds_of(predictions['test'], predictions.get('val'), numbers['threshold'], kind),
-  )
-  found = {'reliability': figures.reliability(test)}
-  if len(classes) <= MOST_CURVES:
-    found['roc'] = figures.roc(test, cut, kind, classes)
-    found['precision_recall'] = figures.precision_recall(test, cut, kind, classes)
-  if facts['curves']:
-    ends = np.cumsum([phase['steps'] for phase in facts['phases']])
-    whole = (
-      len(ends) and ends[-1] == facts['curves'][-1]['step']
-    )  # after early stopping it is not known where phases met
-    for name in dict.fromkeys(('loss', facts['monitor'])):
-      found[f'curve {name}'] = figures.curve(
-        facts['curves'], name, ends[:-1].tolist() if whole else [], facts['best_step']
-      )
-  return found
-
-
-def errors(
-  numbers: Mapping[str, Any], predictions: Predictions, table: Table, images: Images
-) -> list[dict[str, Any]]:
-  """Return the most confident mistakes in words, with their pictures where these can be had."""
-  classes, found = numbers['classes'], []
-  for mistake in worst_errors(predictions, numbers['kind']):
-    index, said = mistake['index'], classes[mistake['predicted']]
-    if numbers['kind'] == 'multilabel':
-      true, said = (said, f'no {said}') if mistake['true'] else (f'no {said}', said)
-      p, p_true = max(mistake['p'], 1 - mistake['p']), mistake['p_true']
-    else:
-      true, p, p_true = classes[mistake['true']], mistake['p'], mistake['p_true']
-    where = [f'{name} {table[name][index]}' for name in ('file', 'patient') if name in table]
-    found.append(
-      {
-        'true': true,
-        'said': said,
-        'p': p,
-        'p_true': p_true,
-        'where': where or [f'row {mistake["row"]}'],
-        'picture': figures.picture(images(index)) if images else '',
-      }
-    )
-  return found
+def curves(facts: Facts) -> dict[str, str]:
+  """Return {name: data URI} of the loss and the monitored metric against the step."""
+  if not facts['curves']:
+    return {}
+  ends = np.cumsum([phase['steps'] for phase in facts['phases']])
+  # After early stopping it is not known where phases met.
+  whole = len(ends) and ends[-1] == facts['curves'][-1]['step']
+  phase_ends = ends[:-1].tolist() if whole else []
+  return {
+    name: figures.curve(facts['curves'], name, phase_ends, facts['best_step'])
+    for name in dict.fromkeys(('loss', facts['monitor']))
+  }
 
 
 def listed(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

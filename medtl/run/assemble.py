@@ -1,10 +1,11 @@
 """config → the context of a run: data sets, net with ported weights, phases. With run.py the only place that reads a config."""
 
 import dataclasses
+import functools
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import data, models
+from medtl import data, models, tasks
 from medtl.core import expressions, pytrees
 from medtl.core.types import Batch, Dataset, MedtlError, Task, Tree
 from medtl.data import augmentation, batches, splits
@@ -21,8 +22,10 @@ from medtl.models.pretrained import checkpoint_files, port
 from medtl.run import components, initial_weights, validate
 from medtl.run.context import Phase, RunContext
 from medtl.runtime import multihost, sharding
-from medtl.tasks import classification
 from medtl.training import batch_statistics, optimizers, parameter_groups, schedules
+from medtl.training.forward import forward
+
+PAIR = ('0', '1')  # any classes, where none are known
 
 
 def run_context(
@@ -48,10 +51,9 @@ def run_context(
     )
     _stop_random_frozen(same)
     return same if like.config.seed == config.seed else _reseeded(same)
-  net, module = build_net(config, train.fetch(0).x.shape, len(train.classes))
+  net, module = build_net(config, train.fetch(0).x.shape, train.classes)
   net, params, extra, source = initial_weights.initial_variables(config, net, module, train, run)
   extra = _statistics(config, net, params, extra, train)
-  loss = classification.loss_of(**config.task)
   moves = (
     augmentation.augment(config.augment, ndim=train.fetch(0).x.ndim - 1, classes=len(train.classes))
     if config.augment
@@ -65,7 +67,7 @@ def run_context(
     params,
     extra,
     source,
-    loss,
+    tasks.make(config.task.to_dict()),
     phases(config, params, train.size),
     moves,
     balance,
@@ -110,7 +112,7 @@ def load_data(config: ConfigDict, like: RunContext | None = None) -> dict[str, D
 def _reseeded(like: RunContext) -> RunContext:
   """Return context of another seed than the weights that they hold: leaves that do not come from the checkpoint are drawn anew."""
   config, train = like.config, like.data['train']
-  net, module = build_net(config, train.fetch(0).x.shape, len(train.classes))
+  net, module = build_net(config, train.fetch(0).x.shape, train.classes)
   net, params, extra, _ = initial_weights.initial_variables(config, net, module, train, like.run)
   return dataclasses.replace(
     like, params=params, extra=_statistics(config, net, params, extra, train)
@@ -137,7 +139,9 @@ def _statistics(
   }
 
 
-def build_net(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[models.Net, Any]:
+def build_net(
+  config: ConfigDict, shape: Sequence[int], classes: Sequence[str]
+) -> tuple[models.Net, Any]:
   """Return the net for pictures of `shape` [*s, c], not yet normalising, and the module with its family's RENAMES and WEIGHTS."""
   kwargs = {name: value for name, value in config.model.to_dict().items() if name != 'weights'}
   values = (tuple(shape[:-1]), len(shape) - 1, dtype(config))
@@ -150,7 +154,7 @@ def build_net(config: ConfigDict, shape: Sequence[int], classes: int) -> tuple[m
   head, options = expressions.component(
     config.head.to_dict(), 'medtl.models.heads', 'head', given=('classes',)
   )
-  count = classification.outputs(config.task.kind, classes)
+  count = tasks.make(config.task.to_dict()).outputs(classes)
   made = models.Net(
     factory(**kwargs, **wanted), head(count, **options), num_children=config.truncate
   )
@@ -184,17 +188,17 @@ def pretrained_classifier(
       ('truncate', 0),
       ('transfer', 'weights'),
       ('model', model),
-      ('task', {'kind': 'multiclass', 'loss': 'softmax'}),
+      ('task', {'name': 'classification', 'kind': 'multiclass', 'loss': 'softmax'}),
     ),
   )
-  module = build_net(whole, shape, 2)[1]
+  module = build_net(whole, shape, PAIR)[1]
   source = checkpoint_files.locate(config.model.weights, module.WEIGHTS)
   unheard: list[str] = []  # from_publisher says it below
   arrays = checkpoint_files.read(source.path, module.RENAMES, part=source.part, say=unheard.append)
   classes = port.outputs(arrays, module.RENAMES)
   if not classes:
     return None
-  net, _ = build_net(whole, shape, classes)
+  net, _ = build_net(whole, shape, [str(index) for index in range(classes)])
   begun = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))
   arrived, facts = initial_weights.from_publisher(begun, whole, module)
   return net.clone(mean=tuple(facts['mean']), std=tuple(facts['std'])), arrived
@@ -202,15 +206,15 @@ def pretrained_classifier(
 
 def count_children(config: ConfigDict) -> int:
   """Return how many children of the config's backbone are applied: depth(children) is the linear probe."""
-  return len(build_net(config, (224, 224, 1), 2)[0].children)
+  return len(build_net(config, (224, 224, 1), PAIR)[0].children)
 
 
-def trained_net(config: ConfigDict, plan: dict[str, Any]) -> tuple[models.Net, Task]:
-  """Return net and task of a finished run, from its config and plan.json alone."""
-  net, _ = build_net(config, plan['shape'], len(plan['classes']))
+def trained_net(config: ConfigDict, plan: dict[str, Any]) -> tuple[Task, Callable]:
+  """Return (task, measure) of a finished run, from its config and plan.json alone."""
+  net, _ = build_net(config, plan['shape'], plan['classes'])
   net = net.clone(mean=tuple(plan['mean']), std=tuple(plan['std']))
-  loss = classification.loss_of(**config.task)
-  return net, classification.supervised(net, loss, kind=config.task.kind)
+  task = tasks.make(config.task.to_dict())
+  return task, functools.partial(task.measure, forward(net))
 
 
 def dtype(config: ConfigDict) -> Any:
@@ -390,7 +394,8 @@ def plan_json(context: RunContext, rows: list[dict[str, Any]]) -> dict[str, Any]
   return {
     'shape': list(train.fetch(0).x.shape),
     'classes': list(train.classes),
-    'kind': context.config.task.kind,
+    'task': dict(context.task.keys),
+    'label_columns': np.ndim(train.table['y']) == 2,
     'mean': list(context.net.mean),
     'std': list(context.net.std),
     'parameters': pytrees.count_parameters(context.params),

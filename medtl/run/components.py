@@ -6,13 +6,12 @@ from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
-from medtl import data
+from medtl import data, tasks
 from medtl.core import annotation, expressions
 from medtl.core.annotation import ABOVE_0, FROM_0, FROM_0_BELOW_1, Range
 from medtl.core.types import MedtlError
 from medtl.data import arguments, transforms
 from medtl.runtime import sharding
-from medtl.tasks import classification
 
 FILLED = ('size', 'ndim', 'dtype')  # of a model: build.network adds those that are not given
 # the range of a key of this name, in every model and head
@@ -42,7 +41,9 @@ def parameters(config: ConfigDict, part: str) -> dict[str, Parameter]:
     return {'name': TEXT} | _ranged(expressions.parameters(head, given=('classes',)))
   if part == 'mesh':
     return expressions.parameters(sharding.make_mesh)
-  return expressions.parameters(classification.loss_of) if part == 'task' else {}
+  if part == 'task':
+    return {'name': TEXT} | expressions.parameters(tasks.factory(config.task.name))
+  return {}
 
 
 def _model(name: str) -> dict[str, Parameter]:
@@ -67,7 +68,7 @@ def _ranged(found: Mapping[str, Parameter]) -> dict[str, Parameter]:
 
 def check(config: ConfigDict) -> None:
   """Raise a MedtlError for the first key that its function does not take, or not of that size."""
-  for part in ('data', 'model', 'head'):
+  for part in ('data', 'model', 'head', 'task'):
     name = config[part].to_dict().get('name')
     if not isinstance(name, str):
       raise MedtlError(f'config.{part}: name is {name!r}; expected the name of a function, as text')

@@ -1,5 +1,6 @@
 """The context of a run before its first step, and the programs that they are compiled to, each once."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,10 +15,11 @@ from ml_collections import ConfigDict
 
 from medtl import models
 from medtl.core import expressions
-from medtl.core.types import Batch, Dataset, State, Task, Tree
+from medtl.core.types import Batch, Dataset, Forward, State, Task, Tree
+from medtl.features import packing
 from medtl.runtime import sharding
-from medtl.tasks import classification
 from medtl.training import batch_statistics, parameter_groups, step
+from medtl.training.forward import before, forward
 
 
 class Phase(NamedTuple):
@@ -39,7 +41,7 @@ class RunContext:
   params: Tree  # numpy, ported or fresh
   extra: Tree
   source: dict[str, Any]  # where the weights came from
-  loss: Callable
+  task: Task
   phases: list[Phase]
   augment: step.Augment | None
   class_weights: tuple[float, ...] | None
@@ -62,16 +64,21 @@ class RunContext:
   def classes(self) -> tuple[str, ...]:
     return self.data['train'].classes
 
-  def task(self, phase: int, start_child: int = 0) -> Task:
-    """Return what is learned in a phase; with start_child > 0 from activations of the children below."""
-    return classification.supervised(
-      self.net,
-      self.loss,
-      kind=self.config.task.kind,
-      live=self.phases[phase].partition.live,
-      start_child=start_child,
-      class_weights=self.class_weights,
-      rules=self.config.norms,
+  def forward(self, phase: int, start_child: int = 0) -> Forward:
+    """Return how the task applies the net in a phase.
+
+    With start_child > 0 it starts from activations of the children below, as `features` packs them.
+    """
+    live = self.phases[phase].partition.live
+    made = forward(self.net, live, self.config.norms, start_child)
+    if start_child == 0:
+      return made
+    return before(made, functools.partial(packing.unpack, like=self.crossing(start_child)))
+
+  def loss(self, phase: int, start_child: int = 0) -> step.Loss:
+    """Return the loss of a phase, a function of (params, extra, batch, key, step)."""
+    return functools.partial(
+      self.task.loss, self.forward(phase, start_child), class_weights=self.class_weights
     )
 
   @property
@@ -100,9 +107,11 @@ class RunContext:
     places = jax.tree.map(lambda leaf: leaf.sharding, self.shapes(phase))
     return step.jit_update(
       places,
-      task=self.task(phase, start_child),
+      loss=self.loss(phase, start_child),
+      counts=self.task.counts,
       tx=partition.tx,
       live=partition.live,
+      copies=self.task.copies,
       accumulate=self.config.accumulate,
       augment=None if start_child else self.augment,
     )
@@ -145,7 +154,8 @@ class RunContext:
     return self.memoised(
       ('measure', start_child),
       lambda: jax.jit(
-        self.task(0, start_child).measure, out_shardings=sharding.replicated(self.mesh)
+        functools.partial(self.task.measure, self.forward(0, start_child)),
+        out_shardings=sharding.replicated(self.mesh),
       ),
     )
 
@@ -159,6 +169,9 @@ class RunContext:
     )
     if not wanted:
       return extra
+    if start_child:
+      below = self.crossing(start_child)
+      inputs = (packing.unpack(x, below) for x in inputs)
     moved = self.memoised(
       ('norms', start_child, *sorted(wanted)),
       lambda: batch_statistics.estimator(self.net, wanted, start_child),
@@ -166,15 +179,31 @@ class RunContext:
     return {**extra, 'batch_stats': batch_statistics.estimated(moved, wanted, variables, inputs)}
 
   def features(self, start_child: int, end_child: int) -> Any:
-    """Return the jitted (variables, x) → what children [start_child, end_child) make of x."""
-    return self.memoised(
-      ('features', start_child, end_child),
-      lambda: jax.jit(
-        lambda variables, x: self.net.apply(
-          variables, x, start_child=start_child, end_child=end_child, method='features'
-        )
-      ),
+    """Return the jitted (variables, x) → what children [start_child, end_child) make of x, packed."""
+    below = self.crossing(start_child) if start_child else None
+
+    def made(variables: Tree, x: Any) -> Any:
+      value = packing.unpack(x, below) if below else x
+      return packing.pack(self.applied(variables, value, start_child, end_child))
+
+    return self.memoised(('features', start_child, end_child), lambda: jax.jit(made))
+
+  def applied(self, variables: Tree, x: Any, start_child: int, end_child: int) -> Any:
+    """Return what crosses the cut at `end_child`: an array, or a tree of them."""
+    return self.net.apply(
+      variables, x, start_child=start_child, end_child=end_child, method='features'
     )
+
+  def crossing(self, cut: int) -> Any:
+    """Return shapes and dtypes of what crosses a cut, of one example."""
+
+    def shapes() -> Any:
+      variables = {'params': self.params, **self.extra}
+      shape = self.data['train'].fetch(0).x.shape
+      picture = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+      return jax.eval_shape(lambda x: self.applied(variables, x, 0, cut), picture)
+
+    return self.memoised(('crossing', cut), shapes)
 
   @property
   def view(self) -> Any:
@@ -192,17 +221,18 @@ class RunContext:
 
     return self.memoised(('view', self.config.seed), lambda: jax.jit(show))
 
-  def cost(self, depth: int) -> tuple[float, int]:
-    """Return (FLOPs, bytes of what they make) of an example's pass through the children below `depth`."""
+  def cost(self, cut: int) -> tuple[float, int]:
+    """Return (FLOPs, bytes of what crosses a cut) of an example's pass through what lies below it."""
 
     def count() -> tuple[float, int]:
-      arguments = {'params': self.params, **self.extra}, self.example().x
-      made = jax.eval_shape(self.features(0, depth), *arguments)
-      return step.flops(self.features(0, depth).lower(*arguments)) / len(
-        made
-      ), made.size * made.dtype.itemsize // len(made)
+      variables = {'params': self.params, **self.extra}
+      pictures = self.example().x
+      program = self.features(0, cut)
+      packed = jax.eval_shape(program, variables, pictures)
+      flops = step.flops(program.lower(variables, pictures)) / len(packed)
+      return flops, packed.size * packed.dtype.itemsize // len(packed)
 
-    return self.memoised(('cost', depth), count)
+    return self.memoised(('cost', cut), count)
 
   def program_cache_key(self, phase: int) -> tuple:
     """Return all that tells apart the updates of context that are alike."""
@@ -232,6 +262,7 @@ class RunContext:
       jnp.zeros((count, *y.shape), jnp.float32 if y.dtype.kind == 'f' else jnp.int32),
       jnp.ones(count, bool),
       jnp.arange(count, dtype=jnp.int32),
+      jnp.zeros(count, jnp.int32) if 'group' in self.data['train'].table else None,
     )
     return sharding.device_put(
       made, jax.tree.map(lambda _: sharding.batch_sharding(self.mesh), made)

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from medtl.core import pytrees
-from medtl.core.types import Dataset, MedtlError, Tree
+from medtl.core.types import Batch, Dataset, MedtlError, Tree
 from medtl.data import augmentation
-from medtl.features import storage
+from medtl.features import packing, storage
 from medtl.models import heads
 from medtl.run import assemble
 from medtl.run.context import RunContext
@@ -60,7 +60,9 @@ def _choice(context: RunContext, index: int) -> Choice:
     context.phases[index],
     context.config.views if context.augment else 0,
   )
-  depth, probe = phase.depth, phase.depth == len(parameter_groups.children(context.params))
+  depth = phase.depth
+  probe = depth == len(context.net.children)
+  cut = context.net.reduced if probe else depth  # a head that learns alone says what it reads
   if not depth:
     return Choice(0, 'no child is frozen whole')
   moving = _moving(context, depth)
@@ -74,10 +76,10 @@ def _choice(context: RunContext, index: int) -> Choice:
       0, f'{config.augment} mixes examples and their labels: no view belongs to one of them'
     )
   if config.cache in ('on', 'off'):
-    return Choice(depth, "cache='on'", views) if config.cache == 'on' else Choice(0, "cache='off'")
+    return Choice(cut, "cache='on'", views) if config.cache == 'on' else Choice(0, "cache='off'")
   if config.cache == 'head':
     return (
-      Choice(depth, 'the head alone learns', views)
+      Choice(cut, 'the head alone learns', views)
       if probe
       else Choice(0, "cache='head' and more than the head learns")
     )
@@ -88,7 +90,7 @@ def _choice(context: RunContext, index: int) -> Choice:
     )
   if phase.steps <= context.epoch:
     return Choice(0, 'each example is used once')
-  flops, size = context.cost(depth)
+  flops, size = context.cost(cut)
   balance = BALANCE.get(jax.default_backend(), OTHERWISE)
   saved = f'{flops / size:.0f} FLOP saved for each byte of activations'
   if flops < balance * size:
@@ -100,7 +102,7 @@ def _choice(context: RunContext, index: int) -> Choice:
       0,
       f'{whole / 1e6:.1f} MB of activations, room for {room / 1e6:.1f}: MEDTL_FEATURES_GB and MEDTL_CACHE give more',
     )
-  return Choice(depth, saved, views)
+  return Choice(cut, saved, views)
 
 
 def _moving(context: RunContext, depth: int) -> str:
@@ -161,7 +163,7 @@ def boundary(
     else 'in the cache: nothing was computed'
   )
   write(
-    f'phase {index + 1}: activations of the {depth} frozen children are {how} ({why})'
+    f'phase {index + 1}: activations of the {context.phases[index].depth} frozen children are {how} ({why})'
     + (
       f'; in training {views} augmented views of each picture, in turn'
       if views
@@ -175,13 +177,15 @@ def boundary(
 
 def known_choice(context: RunContext, index: int) -> bool:
   """Return whether the activations of the children that a phase freezes, with the first weights, are kept already."""
-  depth, views = context.phases[index].depth, context.config.views if context.augment else 0
+  depth = context.phases[index].depth
+  cut = context.net.reduced if depth == len(context.net.children) else depth
+  views = context.config.views if context.augment else 0
   variables, whole = (
     {'batch_stats': {}, 'params': context.params, **context.extra},
     joined(context.data),
   )
   there = depth > 0 and all(
-    _paths(context, variables, whole, view)[depth - 1].exists() for view in range(views + 1)
+    _paths(context, variables, whole, view)[cut - 1].exists() for view in range(views + 1)
   )
   return multihost.all_processes([there])[0]
 
@@ -211,10 +215,11 @@ def features_at(
 def vectors(
   context: RunContext, depths: Sequence[int], pool: str = ''
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-  """Yield (depth, {side: [n, c]}) of what the children below each depth make of the pictures, pooled as the config's head does.
+  """Yield (depth, {side: [n, c]}) of what the children below each depth make, pooled as the head does.
 
-  `pool` is another way of pooling than the head's, see heads.linear. Norms that use the statistics of a batch are an error: there is no
-  one vector of a picture.
+  `pool` is another way of pooling than the head's, see heads.linear. The vectors of all depths are
+  computed in one pass and kept; maps are not. Norms that use the statistics of a batch are an
+  error: there is no one vector of a picture.
   """
   for depth in depths:
     if moving := _moving(context, depth):
@@ -223,22 +228,33 @@ def vectors(
         "picture alone; set its policy to 'source' or 'target'"
       )
   way = pool or dict(context.config.head).get('pool', 'auto')
-  pooled = jax.jit(lambda value: heads.pooled(value, context.net.backbone, way))
-  for depth, sides, _ in features_at(context, context.params, context.extra, depths):
-    made = {
-      side: (
-        multihost.to_numpy((pooled(batch.x), batch.mask))
-        for batch in assemble.eval_batches(data, context.config)
-      )
-      for side, data in sides.items()
-    }
+  variables = {'params': context.params, **context.extra}
+
+  def pooled(variables: Tree, x: Any) -> list[jax.Array]:
+    found, below, value = [], 0, x
+    for depth in depths:
+      value = context.applied(variables, value, below, depth)
+      below = depth
+      found.append(heads.pooled(value, context.net.backbone, way))
+    return found
+
+  widths = [leaf.shape[1] for leaf in jax.eval_shape(pooled, variables, context.example().x)]
+  whole = joined(context.data)
+  apply = jax.jit(lambda variables, x: packing.pack(pooled(variables, x)))
+  path = _path(context, variables, whole, depths[-1], {'pool': way, 'depths': tuple(depths)})
+  kept, _ = _computed(context, lambda batch: apply(variables, batch.x), whole, whole, path)
+  ends = np.cumsum(widths)
+  for depth, end, width in zip(depths, ends, widths, strict=True):
     yield (
       depth,
-      {
-        side: np.concatenate([value[mask] for value, mask in batches])
-        for side, batches in made.items()
-      },
+      {side: _rows(kept, data)[:, end - width : end] for side, data in context.data.items()},
     )
+
+
+def _rows(kept: Dataset, side: Dataset) -> np.ndarray:
+  """Return the kept vectors [n, c] of one side, in its order."""
+  places = np.searchsorted(kept.table['row'], side.table['row'])
+  return np.stack([kept.fetch(int(place)).x for place in places])
 
 
 def cache_limit() -> float:
@@ -271,19 +287,30 @@ def joined(sides: Mapping[str, Dataset]) -> Dataset:
 
 
 def _paths(context: RunContext, variables: Tree, whole: Dataset, view: int = 0) -> list[Path]:
-  """Return the cache file of each depth: [i] holds what children 0 … i made."""
+  """Return the cache file of each cut: [i − 1] holds what crosses the one at i."""
+  count = len(context.net.children)
+  seen: dict[str, Any] = {}
+  if view:
+    seen['view'] = (view, context.config.seed, context.config.augment)
+  if context.net.levels:
+    seen['levels'] = context.net.levels
+  paths = [_path(context, variables, whole, depth, seen) for depth in range(1, count + 1)]
+  reads = {**seen, 'reads': context.net.head.reads}
+  return [*paths, _path(context, variables, whole, count, reads)]
+
+
+def _path(
+  context: RunContext, variables: Tree, whole: Dataset, depth: int, facts: Mapping[str, Any]
+) -> Path:
+  """Return the cache file of what the children below `depth` make, in the way that `facts` say."""
   names = parameter_groups.children(context.params)
   digests = [
-    storage.digest(variables, [name] if name != names[-1] else [name, 'norm']) for name in names
+    storage.digest(variables, [name] if name != names[-1] else [name, 'norm'])
+    for name in names[:depth]
   ]
   net = repr((context.net.backbone, context.net.mean, context.net.std))
-  facts = {'dtype': context.config.dtype, 'net': net} | (
-    {'view': (view, context.config.seed, context.config.augment)} if view else {}
-  )
-  return [
-    cache_folder() / 'features' / f'{storage.fingerprint(digests[:end_child], whole, **facts)}.npy'
-    for end_child in range(1, len(names) + 1)
-  ]
+  name = storage.fingerprint(digests, whole, dtype=context.config.dtype, net=net, **facts)
+  return cache_folder() / 'features' / f'{name}.npy'
 
 
 def _kept(whole: Dataset, path: Path) -> Dataset | None:
@@ -297,27 +324,41 @@ def _cached(
   variables: Tree,
   whole: Dataset,
   paths: Sequence[Path],
-  end_child: int,
+  cut: int,
   view: int,
 ) -> tuple[Dataset, bool]:
-  """Return the activations of children [0, end_child), begun at the deepest that are kept, and whether they were there already."""
-  start, below = next(
-    (
-      (depth, found)
-      for depth in range(end_child, 0, -1)
-      if (found := _kept(whole, paths[depth - 1])) is not None
-    ),
-    (0, whole),
-  )
-  if start == end_child:
+  """Return what crosses a cut, begun at the deepest that is kept, and whether it was there already."""
+  start, below = 0, whole
+  for depth in range(cut, 0, -1):
+    kept = _kept(whole, paths[depth - 1])
+    if kept is not None:
+      start, below = depth, kept
+      break
+  if start == cut:
     return below, True
-  run = context.features(start, end_child)
+  run = context.features(start, cut)
   show = context.view if view and not start else lambda batch, _: batch
   apply = lambda batch: run(variables, show(batch, view).x)
-  files.prune(paths[end_child - 1].parent, cache_limit(), keep=paths)
-  storage.compute(
-    apply, whole.size, assemble.eval_batches(below, context.config), paths[end_child - 1]
-  )
-  found = _kept(whole, paths[end_child - 1])
-  assert found is not None, f'{paths[end_child - 1]} was written and is gone'
-  return found, False
+  return _computed(context, apply, below, whole, paths[cut - 1], paths)
+
+
+def _computed(
+  context: RunContext,
+  apply: Callable[[Batch], jax.Array],
+  below: Dataset,
+  whole: Dataset,
+  path: Path,
+  needed: Sequence[Path] = (),
+) -> tuple[Dataset, bool]:
+  """Return what `apply` makes of batches of `below`, kept in `path`, and whether it was there already.
+
+  Room is made by removing files that are not `needed`.
+  """
+  kept = _kept(whole, path)
+  if kept is not None:
+    return kept, True
+  files.prune(path.parent, cache_limit(), keep=[path, *needed])
+  storage.compute(apply, whole.size, assemble.eval_batches(below, context.config), path)
+  kept = _kept(whole, path)
+  assert kept is not None, f'{path} was written and is gone'
+  return kept, False

@@ -1,18 +1,18 @@
 """What a config leaves open (kind of task, loss, kind of split, batch), settled and said."""
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import data
+from medtl import data, tasks
 from medtl.core.types import Dataset
 from medtl.run import batch_size, run_folder, train
 from medtl.runtime import sharding
-from medtl.tasks import classification
 
 AUTO = 'auto'
 SPLITS = {
@@ -20,11 +20,6 @@ SPLITS = {
   'patient': ': all pictures of a patient are on one side',
   'image': ': patients are not known, and pictures of one patient on two sides make results '
   'too good; data.pattern or data.patient tells them',
-}
-KINDS = {
-  'multilabel': 'several columns of 0 and 1',
-  'binary': 'two classes',
-  'multiclass': "more than two classes; where they are grades, set task.kind='ordinal'",
 }
 
 
@@ -38,30 +33,33 @@ def settle(config: ConfigDict, workdir: Path, command: str = '', folds: bool = F
   """
   made = ConfigDict(config.to_dict())
   begun = run_folder.read_config(workdir) if run_folder.has_begun(workdir) else None
+
+  @functools.cache
+  def everything() -> Dataset:
+    return data.load(**{**made.data.to_dict(), 'split': {'by': 'none'}})['test']
+
   with made.ignore_type():
-    if made.data.split.by == AUTO or made.task.kind == AUTO:
-      _of_data(made, begun, folds)
-    if not made.task.loss:
-      made.task.loss = classification.DEFAULT.get(made.task.kind, '')
+    if made.data.split.by == AUTO:
+      by = begun.data.split.by if begun else split_kind(everything(), folds)
+      made.data.split.by = by
+      train.write(f"· data.split.by='auto' is {by!r}{SPLITS[by]}")
+    _settle_task(made, begun, everything)
     if made.batch == AUTO:
       made.batch = begun.batch if begun else _batch(made, workdir, command)
   return made.lock()
 
 
-def _of_data(made: ConfigDict, begun: ConfigDict | None, folds: bool) -> None:
-  """Fill in what the labels and patients decide."""
-  if begun is None:
-    everything = data.load(**{**made.data.to_dict(), 'split': {'by': 'none'}})['test']
-    by, kind = split_kind(everything, folds), task_kind(everything)
-  else:
-    by, kind = begun.data.split.by, begun.task.kind
-  if made.data.split.by == AUTO:
-    made.data.split.by = by
-    train.write(f"· data.split.by='auto' is {by!r}{SPLITS[by]}")
-  if made.task.kind == AUTO:
-    made.task.kind = kind
-    reason = f': {KINDS[kind]}' if kind in KINDS else ''
-    train.write(f"· task.kind='auto' is {kind!r}{reason}")
+def _settle_task(
+  made: ConfigDict, begun: ConfigDict | None, everything: Callable[[], Dataset]
+) -> None:
+  """Fill in the keys of the task that are left open."""
+  settle_keys = getattr(tasks.module(made.task.name), 'settle', None)
+  if settle_keys is None:
+    return
+  settled, note = settle_keys(made.task.to_dict(), everything, begun and begun.task.to_dict())
+  made.task = ConfigDict(settled)
+  if note:
+    train.write(f'· {note}')
 
 
 def split_kind(everything: Dataset, folds: bool) -> str:
@@ -73,13 +71,6 @@ def split_kind(everything: Dataset, folds: bool) -> str:
     return 'publisher'
   known = 'patient' in table and (np.asarray(table['patient']).astype(str) != '').any()
   return 'patient' if known else 'image'
-
-
-def task_kind(everything: Dataset) -> str:
-  """Return the kind of task that labels are of."""
-  if np.ndim(everything.table['y']) == 2:
-    return 'multilabel'
-  return 'binary' if len(everything.classes) == 2 else 'multiclass'
 
 
 def _batch(made: ConfigDict, workdir: Path, command: str) -> int:

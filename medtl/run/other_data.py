@@ -187,7 +187,7 @@ def _like_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
   found = {**keys, 'channels': channels}
   if not label:
     return {**found, 'classes': ()}
-  many = plan['kind'] == 'multilabel'
+  many = plan['label_columns']
   if many == isinstance(label, str):
     columns = tuple(plan['classes'])
     raise MedtlError(
@@ -311,7 +311,7 @@ def made_grey(dataset: Dataset, keys: Keys) -> list[str]:
 def _labels(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]:
   """Return in words which classes have no example; classes that are not the run's are an error."""
   y = np.asarray(dataset.table['y'])
-  many = plan['kind'] == 'multilabel'
+  many = plan['label_columns']
   if (y.ndim == 2) != many:
     raise MedtlError(
       f'the run tells {_labels_of(many)} a picture, and the other data hold '
@@ -329,7 +329,7 @@ def _labels(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]:
 
 
 def _class_advice(keys: Keys, plan: Mapping[str, Any]) -> str:
-  if plan['kind'] == 'multilabel':
+  if plan['label_columns']:
     return f'Expected these columns: --config.data.label="{tuple(plan["classes"])}"'
   if reader(keys['name']) in READERS.values():
     return 'Leave --config.data.classes out'

@@ -13,8 +13,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from medtl import data
-from medtl.core.types import Dataset, MedtlError, Tree
-from medtl.evaluation import operating_points, predictions
+from medtl.core.types import Dataset, MedtlError, Task, Tree
+from medtl.evaluation import predictions
 from medtl.run import assemble, leakage, other_data, run_folder
 from medtl.run.train import write_predictions
 from medtl.runtime import files
@@ -25,12 +25,13 @@ OWN = ('train', 'val', 'test')  # names of a run's own predictions
 # keys of a run's data that also say how unlabelled pictures are read
 READING = ('name', 'ops', 'exif', 'masks', 'values', 'skip_unreadable', 'keep_gb')
 FORMULA = ('=', '+', '-', '@', '\t', '\r')  # a spreadsheet computes text that begins so
-BETWEEN = ('; ', ' | ', ' / ', '\n')  # between labels: the first sign that no label contains
 
 
-def load_trained(config: ConfigDict, workdir: Path) -> tuple[Callable, Tree, Tree, dict[str, Any]]:
-  """Return (jitted measure, params, extra, plan) of a finished run, from its folder alone."""
-  plan = run_folder.read(workdir, 'plan.json')
+def load_trained(
+  config: ConfigDict, workdir: Path
+) -> tuple[Task, Callable, Tree, Tree, dict[str, Any]]:
+  """Return (task, jitted measure, params, extra, plan) of a finished run, from its folder alone."""
+  plan = run_folder.read_plan(workdir)
   run_folder.read(workdir, 'numbers.json')
   if 'folds' in plan:
     raise MedtlError(
@@ -40,7 +41,8 @@ def load_trained(config: ConfigDict, workdir: Path) -> tuple[Callable, Tree, Tre
   checkpoints = Checkpoints(workdir / 'checkpoints')
   params, extra = checkpoints.params('best')
   checkpoints.close()
-  return jax.jit(assemble.trained_net(config, plan)[1].measure), params, extra, plan
+  task, measure = assemble.trained_net(config, plan)
+  return task, jax.jit(measure), params, extra, plan
 
 
 def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
@@ -59,10 +61,10 @@ def _own(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
       f"--name={name} is for other data, and data are the run's own; give "
       '--config.data.root=OTHER, or leave it out'
     )
-  measure, params, extra, plan = load_trained(config, workdir)
+  task, measure, params, extra, plan = load_trained(config, workdir)
   sides = data.load(**config.data.to_dict())
   overlap = _own_overlap(config, workdir, plan, sides)
-  write_predictions(measure, params, extra, sides, config, workdir)
+  write_predictions(task, measure, params, extra, sides, config, workdir)
   leakage.keep(workdir, name, overlap)
   return run_folder.write_report(workdir)
 
@@ -101,7 +103,7 @@ def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
       f"predictions/{name}.npz are the run's own"
     )
   own = run_folder.read_config(workdir).data.to_dict()
-  measure, params, extra, plan = load_trained(config, workdir)
+  task, measure, params, extra, plan = load_trained(config, workdir)
   other, keys = other_data.load(config.data.to_dict(), own, plan)
   if (np.asarray(other.table['y']) == -1).all():
     raise MedtlError(
@@ -114,7 +116,7 @@ def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   if overlap is not None:
     leakage.stop(overlap, keys.get('allow_leak', False), 'Take them out of the other data')
   _say(other.facts['notes'])
-  write_predictions(measure, params, extra, {name: other}, config, workdir)
+  write_predictions(task, measure, params, extra, {name: other}, config, workdir)
   run_folder.write_json(workdir / 'predictions' / f'{name}.json', dict(other.facts))
   leakage.keep(workdir, name, overlap)
   return run_folder.write_report(workdir, name)
@@ -154,25 +156,24 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   remarks = output.with_name(f'{output.name}.notes.txt')
   _replaceable(output, '"file', 'file,predicted')
   _replaceable(remarks, 'predictions of ')
-  measure, params, extra, plan = load_trained(config, workdir)
+  task, measure, params, extra, plan = load_trained(config, workdir)
   own = run_folder.read_config(workdir).data.to_dict()
   pictures, keys = other_data.load(_unlabelled(config, images), own, plan)
-  found = predictions.predict(measure, params, extra, assemble.eval_batches(pictures, config))
-  said, how = _answers(found.score, plan, config, workdir)
-  header, renamed = columns(plan['classes'])
-  probabilities = found.score.astype(float).round(6).tolist()
-  rows = [
-    [file, answer, *p]
-    for file, answer, p in zip(pictures.table['file'].tolist(), said, probabilities, strict=True)
-  ]
+  predicted = predictions.predict(
+    measure, params, extra, assemble.eval_batches(pictures, config), pictures.table
+  )
+  val = predictions.load(workdir / 'predictions' / 'val.npz').predictions
+  answers = task.answers(
+    predicted, pictures.table['file'].tolist(), plan['classes'], val=val, threshold=config.threshold
+  )
+  table = [answers.header, *answers.rows]
   replaced = '; it replaces an earlier one' if output.exists() else ''
-  files.write(output, files.csv_text([header, *rows]))
+  files.write(output, files.csv_text(table))
   notes = [
     *pictures.facts['notes'],
     *leakage.in_training(_overlap(workdir, pictures, keys)),
-    how,
-    *renamed,
-    *_doubtful([header, *rows]),
+    *answers.notes,
+    *_doubtful(table),
   ]
   skipped = pictures.facts['unreadable']
   if skipped:
@@ -213,36 +214,6 @@ def _replaceable(path: Path, *begins: str) -> None:
     )
 
 
-def columns(classes: Sequence[str]) -> tuple[list[str], list[str]]:
-  """Return (names of the columns, no two alike; in words what was renamed for that).
-
-  >>> columns(['file', 'cyst', 'cyst'])[0]
-  ['file_', 'predicted', 'file', 'cyst', 'cyst (2)']
-  """
-  first = [_unused(word, classes) for word in ('file', 'predicted')]
-  taken = list(first)
-  for name in classes:
-    count, column = 1, name
-    while column in taken or (count > 1 and column in classes):
-      count += 1
-      column = f'{name} ({count})'
-    taken.append(column)
-  asked = ['file', 'predicted', *classes]
-  renamed = [
-    f'column {column!r} is what {word!r} would be, a name that another column has'
-    for word, column in zip(asked, taken, strict=True)
-    if word != column
-  ]
-  return taken, renamed
-
-
-def _unused(word: str, names: Sequence[str]) -> str:
-  """Return the word, with as many underscores as make it none of the names."""
-  while word in names:
-    word += '_'
-  return word
-
-
 def _doubtful(rows: Sequence[Sequence[Any]]) -> list[str]:
   """Return in words what other programs may misread in a csv.
 
@@ -263,39 +234,3 @@ def _doubtful(rows: Sequence[Sequence[Any]]) -> list[str]:
       f'(first: {broken[0]})'
     )
   return found
-
-
-def _answers(
-  score: np.ndarray, plan: Mapping[str, Any], config: ConfigDict, workdir: Path
-) -> tuple[list[str], str]:
-  """Return (what is predicted of each picture, in words how probabilities [n, k] became that)."""
-  classes, kind = plan['classes'], plan['kind']
-  val = predictions.load(workdir / 'predictions' / 'val.npz').predictions
-  cut = operating_points.class_thresholds(val, config.threshold, kind)
-  if kind == 'multilabel':
-    return _reached(score, classes, np.where(np.isnan(cut), 0.5, cut))
-  said = [classes[number] for number in score.argmax(1)]
-  if kind == 'ordinal':
-    return said, 'predicted is the most probable grade'
-  if kind == 'binary' and not np.isnan(cut[0]):
-    return said, (
-      'predicted is the more probable class; sensitivity and specificity in the report '
-      f'are for P({classes[1]}) of at least {cut[0]:.4g}, which validation chose'
-    )
-  return said, 'predicted is the most probable class'
-
-
-def _reached(score: np.ndarray, classes: Sequence[str], cut: np.ndarray) -> tuple[list[str], str]:
-  """Return (the labels that reach their thresholds [k], joined; in words how they were found)."""
-  between = next(
-    (sign for sign in BETWEEN if not any(sign.strip(' ') in name for name in classes)), BETWEEN[-1]
-  )
-  said = []
-  for row in score >= cut:
-    reached = [name for name, enough in zip(classes, row, strict=True) if enough]
-    said.append(between.join(reached))
-  least = ', '.join(f'{name} {value:.4g}' for name, value in zip(classes, cut, strict=True))
-  return said, (
-    f'predicted holds each label that reaches its threshold, joined by {between!r}; '
-    f'validation chose the thresholds (without one: 0.5): {least}'
-  )

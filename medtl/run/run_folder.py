@@ -17,10 +17,11 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.text import Text
 
+from medtl import tasks
 from medtl.core import pytrees, user_files
 from medtl.core.expressions import did_you_mean
-from medtl.core.types import MedtlError, Table
-from medtl.evaluation import predictions, summary
+from medtl.core.types import MedtlError, Predictions, Table
+from medtl.evaluation import predictions
 from medtl.report import console, page
 from medtl.run import leakage
 from medtl.runtime import files, multihost, run_log
@@ -80,7 +81,21 @@ def config_json(config: ConfigDict) -> str:
 
 def read_config(workdir: Path) -> ConfigDict:
   """Return the config that a run folder was made with; tuples come back as tuples."""
-  return ConfigDict({**ADDED, **_tuples(read(workdir, 'config.json'))}).lock()
+  return ConfigDict(_as_today(_tuples(read(workdir, 'config.json')))).lock()
+
+
+def _as_today(keys: dict[str, Any]) -> dict[str, Any]:
+  """Return the keys of a config that an older version wrote, as this one would have written them."""
+  task = {'name': 'classification', **keys.get('task', {})}  # there was no other one
+  return {**ADDED, **keys, 'task': task}
+
+
+def read_plan(workdir: Path) -> dict[str, Any]:
+  """Return plan.json, of an older version with the keys that this one adds."""
+  plan = read(workdir, 'plan.json')
+  if 'kind' in plan:
+    plan.setdefault('label_columns', plan['kind'] == 'multilabel')
+  return plan
 
 
 def _tuples(value: Any) -> Any:
@@ -149,8 +164,8 @@ def open_or_verify(workdir: Path, config: ConfigDict, folds: bool = False) -> No
   if not there:
     files.write(path, config_json(config))
     return
-  old = pytrees.flatten({**json.loads(json.dumps(ADDED)), **read(workdir, path.name)})
-  new = pytrees.flatten({**json.loads(json.dumps(ADDED)), **json.loads(config_json(config))})
+  old = pytrees.flatten(json.loads(json.dumps(_as_today(read(workdir, path.name)))))
+  new = pytrees.flatten(json.loads(config_json(config)))
   differ = [
     f'  {key}: {old.get(key, "(absent)")} there, {new.get(key, "(absent)")} asked for'
     for key in sorted(old.keys() | new.keys())
@@ -348,8 +363,9 @@ def write_report(workdir: Path, name: str = 'test') -> dict[str, Any]:
     {'test': test.predictions, 'val': val.predictions},
     {'test': test.table, 'val': val.table},
   )
-  found = summary.summarise(
-    by_side, tables, test.classes, plan['kind'], threshold=made.threshold, resamples=made.resamples
+  task = tasks.make(made.task.to_dict())
+  found = task.summary.whole(
+    by_side, tables, test.classes, threshold=made.threshold, resamples=made.resamples
   )
   others = (
     [(other, companion_folder(workdir, other)) for other, _ in made.compare]
@@ -383,14 +399,13 @@ def write_report(workdir: Path, name: str = 'test') -> dict[str, Any]:
         'classes': {},
       }
     }
-  page.write(
-    workdir / page_name(name),
-    facts,
+  content = task.page.content(
     found,
     by_side,
     tables,
     images=lambda index: test.pictures[int(test.predictions.row[index])],
   )
+  page.write(workdir / page_name(name), facts, found, task.page.template, content)
   found['warnings'] = page.warnings(facts, found)  # those of the facts too: the console tells them
   write_json(workdir / ('numbers.json' if name == 'test' else f'numbers-{name}.json'), found)
   return found
@@ -431,18 +446,16 @@ def companion_folder(workdir: Path, name: str) -> Path:
 
 def paired_difference(runs: Sequence[Path], others: Sequence[Path]) -> dict[str, Any]:
   """Return {metric: interval} of a run − another on the same test rows, paired; of each there may be several, from several seeds."""
-  made, kind, (table, first), (_, second) = (
-    read_config(runs[0]),
-    read(runs[0], 'plan.json')['kind'],
-    _predicted(runs),
-    _predicted(others),
-  )
-  return summary.compare(
-    first, second, table, kind, threshold=made.threshold, resamples=made.resamples
+  config = read_config(runs[0])
+  table, own = _predicted(runs)
+  _, other = _predicted(others)
+  task = tasks.make(config.task.to_dict())
+  return task.summary.difference(
+    own, other, table, threshold=config.threshold, resamples=config.resamples
   )
 
 
-def _predicted(runs: Sequence[Path]) -> tuple[Table, list[summary.Pair]]:
+def _predicted(runs: Sequence[Path]) -> tuple[Table, list[tuple[Predictions, Predictions]]]:
   """Return the table of the test side, and each run's predictions of test and validation."""
   found = [
     [predictions.load(folder / 'predictions' / f'{side}.npz') for side in ('test', 'val')]
@@ -467,8 +480,9 @@ def study_row(runs: Sequence[Path]) -> dict[str, Any]:
     spans.update(one.get('spans', {}))
   if len(runs) > 1:
     table, pairs = _predicted(runs)
-    found['metrics'] = summary.summarise_seeds(
-      pairs, table, found['kind'], threshold=made.threshold, resamples=made.resamples
+    task = tasks.make(made.task.to_dict())
+    found['metrics'] = task.summary.seeds(
+      pairs, table, threshold=made.threshold, resamples=made.resamples
     )
   return {
     'name': runs[0].name,

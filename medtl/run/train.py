@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl.core.types import Dataset, MedtlError, Missing, State, Tree
-from medtl.evaluation import metrics, predictions, summary
+from medtl.core.types import Dataset, MedtlError, Missing, State, Task, Tree
+from medtl.evaluation import metrics, predictions
 from medtl.run import (
   assemble,
   batch_size,
@@ -87,6 +87,7 @@ def _train(
     sides = frozen_features.boundary(context, progress.best_phase, params, extra)
     params, extra = context.device_put((params, extra))
     write_predictions(
+      context.task,
       context.measure(frozen_features.start_child(context, progress.best_phase)),
       params,
       extra,
@@ -180,6 +181,7 @@ def resolve_pretrained_run(
 
 
 def write_predictions(
+  task: Task,
   measure: Callable,
   params: Tree,
   extra: Tree,
@@ -191,14 +193,13 @@ def write_predictions(
   """Predict every side but train, from `inputs` where these are not the pictures, and keep it in predictions/<side>.npz."""
   for name, dataset in sides.items():
     if name != 'train':
-      found = predictions.predict(
-        measure, params, extra, assemble.eval_batches((inputs or sides)[name], config)
-      )
-      shown = [mistake['index'] for mistake in summary.worst_errors(found, config.task.kind)]
-      predictions.save(workdir / 'predictions' / f'{name}.npz', found, dataset, shown)
+      batches = assemble.eval_batches((inputs or sides)[name], config)
+      predicted = predictions.predict(measure, params, extra, batches, dataset.table)
+      shown = task.page.shown(predicted)
+      predictions.save(workdir / 'predictions' / f'{name}.npz', predicted, dataset, shown)
 
 
-def explain_failure(config: ConfigDict, workdir: Path) -> None:
+def describe(config: ConfigDict, workdir: Path) -> None:
   """Print what would move, what it costs and how long it takes; train nothing."""
   validate.check_config(config)
   context = prepare(config, resolve_pretrained_run(config, workdir, '', may_train=False))
@@ -316,13 +317,14 @@ def _validate(
         extra,
         (one.x for one in itertools.islice(shuffled, count)),
       )
-    found = predictions.predict(
-      run.context.measure(start_child), params, extra, assemble.eval_batches(sides['val'], config)
+    predicted = predictions.predict(
+      run.context.measure(start_child),
+      params,
+      extra,
+      assemble.eval_batches(sides['val'], config),
+      sides['val'].table,
     )
-  values = {
-    **metrics.monitor(found.score, found.y, config.task.kind),
-    'loss': float(np.mean(found.measures['loss'])),
-  }
+  values = run.context.task.monitor(predicted) | {'loss': float(np.mean(predicted.values['loss']))}
   run.writer.write_scalars(step, {f'val/{name}': value for name, value in values.items()})
   value = metrics.chosen(values, config.monitor)
   show(f'val/{config.monitor} {value:.3f}')

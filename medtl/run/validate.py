@@ -5,17 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from typing import Annotated, Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
+from medtl import tasks
 from medtl.core import annotation, expressions
 from medtl.core.annotation import ABOVE_0, ABOVE_0_TO_1, FROM_0, FROM_1, Range
 from medtl.core.types import Dataset, MedtlError
-from medtl.data import augmentation
-from medtl.data.listing import labels
-from medtl.evaluation import metrics, thresholds
+from medtl.evaluation import thresholds
 from medtl.run import components
-from medtl.tasks import classification
 from medtl.training import freezing, optimizers, schedules
 
 # every key of a config (configs/base.py says what each means) and its kind
@@ -145,9 +142,13 @@ def check_config(given: ConfigDict) -> None:
   expressions.single_function(given.optimizer, optimizers, given=('decay',))
   for text, _ in given.phases:
     expressions.functions(text, freezing, given=('children',))
-  _task(given)
-  _label(given)
-  _sampling(given)
+  task = tasks.make(given.task.to_dict())
+  task.check(given.to_dict())
+  if task.coupled and given.accumulate > 1:
+    raise MedtlError(
+      f'config.accumulate is {given.accumulate}, but the examples of a batch see each other in the '
+      f'loss of the task {given.task.name}: a batch cannot be cut into parts; set accumulate=1'
+    )
 
 
 def _tuple_of(value: Any, name: str, words: str, kinds: tuple, least: int = 0) -> None:
@@ -219,42 +220,6 @@ def _explained(key: str, read: Callable, *values: Any, **keys: Any) -> None:
     raise MedtlError(f'config.{key}: {error}') from None
 
 
-def _label(given: ConfigDict) -> None:
-  """Raise where several label columns are written as one text."""
-  label = given.data.label if 'label' in given.data else ''
-  if given.task.kind == 'multilabel' and isinstance(label, str) and ',' in label:
-    columns = tuple(word.strip() for word in label.split(','))
-    raise MedtlError(
-      f'config.data.label is {label!r}, the name of one column, but task.kind is '
-      f"'multilabel'; several are written as a tuple: "
-      f'--config.data.label="{columns}"'
-    )
-
-
-def _sampling(given: ConfigDict) -> None:
-  """Raise where examples are drawn or mixed as labels of this kind do not allow."""
-  kind = given.task.kind
-  if given.sampling == 'balanced' and kind == 'multilabel':
-    raise MedtlError(
-      "config.sampling is 'balanced', which draws a class and then one of its "
-      "examples, but task.kind is 'multilabel', several labels an example; set "
-      "sampling='' and class_weights='balanced'"
-    )
-  if augmentation.mixes(given.augment) and kind == 'ordinal':
-    raise MedtlError(
-      f'config.augment is {given.augment!r}, which mixes labels, but task.kind is '
-      "'ordinal', whose grades cannot be mixed; leave mixup out"
-    )
-
-
-def _task(given: ConfigDict) -> None:
-  """Raise where the loss cannot learn the kind of task, or the kind has no such metric."""
-  kind = given.task.kind
-  classification.loss_of(**given.task)
-  known = dict.fromkeys([*metrics.names(kind), 'loss'], 0.0)
-  metrics.chosen(known, given.monitor)
-
-
 def count_seeds(given: ConfigDict) -> int:
   """Return how many runs a study makes of each variant."""
   if given.seeds < 1:
@@ -297,24 +262,7 @@ def check_training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int
     raise MedtlError(
       f'config.batch is {given.batch}, but the training side has {dataset.size} examples; expected at most as many'
     )
-  y = np.asarray(dataset.table['y'])
-  if (y < 0).all():
-    raise MedtlError(
-      "the pictures have no labels (data.label=''): they can be predicted, not "
-      "trained on; say where the labels stand, for instance data.label='label'"
-    )
-  many, kind = y.ndim == 2, given.task.kind
-  if many != (kind == 'multilabel'):
-    raise MedtlError(
-      f'the data have {"several labels" if many else "one class"} an example, but task.kind is {kind!r}; '
-      + (
-        "set task.kind='multilabel' and task.loss='sigmoid'"
-        if many
-        else 'choose multiclass, binary or ordinal'
-      )
-    )
-  _order(kind, dataset)
-  _monitor(given, sides)
+  tasks.make(given.task.to_dict()).accepts(sides, given.to_dict())
   _schedule(given, dataset.size)
 
 
@@ -335,67 +283,6 @@ def _schedule(given: ConfigDict, size: int) -> None:
 
   made = expressions.single_function(given.schedule, schedules, given=('total', 'steps'))
   _explained('schedule', made, total, count)
-
-
-def _order(kind: str, dataset: Dataset) -> None:
-  """Raise where grades are words that were put in the order of the alphabet."""
-  if kind == 'ordinal' and dataset.facts.get('order') == labels.ALPHABET:
-    raise MedtlError(
-      "task.kind='ordinal' learns an order, and the classes are words that were put in the order of the "
-      f'alphabet: {" < ".join(dataset.classes)}. Say the right one, from the least to the most: '
-      "--config.data.classes=\"('LEAST', …, 'MOST')\" with all of these words"
-    )
-
-
-def _monitor(given: ConfigDict, sides: Mapping[str, Dataset]) -> None:
-  """Raise where config.monitor has no value on the validation labels, whatever the net says."""
-  if given.monitor == 'loss':
-    return
-  kind, classes = given.task.kind, sides['val'].classes
-  y = {side: np.asarray(dataset.table['y']) for side, dataset in sides.items()}
-  val, whole = y['val'], np.concatenate(list(y.values()))
-  lacking = metrics.undefined(given.monitor, val, len(classes), kind)
-  if not lacking:
-    return
-  said = [_constant(classes[label], _has(val, label), _has(whole, label)) for label in lacking]
-  more = f'; and {len(said) - 3} more' if len(said) > 3 else ''
-  advice = [f'set config.monitor to one that has: {", ".join(_monitors(val, len(classes), kind))}']
-  if 'label' in given.data and len(lacking) < len(classes):
-    advice.append('leave the label out of data.label')
-  if all(len(np.unique(_has(whole, label))) == 2 for label in lacking):
-    advice.append(_other_split(given, sides['val']))
-  raise MedtlError(
-    f'config.monitor is {given.monitor!r}, which has no value on validation: '
-    f'{"; ".join(said[:3])}{more}. You can {", or ".join(advice)}'
-  )
-
-
-def _monitors(y: np.ndarray, classes: int, kind: str) -> list[str]:
-  """Return what can be monitored on the labels y."""
-  names = metrics.names(kind)
-  return [*(name for name in names if not metrics.undefined(name, y, classes, kind)), 'loss']
-
-
-def _has(y: np.ndarray, label: int) -> np.ndarray:
-  """Return [n] bool: which examples have a label, or are of a class."""
-  return y[:, label] > 0.5 if y.ndim == 2 else y == label
-
-
-def _constant(name: str, val: np.ndarray, whole: np.ndarray) -> str:
-  """Return in words that a label is the same in all validation examples."""
-  same = bool(val.all())
-  others = int((whole != same).sum())
-  rest = f'but not in {others} of all {len(whole)}' if others else f'as in all {len(whole)}'
-  return f'label {name!r} is {int(same)} in all {len(val)} validation examples, {rest}'
-
-
-def _other_split(given: ConfigDict, val: Dataset) -> str:
-  """Return which keys of the split may put other examples on the validation side."""
-  publishers = given.data.split.by == 'publisher' and set(val.table['split']) == {'val'}
-  if publishers:
-    by = 'patient' if 'patient' in val.table else 'image'
-    return f"set data.split.by={by!r}, which deals the publisher's sides anew"
-  return 'take another data.split.fold or data.split.seed, or fewer data.split.folds'
 
 
 def name(word: str) -> str:

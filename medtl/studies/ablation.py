@@ -1,6 +1,5 @@
 """Many runs as one answer: the folds of one split, pooled out of fold; the variants of one config, compared pair by pair."""
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from medtl import tasks
 from medtl.core import user_files
 from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError
-from medtl.evaluation import label_efficiency, metrics, operating_points, predictions, summary
+from medtl.evaluation import label_efficiency, predictions, summary
 from medtl.report import comparison
 from medtl.run import assemble, cost, run_folder, train, validate
 from medtl.run.context import RunContext
@@ -107,15 +107,14 @@ def _fold_folders(workdir: Path, count: int) -> list[Path]:
 
 
 def _saved(part: Path, side: str, config: ConfigDict) -> predictions.Saved:
-  found = predictions.load(part / 'predictions' / f'{side}.npz')
-  if side == 'test':
-    saved = predictions.load(part / 'predictions' / 'val.npz')
-    measures = dict(found.predictions.measures)
-    for name, val in summary.sides_by_patient(saved.predictions, saved.table).items():
-      cut = operating_points.class_thresholds(val, config.threshold, config.task.kind)
-      measures[name] = np.tile(cut, (len(found.predictions.row), 1))
-    return found._replace(predictions=dataclasses.replace(found.predictions, measures=measures))
-  return found
+  """Return the predictions of a fold; those of its test side as they are pooled with other folds'."""
+  saved = predictions.load(part / 'predictions' / f'{side}.npz')
+  if side != 'test':
+    return saved
+  val = predictions.load(part / 'predictions' / 'val.npz')
+  task = tasks.make(config.task.to_dict())
+  pooled = task.summary.pooled(saved.predictions, val.predictions, val.table, config.threshold)
+  return saved._replace(predictions=pooled)
 
 
 def ablate(
@@ -254,7 +253,7 @@ def _same_test(made: Mapping[str, RunContext], name: str) -> None:
   """Raise before anything is trained where a variant is tested on other examples than the first."""
   first = next(iter(made))
   one, other = (made[which].data['test'].table['row'] for which in (first, name))
-  kinds = [(made[which].classes, made[which].config.task.kind) for which in (first, name)]
+  kinds = [(made[which].classes, dict(made[which].task.keys)) for which in (first, name)]
   if kinds[0] != kinds[1]:
     raise MedtlError(
       f'{name} tells {kinds[1]} apart and {first} {kinds[0]}: variants are compared pair by pair, on the same classes'
@@ -300,13 +299,17 @@ def _curves(
     or len(families := label_efficiency.grouped([row['name'] for row in rows], made['place'])) < 2
   ):
     return Curves({}, [], [])
+  own = run_folder.read_config(runs[rows[0]['name']][0])
+  metric = tasks.make(own.task.to_dict()).metrics.get(rows[0]['headline'][0])
+  if metric is None:
+    return Curves({}, [], [])
   saved = {
     row['name']: [
       predictions.load(folder / 'predictions' / 'test.npz') for folder in runs[row['name']]
     ]
     for row in rows
   }
-  one, own = saved[rows[0]['name']][0], run_folder.read_config(runs[rows[0]['name']][0])
+  one = saved[rows[0]['name']][0]
   score = {
     name: np.stack([other.predictions.score for other in others]) for name, others in saved.items()
   }
@@ -314,7 +317,7 @@ def _curves(
     families,
     score,
     one.predictions.y,
-    metrics.of(own.task.kind)[rows[0]['headline'][0]],
+    metric,
     summary.patients(one.table)[0],
     own.resamples,
   )
@@ -331,7 +334,8 @@ def _screened(
   measured = {
     row['depth']: row for row in reversed(rows) if _frozen_below(config, workdir / row['name'], row)
   }
-  if len(measured) < 3 or not config.model.weights or config.task.kind == 'multilabel':
+  one_class = tasks.make(config.task.to_dict()).one_class
+  if len(measured) < 3 or not config.model.weights or not one_class:
     return {}
   folds: list[RunContext] = []
   for number in range(rows[0]['folds']) or [None]:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import data
+from medtl import data, tasks
 from medtl.core.types import MedtlError, Predictions
-from medtl.evaluation import metrics, summary
+from medtl.evaluation import metrics
 from medtl.features import linear_heads
 from medtl.report import comparison
 from medtl.run import assemble, frozen_features, run_folder, train, validate
@@ -51,9 +51,11 @@ def probed(
   Methods: the best of the heads trained side by side for each share of the training patients' labels, and scikit-learn's exact ones.
   `layers` > 1 joins the pooled features of the last so many children. Every choice is made on the fold's own validation side.
   """
-  if config.task.kind not in ('multiclass', 'binary'):
+  task = tasks.make(config.task.to_dict())
+  if not task.one_class or task.outputs(assemble.PAIR) != len(assemble.PAIR):
+    keys = ', '.join(f'task.{key}={value!r}' for key, value in task.keys.items() if key != 'loss')
     raise MedtlError(
-      f'probe knows one class an example (multiclass, binary), found task.kind={config.task.kind!r}; use the verb train'
+      f'probe knows one class an example (multiclass, binary), found {keys}; use the verb train'
     )
   with run_folder.occupied(workdir, config):
     return _probed(config, workdir, command, every_fold, layers)
@@ -79,7 +81,9 @@ def _probed(
   }
   found = {
     several[0].name: Predictions(
-      table['row'], table['y'], np.concatenate([answer.score for answer in several])
+      table['row'],
+      table['y'],
+      {'score': np.concatenate([answer.score for answer in several])},
     )
     for several in zip(*answers, strict=True)
   }
@@ -92,11 +96,10 @@ def _probed(
     row['differences'] = {
       what: None
       if row['name'] == other
-      else summary.compare(
+      else contexts[0].task.summary.difference(
         [(found[row['name']], None)],
         [(found[other], None)],
         table,
-        config.task.kind,
         resamples=config.resamples,
       )
       for what, other in ((PLAIN, PLAIN), (comparison.BEST, best))
@@ -188,8 +191,8 @@ def _row(
   config: ConfigDict,
   context: RunContext,
 ) -> dict[str, Any]:
-  told = summary.summarise(
-    {'test': found}, {'test': table}, context.classes, config.task.kind, resamples=config.resamples
+  told = context.task.summary.whole(
+    {'test': found}, {'test': table}, context.classes, resamples=config.resamples
   )
   seconds = sum(answer.seconds for answer in several)
   return {

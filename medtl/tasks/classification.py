@@ -1,23 +1,81 @@
-"""What is learned, as three pure functions (init, loss, measure) of a net and a loss."""
+"""Classification: one class of several, one of two, several labels, or a grade.
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+Net outputs are logits; what a report reads are probabilities.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from medtl.core import expressions
-from medtl.core.types import Batch, Logs, MedtlError, Task, Tree
-from medtl.training import batch_statistics, losses, parameter_groups
+from medtl.core.types import (
+  Batch,
+  Dataset,
+  Forward,
+  MedtlError,
+  Page,
+  Predictions,
+  Summary,
+  Table,
+  Task,
+  Term,
+  Terms,
+  Tree,
+)
+from medtl.data import augmentation
+from medtl.data.listing import labels
+from medtl.evaluation import decisions, metrics, summary
+from medtl.report import classification as section
+from medtl.training import losses
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
+# The loss of each kind where none is named.
 DEFAULT = {
   'multiclass': 'softmax',
   'binary': 'softmax',
   'multilabel': 'sigmoid',
   'ordinal': 'ordinal',
-}  # the loss of each kind where none is named
+}
 KINDS = tuple(DEFAULT)
+AUTO = 'auto'  # what open_keys settles, as it needs the labels
+REASONS = {
+  'multilabel': ': several columns of 0 and 1',
+  'binary': ': two classes',
+  'multiclass': ": more than two classes; where they are grades, set task.kind='ordinal'",
+}
+
+
+def task(kind: str = 'multiclass', loss: str = 'softmax') -> Task:
+  """Return the task of telling classes apart.
+
+  `kind` is 'multiclass' | 'binary' | 'multilabel' | 'ordinal'; `loss` a function of
+  medtl/training/losses.py with its arguments, such as 'softmax(smoothing=0.1)'.
+  """
+  device = objective(loss_of(kind, loss), kind)
+  return Task(
+    outputs=lambda classes: outputs(kind, len(classes)),
+    check=partial(check, kind),
+    accepts=partial(accepts, kind),
+    loss=device.loss,
+    counts=device.counts,
+    measure=device.measure,
+    monitor=lambda predictions: metrics.monitor(predictions.score, predictions.y, kind),
+    summary=Summary(
+      partial(summary.summarise, kind=kind),
+      partial(summary.summarise_seeds, kind=kind),
+      partial(summary.compare, kind=kind),
+      partial(with_thresholds, kind),
+    ),
+    page=Page('classification.html.j2', section.content, partial(shown, kind)),
+    answers=partial(decisions.answers, kind=kind),
+    metrics=metrics.of(kind),
+    one_class=kind != 'multilabel',
+    keys={'name': 'classification', 'kind': kind, 'loss': loss},
+  )
 
 
 def outputs(kind: str, classes: int) -> int:
@@ -80,31 +138,22 @@ def probabilities(logits: jax.Array, kind: str) -> jax.Array:
   return jax.nn.softmax(logits)
 
 
-def supervised(
-  net: Any,
-  loss: Loss,
-  *,
-  kind: str,
-  live: Tree | None = None,
-  start_child: int = 0,
-  class_weights: Sequence[float] | None = None,
-  rules: batch_statistics.Rules = (),
-) -> Task:
-  """Return the task of predicting y from x.
+class Objective(NamedTuple):
+  """A task's functions on the device."""
 
-  `live` (bool for each parameter) says what moves: a child without a live leaf is applied with train=False, a frozen BatchNorm keeps its
-  statistics, unless the `rules` of norms say otherwise. With start_child > 0, x is what the children below it made of the picture.
-  `class_weights` [k] multiply an example's loss; the mean is over examples, so weights that average one keep the loss's scale.
+  loss: Callable[..., tuple[Terms, Tree]]
+  counts: Callable[[Batch], dict[str, jax.Array]]
+  measure: Callable[..., dict[str, jax.Array]]
+
+
+def objective(loss: Loss, kind: str) -> Objective:
+  """Return what a step and an evaluation compute.
+
+  `class_weights` [k] multiply an example's loss; the mean is over examples, so weights that average
+  one keep the loss's scale.
   """
-  train: Collection[str] = parameter_groups.live_children(live) if live is not None else ()
 
-  def init(key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
-    variables = net.init(key, batch.x, train=False)
-    return variables['params'], {
-      name: value for name, value in variables.items() if name != 'params'
-    }
-
-  def each(logits: jax.Array, y: jax.Array) -> jax.Array:
+  def each(logits: jax.Array, y: jax.Array, class_weights: Sequence[float] | None) -> jax.Array:
     values = loss(logits.astype(jnp.float32), y)
     if class_weights is None:
       return values
@@ -114,25 +163,167 @@ def supervised(
     count = jnp.sum(y, -1)  # an example without any label keeps its own weight
     return values * jnp.where(count > 0, jnp.sum(weights * y, -1) / jnp.maximum(1e-9, count), 1.0)
 
-  def mean_loss(
-    params: Tree, extra: Tree, batch: Batch, key: jax.Array
-  ) -> tuple[jax.Array, tuple[Tree, Logs]]:
-    with batch_statistics.apply(live, rules):
-      logits, changed = net.apply(
-        {'params': params, **extra},
-        batch.x,
-        train=train,
-        start_child=start_child,
-        mutable=list(extra),
-        rngs={'dropout': key},
-      )
-    value = jnp.sum(jnp.where(batch.mask, each(logits, batch.y), 0.0)) / jnp.maximum(
-      1, jnp.sum(batch.mask)
-    )
-    return value, ({**extra, **changed}, {'loss': value})
+  def sums(
+    forward: Forward,
+    params: Tree,
+    extra: Tree,
+    batch: Batch,
+    key: jax.Array,
+    step: jax.Array,
+    class_weights: Sequence[float] | None = None,
+  ) -> tuple[Terms, Tree]:
+    logits, extra = forward.train(params, extra, batch.x, key)
+    values = each(logits, batch.y, class_weights)
+    return {'loss': Term(jnp.sum(jnp.where(batch.mask, values, 0.0)))}, extra
 
-  def measure(params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
-    logits = net.apply({'params': params, **extra}, batch.x, train=False, start_child=start_child)
+  def counts(batch: Batch) -> dict[str, jax.Array]:
+    return {'loss': jnp.sum(batch.mask)}
+
+  def measure(forward: Forward, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
+    logits = forward.eval(params, extra, batch.x)
     return {'score': probabilities(logits, kind), 'loss': loss(logits.astype(jnp.float32), batch.y)}
 
-  return Task(init, mean_loss, measure)
+  return Objective(sums, counts, measure)
+
+
+def check(kind: str, keys: Mapping[str, Any]) -> None:
+  """Raise for a key of the run that does not go with this kind of labels."""
+  known = dict.fromkeys([*metrics.names(kind), 'loss'], 0.0)
+  metrics.chosen(known, keys['monitor'])
+  label = keys['data'].get('label', '')
+  if kind == 'multilabel' and isinstance(label, str) and ',' in label:
+    columns = tuple(word.strip() for word in label.split(','))
+    raise MedtlError(
+      f'config.data.label is {label!r}, the name of one column, but task.kind is '
+      f"'multilabel'; several are written as a tuple: "
+      f'--config.data.label="{columns}"'
+    )
+  if keys['sampling'] == 'balanced' and kind == 'multilabel':
+    raise MedtlError(
+      "config.sampling is 'balanced', which draws a class and then one of its "
+      "examples, but task.kind is 'multilabel', several labels an example; set "
+      "sampling='' and class_weights='balanced'"
+    )
+  if augmentation.mixes(keys['augment']) and kind == 'ordinal':
+    raise MedtlError(
+      f'config.augment is {keys["augment"]!r}, which mixes labels, but task.kind is '
+      "'ordinal', whose grades cannot be mixed; leave mixup out"
+    )
+
+
+def accepts(kind: str, sides: Mapping[str, Dataset], keys: Mapping[str, Any]) -> None:
+  """Raise where the labels are none of this kind, or the monitor has no value on validation."""
+  dataset = sides['train']
+  y = np.asarray(dataset.table['y'])
+  if (y < 0).all():
+    raise MedtlError(
+      "the pictures have no labels (data.label=''): they can be predicted, not "
+      "trained on; say where the labels stand, for instance data.label='label'"
+    )
+  if (y.ndim == 2) != (kind == 'multilabel'):
+    many = y.ndim == 2
+    advice = 'choose multiclass, binary or ordinal'
+    if many:
+      advice = "set task.kind='multilabel' and task.loss='sigmoid'"
+    raise MedtlError(
+      f'the data have {"several labels" if many else "one class"} an example, but task.kind is '
+      f'{kind!r}; {advice}'
+    )
+  if kind == 'ordinal' and dataset.facts.get('order') == labels.ALPHABET:
+    raise MedtlError(
+      "task.kind='ordinal' learns an order, and the classes are words that were put in the order of the "
+      f'alphabet: {" < ".join(dataset.classes)}. Say the right one, from the least to the most: '
+      "--config.data.classes=\"('LEAST', …, 'MOST')\" with all of these words"
+    )
+  if keys['monitor'] != 'loss':
+    _monitor(kind, sides, keys)
+
+
+def _monitor(kind: str, sides: Mapping[str, Dataset], keys: Mapping[str, Any]) -> None:
+  """Raise where config.monitor has no value on the validation labels, whatever the net says."""
+  classes = sides['val'].classes
+  y = {side: np.asarray(dataset.table['y']) for side, dataset in sides.items()}
+  val = y['val']
+  whole = np.concatenate(list(y.values()))
+  lacking = metrics.undefined(keys['monitor'], val, len(classes), kind)
+  if not lacking:
+    return
+  said = [_constant(classes[label], _has(val, label), _has(whole, label)) for label in lacking]
+  more = f'; and {len(said) - 3} more' if len(said) > 3 else ''
+  advice = [f'set config.monitor to one that has: {", ".join(_monitors(val, len(classes), kind))}']
+  if 'label' in keys['data'] and len(lacking) < len(classes):
+    advice.append('leave the label out of data.label')
+  if all(len(np.unique(_has(whole, label))) == 2 for label in lacking):
+    advice.append(_other_split(keys['data']['split'], sides['val']))
+  raise MedtlError(
+    f'config.monitor is {keys["monitor"]!r}, which has no value on validation: '
+    f'{"; ".join(said[:3])}{more}. You can {", or ".join(advice)}'
+  )
+
+
+def _monitors(y: np.ndarray, classes: int, kind: str) -> list[str]:
+  """Return what can be monitored on the labels y."""
+  names = metrics.names(kind)
+  return [*(name for name in names if not metrics.undefined(name, y, classes, kind)), 'loss']
+
+
+def _has(y: np.ndarray, label: int) -> np.ndarray:
+  """Return [n] bool: which examples have a label, or are of a class."""
+  return y[:, label] > 0.5 if y.ndim == 2 else y == label
+
+
+def _constant(name: str, val: np.ndarray, whole: np.ndarray) -> str:
+  """Return in words that a label is the same in all validation examples."""
+  same = bool(val.all())
+  others = int((whole != same).sum())
+  rest = f'but not in {others} of all {len(whole)}' if others else f'as in all {len(whole)}'
+  return f'label {name!r} is {int(same)} in all {len(val)} validation examples, {rest}'
+
+
+def _other_split(split: Mapping[str, Any], val: Dataset) -> str:
+  """Return which keys of the split may put other examples on the validation side."""
+  publishers = split['by'] == 'publisher' and set(val.table['split']) == {'val'}
+  if publishers:
+    by = 'patient' if 'patient' in val.table else 'image'
+    return f"set data.split.by={by!r}, which deals the publisher's sides anew"
+  return 'take another data.split.fold or data.split.seed, or fewer data.split.folds'
+
+
+def settle(
+  keys: Mapping[str, Any],
+  everything: Callable[[], Dataset],
+  begun: Mapping[str, Any] | None,
+) -> tuple[dict[str, Any], str]:
+  """Return (the keys with a value for each open one, what was settled in words; '' where nothing).
+
+  kind='auto' is multilabel for label columns, binary for two classes, else multiclass; loss='' is
+  the kind's own. A run that has begun keeps the keys that it has.
+  """
+  settled = dict(keys)
+  note = ''
+  if settled['kind'] == AUTO:
+    settled['kind'] = begun['kind'] if begun else kind_of(everything())
+    reason = REASONS.get(settled['kind'], '')
+    note = f"task.kind='auto' is {settled['kind']!r}{reason}"
+  if not settled['loss']:
+    settled['loss'] = DEFAULT.get(settled['kind'], '')
+  return settled, note
+
+
+def kind_of(everything: Dataset) -> str:
+  """Return the kind of task that labels are of."""
+  if np.ndim(everything.table['y']) == 2:
+    return 'multilabel'
+  return 'binary' if len(everything.classes) == 2 else 'multiclass'
+
+
+def shown(kind: str, predictions: Predictions) -> list[int]:
+  """Return the predictions whose pictures the page shows: the most confident mistakes."""
+  return [mistake['index'] for mistake in summary.worst_errors(predictions, kind)]
+
+
+def with_thresholds(
+  kind: str, test: Predictions, val: Predictions, val_table: Table, threshold: str
+) -> Predictions:
+  """Return the test predictions of a fold with the thresholds that its own validation chose."""
+  return summary.with_thresholds(test, val, val_table, threshold, kind)

@@ -54,7 +54,9 @@ def test_component_checks_module_function_and_keys():
   with pytest.raises(
     MedtlError, match=r"config.x \(losses.focal\) has no key 'gama'.*did you mean 'gamma'"
   ):
-    expressions.component({'name': 'losses.focal', 'gama': 1}, 'medtl.training', 'x', given=('outputs', 'y'))
+    expressions.component(
+      {'name': 'losses.focal', 'gama': 1}, 'medtl.training', 'x', given=('outputs', 'y')
+    )
   function, kwargs = expressions.component(
     {'name': 'losses.focal', 'gamma': 1.0}, 'medtl.training', 'x', given=('outputs', 'y')
   )

@@ -41,7 +41,7 @@ def test_every_epoch_counts_every_example_once(size, part, seed):
     rows = np.concatenate([step.row[step.mask] for step in steps[start : start + epoch]])
     assert sorted(rows) == list(range(100, 100 + size))
   for step in steps:
-    chex.assert_shape(step, [(batch, 4, 5, 1), (batch,), (batch,), (batch,)])
+    chex.assert_shape(step[:4], [(batch, 4, 5, 1), (batch,), (batch,), (batch,)])
     assert (step.row[~step.mask] == -1).all() and (
       step.row[step.mask] == 100 + step.x[step.mask, 0, 0, 0]
     ).all()

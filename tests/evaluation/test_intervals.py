@@ -168,7 +168,7 @@ def test_curves_and_youden_equal_scikit_learn(ties):
 
 def test_at_least_the_asked_sensitivity_and_no_lower_threshold_than_needed():
   score, y = case(n=200, k=2, ties=False)
-  val = Predictions(np.arange(200), y, score)
+  val = Predictions(np.arange(200), y, {'score': score})
   cut = operating_points.class_thresholds(val, 'at_sensitivity(0.9)', 'binary')
   chex.assert_shape(cut, (1,))
   margin, has = score[:, 1:] - cut, y[:, None]
@@ -185,7 +185,7 @@ def test_at_least_the_asked_sensitivity_and_no_lower_threshold_than_needed():
 def test_no_threshold_without_both_sides():
   score, y = case(n=30, k=3)
   cut = operating_points.class_thresholds(
-    Predictions(np.arange(30), np.where(y == 2, 0, y), score), 'youden', 'multiclass'
+    Predictions(np.arange(30), np.where(y == 2, 0, y), {'score': score}), 'youden', 'multiclass'
   )
   assert np.isnan(cut).tolist() == [False, False, True]
 

@@ -41,7 +41,7 @@ def measure(params, extra, batch):
 
 
 def predicted(dataset):
-  return predictions.predict(measure, {}, {}, batches(dataset))
+  return predictions.predict(measure, {}, {}, batches(dataset), dataset.table)
 
 
 def test_every_example_once_and_in_order():
@@ -56,12 +56,12 @@ def test_scores_that_are_not_finite_are_named():
     'score': jnp.where(batch.row[:, None] == 104, jnp.nan, 0.5) * jnp.ones((4, 2))
   }
   with pytest.raises(MedtlError, match='1 of 10 predictions are not finite, first at row 104'):
-    predictions.predict(bad, {}, {}, batches(data()))
+    predictions.predict(bad, {}, {}, batches(data()), data().table)
 
 
 def test_nothing_to_predict():
   with pytest.raises(MedtlError, match='empty'):
-    predictions.predict(measure, {}, {}, iter(()))
+    predictions.predict(measure, {}, {}, iter(()), {})
 
 
 def test_a_file_keeps_predictions_table_and_the_pictures_that_are_shown(tmp_path):

@@ -10,11 +10,11 @@ import pytest
 
 from medtl import main
 from medtl.core.types import Batch, Dataset, Example, MedtlError
-from medtl.features import storage
+from medtl.features import packing, storage
 from medtl.run import frozen_features
 from medtl.runtime import files
-from medtl.tasks import classification
 from medtl.training import losses
+from tests.conftest import supervised
 
 
 @pytest.fixture
@@ -52,8 +52,7 @@ def test_cached_and_uncached_give_the_same_logits_and_loss(
   kept = storage.stored_features(vectors, tmp_path / 'a.npy')
   x = np.stack([kept.fetch(i).x for i in range(8)])
   task = [
-    classification.supervised(net, losses.softmax, kind='multiclass', start_child=first)
-    for first in (0, depth)
+    supervised(net, losses.softmax, kind='multiclass', start_child=first) for first in (0, depth)
   ]
   whole, tail = (
     task[0].measure(params, extra, batch),
@@ -203,3 +202,17 @@ def test_the_cache_is_listed_and_cleared_but_for_downloads(tmp_path, monkeypatch
   assert main.main(['cache', '--clear']) == 0
   assert 'features' not in (said := capsys.readouterr().out) and 'downloads' in said
   assert main.main(['cache', '--cleer']) == 1
+
+
+def test_a_tree_that_crosses_a_cut_is_one_array_and_comes_back():
+  random = np.random.RandomState(0)
+  tree = (
+    jnp.asarray(random.randn(3, 4, 5), jnp.float32),
+    {'stem': jnp.asarray(random.randn(3, 2), jnp.bfloat16)},
+  )
+  packed = packing.pack(tree)
+  assert packed.shape == (3, 22) and packed.dtype == jnp.float32
+  like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), tree)
+  chex.assert_trees_all_equal(packing.unpack(packed, like), tree)
+  alone = tree[0]
+  assert packing.pack(alone) is alone and packing.unpack(alone, like[0]) is alone

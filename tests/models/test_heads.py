@@ -8,9 +8,8 @@ import pytest
 
 from medtl.core.types import MedtlError
 from medtl.models import Backbone, Net, heads
-from medtl.tasks import classification
 from medtl.training import losses, optimizers, parameter_groups
-from tests.conftest import Toy
+from tests.conftest import Toy, supervised
 
 
 class Tokens(Backbone):
@@ -56,12 +55,12 @@ def test_a_token_that_is_not_there_is_an_error():
 def test_head_computes_in_float32_starts_small_and_drops_in_training_alone():
   head = heads.linear(3, dropout=0.5)
   half = X.astype(jnp.bfloat16)
-  variables = head.init(jax.random.key(0), half, Tokens(), train=False)
+  variables = head.init(jax.random.key(0), head.reduce(half, Tokens()), train=False)
   assert (
     set(variables['params']) == {'dense'}
     and float(jnp.abs(variables['params']['dense']['kernel']).max()) < 0.1
   )
-  still = head.apply(variables, half, Tokens(), train=False)
+  still = head.apply(variables, head.reduce(half, Tokens()), train=False)
   assert still.shape == (4, 3) and still.dtype == jnp.float32
   np.testing.assert_allclose(
     still, half[:, 0].astype('f4') @ variables['params']['dense']['kernel'], atol=1e-5
@@ -70,7 +69,9 @@ def test_head_computes_in_float32_starts_small_and_drops_in_training_alone():
   assert (
     heads.pooled(many, Backbone(), 'mean')[0, 0] == 1 + 0.0078125 / 2
   )  # bfloat16 has no such number
-  moved = head.apply(variables, half, Tokens(), train=True, rngs={'dropout': jax.random.key(1)})
+  moved = head.apply(
+    variables, head.reduce(half, Tokens()), train=True, rngs={'dropout': jax.random.key(1)}
+  )
   assert float(jnp.abs(moved - still).max()) > 0
 
 
@@ -84,8 +85,8 @@ def test_the_norm_of_the_head_learns_its_statistics_and_standardises(batch):
     live = parameter_groups.partition(
       params, parameter_groups.rule_table(params, text), direction=optimizers.adamw, lr=0.1
     ).live
-    task = classification.supervised(net, losses.softmax, kind='multiclass', live=live)
-    _, (after, _) = task.loss(params, extra, batch._replace(x=x), jax.random.key(0))
+    task = supervised(net, losses.softmax, kind='multiclass', live=live)
+    _, (after, _) = task.mean(params, extra, batch._replace(x=x), jax.random.key(0))
     old, new = (value['batch_stats']['head']['norm']['mean'] for value in (extra, after))
     assert (not np.array_equal(old, new)) == moves, text
   features = net.apply(variables, x, method='features').reshape(8, -1)
@@ -100,19 +101,21 @@ def test_the_norm_of_the_head_learns_its_statistics_and_standardises(batch):
 
 def test_an_attentive_head_that_attends_to_nothing_is_a_linear_one_on_the_mean():
   head = heads.attentive(3, heads=5, dropout=0.5)
-  variables = head.init(jax.random.key(0), X, Tokens(), train=False)
+  variables = head.init(jax.random.key(0), head.reduce(X, Tokens()), train=False)
   params = variables['params']
   chex.assert_shape(params['query'], (5, 1))
   x = np.asarray(X[:, 1:])
   x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
   value = (x @ params['value']['kernel'] + params['value']['bias']).mean(1)
-  still = head.apply({'params': {**params, 'query': jnp.zeros((5, 1))}}, X, Tokens(), train=False)
+  still = head.apply(
+    {'params': {**params, 'query': jnp.zeros((5, 1))}}, head.reduce(X, Tokens()), train=False
+  )
   np.testing.assert_allclose(
     still, value @ params['dense']['kernel'] + params['dense']['bias'], atol=1e-5
   )
   looking = head.apply(
-    {'params': {**params, 'query': jnp.full((5, 1), 9.0)}}, X, Tokens(), train=False
+    {'params': {**params, 'query': jnp.full((5, 1), 9.0)}}, head.reduce(X, Tokens()), train=False
   )
   assert float(jnp.abs(looking - still).max()) > 1e-4
   with pytest.raises(MedtlError, match='2 heads do not divide 5 channels'):
-    heads.attentive(3, heads=2).init(jax.random.key(0), X, Tokens(), train=False)
+    heads.attentive(3, heads=2).init(jax.random.key(0), head.reduce(X, Tokens()), train=False)

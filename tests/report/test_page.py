@@ -12,7 +12,7 @@ import pytest
 
 from medtl.core.types import MedtlError, Predictions
 from medtl.evaluation import metrics, operating_points, summary
-from medtl.report import console, figures, page
+from medtl.report import classification, console, figures, page
 from tests.evaluation.test_metrics import case
 
 KINDS = tuple(metrics.KINDS)
@@ -31,7 +31,7 @@ def side(kind, n=60, seed=0, each=3):
     'patient': patient,
     'file': np.array([f'{i}.png' for i in range(n)]),
   }
-  return Predictions(table['row'], y[order][first], score[order]), table
+  return Predictions(table['row'], y[order][first], {'score': score[order]}), table
 
 
 def both(kind, **kwargs):
@@ -45,7 +45,7 @@ def summarised(kind, predictions=None, tables=None, **kwargs):
   given = both(kind)
   classes = ('A', 'B') if kind == 'binary' else ('A', 'B', 'C')
   return summary.summarise(
-    predictions or given[0], tables or given[1], classes, kind, **(QUICK | kwargs)
+    predictions or given[0], tables or given[1], classes, kind=kind, **(QUICK | kwargs)
   )
 
 
@@ -78,7 +78,7 @@ def test_thresholds_come_from_validation_alone(kind):
   cut = operating_points.class_thresholds(predictions['val'], 'youden', kind)
   assert [row['threshold'] for row in before['per_class']] == cut.tolist()
   test = predictions['test']
-  changed = {**predictions, 'test': Predictions(test.row, test.y, test.score[::-1])}
+  changed = {**predictions, 'test': Predictions(test.row, test.y, {'score': test.score[::-1]})}
   assert [
     row['threshold'] for row in summarised(kind, changed, tables)['per_class']
   ] == cut.tolist()
@@ -95,7 +95,7 @@ def test_each_fold_may_bring_its_own_thresholds():
   expected = summarised('multiclass', predictions, tables)
   cut = operating_points.class_thresholds(predictions['val'], 'youden', 'multiclass')
   test = predictions['test']
-  own = Predictions(test.row, test.y, test.score, {'threshold': np.tile(cut, (60, 1))})
+  own = Predictions(test.row, test.y, {'score': test.score} | {'threshold': np.tile(cut, (60, 1))})
   assert summarised('multiclass', {'test': own}, tables)['metrics'] == expected['metrics']
   none = summarised('multiclass', {'test': test}, tables)
   assert (
@@ -112,8 +112,8 @@ def test_each_fold_s_thresholds_by_patient_are_not_those_of_the_pooled_validatio
   own = Predictions(
     test.row,
     test.y,
-    test.score,
-    {'threshold': np.tile([0.9, 0.9, 0.9], (60, 1)), 'patient_threshold': cut},
+    {'score': test.score}
+    | {'threshold': np.tile([0.9, 0.9, 0.9], (60, 1)), 'patient_threshold': cut},
   )
   pooled = summary.pool_by_patient(own, tables['test'])
   assert np.allclose(
@@ -135,7 +135,9 @@ def test_each_fold_s_thresholds_by_patient_are_not_those_of_the_pooled_validatio
 
 def test_scores_are_pooled_by_patient():
   test = Predictions(
-    np.array([5, 6, 7]), np.array([1, 0, 1]), np.array([[0.2, 0.8], [0.9, 0.1], [0.6, 0.4]])
+    np.array([5, 6, 7]),
+    np.array([1, 0, 1]),
+    {'score': np.array([[0.2, 0.8], [0.9, 0.1], [0.6, 0.4]])},
   )
   found = summary.pool_by_patient(test, {'patient': np.array(['b', 'a', 'b'])})
   chex.assert_trees_all_close((found.row, found.y), (np.array([6, 5]), np.array([0, 1])))
@@ -174,7 +176,10 @@ def test_a_class_that_the_test_set_lacks():
   predictions, tables = both('multiclass')
   test = predictions['test']
   keep = np.asarray(test.y) != 1
-  external = {**predictions, 'test': Predictions(test.row[keep], test.y[keep], test.score[keep])}
+  external = {
+    **predictions,
+    'test': Predictions(test.row[keep], test.y[keep], {'score': test.score[keep]}),
+  }
   table = {**tables, 'test': {name: column[keep] for name, column in tables['test'].items()}}
   found = summarised('multiclass', external, table)
   assert (
@@ -190,13 +195,14 @@ def test_a_class_that_the_test_set_lacks():
 
 def test_the_worst_mistakes_come_first():
   score = np.array([[0.9, 0.1], [0.2, 0.8], [0.55, 0.45], [0.3, 0.7], [0.01, 0.99]])
-  test = Predictions(np.arange(10, 15), np.array([1, 1, 1, 0, 1]), score)
+  test = Predictions(np.arange(10, 15), np.array([1, 1, 1, 0, 1]), {'score': score})
   found = summary.worst_errors(test, 'binary')
   fields = [(item['row'], item['true'], item['predicted'], item['p']) for item in found]
   assert fields == [(10, 1, 0, 0.9), (13, 0, 1, 0.7), (12, 1, 0, 0.55)]
   assert len(summary.worst_errors(test, 'binary', 2)) == 2
   many = summary.worst_errors(
-    Predictions(test.row, np.array([[0, 0], [0, 0], [1, 1], [0, 1], [0, 1]]), score), 'multilabel'
+    Predictions(test.row, np.array([[0, 0], [0, 0], [1, 1], [0, 1], [0, 1]]), {'score': score}),
+    'multilabel',
   )
   assert [(item['row'], item['predicted'], item['true']) for item in many] == [
     (10, 0, 0),
@@ -209,21 +215,21 @@ def test_the_worst_mistakes_come_first():
 def test_two_runs_are_compared_in_pairs(kind):
   predictions, tables = both(kind)
   first, val = predictions['test'], predictions['val']
-  worse = Predictions(first.row, first.y, np.roll(first.score, 1, 1))
-  found = summary.compare([(first, val)], [(worse, val)], tables['test'], kind, **QUICK)
+  worse = Predictions(first.row, first.y, {'score': np.roll(first.score, 1, 1)})
+  found = summary.compare([(first, val)], [(worse, val)], tables['test'], kind=kind, **QUICK)
   assert set(found) == set(summarised(kind)['metrics']) and found['auroc']['low'] > 0
   assert (
-    summary.compare([(first, None)], [(worse, None)], tables['test'], kind, **QUICK)['sensitivity'][
-      'value'
-    ]
+    summary.compare([(first, None)], [(worse, None)], tables['test'], kind=kind, **QUICK)[
+      'sensitivity'
+    ]['value']
     is None
   )
   with pytest.raises(MedtlError, match='different rows'):
     summary.compare(
       [(first, None)],
-      [(Predictions(first.row + 1, first.y, first.score), None)],
+      [(Predictions(first.row + 1, first.y, {'score': first.score}), None)],
       tables['test'],
-      kind,
+      kind=kind,
     )
 
 
@@ -232,19 +238,20 @@ def test_one_seed_is_the_run_itself_and_several_are_their_mean_with_chance_in_th
   predictions, tables = both(kind)
   test, val = predictions['test'], predictions['val']
   noise = [
-    Predictions(test.row, test.y, probabilities(kind, test.score, seed)) for seed in range(4)
+    Predictions(test.row, test.y, {'score': probabilities(kind, test.score, seed)})
+    for seed in range(4)
   ]
   assert (
-    summary.summarise_seeds([(test, val)], tables['test'], kind, **QUICK)
+    summary.summarise_seeds([(test, val)], tables['test'], kind=kind, **QUICK)
     == summarised(kind)['metrics']
   )
-  found = summary.summarise_seeds([(run, val) for run in noise], tables['test'], kind, **QUICK)
+  found = summary.summarise_seeds([(run, val) for run in noise], tables['test'], kind=kind, **QUICK)
   for name, metric in metrics.of(kind).items():
     assert found[name]['value'] == pytest.approx(
       np.mean([metric(run.score, run.y) for run in noise])
     )
   gap = summary.compare(
-    [(run, val) for run in noise], [(test, val)] * 4, tables['test'], kind, **QUICK
+    [(run, val) for run in noise], [(test, val)] * 4, tables['test'], kind=kind, **QUICK
   )
   for name in metrics.of(kind):
     assert gap[name]['value'] == pytest.approx(
@@ -309,9 +316,14 @@ def render(kind='multiclass', predictions=None, tables=None, images=None, classe
   given = both(kind)
   predictions, tables = predictions or given[0], tables or given[1]
   found = summarised(kind, predictions, tables)
-  return page.render(
+  return rendered(
     facts(**changes), {**found, 'classes': classes or found['classes']}, predictions, tables, images
   )
+
+
+def rendered(told, numbers, predictions, tables, images=None):
+  content = classification.content(numbers, predictions, tables, images)
+  return page.render(told, numbers, 'classification.html.j2', content)
 
 
 class Reader(HTMLParser):
@@ -399,7 +411,7 @@ def test_a_fact_that_is_missing_is_an_error():
   del given['hardware']
   predictions, tables = both('multiclass')
   with pytest.raises(Exception, match='hardware'):
-    page.render(given, summarised('multiclass'), predictions, tables)
+    rendered(given, summarised('multiclass'), predictions, tables)
 
 
 def test_phantoms_are_called_phantoms():
@@ -416,7 +428,8 @@ def test_pictures_of_mistakes():
   )
   assert 'out of reach' not in text and 'out of reach' in render()
   perfect = {
-    name: Predictions(p.row, p.y, np.eye(3)[p.y]) for name, p in both('multiclass')[0].items()
+    name: Predictions(p.row, p.y, {'score': np.eye(3)[p.y]})
+    for name, p in both('multiclass')[0].items()
   }
   assert 'None: each test image' in render(predictions=perfect)
 
@@ -443,7 +456,9 @@ def test_a_picture_of_what_the_model_saw(shape):
 def test_the_page_is_written_whole(tmp_path):
   predictions, tables = both('binary')
   path = tmp_path / 'report.html'
-  page.write(path, facts(), summarised('binary'), predictions, tables)
+  numbers = summarised('binary')
+  content = classification.content(numbers, predictions, tables)
+  page.write(path, facts(), numbers, 'classification.html.j2', content)
   assert path.read_text().rstrip().endswith('</html>') and [
     item.name for item in tmp_path.iterdir()
   ] == ['report.html']

@@ -14,6 +14,8 @@ from medtl.runtime import files
 from medtl.training import step
 from tests import tiny
 
+HEAD_INPUT = 6  # the cut behind the five children and the pooling
+
 
 @pytest.fixture(scope='module')
 def context():
@@ -39,7 +41,7 @@ def test_nothing_is_kept_where_nothing_is_frozen_or_each_example_is_used_once(co
   assert frozen_features.choose(with_(context, cache='off'), 0)[:2] == (0, "cache='off'")
   assert (
     frozen_features.choose(with_(context, cache='head'), 1)[0] == 0
-    and frozen_features.choose(with_(context, cache='head'), 0)[0] == 5
+    and frozen_features.choose(with_(context, cache='head'), 0)[0] == HEAD_INPUT
   )
 
 
@@ -51,13 +53,15 @@ def test_augmented_pictures_are_computed_each_time_and_it_is_said(context):
 
 
 def test_a_byte_must_save_enough_work(context, monkeypatch):
-  flops, size = context.cost(5)
+  flops, size = context.cost(HEAD_INPUT)
   shape = jax.eval_shape(
-    context.features(0, 5), {'params': context.params, **context.extra}, context.example().x
+    context.features(0, HEAD_INPUT),
+    {'params': context.params, **context.extra},
+    context.example().x,
   ).shape
   assert size == 4 * np.prod(shape[1:])
   monkeypatch.setitem(frozen_features.BALANCE, 'cpu', 0.99 * flops / size)
-  assert frozen_features.choose(with_(context), 0).start_child == 5
+  assert frozen_features.choose(with_(context), 0).start_child == HEAD_INPUT
   monkeypatch.setitem(frozen_features.BALANCE, 'cpu', 1.01 * flops / size)
   depth, why, _ = frozen_features.choose(with_(context), 0)
   assert depth == 0 and 'reading costs more than computing' in why
@@ -67,14 +71,14 @@ def test_activations_that_do_not_fit_are_computed_each_time_and_it_is_said(
   context, monkeypatch, tmp_path
 ):
   monkeypatch.setenv('MEDTL_CACHE', str(tmp_path))  # where none are kept already
-  whole = context.cost(5)[1] * sum(side.size for side in context.data.values())
+  whole = context.cost(HEAD_INPUT)[1] * sum(side.size for side in context.data.values())
   monkeypatch.setitem(frozen_features.BALANCE, 'cpu', 0.0)
   monkeypatch.setenv('MEDTL_FEATURES_GB', str(1.01 * whole / 1e9))
   made = with_(context)
-  assert frozen_features.choose(made, 0).start_child == 5
+  assert frozen_features.choose(made, 0).start_child == HEAD_INPUT
   monkeypatch.setattr(files, 'free_bytes', lambda folder: whole - 1)
   assert 'room for' in frozen_features.choose(with_(context), 0).why
-  assert frozen_features.choose(made, 0).start_child == 5, 'decided once'
+  assert frozen_features.choose(made, 0).start_child == HEAD_INPUT, 'decided once'
   monkeypatch.undo()
   monkeypatch.setenv('MEDTL_FEATURES_GB', str(0.99 * whole / 1e9))
   monkeypatch.setitem(frozen_features.BALANCE, 'cpu', 0.0)
@@ -82,7 +86,7 @@ def test_activations_that_do_not_fit_are_computed_each_time_and_it_is_said(
   viewed = assemble.run_context(
     assemble.with_changes(context.config, (('augment', 'flip'), ('views', 3)))
   )
-  for share, first in ((4.01, 5), (3.99, 0)):  # three views, and the pictures as they are
+  for share, first in ((4.01, HEAD_INPUT), (3.99, 0)):  # three views, and the pictures as they are
     monkeypatch.setenv('MEDTL_FEATURES_GB', str(share * whole / 1e9))
     assert frozen_features.choose(with_(viewed), 0).start_child == first
 
@@ -126,7 +130,8 @@ def test_a_norm_of_the_head_does_not_keep_the_backbone_from_being_computed_once(
     phases=(('depth(1.0)', '3 epochs'),),
     cache='on',
   )
-  assert frozen_features.choose(headed, 0).start_child == headed.phases[0].depth == 5
+  assert headed.phases[0].depth == 5
+  assert frozen_features.choose(headed, 0).start_child == HEAD_INPUT
   next(frozen_features.vectors(headed, [5]))
 
 
@@ -247,7 +252,10 @@ def test_views_cached_and_computed_in_the_step_agree_over_ten_steps(context):
   kept = assemble.train_batches(train, made.config, views=3)
   cached, whole = made.start(), made.start()
   uncached = step.jit_update(
-    task=made.task(0), tx=made.phases[0].partition.tx, live=made.phases[0].partition.live
+    loss=made.loss(0),
+    counts=made.task.counts,
+    tx=made.phases[0].partition.tx,
+    live=made.phases[0].partition.live,
   )
   seen = set()
   for number in range(10):
@@ -257,7 +265,7 @@ def test_views_cached_and_computed_in_the_step_agree_over_ten_steps(context):
     assert small.row.tolist() == large.row.tolist()
     large = made.view(large, view)
     logits = [
-      made.task(0, first).measure(state.params, state.extra, batch)['score']
+      made.measure(first)(state.params, state.extra, batch)['score']
       for first, state, batch in ((3, cached, small), (0, whole, large))
     ]
     chex.assert_trees_all_close(*logits, atol=1e-5)
@@ -307,6 +315,6 @@ def test_a_cached_phase_runs_in_bfloat16(context):
       frozen_features.boundary(made, 0, made.params, made.extra)['train'], made.config
     )
   )
-  assert batch.x.dtype == jnp.bfloat16
-  state, logs = made.program(0, 5)(made.start(), batch)
+  assert batch.x.shape == (16, 32) and batch.x.dtype == jnp.float32  # pooled, as the head reads it
+  state, logs = made.program(0, HEAD_INPUT)(made.start(), batch)
   assert np.isfinite(logs['loss']) and int(state.step) == 1

@@ -10,6 +10,7 @@ from PIL import Image
 
 from medtl.core.types import Dataset, MedtlError
 from medtl.run import assemble, initial_weights, open_keys, run_folder
+from medtl.tasks import classification
 from tests import tiny
 
 
@@ -38,7 +39,7 @@ def asked(root, **data):
       split=dict(by='auto', folds=3, fold=0, seed=0),
       **data,
     )
-    config.task = dict(kind='auto', loss='')
+    config.task = dict(name='classification', kind='auto', loss='')
   return config
 
 
@@ -165,7 +166,7 @@ def test_scale_alone_is_no_transfer(context):
 
 def test_kinds_of_labels():
   def of(y, classes):
-    return open_keys.task_kind(
+    return classification.kind_of(
       Dataset(lambda i: None, len(y), classes, {'row': np.arange(len(y)), 'y': np.array(y)})
     )
 

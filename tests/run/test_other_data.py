@@ -16,8 +16,13 @@ from medtl.run import other_data
 OWN = {'name': 'folder.load', 'root': '/nowhere', 'ops': ''}
 
 
-def plan(*shape, classes=('benign', 'malignant'), kind='multiclass', **more):
-  return {'shape': list(shape or (16, 16, 1)), 'classes': list(classes), 'kind': kind, **more}
+def plan(*shape, classes=('benign', 'malignant'), several=False, **more):
+  return {
+    'shape': list(shape or (16, 16, 1)),
+    'classes': list(classes),
+    'label_columns': several,
+    **more,
+  }
 
 
 def draw(path, size=(16, 16), seed=0):
@@ -332,7 +337,7 @@ def test_labels_of_another_kind_or_order_are_refused_with_what_fits(tmp_path):
   draw(tmp_path / 'a.png')
   with open(tmp_path / 'labels.csv', 'w', newline='') as file:
     csv.writer(file).writerows([('file', 'mass', 'cyst', 'diagnosis'), ('a.png', 1, 0, 'benign')])
-  many = plan(classes=('mass', 'cyst'), kind='multilabel')
+  many = plan(classes=('mass', 'cyst'), several=True)
   keys = dict(manifest='labels.csv', made=many)
   with pytest.raises(
     MedtlError,

@@ -17,6 +17,7 @@ from medtl.data.sources import phantom
 from medtl.evaluation import predictions
 from medtl.run import leakage, predict, run_folder, train
 from medtl.runtime import files
+from medtl.tasks import classification
 
 ROOT = Path(__file__).parents[2]
 SEEN = dict(
@@ -55,19 +56,24 @@ def predicted(tmp_path, monkeypatch, score, classes, kind, names):
   y = (shown > 0.5).astype(int) if kind == 'multilabel' else np.arange(8) % len(classes)
   table = {'row': np.arange(8), 'y': y}
   val = Dataset(lambda i: Example(np.zeros((2, 2, 1)), y[i], i), 8, tuple(classes), table)
-  predictions.save(folder / 'predictions' / 'val.npz', Predictions(np.arange(8), y, shown), val)
-  plan = {'classes': list(classes), 'kind': kind, 'shape': [2, 2, 1]}
+  predictions.save(
+    folder / 'predictions' / 'val.npz', Predictions(np.arange(8), y, {'score': shown}), val
+  )
+  task = classification.task(kind, classification.DEFAULT[kind])
+  plan = {'classes': list(classes), 'task': dict(task.keys), 'shape': [2, 2, 1]}
   table = {'row': np.arange(len(names)), 'y': np.full(len(names), -1), 'file': np.array(names, str)}
   pictures = Dataset(val.fetch, len(names), (), table, {'notes': [], 'unreadable': []})
-  monkeypatch.setattr(predict, 'load_trained', lambda *_: (None, {}, {}, plan))
+  monkeypatch.setattr(predict, 'load_trained', lambda *_: (task, None, {}, {}, plan))
   monkeypatch.setattr(
-    predict.other_data, 'load', lambda asked, own, plan: (pictures, {**asked, 'name': 'folder.load'})
+    predict.other_data,
+    'load',
+    lambda asked, own, plan: (pictures, {**asked, 'name': 'folder.load'}),
   )
   monkeypatch.setattr(predict.assemble, 'eval_batches', lambda *_: None)
   monkeypatch.setattr(
     predict.predictions,
     'predict',
-    lambda *_: Predictions(table['row'], table['y'], np.array(score), {}),
+    lambda *_: Predictions(table['row'], table['y'], {'score': np.array(score)}),
   )
   output = predict.predict(
     run_folder.read_config(folder), folder, tmp_path / 'in', tmp_path / 'out.csv'
@@ -370,5 +376,6 @@ def test_a_run_is_not_tested_on_what_the_run_before_it_was_trained_on(done, monk
   train.prepare(config, done)
   wanted = np.array(rows[:5])
   train.prepare(
-    train.assemble.with_changes(config, (('data', {**config.data.to_dict(), 'allow_leak': True}),)), done
+    train.assemble.with_changes(config, (('data', {**config.data.to_dict(), 'allow_leak': True}),)),
+    done,
   )

@@ -277,7 +277,7 @@ def one_without(tmp_path):
       (
         ('data', {**source, 'split': split}),
         ('batch', 4),
-        ('task', dict(kind='multilabel', loss='sigmoid')),
+        ('task', dict(name='classification', kind='multilabel', loss='sigmoid')),
       ),
     )
     if (data.load(**config.data.to_dict())['val'].table['y'][:, 1] == 0).any():

@@ -106,7 +106,8 @@ def test_the_best_head_is_validation_s(context, monkeypatch):
 
 def test_several_labels_are_sent_elsewhere(tmp_path):
   config = assemble.with_changes(
-    tiny.get_config(), (('task', {'kind': 'multilabel', 'loss': 'sigmoid'}),)
+    tiny.get_config(),
+    (('task', {'name': 'classification', 'kind': 'multilabel', 'loss': 'sigmoid'}),),
   )
   with pytest.raises(MedtlError, match='use the verb train'):
     linear_probe.probed(config, tmp_path)

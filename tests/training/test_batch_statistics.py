@@ -11,24 +11,24 @@ from medtl.core import pytrees
 from medtl.core.types import MedtlError
 from medtl.data import batches
 from medtl.run import assemble, frozen_features, train
-from medtl.tasks import classification
 from medtl.training import batch_statistics, losses, parameter_groups
 from medtl.training.checkpoints import Checkpoints
 from tests import tiny
+from tests.conftest import supervised
 
 
 def moved(net, variables, batch, freeze, rules):
   """Return the paths of the norms whose running averages a step moves, and the loss."""
   params, extra = variables
   live = parameter_groups.label(params, parameter_groups.rule_table(params, freeze))
-  task = classification.supervised(
+  task = supervised(
     net,
     losses.softmax,
     kind='multiclass',
     live=jax.tree.map(lambda name: name != 'frozen', live),
     rules=rules,
   )
-  value, (after, _) = jax.jit(task.loss)(params, extra, batch, jax.random.key(0))
+  value, (after, _) = jax.jit(task.mean)(params, extra, batch, jax.random.key(0))
   old, new = pytrees.flatten(extra['batch_stats']), pytrees.flatten(after['batch_stats'])
   found = {path.rpartition('/')[0] for path in old if not np.array_equal(old[path], new[path])}
   assert found == batch_statistics.training(
@@ -148,7 +148,9 @@ def test_a_run_begins_with_the_statistics_of_its_own_training_pictures():
   )
   found, before = (pytrees.flatten(context.extra['batch_stats']) for context in (adapted, plain))
   assert all(not np.array_equal(found[path], before[path]) for path in found)
-  assert frozen_features.choose(adapted, 0).start_child == frozen_features.choose(plain, 0).start_child
+  assert (
+    frozen_features.choose(adapted, 0).start_child == frozen_features.choose(plain, 0).start_child
+  )
 
 
 @pytest.fixture(scope='module')

@@ -15,9 +15,9 @@ from hypothesis.extra import numpy as hnp
 
 from medtl.core.types import MedtlError, State
 from medtl.runtime import multihost
-from medtl.tasks import classification
 from medtl.training import checkpoints, losses, optimizers, parameter_groups, step
 from medtl.training.checkpoints import Checkpoints, Progress
+from tests.conftest import supervised
 
 
 @pytest.fixture(scope='module')
@@ -36,7 +36,7 @@ def made(net, variables, batch):
   ]
   moves = [
     step.jit_update(
-      task=classification.supervised(net, losses.softmax, kind='multiclass', live=part.live),
+      **supervised(net, losses.softmax, kind='multiclass', live=part.live).bound,
       tx=part.tx,
       live=part.live,
     )

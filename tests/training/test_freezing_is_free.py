@@ -10,8 +10,8 @@ from medtl.core import pytrees
 from medtl.core.types import Batch, State
 from medtl.models import Net, heads
 from medtl.models.backbones import resnet, vit
-from medtl.tasks import classification
 from medtl.training import losses, optimizers, parameter_groups, step
+from tests.conftest import supervised
 
 NETS = {
   'resnet': lambda: resnet.ResNet(resnet.Bottleneck, (1, 1), 8),
@@ -78,12 +78,12 @@ def test_a_step_does_the_work_of_the_live_gradient(made, name, text, extras):
   context = parameter_groups.partition(
     params, parameter_groups.rule_table(params, text), direction=optimizers.adamw, lr=0.1, **keys
   )
-  task = classification.supervised(net, losses.softmax, kind='multiclass', live=context.live)
+  task = supervised(net, losses.softmax, kind='multiclass', live=context.live)
   opt = context.tx.init(params)
   state = State(jnp.zeros((), jnp.int32), params, extra, opt, jax.random.key(0))
 
   def ideal(moving, params, extra, batch):
-    loss = lambda moving, part: task.loss(
+    loss = lambda moving, part: task.mean(
       step.merge_live(moving, params, context.live), extra, part, jax.random.key(0)
     )[0]
     if accumulate == 1:
@@ -94,7 +94,7 @@ def test_a_step_does_the_work_of_the_live_gradient(made, name, text, extras):
 
   least = flops(ideal, step.select_live(params, context.live), params, extra, batch)
   update = lambda state, batch: step.update(
-    state, batch, task=task, tx=context.tx, live=context.live, accumulate=accumulate
+    state, batch, **task.bound, tx=context.tx, live=context.live, accumulate=accumulate
   )
   assert flops(update, state, batch) <= 1.05 * least
   live = step.select_live(params, context.live)
@@ -112,8 +112,8 @@ def test_the_law_notices_a_frozen_gradient(made):
   context = parameter_groups.partition(
     params, parameter_groups.rule_table(params, 'depth(2)'), direction=optimizers.adamw, lr=0.1
   )
-  task = classification.supervised(net, losses.softmax, kind='multiclass', live=context.live)
-  loss = lambda params, batch: task.loss(params, extra, batch, jax.random.key(0))[0]
+  task = supervised(net, losses.softmax, kind='multiclass', live=context.live)
+  loss = lambda params, batch: task.mean(params, extra, batch, jax.random.key(0))[0]
   every = lambda params, batch: jax.grad(loss)(params, batch)
   least = flops(
     lambda params, batch: step.select_live(every(params, batch), context.live), params, batch

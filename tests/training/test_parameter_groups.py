@@ -11,8 +11,8 @@ import pytest
 
 from medtl.core import expressions, pytrees
 from medtl.core.types import MedtlError, State
-from medtl.tasks import classification
 from medtl.training import freezing, losses, optimizers, parameter_groups, step
+from tests.conftest import supervised
 
 CHILDREN = ['stem', 'stage1', 'stage2', 'stage3']
 
@@ -35,8 +35,8 @@ def start(parts, variables):
 
 
 def trained(net, parts, variables, batch, steps=3, **keys):
-  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
-  move = step.jit_update(task=task, tx=parts.tx, live=parts.live, **keys)
+  task = supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  move = step.jit_update(**task.bound, tx=parts.tx, live=parts.live, **keys)
   state = start(parts, variables)
   for _ in range(steps):
     state, logs = move(state, batch)
@@ -127,9 +127,9 @@ def test_one_step_of_adamw_by_hand(net, variables, batch):
   """lr_decay 0.5, head × 2: the rate of stage 3 is 0.1 · 0.5, of the stem 0.1 · 0.5⁴; decay for kernels; Adam's first step is g/|g|."""
   parts = build(variables[0], lr_decay=0.5, head_lr=2.0, decay=0.3)
   state, _ = trained(net, parts, variables, batch, steps=1)
-  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  task = supervised(net, losses.softmax, kind='multiclass', live=parts.live)
   key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), 1)
-  grads = jax.grad(lambda p: task.loss(p, variables[1], batch, key)[0])(variables[0])
+  grads = jax.grad(lambda p: task.mean(p, variables[1], batch, key)[0])(variables[0])
   rates = {'head': 0.2, 'stage3': 0.05, 'stage2': 0.025, 'stage1': 0.0125, 'stem': 0.00625}
   for path, g in pytrees.flatten(grads).items():
     p = pytrees.flatten(variables[0])[path]
@@ -286,8 +286,8 @@ def test_flops_fall_with_depth(net, variables, batch, keys):
   counts = []
   for depth in range(5):
     parts = build(variables[0], f'depth({depth})', **keys)
-    task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
-    move = step.jit_update(task=task, tx=parts.tx, live=parts.live, accumulate=accumulate)
+    task = supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+    move = step.jit_update(**task.bound, tx=parts.tx, live=parts.live, accumulate=accumulate)
     counts.append(step.flops(move.lower(start(parts, variables), batch)))
   assert all(a > 1.05 * b for a, b in itertools.pairwise(counts)), counts
 

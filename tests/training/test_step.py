@@ -11,10 +11,9 @@ from medtl.core import pytrees
 from medtl.core.types import Batch, MedtlError, State
 from medtl.models import Net
 from medtl.run import assemble
-from medtl.tasks import classification
 from medtl.training import losses, optimizers, parameter_groups, step
 from tests import tiny
-from tests.conftest import Toy, ToyHead
+from tests.conftest import Toy, ToyHead, supervised
 
 
 class Plain(Toy):
@@ -35,14 +34,14 @@ def run(net, params, batch, steps=1, freeze='depth(1)', **keys):
   parts = parameter_groups.partition(
     params, rules, direction=lambda decay: optimizers.sgd(decay, momentum=0.9), lr=0.1
   )
-  task = classification.supervised(
+  task = supervised(
     net,
     losses.softmax,
     kind='multiclass',
     live=parts.live,
     class_weights=keys.pop('class_weights', None),
   )
-  move = step.jit_update(task=task, tx=parts.tx, live=parts.live, **keys)
+  move = step.jit_update(**task.bound, tx=parts.tx, live=parts.live, **keys)
   params = jax.tree.map(jnp.array, params)
   state = State(jnp.zeros((), jnp.int32), params, {}, parts.tx.init(params), jax.random.key(0))
   for _ in range(steps):
@@ -86,11 +85,11 @@ def test_an_example_without_any_label_keeps_its_weight():
     apply = staticmethod(lambda variables, x, **_: (x, {}))
 
   x, y = jnp.array([[3.0, -1.0], [0.5, 2.0]]), jnp.array([[0.0, 0.0], [1.0, 0.0]])
-  task = classification.supervised(
+  task = supervised(
     Outputs, losses.sigmoid, kind='multilabel', live={'head': {'a': True}}, class_weights=(0.5, 1.5)
   )
   batch = Batch(x, y, jnp.ones(2, bool), jnp.arange(2))
-  value, _ = task.loss({'head': {'a': x}}, {}, batch, jax.random.key(0))
+  value, _ = task.mean({'head': {'a': x}}, {}, batch, jax.random.key(0))
   each = losses.sigmoid(x, y)
   assert float(value) == pytest.approx(float(each[0] + 0.5 * each[1]) / 2)
 
@@ -112,10 +111,10 @@ def test_it_compiles_once_and_donates_its_state(plain, batch):
   parts = parameter_groups.partition(
     params, parameter_groups.rule_table(params, 'none'), direction=optimizers.adamw, lr=0.1
   )
-  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  task = supervised(net, losses.softmax, kind='multiclass', live=parts.live)
   move = jax.jit(
     chex.assert_max_traces(
-      lambda state, batch: step.update(state, batch, task=task, tx=parts.tx, live=parts.live), 1
+      lambda state, batch: step.update(state, batch, **task.bound, tx=parts.tx, live=parts.live), 1
     ),
     donate_argnums=0,
   )
@@ -135,7 +134,7 @@ def test_pick_and_join_are_inverse(plain):
 
 def test_measure_counts_each_row_by_itself(plain, batch):
   net, params = plain
-  task = classification.supervised(net, losses.softmax, kind='multiclass')
+  task = supervised(net, losses.softmax, kind='multiclass')
   whole = task.measure(params, {}, batch)
   chex.assert_shape(whole['score'], (8, 3))
   half = task.measure(params, {}, jax.tree.map(lambda leaf: leaf[:4], batch))
@@ -165,8 +164,12 @@ def test_what_is_computed_again_gives_the_same_step_and_is_not_held(model):
       pytrees.flatten((second.params, second.extra))[path], leaf, rtol=1e-4, atol=1e-5, err_msg=path
     )
 
+  def mean_loss(parts, params, batch):
+    terms, _ = parts.loss(0)(params, parts.extra, batch, jax.random.key(0), 0)
+    return step.weighted(terms, parts.task.counts(batch))[0]
+
   def held(parts):
-    loss = lambda params: parts.task(0).loss(params, parts.extra, batch, jax.random.key(0))[0]
+    loss = lambda params: mean_loss(parts, params, batch)
     kept = jax.eval_shape(lambda params: jax.vjp(loss, params)[1], parts.params)
     return sum(
       leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)

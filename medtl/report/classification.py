@@ -1,0 +1,70 @@
+"""What the page shows of a classifier: curves, confusion, numbers by class, its mistakes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from medtl.core.types import Predictions, Table
+from medtl.evaluation.summary import thresholds_of, worst_errors
+from medtl.report import figures
+
+Images = Callable[[int], np.ndarray] | None
+MOST_CURVES = 12  # classes beyond which a figure of all of them says nothing
+
+
+def content(
+  numbers: Mapping[str, Any],
+  predictions: Mapping[str, Predictions],
+  tables: Mapping[str, Table],
+  images: Images = None,
+) -> dict[str, Any]:
+  """Return the variables of classification.html.j2.
+
+  `images(i)` is the picture x [*s, c] of the i-th test prediction; None where pictures are out of
+  reach.
+  """
+  return {
+    'drawn': drawn(numbers, predictions),
+    'errors': errors(numbers, predictions['test'], tables['test'], images),
+    'shown': images is not None,
+  }
+
+
+def drawn(numbers: Mapping[str, Any], predictions: Mapping[str, Predictions]) -> dict[str, str]:
+  """Return {name: data URI} of the figures that these predictions allow."""
+  kind = numbers['kind']
+  classes = numbers['classes']
+  test = predictions['test']
+  cut = thresholds_of(test, predictions.get('val'), numbers['threshold'], kind)
+  found = {'reliability': figures.reliability(test)}
+  if len(classes) <= MOST_CURVES:
+    found['roc'] = figures.roc(test, cut, kind, classes)
+    found['precision_recall'] = figures.precision_recall(test, cut, kind, classes)
+  return found
+
+
+def errors(
+  numbers: Mapping[str, Any], predictions: Predictions, table: Table, images: Images
+) -> list[dict[str, Any]]:
+  """Return the most confident mistakes in words, with their pictures where these can be had."""
+  classes, found = numbers['classes'], []
+  for mistake in worst_errors(predictions, numbers['kind']):
+    index, said = mistake['index'], classes[mistake['predicted']]
+    if numbers['kind'] == 'multilabel':
+      true, said = (said, f'no {said}') if mistake['true'] else (f'no {said}', said)
+      p, p_true = max(mistake['p'], 1 - mistake['p']), mistake['p_true']
+    else:
+      true, p, p_true = classes[mistake['true']], mistake['p'], mistake['p_true']
+    where = [f'{name} {table[name][index]}' for name in ('file', 'patient') if name in table]
+    found.append(
+      {
+        'true': true,
+        'said': said,
+        'p': p,
+        'p_true': p_true,
+        'where': where or [f'row {mistake["row"]}'],
+        'picture': figures.picture(images(index)) if images else '',
+      }
+    )
+  return found
