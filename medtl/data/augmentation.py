@@ -247,10 +247,10 @@ def elastic(field: Field, key: jax.Array, amount: float, scale: float) -> Field:
   size = field.displacement.shape[1:]
   bells = [_bells(length, scale) for length in size]
   knots = [bell.shape[1] for bell in bells]
-  noise = jax.random.normal(key, (len(size), *knots))
+  way = jax.random.normal(key, (len(size), *knots))
   for bell in bells:  # each takes the first spatial axis and gives it back as the last
-    noise = jnp.tensordot(noise, bell, (1, 1))
-  return field._replace(displacement=field.displacement + amount / 2 * noise)
+    way = jnp.tensordot(way, bell, (1, 1))
+  return field._replace(displacement=field.displacement + amount / 2 * way)
 
 
 def _bells(length: int, scale: float) -> np.ndarray:
