@@ -48,19 +48,19 @@ def split(
     return {'test': np.arange(len(table['row']))}
   if by == 'publisher':
     index = _publisher(table, folds, fold, seed, val)
-    return _few(table, index, _group_column(table), labels, seed)
+    return _share_of_train(table, index, _usual_grouping(table), labels, seed)
   if by == 'patient':
     _check_patients(table)
-  turn = (deal(table, by, folds, seed) - fold) % folds
+  turn = (deal(table, by, folds, seed) - fold) % folds  # 0 tests, 1 … val validate
   index = {'train': np.flatnonzero(turn > val)}
   if val:
     index['val'] = np.flatnonzero((turn > 0) & (turn <= val))
   index['test'] = np.flatnonzero(turn == 0)
-  return _few(table, index, by, labels, seed)
+  return _share_of_train(table, index, by, labels, seed)
 
 
-def _group_column(table: Table) -> str:
-  """Return what examples are grouped by where no key says it: patients where they are known."""
+def _usual_grouping(table: Table) -> str:
+  """Return what groups examples where no key says it: 'patient' where known, else 'image'."""
   return 'patient' if 'patient' in table else 'image'
 
 
@@ -83,8 +83,8 @@ def check_keys(by: str, folds: int, fold: int, seed: int, val: int, labels: floa
     )
 
 
-def _few(table: Table, index: Index, by: str, labels: float, seed: int) -> Index:
-  """Return the index with a share of the training groups of each class, at least one.
+def _share_of_train(table: Table, index: Index, by: str, labels: float, seed: int) -> Index:
+  """Return the index with a share of the training groups of each class, at least one group.
 
   The seed alone decides in which order groups are taken, so that shares are nested.
   """
@@ -123,7 +123,7 @@ def _publisher(table: Table, folds: int, fold: int, seed: int, val: int) -> Inde
   if val and 'val' not in index and 'train' in index:
     train = index['train']
     part = {name: column[train] for name, column in table.items()}
-    turn = (deal(part, _group_column(table), folds, seed) - fold) % folds
+    turn = (deal(part, _usual_grouping(table), folds, seed) - fold) % folds
     index['train'] = train[turn >= val]
     index['val'] = train[turn < val]
   return {side: index[side] for side in SIDES if side in index}
@@ -272,7 +272,7 @@ def check(table: Table, index: Mapping[str, np.ndarray], allow_leak: bool = Fals
   shown = '; '.join(found[:MOST_SHOWN])
   if len(found) > MOST_SHOWN:
     shown += f'; … and {len(found) - MOST_SHOWN} more'
-  by = _group_column(table)  # either keeps equal pictures together
+  by = _usual_grouping(table)  # either keeps equal pictures together
   missing = 0
   if by == 'patient':
     missing = int((np.asarray(table['patient']).astype(str) == '').sum())
