@@ -69,8 +69,9 @@ def augment(text: str, ndim: int = 2, classes: int = 0) -> Callable[[jax.Array, 
       batch = operation(batch, key=jax.random.fold_in(batch_key, place))
     return batch
 
+  size = (8,) * ndim
   blank = Batch(
-    x=jnp.zeros((2, *(8,) * ndim, 1)),
+    x=jnp.zeros((2, *size, 1)),
     y=jnp.zeros(2, jnp.int32),
     mask=jnp.ones(2, bool),
     row=jnp.zeros(2, jnp.int32),
@@ -115,7 +116,8 @@ def _kind(function: Callable) -> str:
 def _resample(steps: Steps, keys: jax.Array, batch: Batch) -> Batch:
   """Return the batch with its pictures and integer masks read along a field for each example."""
   size = batch.x.shape[1:-1]
-  is_mask = batch.y.shape == batch.x.shape[:-1] and jnp.issubdtype(batch.y.dtype, jnp.integer)
+  is_integer = jnp.issubdtype(batch.y.dtype, jnp.integer)
+  is_mask = is_integer and batch.y.shape == batch.x.shape[:-1]
   fields = jax.vmap(lambda key: _compose(steps, key, size))(keys)
   x = jax.vmap(_read)(batch.x, fields)
   y = jax.vmap(_nearest)(batch.y, fields) if is_mask else batch.y
@@ -313,7 +315,8 @@ def mixup(batch: Batch, key: jax.Array, alpha: Annotated[float, ABOVE_0], classe
   y = batch.y if is_soft else jax.nn.one_hot(batch.y, classes)
 
   def mix(values: jax.Array) -> jax.Array:
-    weight = share.reshape(-1, *(1,) * (values.ndim - 1)).astype(values.dtype)
+    column = (-1, *(1,) * (values.ndim - 1))  # broadcasts over all but the batch
+    weight = share.reshape(column).astype(values.dtype)
     return weight * values + (1 - weight) * values[partner]
 
   return batch._replace(x=mix(batch.x), y=mix(y))

@@ -185,7 +185,7 @@ def _groups(table: Table, by: str) -> np.ndarray:
   column = table['patient'] if by == 'patient' else table.get('file', rows)
   names = np.asarray(column).astype(str)
   names = np.where(names == '', rows, names)
-  content = np.asarray(table['content']) if 'content' in table else np.full(len(rows), '')
+  content = np.asarray(table.get('content', np.full(len(rows), '')))
   known = content != ''
   # a graph: names and contents are its nodes, an example is an edge between its name and content
   _, name_node = np.unique(names, return_inverse=True)
@@ -235,7 +235,9 @@ def _check_patients(table: Table) -> None:
 
 def name_of(table: Table, index: int) -> str:
   """Return the file of an example, or its row where there are no files."""
-  return str(table['file'][index]) if 'file' in table else f'row {table["row"][index]}'
+  if 'file' in table:
+    return str(table['file'][index])
+  return f'row {table["row"][index]}'
 
 
 def leaks(table: Table, index: Mapping[str, np.ndarray]) -> list[str]:
