@@ -31,9 +31,8 @@ def prepare(folder: str, root: str) -> Path:
   builder = Oct2017(data_dir=str(Path(root).expanduser()), file_format='array_record')
   if builder.data_path.exists():
     raise MedtlError(f'{builder.data_path} is prepared already; delete it to prepare it anew')
-  with (
-    tempfile.TemporaryDirectory() as downloads
-  ):  # TFDS needs a folder for them, though there are none
+  # TFDS makes a folder for downloads, though there are none
+  with tempfile.TemporaryDirectory() as downloads:
     config = tfds.download.DownloadConfig(manual_dir=str(source))
     builder.download_and_prepare(download_dir=downloads, download_config=config)
   return Path(builder.data_path)

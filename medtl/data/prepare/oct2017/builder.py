@@ -34,7 +34,7 @@ CITATION = """@data{kermany2018large,
 
 
 class Oct2017(tfds.core.GeneratorBasedBuilder):
-  """Features: image (the file's bytes), label, patient, file (relative to the publisher's folder)."""
+  """OCT2017: image (the file's bytes), label, patient, file (relative to its folder)."""
 
   VERSION = tfds.core.Version('1.0.0')
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
