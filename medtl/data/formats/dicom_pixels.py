@@ -61,7 +61,7 @@ class Layout(NamedTuple):
     return 0, (1 << self.stored) - 1
 
 
-def layout(header: Header) -> Layout:
+def read_layout(header: Header) -> Layout:
   """Return how pixels are stored.
 
   What was absent or oddly written is then also right in the header, from which pydicom decodes.
@@ -192,7 +192,7 @@ def _kind(header: Header) -> str:
   return shown(UID(kind).name) if kind else 'and SOPClassUID too'
 
 
-def agree(header: Header, how: Layout) -> Layout:
+def agree(header: Header, layout: Layout) -> Layout:
   """Return the layout, compared with the pixels: their length, or what their codestream says."""
   from pydicom.uid import RLELossless
 
@@ -202,23 +202,23 @@ def agree(header: Header, how: Layout) -> Layout:
   if encapsulated and not syntax.is_encapsulated:
     raise ValueError(f'TransferSyntaxUID says {syntax.name}, but {keyword} is compressed')
   if not syntax.is_encapsulated:
-    _check_length(header, how, keyword)
-    return how
+    _check_length(header, layout, keyword)
+    return layout
   dicom_codestream.check_items(header.elements[keyword].value)
   if syntax == RLELossless:
     _check_rle(header)
   else:
-    how = _agree_with_codestream(header, how)
-  return how
+    layout = _agree_with_codestream(header, layout)
+  return layout
 
 
-def _check_length(header: Header, how: Layout, keyword: str) -> None:
+def _check_length(header: Header, layout: Layout, keyword: str) -> None:
   """Raise unless there are as many bytes as the header says; zeros may follow."""
   elements = header.elements
   pixels = elements[keyword].value
-  bits = elements.Rows * elements.Columns * how.samples * how.allocated
+  bits = elements.Rows * elements.Columns * layout.samples * layout.allocated
   expected = math.ceil(bits / 8)
-  if how.photometric == 'YBR_FULL_422':  # two pixels share a pair of colours
+  if layout.photometric == 'YBR_FULL_422':  # two pixels share a pair of colours
     expected = expected // 3 * 2
   found = (
     f'{len(pixels)} bytes; expected {expected}, '
@@ -249,7 +249,7 @@ def _frame(header: Header) -> bytes:
   return get_frame(header.elements.PixelData, 0, number_of_frames=1)
 
 
-def _agree_with_codestream(header: Header, how: Layout) -> Layout:
+def _agree_with_codestream(header: Header, layout: Layout) -> Layout:
   """Return the layout with no more bits than a JPEG picture has; raise where sizes differ."""
   from pydicom import uid
 
@@ -264,17 +264,17 @@ def _agree_with_codestream(header: Header, how: Layout) -> Layout:
   _same(header, 'Rows', found.rows or elements.Rows)
   _same(header, 'Columns', found.columns)
   _same(header, 'SamplesPerPixel', found.samples)
-  if not found.bits <= how.allocated <= most:
+  if not found.bits <= layout.allocated <= most:
     legal = f'{found.bits} to {most} for this compressed picture'
-    raise illegal('BitsAllocated', how.allocated, legal)
+    raise illegal('BitsAllocated', layout.allocated, legal)
   is_plain_jpeg = syntax in uid.JPEGTransferSyntaxes
   if is_plain_jpeg:  # on some broken ones GDCM aborts, the process with it
     frame = _frame(header)
-    check = jpeg_file.check if syntax == uid.JPEGBaseline8Bit else jpeg_file.scans
+    check = jpeg_file.check if syntax == uid.JPEGBaseline8Bit else jpeg_file.read_scans
     check(frame[frame.find(jpeg_file.START) :])
-  stored = min(how.stored, found.bits)  # no number of the picture has more
+  stored = min(layout.stored, found.bits)  # no number of the picture has more
   elements.BitsStored = found.bits if is_plain_jpeg else stored  # and on fewer
-  return how._replace(stored=stored, high=stored - 1)
+  return layout._replace(stored=stored, high=stored - 1)
 
 
 def _same(header: Header, keyword: str, inside: int) -> None:
@@ -283,7 +283,7 @@ def _same(header: Header, keyword: str, inside: int) -> None:
     raise illegal(keyword, said, f'{inside}, as the compressed picture says')
 
 
-def stored_numbers(header: Header, how: Layout) -> np.ndarray:
+def stored_numbers(header: Header, layout: Layout) -> np.ndarray:
   """Return the numbers [h, w], or [h, w, 3] where a pixel has three (YBR is turned to RGB)."""
   from pydicom.pixels import pixel_array
   from pydicom.uid import JPEGBaseline8Bit
@@ -293,7 +293,7 @@ def stored_numbers(header: Header, how: Layout) -> np.ndarray:
   if syntax == JPEGBaseline8Bit:
     options['decoding_plugin'] = 'pillow'  # GDCM, pydicom's first choice, aborts on broken files
   told = header.elements.BitsStored
-  cut = (how.high >= how.stored or told > how.stored) and not how.floats
+  cut = (layout.high >= layout.stored or told > layout.stored) and not layout.floats
   if cut:
     options['correct_unused_bits'] = False
   try:
@@ -304,25 +304,25 @@ def stored_numbers(header: Header, how: Layout) -> np.ndarray:
     raise ValueError(
       f'its compressed pixels ({syntax.name}) are damaged, or of a kind that no decoder here reads'
     ) from error
-  if x.ndim != (2 if how.samples == 1 else 3):
+  if x.ndim != (2 if layout.samples == 1 else 3):
     raise ValueError(f'PixelData holds {len(x)} frames; expected one, as NumberOfFrames says')
-  return _cut(x, header, how) if cut else x
+  return _cut(x, header, layout) if cut else x
 
 
-def _cut(x: np.ndarray, header: Header, how: Layout) -> np.ndarray:
+def _cut(x: np.ndarray, header: Header, layout: Layout) -> np.ndarray:
   """Return the numbers without the bits above and below them; raise where these are in use."""
-  unused = how.allocated - how.stored
-  above = how.allocated - 1 - how.high
+  unused = layout.allocated - layout.stored
+  above = layout.allocated - 1 - layout.high
   below = x & ((1 << unused - above) - 1)
   overlaid = OVERLAY_BIT in header.elements and OVERLAY_DATA not in header.elements
   if (below != below.flat[0]).any() and not overlaid:
     raise illegal(
       'BitsStored',
-      how.stored,
-      f'{how.high + 1}, as HighBit says, or HighBit '
-      f'{how.stored - 1}: the bits below the number are in use',
+      layout.stored,
+      f'{layout.high + 1}, as HighBit says, or HighBit '
+      f'{layout.stored - 1}: the bits below the number are in use',
     )
   told = header.elements.BitsStored
-  if how.stored < told <= 8 and x.max() > how.ends[1]:
-    raise illegal('BitsStored', how.stored, f'{told}, which the compressed numbers need')
+  if layout.stored < told <= 8 and x.max() > layout.ends[1]:
+    raise illegal('BitsStored', layout.stored, f'{told}, which the compressed numbers need')
   return np.right_shift(np.left_shift(x, above), unused)

@@ -75,20 +75,20 @@ class Modality(NamedTuple):
     return x.astype(np.float64) * self.slope + self.intercept
 
 
-def modality(header: Header, how: Layout) -> Modality:
+def modality(header: Header, layout: Layout) -> Modality:
   """Return how stored numbers become the modality's unit.
 
   By a table, else by slope 1 and intercept 0 unless the header says others.
   """
   item = first_item(header, 'ModalityLUTSequence')
   if item is not None:
-    table = _table(item, 'LUTDescriptor', 'LUTData', how.ends)
+    table = _table(item, 'LUTDescriptor', 'LUTData', layout.ends)
     return Modality(table, 1, 0, (0, (1 << table.bits) - 1))
   slope = number(header, 'RescaleSlope', 1.0)
   intercept = number(header, 'RescaleIntercept', 0.0)
   if slope == 0:
     raise illegal('RescaleSlope', slope, 'another number: by 0 all pixels are equal')
-  low, high = sorted(end * slope + intercept for end in how.ends)
+  low, high = sorted(end * slope + intercept for end in layout.ends)
   return Modality(None, slope, intercept, (low, high))
 
 
@@ -148,33 +148,33 @@ def display(
   return 1 - x if inverted else x
 
 
-def colours(x: np.ndarray, header: Header, how: Layout) -> np.ndarray:
+def colours(x: np.ndarray, header: Header, layout: Layout) -> np.ndarray:
   """Return red, green, blue [h, w, 3], 0 … 1, of numbers [h, w, 3] or, with a palette, [h, w]."""
-  if how.photometric != PALETTE:
-    most = np.float32((1 << how.stored) - 1)
+  if layout.photometric != PALETTE:
+    most = np.float32((1 << layout.stored) - 1)
     return np.clip(x / most, 0, 1)
-  return np.stack([table.apply(x) for table in _palette(header, how)], axis=-1)
+  return np.stack([table.apply(x) for table in _palette(header, layout)], axis=-1)
 
 
-def _palette(header: Header, how: Layout) -> list[Table]:
+def _palette(header: Header, layout: Layout) -> list[Table]:
   """Return the tables of red, green and blue, their entries 0 … 1 (PS3.3 C.7.6.3.1.5 and .6)."""
   tables = []
   for name in ('Red', 'Green', 'Blue'):
     descriptor = f'{name}PaletteColorLookupTableDescriptor'
     data = f'{name}PaletteColorLookupTableData'
     if value_of(header, data) is None and value_of(header, f'Segmented{data}') is not None:
-      return _segmented_palette(header, how)
-    table = _table(header, descriptor, data, how.ends)
+      return _segmented_palette(header, layout)
+    table = _table(header, descriptor, data, layout.ends)
     tables.append(_fractions(table, data))
   return tables
 
 
-def _segmented_palette(header: Header, how: Layout) -> list[Table]:
+def _segmented_palette(header: Header, layout: Layout) -> list[Table]:
   """Return the tables, whose segments pydicom expands (PS3.3 C.7.9.2)."""
   from pydicom.pixels import apply_color_lut
 
   keyword = 'RedPaletteColorLookupTableDescriptor'
-  count, first, bits = _descriptor(header, keyword, how.ends)
+  count, first, bits = _descriptor(header, keyword, layout.ends)
   if bits == 8 and count > 256:  # pydicom's places then wrap
     raise illegal(keyword, value_of(header, keyword), 'at most 256 entries of 8 bits in segments')
   _, start, _ = value_of(header, keyword)

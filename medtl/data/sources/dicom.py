@@ -149,24 +149,24 @@ def read(path: Path, values: str, channels: int) -> tuple[np.ndarray, tuple[floa
 def _picture(header: dicom_header.Header, path: Path, values: str) -> np.ndarray:
   """Return the picture [h, w], or [h, w, 3] where it has colours."""
   dicom_pixels.pixel_keyword(header)
-  how = dicom_pixels.layout(header)
+  layout = dicom_pixels.read_layout(header)
   frames = dicom_pixels.frames(header)
   if frames > 1:
     raise MedtlError(f'{path} holds {frames} frames; expected one picture a file')
-  if not how.grey and values != 'display':
+  if not layout.grey and values != 'display':
     raise MedtlError(
       f"{path} is a colour picture, which has no modality values; set data.values='display'"
     )
-  how = dicom_pixels.agree(header, how)
-  x = dicom_pixels.stored_numbers(header, how)
-  if not how.grey:
-    return dicom_values.colours(x, header, how)
-  modality = dicom_values.modality(header, how)
+  layout = dicom_pixels.agree(header, layout)
+  x = dicom_pixels.stored_numbers(header, layout)
+  if not layout.grey:
+    return dicom_values.colours(x, header, layout)
+  modality = dicom_values.modality(header, layout)
   x = modality.apply(x)
   if values == 'modality':
     return x
   by = dicom_values.interest(header, modality.ends)
-  return dicom_values.display(x, by, modality.ends, how.inverted)
+  return dicom_values.display(x, by, modality.ends, layout.inverted)
 
 
 def _describe(
@@ -197,11 +197,11 @@ def _describe(
 
 def _remark_pixels(header: dicom_header.Header, values: str) -> None:
   """Note what `read` will assume of the pixels."""
-  how = dicom_pixels.layout(header)
-  if how.grey and values == 'display':
-    modality = dicom_values.modality(header, how)
+  layout = dicom_pixels.read_layout(header)
+  if layout.grey and values == 'display':
+    modality = dicom_values.modality(header, layout)
     dicom_values.interest(header, modality.ends)
-  elif how.inverted:
+  elif layout.inverted:
     dicom_header.remark(header, 'MONOCHROME1, whose modality values are larger where it is darker')
 
 
