@@ -245,7 +245,7 @@ def leaks(table: Table, index: Mapping[str, np.ndarray]) -> list[str]:
 
   Patients come first; pictures are the same where they are equal in every pixel.
   """
-  found = []
+  phrases = []
   for column in ('patient', 'content'):
     if column not in table:
       continue
@@ -262,25 +262,25 @@ def leaks(table: Table, index: Mapping[str, np.ndarray]) -> list[str]:
         shown = f'patient {value}'
       else:
         shown = ' = '.join(name_of(table, row) for row in sides.values())
-      found.append(f'{shown} in {" and ".join(sides)}')
-  return found
+      phrases.append(f'{shown} in {" and ".join(sides)}')
+  return phrases
 
 
 def check(table: Table, index: Mapping[str, np.ndarray], allow_leak: bool = False) -> list[str]:
   """Return the leaks; raise a MedtlError that names them unless `allow_leak`."""
-  found = leaks(table, index)
-  if not found or allow_leak:
-    return found
-  shown = '; '.join(found[:MOST_SHOWN])
-  if len(found) > MOST_SHOWN:
-    shown += f'; … and {len(found) - MOST_SHOWN} more'
+  phrases = leaks(table, index)
+  if not phrases or allow_leak:
+    return phrases
+  shown = '; '.join(phrases[:MOST_SHOWN])
+  if len(phrases) > MOST_SHOWN:
+    shown += f'; … and {len(phrases) - MOST_SHOWN} more'
   by = _usual_grouping(table)  # either keeps equal pictures together
   missing = 0
   if by == 'patient':
     missing = int((np.asarray(table['patient']).astype(str) == '').sum())
   fill = f'fill in the {missing} missing patients and ' if missing else ''
   raise MedtlError(
-    f'{len(found)} leaks between the sides of the split: {shown}. Expected each patient and '
+    f'{len(phrases)} leaks between the sides of the split: {shown}. Expected each patient and '
     f"picture on one side; {fill}set data.split.by='{by}', or set data.allow_leak=True to go on: "
     'the report then says so'
   )

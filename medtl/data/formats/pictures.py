@@ -80,10 +80,12 @@ def read(path: Path | BinaryIO, channels: int, exif: str) -> np.ndarray:
 
 def grey_or_colour(x: np.ndarray, channels: int) -> np.ndarray:
   """Return [h, w, channels] of a picture [h, w] or [h, w, 3]."""
-  if x.ndim == 3 and channels == 1:
+  if x.ndim == 3 and channels == 3:
+    return x
+  if x.ndim == 3:
     red, green, blue = np.moveaxis(x, -1, 0)
     x = green + RED * (red - green) + BLUE * (blue - green)  # exactly grey where all are equal
-  return x if x.ndim == 3 else np.repeat(x[..., None], channels, axis=2)
+  return np.repeat(x[..., None], channels, axis=2)
 
 
 def _numbers(data: bytes, name: str, exif: str) -> Numbers:

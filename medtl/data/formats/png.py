@@ -38,11 +38,11 @@ def read_chunks(data: bytes) -> dict[str, bytes]:
   Raises ValueError where the file is cut off, or a checksum is wrong. Pillow ignores the checksums
   of the pixels' chunks.
   """
-  found: dict[str, bytes] = {}
+  contents: dict[str, bytes] = {}
   pixels = []
   view = memoryview(data)
   place = START
-  while 'IEND' not in found:
+  while 'IEND' not in contents:
     if place + 12 > len(data):
       raise ValueError('it is cut off: its last chunk (IEND) is missing')
     length, code = struct.unpack_from('>I4s', data, place)
@@ -55,13 +55,13 @@ def read_chunks(data: bytes) -> dict[str, bytes]:
       raise ValueError(f'it is damaged: the checksum (CRC) of its chunk {name} is wrong')
     if name == 'IDAT':
       pixels.append(view[content:end])
-    elif name not in found:
-      found[name] = bytes(view[content:end])
+    elif name not in contents:
+      contents[name] = bytes(view[content:end])
     place = end + 4
-  found['IDAT'] = b''.join(pixels)
-  if len(found.get('IHDR', b'')) != 13:
+  contents['IDAT'] = b''.join(pixels)
+  if len(contents.get('IHDR', b'')) != 13:
     raise ValueError('it is damaged: it has no header (IHDR)')
-  return found
+  return contents
 
 
 def load(image: PngImageFile, chunks: Mapping[str, bytes]) -> np.ndarray:
@@ -125,12 +125,12 @@ def _length(header: bytes) -> int:
 
 def _check_length(stream: bytes, expected: int) -> None:
   """Raise ValueError unless a zlib stream holds as many bytes as expected."""
-  found = len(zlib.decompressobj().decompress(stream, expected + 1))
-  if found < expected:
+  length = len(zlib.decompressobj().decompress(stream, expected + 1))
+  if length < expected:
     raise ValueError(
-      f'it is not whole: it holds {found} bytes of pixels; expected {expected}, as its size says'
+      f'it is not whole: it holds {length} bytes of pixels; expected {expected}, as its size says'
     )
-  if found > expected:
+  if length > expected:
     raise ValueError(
       f'it is damaged: it holds more than the {expected} bytes of pixels that its size asks for'
     )

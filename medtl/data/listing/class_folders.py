@@ -59,7 +59,7 @@ def _side_level(folder: Path, files: Sequence[PurePosixPath]) -> int | None:
 
 
 def _is_side(path: PurePosixPath, level: int) -> bool:
-  """Return whether a folder of a path is called like a side and has another beside it."""
+  """Return whether a path has two folders, and the one at `level` is called like a side."""
   return len(path.parts) > 2 and side(path.parts[level]) != ''
 
 

@@ -15,7 +15,7 @@ from medtl.data.listing import class_folders, labels, manifest_rows, patients, r
 from medtl.data.listing.records import Keys, Kind, Listed
 
 
-class Found(NamedTuple):
+class Listing(NamedTuple):
   """A list of files and what their names, folders and a manifest say of them."""
 
   folder: Path
@@ -32,7 +32,7 @@ class Found(NamedTuple):
     return repeated_rows.cut(x, self.boxes[index], self.table['file'][index])
 
 
-def find(root: str, kind: Kind, keys: Keys, guess: bool = True) -> Found:
+def find(root: str, kind: Kind, keys: Keys, guess: bool = True) -> Listing:
   """Return the files of a kind below `root`, or `root` itself where no labels are asked for.
 
   `guess`: patients may be guessed from the files' names where nothing else says them. It is false
@@ -49,7 +49,7 @@ def find(root: str, kind: Kind, keys: Keys, guess: bool = True) -> Found:
   notes = list(listed.notes)
   _add_patients(table, keys, notes, guess, has_boxes=listed.boxes is not None)
   facts = dict(name=folder.name, order=order, notes=notes)
-  return Found(folder, classes, table, facts, fingerprint(folder, table), listed.boxes)
+  return Listing(folder, classes, table, facts, fingerprint(folder, table), listed.boxes)
 
 
 def _listed(root: str, kind: Kind, keys: Keys) -> tuple[Path, Listed]:

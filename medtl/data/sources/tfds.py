@@ -96,24 +96,24 @@ def load(
 def _folder(root: Path, builder: str) -> Path:
   """Return the one folder of root/builder that holds a prepared data set."""
   base = root / builder.replace(':', '/')
-  found: list[Path] = []
+  folders: list[Path] = []
   for depth in ('', '*/', '*/*/'):
-    found += [path.parent for path in base.glob(f'{depth}dataset_info.json')]
-  found.sort()
-  if not found:
+    folders += [path.parent for path in base.glob(f'{depth}dataset_info.json')]
+  folders.sort()
+  if not folders:
     known = _subfolders(root)
     raise MedtlError(
       f'{base} holds no prepared data set (dataset_info.json); {did_you_mean(builder, known)}. '
       "Prepare it with TFDS's download_and_prepare and file_format='array_record', OCT2017 with "
       'python -m medtl.data.prepare.oct2017'
     )
-  if len(found) > 1:
-    names = [f'{path.parent.relative_to(root)}:{path.name}' for path in found]
+  if len(folders) > 1:
+    names = [f'{path.parent.relative_to(root)}:{path.name}' for path in folders]
     raise MedtlError(
-      f'{base} holds {len(found)} prepared data sets; expected data.builder to be one of '
+      f'{base} holds {len(folders)} prepared data sets; expected data.builder to be one of '
       f'{", ".join(names)}'
     )
-  return found[0]
+  return folders[0]
 
 
 def _subfolders(root: Path) -> list[str]:
