@@ -1,4 +1,4 @@
-"""The keys of `config.data`: those of `load` and of its source, checked before anything is read."""
+"""Checks the keys of `config.data`, those of `load` and of its source, before any data are read."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from medtl.core import expressions
 from medtl.core.types import MedtlError
 from medtl.data import splits, transforms
 
-# keys of `load` that are 0 or more
+# keys of `load` that must be 0 or more
 LEAST = {
   'skip_unreadable': 'the number of pictures that may be left out',
   'keep_gb': 'the 10⁹ bytes that decoded pictures may take',
@@ -18,7 +18,7 @@ Load = TypeVar('Load', bound=Callable[..., Any])
 
 
 def checked(load: Load) -> Load:
-  """Return `load` as a function that first checks its keys, see `fitted`."""
+  """Return `load` with a check of its keys before it, see `fitted`."""
   names = list(expressions.parameters(load))
 
   @functools.wraps(load)
@@ -30,7 +30,7 @@ def checked(load: Load) -> Load:
 
 
 def parameters(load: Callable, name: str) -> dict[str, Parameter]:
-  """Return the keys that `load` and the source of that name take together."""
+  """Return the keys that `load` and the source called `name` take together."""
   source = expressions.find(_full(name), 'medtl.data.sources')
   return expressions.parameters(source) | expressions.parameters(load)
 
@@ -48,25 +48,26 @@ def split_parameters() -> dict[str, Parameter]:
 def fitted(load: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
   """Return the keys as `load` and its source take them.
 
-  A key that is misspelt, lacking or of another kind is an error.
+  Raises MedtlError for a key that is misspelt, lacking or of another kind.
   """
-  name, split_keys = given['name'], given.get('split', {})
+  name = given['name']
+  split_keys = given.get('split', {})
   if not isinstance(split_keys, Mapping):
     raise MedtlError(
       f'config.data: split is {split_keys!r}; expected its keys, for instance '
       "dict(by='patient'): on the command line --config.data.split.by=patient"
     )
-  found = expressions.checked_keys(f'config.data ({name})', given, parameters(load, name))
+  keys = expressions.checked_keys(f'config.data ({name})', given, parameters(load, name))
   known = split_parameters()
-  found['split'] = expressions.checked_keys('config.data.split', split_keys, known)
+  keys['split'] = expressions.checked_keys('config.data.split', split_keys, known)
   if 'by' not in split_keys:
     ways = ', '.join(map(repr, splits.WAYS))
     raise MedtlError(f"config.data.split lacks the key 'by'; set it to one of: {ways}")
   if split_keys['by'] != splits.AUTO:
-    defaults = {key: one.default for key, one in known.items()}
-    splits.check_keys(**defaults | found['split'])
-  expressions.functions(found.get('ops', ''), transforms, given=('x',))
+    defaults = {key: parameter.default for key, parameter in known.items()}
+    splits.check_keys(**defaults | keys['split'])
+  expressions.functions(keys.get('ops', ''), transforms, given=('x',))
   for key, words in LEAST.items():
-    if key in found and not found[key] >= 0:  # nan is not either
-      raise MedtlError(f'config.data: {key} is {found[key]}; expected 0 or more, {words}')
-  return found | {'name': _full(name)}
+    if key in keys and not keys[key] >= 0:  # also true of NaN
+      raise MedtlError(f'config.data: {key} is {keys[key]}; expected 0 or more, {words}')
+  return keys | {'name': _full(name)}

@@ -1,4 +1,7 @@
-"""Which examples train, which validate, which test: by patient and stratified, or the publisher's, checked for leakage."""
+"""Which examples train, validate and test, checked for leakage.
+
+By patient and stratified by class, or as the publisher split them.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,7 +13,8 @@ from medtl.core.types import MedtlError, Table
 Index = dict[str, np.ndarray]
 SIDES = ('train', 'val', 'test')
 WAYS = ('patient', 'image', 'publisher', 'none')
-AUTO = 'auto'  # one of them, which automatic.py settles before a run
+AUTO = 'auto'  # one of them, chosen before a run (run/open_keys.py)
+MOST_SHOWN = 12  # leaks that an error names
 
 
 def split(
@@ -23,41 +27,45 @@ def split(
   val: int = 1,
   labels: float = 1.0,
 ) -> Index:
-  """Return {'train': index, 'val': index, 'test': index}, each ascending; together they cover every example once.
+  """Return {'train': index, 'val': index, 'test': index}, each ascending.
 
-  `by='patient'`: fold `fold` of `folds` tests, the `val` folds after it validate (0: no 'val'). Patients, and pictures equal
-  in every pixel, stay together; each class is spread evenly. `by='image'`: the same, every picture for itself.
-  `by='publisher'`: column `split`; where it has no 'val', folds of its 'train' (by patient where known) become it.
+  Every example is on one side, apart from training examples that `labels` leaves out.
+
+  `by='patient'`: fold `fold` of `folds` tests, and the `val` folds after it validate (0: no
+  'val'). Patients stay together, and so do pictures that are equal in every pixel. Each class is
+  spread evenly.
+  `by='image'`: the same, but each picture is dealt by itself.
+  `by='publisher'`: column `split` says the side. If it has no 'val', folds of its 'train' become
+  'val', by patient where patients are known.
   `by='none'`: {'test': everything}, for external validation and for prediction.
-  `labels`: the share of the training patients whose examples are used, of each class alike; a smaller share is part of a larger one.
+  `labels`: the share of the training patients whose examples are used, the same share of each
+  class. A smaller share is part of a larger one.
+
+  Raises MedtlError for keys that contradict each other or the table.
   """
   check_keys(by, folds, fold, seed, val, labels)
   if by == 'none':
     return {'test': np.arange(len(table['row']))}
   if by == 'publisher':
-    return _few(
-      table,
-      _publisher(table, folds, fold, seed, val),
-      'patient' if 'patient' in table else 'image',
-      labels,
-      seed,
-    )
+    index = _publisher(table, folds, fold, seed, val)
+    return _share_of_train(table, index, _usual_grouping(table), labels, seed)
   if by == 'patient':
-    _known_patients(table)
-  number = deal(table, by, folds, seed)
-  turn = (number - fold) % folds
-  index = {'train': turn > val, 'val': (turn > 0) & (turn <= val), 'test': turn == 0}
-  return _few(
-    table,
-    {side: np.flatnonzero(chosen) for side, chosen in index.items() if side != 'val' or val},
-    by,
-    labels,
-    seed,
-  )
+    _check_patients(table)
+  turn = (deal(table, by, folds, seed) - fold) % folds  # 0 tests, 1 … val validate
+  index = {'train': np.flatnonzero(turn > val)}
+  if val:
+    index['val'] = np.flatnonzero((turn > 0) & (turn <= val))
+  index['test'] = np.flatnonzero(turn == 0)
+  return _share_of_train(table, index, by, labels, seed)
+
+
+def _usual_grouping(table: Table) -> str:
+  """Return what groups examples where no key says it: 'patient' where known, else 'image'."""
+  return 'patient' if 'patient' in table else 'image'
 
 
 def check_keys(by: str, folds: int, fold: int, seed: int, val: int, labels: float) -> None:
-  """Raise a MedtlError for the first key of a split that cannot be, whatever the data are."""
+  """Raise a MedtlError for the first key of a split that no data set could follow."""
   if by not in WAYS:
     raise MedtlError(f'split by={by!r}; expected {", ".join(map(repr, WAYS))}')
   if by == 'none':
@@ -75,33 +83,37 @@ def check_keys(by: str, folds: int, fold: int, seed: int, val: int, labels: floa
     )
 
 
-def _few(table: Table, index: Index, by: str, labels: float, seed: int) -> Index:
-  """Return the index with a share of the training groups, the first ones of each stratum in an order that only the seed decides."""
+def _share_of_train(table: Table, index: Index, by: str, labels: float, seed: int) -> Index:
+  """Return the index with a share of the training groups of each class, at least one group.
+
+  The seed alone decides in which order groups are taken, so that shares are nested.
+  """
   if labels == 1 or 'train' not in index:
     return index
-  part = {name: column[index['train']] for name, column in table.items()}
-  group, label = _groups(part, by), _strata(part)
-  present = np.zeros((group.max() + 1, label.shape[1]), bool)
-  np.logical_or.at(present, group, label > 0)
-  rarest = np.where(present, present.sum(0), len(part['row']) + 1).argmin(
-    1
-  )  # a patient with two classes counts as the rarer
+  train = index['train']
+  part = {name: column[train] for name, column in table.items()}
+  group = _groups(part, by)
+  stratum = _strata(part)
+  present = np.zeros((group.max() + 1, stratum.shape[1]), bool)
+  np.logical_or.at(present, group, stratum > 0)
+  # a patient with two classes counts as the rarer one
+  frequency = np.where(present, present.sum(0), len(train) + 1)
+  rarest = frequency.argmin(1)
   order = np.random.RandomState(seed).permutation(len(present))
-  kept = np.concatenate(
-    [
-      own[: max(1, round(labels * len(own)))]
-      for kind in np.unique(rarest)
-      for own in [order[rarest[order] == kind]]
-    ]
-  )
-  return {**index, 'train': index['train'][np.isin(group, kept)]}
+  kept: list[int] = []
+  for kind in np.unique(rarest):
+    members = order[rarest[order] == kind]
+    count = max(1, round(labels * len(members)))
+    kept.extend(members[:count])
+  return {**index, 'train': train[np.isin(group, kept)]}
 
 
 def _publisher(table: Table, folds: int, fold: int, seed: int, val: int) -> Index:
+  """Return the publisher's split; `val` of `folds` folds of its 'train' are a missing 'val'."""
   if 'split' not in table:
     raise MedtlError(
-      "split by='publisher', but the source has no column 'split' (folders train/ and test/, or a manifest's "
-      "column data.partition); expected by='patient' or by='image'"
+      "split by='publisher', but the source has no column 'split' (folders train/ and test/, or a "
+      "manifest's column data.partition); expected by='patient' or by='image'"
     )
   sides = np.asarray(table['split'])
   strange = sorted({str(side) for side in sides} - set(SIDES))
@@ -111,134 +123,176 @@ def _publisher(table: Table, folds: int, fold: int, seed: int, val: int) -> Inde
   if val and 'val' not in index and 'train' in index:
     train = index['train']
     part = {name: column[train] for name, column in table.items()}
-    turn = (deal(part, 'patient' if 'patient' in table else 'image', folds, seed) - fold) % folds
-    index |= {'train': train[turn >= val], 'val': train[turn < val]}
+    turn = (deal(part, _usual_grouping(table), folds, seed) - fold) % folds
+    index['train'] = train[turn >= val]
+    index['val'] = train[turn < val]
   return {side: index[side] for side in SIDES if side in index}
 
 
 def deal(table: Table, by: str, folds: int, seed: int) -> np.ndarray:
-  """Return each example's fold number [n]: groups, the largest first, go where their classes are rarest so far.
+  """Return each example's fold [n].
 
-  Whole numbers and a frozen random stream, so that every machine deals alike, in whatever order the examples come.
+  Groups (`by`: 'patient' or 'image') are dealt one by one, the largest first, each to the fold
+  that holds least of its classes so far. All numbers are integers and the random stream is a
+  frozen one, so that every machine deals alike, in whatever order the examples come.
+
+  Raises MedtlError where there are fewer groups than folds.
   """
   group = _groups(table, by)
   count = group.max() + 1
   if count < folds:
     raise MedtlError(
-      f'{count} groups for {folds} folds; expected at least one each (by={by!r}; what shares a patient or pictures '
-      'equal in every pixel is one group: look for duplicates, and for one name that stands for several patients)'
+      f'{count} groups for {folds} folds; expected at least one each (by={by!r}; what shares a '
+      'patient or pictures equal in every pixel is one group: look for duplicates, and for one '
+      'name that stands for several patients)'
     )
-  label = _strata(table)
-  images = np.zeros((count, label.shape[1]), np.int64)
-  np.add.at(images, group, label)
-  counts = np.concatenate(
-    [images, images > 0], axis=1
-  )  # patients are spread as well as pictures: intervals are over them
-  total = [max(1, int(number)) for number in counts.sum(axis=0)]
-  weight = [
-    10**18 // number**2 for number in total
-  ]  # squared shares: a rare class counts as much as a frequent one
-  order = np.random.RandomState(seed).permutation(len(counts))
-  order = order[np.argsort(-images[order].sum(axis=1), kind='stable')]
-  held = [[0] * len(total) for _ in range(folds)]
-  home = np.zeros(len(counts), np.int64)
-  for one in order:
-    present = [(kind, int(number)) for kind, number in enumerate(counts[one]) if number]
-    cost = [
-      (sum(row[kind] * number * weight[kind] for kind, number in present), sum(row)) for row in held
-    ]
-    home[one] = best = min(range(folds), key=lambda place: (cost[place], place))
-    for kind, number in present:
+  stratum = _strata(table)
+  images = np.zeros((count, stratum.shape[1]), np.int64)
+  np.add.at(images, group, stratum)
+  # patients are spread as well as pictures: confidence intervals are over patients
+  counts = np.concatenate([images, images > 0], axis=1)
+  totals = [max(1, int(total)) for total in counts.sum(axis=0)]
+  # squared shares, so that a rare class counts as much as a frequent one
+  weights = [10**18 // total**2 for total in totals]
+  order = np.random.RandomState(seed).permutation(count)
+  size = images[order].sum(axis=1)
+  order = order[np.argsort(-size, kind='stable')]
+  held = [[0] * len(totals) for _ in range(folds)]  # of each class, by fold
+  home = np.zeros(count, np.int64)
+  for member in order:
+    own = [(kind, int(number)) for kind, number in enumerate(counts[member]) if number]
+    costs = []
+    for row in held:
+      crowding = sum(row[kind] * number * weights[kind] for kind, number in own)
+      costs.append((crowding, sum(row)))
+    best = costs.index(min(costs))
+    home[member] = best
+    for kind, number in own:
       held[best][kind] += number
   return home[group]
 
 
 def _groups(table: Table, by: str) -> np.ndarray:
-  """Return the number [n] of what must stay together: linked by a patient or by equal pixels, also through others."""
+  """Return the number [n] of each example's group, which must stay on one side.
+
+  Examples are linked by a patient (`by='patient'`) or a file, and by equal pixels; a group is what
+  hangs together, also through others.
+  """
   from scipy.sparse import coo_array
   from scipy.sparse.csgraph import connected_components
 
-  size = len(table['row'])
-  alone = np.array([f'row {row}' for row in table['row']])
-  names = np.asarray(table['patient'] if by == 'patient' else table.get('file', alone)).astype(str)
-  first = np.unique(np.where(names == '', alone, names), return_inverse=True)[1]
-  content = np.asarray(table['content'] if 'content' in table else [''] * size)
-  alike = content != ''
-  second = np.unique(content[alike], return_inverse=True)[1] + first.max() + 1
-  nodes = int(max(first.max(), second.max(initial=0))) + 1
-  links = coo_array((np.ones(len(second), bool), (first[alike], second)), shape=(nodes, nodes))
-  found = connected_components(links, directed=False)[1][first]
-  return np.unique(found, return_inverse=True)[1]
+  rows = np.array([f'row {row}' for row in table['row']])
+  column = table['patient'] if by == 'patient' else table.get('file', rows)
+  names = np.asarray(column).astype(str)
+  names = np.where(names == '', rows, names)
+  content = np.asarray(table.get('content', np.full(len(rows), '')))
+  known = content != ''
+  # a graph: names and contents are its nodes, an example is an edge between its name and content
+  _, name_node = np.unique(names, return_inverse=True)
+  _, content_number = np.unique(content[known], return_inverse=True)
+  content_node = content_number + name_node.max() + 1
+  nodes = int(max(name_node.max(), content_node.max(initial=0))) + 1
+  present = np.ones(len(content_node), bool)
+  edges = (name_node[known], content_node)
+  graph = coo_array((present, edges), shape=(nodes, nodes))
+  _, component = connected_components(graph, directed=False)
+  _, group = np.unique(component[name_node], return_inverse=True)
+  return group
 
 
 def _strata(table: Table) -> np.ndarray:
-  """Return membership [n, k] in what is to be spread evenly: classes, or labels and 'no label'; numbers are not spread."""
+  """Return membership [n, k] in what is to be spread evenly.
+
+  These are the classes, or the labels and 'no label'. Numbers to be predicted are not spread: k is
+  1.
+  """
   y = np.asarray(table['y'])
   if y.ndim == 1 and y.dtype.kind == 'f':
     return np.ones((len(y), 1), np.int64)
   if y.ndim == 1:
     return (y[:, None] == np.unique(y)).astype(np.int64)
-  return np.concatenate([y > 0, ~(y > 0).any(axis=1, keepdims=True)], axis=1).astype(np.int64)
+  has_label = y > 0
+  has_none = ~has_label.any(axis=1, keepdims=True)
+  return np.concatenate([has_label, has_none], axis=1).astype(np.int64)
 
 
-def _known_patients(table: Table) -> None:
+def _check_patients(table: Table) -> None:
+  """Raise unless every example has a patient."""
   if 'patient' not in table:
     raise MedtlError(
-      "split by='patient', but the source knows no patients; give data.patient (a manifest's column) or "
-      "data.pattern (a regex on file names), or choose by='image': results may then be too good"
+      "split by='patient', but the source knows no patients; give data.patient (a manifest's "
+      "column) or data.pattern (a regex on file names), or choose by='image': results may then be "
+      'too good'
     )
   empty = np.flatnonzero(np.asarray(table['patient']).astype(str) == '')
   if len(empty):
     raise MedtlError(
-      f"split by='patient', but {len(empty)} examples have no patient (first: {name_of(table, empty[0])}); "
-      'fill them in, leave these examples out, or say who the patient is by data.pattern or data.patient'
+      f"split by='patient', but {len(empty)} examples have no patient (first: "
+      f'{name_of(table, empty[0])}); fill them in, leave these examples out, or say who the '
+      'patient is by data.pattern or data.patient'
     )
 
 
 def name_of(table: Table, index: int) -> str:
   """Return the file of an example, or its row where there are no files."""
-  return str(table['file'][index]) if 'file' in table else f'row {table["row"][index]}'
+  if 'file' in table:
+    return str(table['file'][index])
+  return f'row {table["row"][index]}'
 
 
 def leaks(table: Table, index: Mapping[str, np.ndarray]) -> list[str]:
-  """Return what stands on more than one side, in words: patients first, then pictures equal in every pixel."""
-  found = []
-  for column, what in (('patient', 'patient'), ('content', 'picture')):
+  """Return a phrase for each patient and each picture that is on more than one side.
+
+  Patients come first; pictures are the same where they are equal in every pixel.
+  """
+  phrases = []
+  for column in ('patient', 'content'):
     if column not in table:
       continue
-    sides: dict[str, dict[str, int]] = {}
+    places: dict[str, dict[str, int]] = {}  # value → side → its first row there
     for side, rows in index.items():
-      for one in rows:
-        sides.setdefault(str(table[column][one]), {}).setdefault(side, int(one))
-    for name in sorted(sides):
-      if name and len(sides[name]) > 1:
-        shown = (
-          f'patient {name}'
-          if what == 'patient'
-          else ' = '.join(name_of(table, one) for one in sides[name].values())
-        )
-        found.append(f'{shown} in {" and ".join(sides[name])}')
-  return found
+      for row in rows:
+        value = str(table[column][row])
+        places.setdefault(value, {}).setdefault(side, int(row))
+    for value in sorted(places):
+      sides = places[value]
+      if value == '' or len(sides) < 2:
+        continue
+      if column == 'patient':
+        shown = f'patient {value}'
+      else:
+        shown = ' = '.join(name_of(table, row) for row in sides.values())
+      phrases.append(f'{shown} in {" and ".join(sides)}')
+  return phrases
 
 
 def check(table: Table, index: Mapping[str, np.ndarray], allow_leak: bool = False) -> list[str]:
   """Return the leaks; raise a MedtlError that names them unless `allow_leak`."""
-  found = leaks(table, index)
-  if found and not allow_leak:
-    shown = '; '.join(found[:12]) + (f'; … and {len(found) - 12} more' if len(found) > 12 else '')
-    by = 'patient' if 'patient' in table else 'image'  # either keeps equal pictures together
-    people = np.asarray(table['patient']).astype(str) if by == 'patient' else np.array([])
-    fill = (
-      f'fill in the {(people == "").sum()} missing patients and ' if (people == '').any() else ''
-    )
-    raise MedtlError(
-      f'{len(found)} leaks between the sides of the split: {shown}. Expected each patient and picture on one '
-      f"side; {fill}set data.split.by='{by}', or set data.allow_leak=True to go on: the report then says so"
-    )
-  return found
+  phrases = leaks(table, index)
+  if not phrases or allow_leak:
+    return phrases
+  shown = '; '.join(phrases[:MOST_SHOWN])
+  if len(phrases) > MOST_SHOWN:
+    shown += f'; … and {len(phrases) - MOST_SHOWN} more'
+  by = _usual_grouping(table)  # either keeps equal pictures together
+  missing = 0
+  if by == 'patient':
+    missing = int((np.asarray(table['patient']).astype(str) == '').sum())
+  fill = f'fill in the {missing} missing patients and ' if missing else ''
+  raise MedtlError(
+    f'{len(phrases)} leaks between the sides of the split: {shown}. Expected each patient and '
+    f"picture on one side; {fill}set data.split.by='{by}', or set data.allow_leak=True to go on: "
+    'the report then says so'
+  )
 
 
 def split_hash(table: Table, index: Mapping[str, np.ndarray]) -> str:
-  """Return the sha256 of which example is on which side; the order of examples does not matter, files go by name."""
-  lines = sorted(f'{side}\t{name_of(table, one)}' for side, rows in index.items() for one in rows)
-  return hashlib.sha256('\n'.join(lines).encode('utf-8', 'surrogateescape')).hexdigest()
+  """Return the sha256 of which example is on which side, in hex.
+
+  Examples go by their files' names, where they have any; their order does not matter.
+  """
+  lines = []
+  for side, rows in index.items():
+    lines += [f'{side}\t{name_of(table, row)}' for row in rows]
+  text = '\n'.join(sorted(lines))
+  return hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()

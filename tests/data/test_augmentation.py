@@ -82,9 +82,9 @@ def test_composed_affine_operations_are_scipys(size, order):
   operations = room._steps(order, 0)['field']
   field = room._compose(operations, KEY, size)
   centre = (np.array(size) - 1) / 2
-  offset = centre - np.asarray(field.turn) @ centre + np.asarray(field.move)
+  offset = centre - np.asarray(field.matrix) @ centre + np.asarray(field.translation)
   expected = [
-    ndimage.affine_transform(x[..., c], field.turn, offset, order=1, mode='grid-constant')
+    ndimage.affine_transform(x[..., c], field.matrix, offset, order=1, mode='grid-constant')
     for c in range(2)
   ]
   np.testing.assert_allclose(room._read(x, field), np.stack(expected, -1), atol=1e-4)
@@ -124,7 +124,7 @@ def test_zoom_enlarges_and_shift_moves_by_a_share_of_the_length():
 
 
 def test_the_elastic_field_has_the_size_and_the_smoothness_asked_for():
-  fields = jax.vmap(lambda key: room.elastic(still((64, 48)), key, 4.0, 6.0).bend)(
+  fields = jax.vmap(lambda key: room.elastic(still((64, 48)), key, 4.0, 6.0).displacement)(
     jax.random.split(KEY, 40)
   )
   chex.assert_shape(fields, (40, 2, 64, 48))

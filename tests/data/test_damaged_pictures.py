@@ -53,7 +53,7 @@ JPEGS = {
 
 def scans_of(data: bytes) -> list[tuple[int, int]]:
   """Return where each scan begins, with the tables before it, and ends."""
-  ends = [scan.stop for scan in jpeg.scans(data)]
+  ends = [scan.stop for scan in jpeg.read_scans(data)]
   starts = [data.index(SOS), *ends[:-1]]
   return list(zip(starts, ends, strict=True))
 
@@ -72,7 +72,7 @@ def resized(data: bytes, down: int, across: int) -> bytes:
 @pytest.mark.parametrize('name', JPEGS)
 def test_a_jpeg_that_lacks_coded_data_is_refused(name):
   data = JPEGS[name]
-  for scan in jpeg.scans(data):
+  for scan in jpeg.read_scans(data):
     for share in (0, 0.2, 0.5, 0.9):
       place = scan.start + int(share * (scan.stop - scan.start - 9))
       place -= data[place - 1] == 0xFF
@@ -161,7 +161,7 @@ def test_what_writers_add_to_a_sound_jpeg_is_passed_over():
   for data in JPEGS.values():
     known = plain(data)
     start, end = data[:2], data[2:]
-    coded = jpeg.scans(data)[-1].stop
+    coded = jpeg.read_scans(data)[-1].stop
     note = b'\xff\xfe\0\5abc'
     for added in (
       start + b'\xff\xff' + end,
@@ -240,7 +240,7 @@ def samples(depth: int, count: int, height: int = 9) -> np.ndarray:
 
 def rewritten(data: bytes, rows: bytes | None = None, **said) -> bytes:
   """Return a PNG with other rows, or another height or width, and checksums that fit."""
-  found = png.chunks(data)
+  found = png.read_chunks(data)
   width, height = struct.unpack_from('>II', found['IHDR'])
   size = struct.pack('>II', said.get('width', width), said.get('height', height))
   stream = found['IDAT'] if rows is None else zlib.compress(rows)
@@ -257,7 +257,7 @@ def rewritten(data: bytes, rows: bytes | None = None, **said) -> bytes:
 def test_a_png_of_less_rows_than_it_says_or_more_is_refused(depth, colour, count, interlaced):
   channels = 3 if count > 2 else 1
   data = png_of(samples(depth, count), depth, colour, interlaced=interlaced)
-  rows = zlib.decompress(png.chunks(data)['IDAT'])
+  rows = zlib.decompress(png.read_chunks(data)['IDAT'])
   read(rewritten(data), channels)
   row = len(rows) // 9
   for fewer in (rows[: row * 4], rows[:-1], rows[:row], b''):
@@ -273,7 +273,7 @@ def test_a_png_of_less_rows_than_it_says_or_more_is_refused(depth, colour, count
 def test_a_png_against_the_checksum_of_its_pixels_is_refused():
   for interlaced in (False, True):
     data = png_of(samples(8, 1), 8, 0, interlaced=interlaced)
-    stream = png.chunks(data)['IDAT']
+    stream = png.read_chunks(data)['IDAT']
     for damaged in (stream[:-1] + bytes([stream[-1] ^ 1]), stream[:-4] + bytes(4)):
       refused(data.replace(chunk(b'IDAT', stream), chunk(b'IDAT', damaged)), 'damaged')
 
@@ -289,7 +289,7 @@ def test_a_sound_png_is_read_also_where_its_rows_are_as_if_they_were_missing():
     flat = np.full((9, 11, 1), value, np.uint8)
     equal(read(png_of(flat, 8, 0)), flat[..., 0] / np.float32(255))
   data = png_of(samples(8, 3), 8, 2)
-  stream = png.chunks(data)['IDAT']
+  stream = png.read_chunks(data)['IDAT']
   whole = chunk(b'IDAT', stream)
   split = chunk(b'IDAT', b'') + b''.join(chunk(b'IDAT', bytes([byte])) for byte in stream)
   for other in (split, chunk(b'IDAT', stream + bytes(3)), chunk(b'IDAT', stream + bytes(30))):

@@ -70,7 +70,7 @@ def test_fragments_that_do_not_have_the_length_that_they_say_are_refused(tmp_pat
 
 def test_a_jpeg_that_lacks_a_part_of_its_picture_is_refused(tmp_path):
   frame = frame_of(PHOTOGRAPH)
-  scan = jpeg.scans(frame)[0]
+  scan = jpeg.read_scans(frame)[0]
   for share in (0.2, 0.5, 0.9):
     place = scan.start + int(share * (scan.stop - scan.start))
     place -= frame[place - 1] == 0xFF

@@ -1,6 +1,6 @@
-"""What a compressed picture says of itself, to be held against what the DICOM header says of it.
+"""Reads the size of a compressed picture, to be compared with what the DICOM header says.
 
-Decoders trust the header. Where the two differ, some return a wrong picture, and GDCM may end the
+Decoders trust the header. Where the two differ, some return a wrong picture, and GDCM may abort the
 whole process.
 """
 
@@ -8,12 +8,13 @@ import struct
 from typing import NamedTuple
 
 ITEM = b'\xfe\xff\x00\xe0'  # the tag FFFE,E000
-RLE_HEADER, RLE_SEGMENTS = 64, 15  # bytes; at most
+RLE_HEADER = 64  # bytes
+RLE_SEGMENTS = 15  # at most
 FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 … SOF15, SOF55
 START_OF_SCAN = 0xDA
 FILL = 0xFF
-JPEG_2000 = b'\xff\x4f\xff\x51'  # SOC and SIZ: so each codestream begins
-RLE_NOTHING = 128  # a byte that stands for none
+JPEG_2000 = b'\xff\x4f\xff\x51'  # SOC and SIZ, which begin each codestream
+RLE_NOTHING = 128  # a code that stands for no byte
 
 
 class Codestream(NamedTuple):
@@ -26,17 +27,18 @@ class Codestream(NamedTuple):
 
 
 def check_items(pixels: bytes) -> None:
-  """Raise ValueError unless compressed pixels are items that lie in them whole (PS3.5 A.4).
+  """Raise ValueError unless compressed pixels consist of whole items (PS3.5 A.4).
 
-  The first is a table of offsets; the others are fragments of the picture. pydicom takes what there
-  is of an item that is cut short.
+  The first item is a table of offsets; the others are fragments of the picture. pydicom accepts an
+  item that is cut short.
   """
-  place = count = 0
+  place = 0
+  count = 0
   while place < len(pixels):
     head = pixels[place : place + 8].ljust(8, b'\0')
-    mark, length = struct.unpack('<4sI', head)
+    tag, length = struct.unpack('<4sI', head)
     place += 8 + length
-    if mark != ITEM or place > len(pixels):
+    if tag != ITEM or place > len(pixels):
       raise ValueError(
         'PixelData is damaged: its compressed fragments have other lengths than they say'
       )
@@ -46,7 +48,7 @@ def check_items(pixels: bytes) -> None:
 
 
 def jpeg(frame: bytes) -> Codestream | None:
-  """Return what the frame header of a JPEG or JPEG-LS picture says, None without one.
+  """Return what the frame header of a JPEG or JPEG-LS picture says, None where there is none.
 
   ITU-T T.81 B.2.2 and T.87 C.2.2.
   """
@@ -67,7 +69,10 @@ def jpeg(frame: bytes) -> Codestream | None:
 
 
 def jpeg_2000(frame: bytes) -> Codestream | None:
-  """Return what the header of a JPEG 2000 picture says, None without one (ITU-T T.800 A.5.1)."""
+  """Return what the header of a JPEG 2000 picture says, None where there is none.
+
+  ITU-T T.800 A.5.1.
+  """
   place = frame.find(JPEG_2000)
   if place < 0 or place + 43 > len(frame):
     return None
@@ -77,22 +82,22 @@ def jpeg_2000(frame: bytes) -> Codestream | None:
 
 
 def rle_length(frame: bytes) -> int:
-  """Return how many bytes the first segment of an RLE picture stands for (PS3.5 G.3 and G.5).
+  """Return how many bytes the first segment of an RLE picture decodes to (PS3.5 G.3 and G.5).
 
-  It is one byte of each pixel. ValueError where the header, which tells where segments begin, is
-  none.
+  The segment holds one byte of each pixel. Raises ValueError where the header, which says where the
+  segments begin, is no RLE header.
   """
   segments, place, second = struct.unpack_from('<3I', frame.ljust(12, b'\0'))
   end = second if segments > 1 else len(frame)
   if not (1 <= segments <= RLE_SEGMENTS and RLE_HEADER == place < end <= len(frame)):
     raise ValueError('PixelData holds no RLE picture, as TransferSyntaxUID says, or a damaged one')
   length = 0
-  while place + 1 < end:  # a last byte alone pads
+  while place + 1 < end:  # a single last byte is padding
     code = frame[place]
-    if code < RLE_NOTHING:  # so many bytes and one follow
+    if code < RLE_NOTHING:  # code + 1 bytes follow
       length += code + 1
       place += code + 2
-    elif code > RLE_NOTHING:  # the byte that follows is repeated
+    elif code > RLE_NOTHING:  # the next byte is repeated
       length += 257 - code
       place += 2
     else:

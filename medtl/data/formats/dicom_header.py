@@ -1,8 +1,8 @@
-"""What the elements of a DICOM file say, be they absent, empty, illegal or oddly written.
+"""Reads the elements of a DICOM file, be they absent, empty, illegal or oddly written.
 
 An element that is absent, empty or blank has no value: None, '' or []. An illegal one raises
-ValueError, which names the element and what it holds; one that no picture needs is left out with a
-remark.
+ValueError, which names the element and what it holds. If no picture needs it, it is left out with a
+remark instead.
 """
 
 import logging
@@ -23,24 +23,26 @@ LONGEST_SHOWN = 40  # characters of a value in a message
 
 
 class Header(NamedTuple):
-  """A file's elements, or those of one item of a sequence."""
+  """The elements of a file, or of one item of a sequence."""
 
   elements: Any  # pydicom.Dataset
   little_endian: bool
-  remarks: dict[str, str]  # what was assumed or left out -> the value that was met
+  remarks: dict[str, str]  # what was assumed or left out → the value that the file holds
 
 
 def mute_pydicom() -> None:
-  """Keep pydicom's warnings, some for each file, off the console: remarks say what matters."""
+  """Keep pydicom's warnings off the console, several a file; remarks say what matters."""
   logging.getLogger('pydicom').setLevel(logging.CRITICAL + 1)
   warnings.filterwarnings('ignore', module='pydicom')
 
 
 def read(path: Path, only: tuple[str, ...] = ()) -> Header:
-  """Return a file's elements with their pixels, or those that `only` names, without.
+  """Return all elements of a file, or those that `only` names, without the pixels.
 
-  A file without DICM at byte 128 is read as a bare data set. Objects made for many frames keep what
-  is said of a frame in functional groups (PS3.3 C.7.6.16): of the one frame it counts for the file.
+  A file without DICM at byte 128 is read as a bare data set. Multi-frame objects keep the elements
+  of a frame in functional groups (PS3.3 C.7.6.16). Those of the first frame become the file's own.
+
+  Raises ValueError for a file that is no DICOM file, and what pydicom raises.
   """
   import pydicom
 
@@ -58,7 +60,7 @@ def read(path: Path, only: tuple[str, ...] = ()) -> Header:
 
 
 def _set_transfer_syntax(header: Header) -> None:
-  """Say how the file is written, as pydicom found it, where TransferSyntaxUID does not say so."""
+  """Set an absent TransferSyntaxUID to the encoding that pydicom detected."""
   from pydicom import uid
 
   meta = header.elements.file_meta
@@ -71,6 +73,7 @@ def _set_transfer_syntax(header: Header) -> None:
 
 
 def _lift_frame_groups(header: Header) -> None:
+  """Give a file the elements that its functional groups say of the first frame."""
   for group in FRAME_GROUPS:
     frame = first_item(header, group)
     if frame is not None:
@@ -79,7 +82,7 @@ def _lift_frame_groups(header: Header) -> None:
 
 
 def _lift(header: Header, item: Header | None) -> None:
-  """Give a file the elements of an item of one of its sequences."""
+  """Give a file the elements of an item of one of its sequences, where it lacks them."""
   if item is None:
     return
   for tag in list(item.elements.keys()):
@@ -88,7 +91,7 @@ def _lift(header: Header, item: Header | None) -> None:
 
 
 def remark(header: Header, sentence: str, value: Any = '') -> None:
-  """Note what was assumed or left out, for the notes on a set."""
+  """Note what was assumed or left out, for the notes on a data set."""
   header.remarks.setdefault(sentence, shown(value))
 
 
@@ -99,19 +102,21 @@ def illegal(keyword: str, value: Any, expected: str) -> ValueError:
 
 def shown(value: Any) -> str:
   """Return a value as a short text of one line for a message."""
-  found = ''.join(one if one.isprintable() else '�' for one in _joined(value))
-  return found if len(found) <= LONGEST_SHOWN else found[:LONGEST_SHOWN] + '…'
+  printable = ''.join(sign if sign.isprintable() else '�' for sign in _joined(value))
+  if len(printable) <= LONGEST_SHOWN:
+    return printable
+  return printable[:LONGEST_SHOWN] + '…'
 
 
 def _joined(value: Any) -> str:
-  """Return a value as text without blanks around it, several with backslashes as in the file."""
+  """Return a value as text without blanks around it; several are joined by backslashes."""
   if isinstance(value, bytes):
-    found = value.decode('latin-1')
+    joined = value.decode('latin-1')
   elif _is_several(value):
-    found = '\\'.join(str(one) for one in value)
+    joined = '\\'.join(str(item) for item in value)
   else:
-    found = str(value)
-  return found.strip('\0 ')
+    joined = str(value)
+  return joined.strip('\0 ')
 
 
 def _is_several(value: Any) -> bool:
@@ -127,7 +132,7 @@ def value_of(header: Header, keyword: str) -> Any:
     return None
   try:
     value = header.elements[tag].value
-  except Exception as error:  # pydicom converts when asked, and raises many types
+  except Exception as error:  # pydicom converts only now, and raises many types
     raw = header.elements.get_item(tag).value
     raise illegal(keyword, raw, 'a value that pydicom can read') from error
   return None if _is_blank(value) else value
@@ -137,12 +142,12 @@ def _is_blank(value: Any) -> bool:
   if isinstance(value, str):
     return not value.strip('\0 ')
   if _is_several(value):
-    return all(_is_blank(one) for one in value)
+    return all(_is_blank(item) for item in value)
   return value is None or value == b''
 
 
 def required(header: Header, keyword: str) -> Any:
-  """Return the value of an element without which there is no picture."""
+  """Return the value of an element that a picture needs; ValueError without one."""
   value = value_of(header, keyword)
   if value is None:
     raise ValueError(f'{keyword} is absent or empty')
@@ -150,13 +155,16 @@ def required(header: Header, keyword: str) -> Any:
 
 
 def text(header: Header, keyword: str) -> str:
-  """Return an element's text without blanks around it, '' without a value."""
+  """Return an element's text without blanks around it, '' where it has no value."""
   value = value_of(header, keyword)
   return '' if value is None else _joined(value)
 
 
 def text_or_remark(header: Header, keyword: str) -> str:
-  """Return an element's text; where it cannot be read, '' with a remark that keeps names out."""
+  """Return an element's text, or '' with a remark where it cannot be read.
+
+  The remark does not show the value, which may be a person's name.
+  """
   try:
     return text(header, keyword)
   except ValueError:
@@ -165,36 +173,36 @@ def text_or_remark(header: Header, keyword: str) -> str:
 
 
 def numbers(header: Header, keyword: str) -> list[float]:
-  """Return an element's numbers, all finite; [] without a value."""
+  """Return an element's numbers, all finite; [] where it has no value."""
   value = value_of(header, keyword)
   if value is None:
     return []
-  several = value if _is_several(value) else [value]
+  items = value if _is_several(value) else [value]
   try:
-    found = [float(one) for one in several]
+    values = [float(item) for item in items]
   except (TypeError, ValueError) as error:
     raise illegal(keyword, value, 'a number') from error
-  if not all(math.isfinite(one) for one in found):
+  if not all(math.isfinite(number) for number in values):
     raise illegal(keyword, value, 'a finite number')
-  return found
+  return values
 
 
 def number(header: Header, keyword: str, default: float) -> float:
-  """Return an element's number, `default` without a value."""
-  found = numbers(header, keyword)
-  if len(found) > 1:
+  """Return an element's number, `default` where it has no value."""
+  values = numbers(header, keyword)
+  if len(values) > 1:
     raise illegal(keyword, value_of(header, keyword), 'one number')
-  return found[0] if found else default
+  return values[0] if values else default
 
 
 def integer(header: Header, keyword: str) -> int | None:
-  """Return an element's whole number, None without a value."""
-  found = number(header, keyword, math.nan)
-  if math.isnan(found):
+  """Return an element's whole number, None where it has no value."""
+  value = number(header, keyword, math.nan)
+  if math.isnan(value):
     return None
-  if found != int(found):
-    raise illegal(keyword, found, 'a whole number')
-  return int(found)
+  if value != int(value):
+    raise illegal(keyword, value, 'a whole number')
+  return int(value)
 
 
 def first_item(header: Header, keyword: str) -> Header | None:
@@ -212,43 +220,46 @@ def first_item(header: Header, keyword: str) -> Header | None:
 def spacing(header: Header) -> tuple[float, ...]:
   """Return the mm between rows and between columns, () where no element says them.
 
-  In the patient where that is known, else at the detector, else on a film (PS3.3 10.7 and C.8.6.1).
+  These are mm in the patient if known, else at the detector, else on a film (PS3.3 10.7 and
+  C.8.6.1).
   """
   for keyword in SPACINGS:
     try:
-      found = numbers(header, keyword)
+      values = numbers(header, keyword)
     except ValueError:
-      found = [math.nan]
-    if len(found) in (1, 2) and all(one > 0 for one in found):
-      if len(found) == 1:
-        remark(header, f'the one number of {keyword} counts for rows and columns', found[0])
-      return found[0], found[-1]
-    if found:
+      values = [math.nan]
+    if len(values) in (1, 2) and all(value > 0 for value in values):
+      if len(values) == 1:
+        remark(header, f'the one number of {keyword} counts for rows and columns', values[0])
+      return values[0], values[-1]
+    if values:
       remark(header, f'{keyword} is illegal and left out', _raw(header, keyword))
   return ()
 
 
 def age(header: Header) -> float:
   """Return the patient's age in years, NaN where it is not known."""
-  said = text_or_remark(header, 'PatientAge')
-  match = AGE.fullmatch(said.upper().replace(' ', ''))
+  written = text_or_remark(header, 'PatientAge')
+  match = AGE.fullmatch(written.upper().replace(' ', ''))
   if match:
     return int(match[1]) / UNITS_IN_A_YEAR[match[2]]
-  if said:
-    remark(header, 'PatientAge is illegal and left out', said)
+  if written:
+    remark(header, 'PatientAge is illegal and left out', written)
   return math.nan
 
 
 def sex(header: Header) -> str:
   """Return M, F or O, '' where it is not known."""
-  said = text_or_remark(header, 'PatientSex')
-  if said and said.upper() not in SEXES:
-    remark(header, 'PatientSex is illegal and left out', said)
-  return said.upper() if said.upper() in SEXES else ''
+  written = text_or_remark(header, 'PatientSex')
+  if written.upper() in SEXES:
+    return written.upper()
+  if written:
+    remark(header, 'PatientSex is illegal and left out', written)
+  return ''
 
 
 def _raw(header: Header, keyword: str) -> Any:
-  """Return what an element holds, also where pydicom cannot convert it."""
+  """Return what an element holds, even where pydicom cannot convert it."""
   from pydicom.datadict import tag_for_keyword
 
   return header.elements.get_item(tag_for_keyword(keyword)).value

@@ -1,6 +1,7 @@
-"""How the pixels of a DICOM file are stored, and the numbers that are (PS3.3 C.7.6.3, PS3.5 8).
+"""Reads how the pixels of a DICOM file are stored, and the stored numbers.
 
-Everything raises ValueError where an element that it needs is illegal (see `dicom_header`).
+PS3.3 C.7.6.3 and PS3.5 section 8. Every function raises ValueError where an element that it needs
+is illegal (see `dicom_header`).
 """
 
 import math
@@ -26,7 +27,7 @@ PALETTE = 'PALETTE COLOR'
 COLOUR = ('RGB', 'YBR_FULL', 'YBR_FULL_422')
 JPEG_2000_COLOUR = ('YBR_RCT', 'YBR_ICT')
 FLOATS = ('FloatPixelData', 'DoubleFloatPixelData')
-OVERLAY_BIT, OVERLAY_DATA = 0x60000102, 0x60003000  # PS3.5 8.1.2: once, overlays lay in free bits
+OVERLAY_BIT, OVERLAY_DATA = 0x60000102, 0x60003000  # overlays once lay in free bits (PS3.5 8.1.2)
 LARGEST_SIDE = 65535  # Rows and Columns have 16 bits
 
 
@@ -34,12 +35,12 @@ class Layout(NamedTuple):
   """How pixels are stored."""
 
   photometric: str  # in capitals: MONOCHROME1, RGB …
-  samples: int  # numbers a pixel
+  samples: int  # numbers in a pixel
   allocated: int  # bits that a number takes in the file
-  stored: int  # bits of them that are the number
+  stored: int  # how many of these bits are the number
   high: int  # place of the number's highest bit, counted from 0
   signed: bool
-  floats: bool  # the numbers are no integers; the last four say nothing
+  floats: bool  # the numbers are floats; then the four fields above mean nothing
 
   @property
   def grey(self) -> bool:
@@ -52,7 +53,7 @@ class Layout(NamedTuple):
 
   @property
   def ends(self) -> tuple[float, float]:
-    """The least and the largest number that can be stored; NaN where nothing says them."""
+    """The least and the largest number that can be stored; NaN for floats."""
     if self.floats:
       return math.nan, math.nan
     if self.signed:
@@ -61,10 +62,10 @@ class Layout(NamedTuple):
     return 0, (1 << self.stored) - 1
 
 
-def layout(header: Header) -> Layout:
+def read_layout(header: Header) -> Layout:
   """Return how pixels are stored.
 
-  What was absent or oddly written is then also right in the header, from which pydicom decodes.
+  What was absent or oddly written is also corrected in the header, since pydicom decodes by it.
   """
   elements = header.elements
   photometric, samples = _photometric(header)
@@ -77,7 +78,8 @@ def layout(header: Header) -> Layout:
   stored = _whole(header, 'BitsStored', range(1, allocated + 1))
   high = _high_bit(header, stored, allocated)
   signed = samples == 1 and _signed(header)  # colours are never below 0
-  elements.BitsAllocated, elements.BitsStored = allocated, stored
+  elements.BitsAllocated = allocated
+  elements.BitsStored = stored
   elements.PhotometricInterpretation = photometric
   elements.SamplesPerPixel = samples
   elements.PixelRepresentation = int(signed)
@@ -87,25 +89,26 @@ def layout(header: Header) -> Layout:
 
 
 def _whole(header: Header, keyword: str, legal: range | tuple[int, ...]) -> int:
+  """Return an element's whole number; ValueError unless it is a legal one."""
   required(header, keyword)
-  found = integer(header, keyword)
-  if found is None or found not in legal:
+  value = integer(header, keyword)
+  if value is None or value not in legal:
     if isinstance(legal, range):
-      raise illegal(keyword, found, f'{legal[0]} … {legal[-1]}')
-    raise illegal(keyword, found, ', '.join(str(one) for one in legal))
-  return found
+      raise illegal(keyword, value, f'{legal[0]} … {legal[-1]}')
+    raise illegal(keyword, value, ', '.join(map(str, legal)))
+  return value
 
 
 def frames(header: Header) -> int:
-  """Return how many pictures the file says it holds; without a value, and by 0, one."""
-  found = integer(header, 'NumberOfFrames') or 1
-  if found < 0:
-    raise illegal('NumberOfFrames', found, 'at least 1')
-  return found
+  """Return how many frames a file says it holds; 0 and no value mean one."""
+  count = integer(header, 'NumberOfFrames') or 1
+  if count < 0:
+    raise illegal('NumberOfFrames', count, 'at least 1')
+  return count
 
 
 def _photometric(header: Header) -> tuple[str, int]:
-  """Return (PhotometricInterpretation, SamplesPerPixel), each from the other where it is absent."""
+  """Return (PhotometricInterpretation, SamplesPerPixel); if one is absent, the other says it."""
   from pydicom.uid import JPEG2000TransferSyntaxes
 
   syntax = header.elements.file_meta.TransferSyntaxUID
@@ -131,7 +134,7 @@ def _photometric(header: Header) -> tuple[str, int]:
 
 
 def _set_planes(header: Header, compressed: bool) -> None:
-  """Let PlanarConfiguration be 0 or 1; compressed pixels do not need it."""
+  """Set PlanarConfiguration to 0 where it is absent or not needed: for compressed pixels."""
   if compressed:
     header.elements.PlanarConfiguration = 0
   elif value_of(header, 'PlanarConfiguration') is None:
@@ -142,6 +145,7 @@ def _set_planes(header: Header, compressed: bool) -> None:
 
 
 def _signed(header: Header) -> bool:
+  """Return whether PixelRepresentation says that the numbers are signed."""
   if value_of(header, 'PixelRepresentation') is None:
     remark(header, 'PixelRepresentation is absent; whole numbers are taken as unsigned')
     return False
@@ -149,9 +153,9 @@ def _signed(header: Header) -> bool:
 
 
 def _high_bit(header: Header, stored: int, allocated: int) -> int:
-  """Return HighBit: BitsStored - 1 (PS3.5 8.1.1), in older files also higher.
+  """Return HighBit, which is BitsStored - 1 (PS3.5 8.1.1), or higher in older files.
 
-  The JPEGs store the number alone, without the bits around it.
+  JPEG codestreams store the number alone, without the bits around it.
   """
   from pydicom.uid import RLELossless
 
@@ -160,31 +164,31 @@ def _high_bit(header: Header, stored: int, allocated: int) -> int:
   if syntax.is_encapsulated and syntax != RLELossless:
     return usual
   try:
-    found = integer(header, 'HighBit')
+    high = integer(header, 'HighBit')
   except ValueError:
-    found = -1
-  if found is None or found == usual:
+    high = -1
+  if high is None or high == usual:
     return usual
-  if usual < found < allocated:
-    remark(header, 'the numbers stand in the upper bits, as HighBit says', found)
-    return found
-  remark(header, 'HighBit is illegal, taken as BitsStored - 1', found)
+  if usual < high < allocated:
+    remark(header, 'the numbers stand in the upper bits, as HighBit says', high)
+    return high
+  remark(header, 'HighBit is illegal, taken as BitsStored - 1', high)
   return usual
 
 
 def pixel_keyword(header: Header) -> str:
-  """Return the keyword of the element that holds the pixels; raise where there is no picture."""
-  found = [keyword for keyword in ('PixelData', *FLOATS) if keyword in header.elements]
-  if not found:
+  """Return the keyword of the element that holds the pixels; ValueError if there is no picture."""
+  keywords = [keyword for keyword in ('PixelData', *FLOATS) if keyword in header.elements]
+  if not keywords:
     raise ValueError(f'it holds no picture: PixelData is absent ({_kind(header)})')
-  if len(found) > 1:
-    raise ValueError(f'it holds {" and ".join(found)}; expected one of them')
-  required(header, found[0])
-  return found[0]
+  if len(keywords) > 1:
+    raise ValueError(f'it holds {" and ".join(keywords)}; expected one of them')
+  required(header, keywords[0])
+  return keywords[0]
 
 
 def _kind(header: Header) -> str:
-  """Return what a file says it is, for instance RT Plan Storage."""
+  """Return what kind of object a file says it is, for instance RT Plan Storage."""
   from pydicom.uid import UID
 
   meta = header._replace(elements=header.elements.file_meta)
@@ -192,8 +196,12 @@ def _kind(header: Header) -> str:
   return shown(UID(kind).name) if kind else 'and SOPClassUID too'
 
 
-def agree(header: Header, how: Layout) -> Layout:
-  """Return the layout, compared with the pixels: their length, or what their codestream says."""
+def agree(header: Header, layout: Layout) -> Layout:
+  """Return the layout after a comparison with the pixels: their length, or their codestream.
+
+  A codestream may have fewer bits than the header says. Raises ValueError where the two contradict
+  each other.
+  """
   from pydicom.uid import RLELossless
 
   syntax = header.elements.file_meta.TransferSyntaxUID
@@ -202,89 +210,97 @@ def agree(header: Header, how: Layout) -> Layout:
   if encapsulated and not syntax.is_encapsulated:
     raise ValueError(f'TransferSyntaxUID says {syntax.name}, but {keyword} is compressed')
   if not syntax.is_encapsulated:
-    _check_length(header, how, keyword)
-    return how
+    _check_length(header, layout, keyword)
+    return layout
   dicom_codestream.check_items(header.elements[keyword].value)
   if syntax == RLELossless:
     _check_rle(header)
   else:
-    how = _agree_with_codestream(header, how)
-  return how
+    layout = _agree_with_codestream(header, layout)
+  return layout
 
 
-def _check_length(header: Header, how: Layout, keyword: str) -> None:
-  """Raise unless there are as many bytes as the header says; zeros may follow."""
+def _check_length(header: Header, layout: Layout, keyword: str) -> None:
+  """Raise ValueError unless there are as many bytes as the header says; zeros may follow."""
   elements = header.elements
   pixels = elements[keyword].value
-  bits = elements.Rows * elements.Columns * how.samples * how.allocated
+  bits = elements.Rows * elements.Columns * layout.samples * layout.allocated
   expected = math.ceil(bits / 8)
-  if how.photometric == 'YBR_FULL_422':  # two pixels share a pair of colours
+  if layout.photometric == 'YBR_FULL_422':  # two pixels share a pair of colours
     expected = expected // 3 * 2
-  found = (
+  lengths = (
     f'{len(pixels)} bytes; expected {expected}, '
     'as Rows, Columns, SamplesPerPixel and BitsAllocated say'
   )
   if len(pixels) < expected:
-    raise ValueError(f'{keyword} is cut short: {found}')
+    raise ValueError(f'{keyword} is cut short: {lengths}')
   even = expected + expected % 2  # PS3.5 8.1.1: a pad byte makes the length even
   if pixels[even:].strip(b'\0'):
-    raise ValueError(f'{keyword} is longer than the picture: {found}')
+    raise ValueError(f'{keyword} is longer than the picture: {lengths}')
 
 
 def _check_rle(header: Header) -> None:
-  """Raise where more is stored than Rows and Columns say; pydicom raises where it is less."""
+  """Raise ValueError where more pixels are stored than Rows and Columns say.
+
+  pydicom raises where fewer are stored.
+  """
   elements = header.elements
   expected = elements.Rows * elements.Columns
-  found = dicom_codestream.rle_length(_frame(header))
-  if found > expected + 1:  # an odd number may be padded
+  length = dicom_codestream.rle_length(_frame(header))
+  if length > expected + 1:  # an odd number may be padded
     raise ValueError(
-      f'PixelData is longer than the picture: {found} pixels; expected {expected}, '
+      f'PixelData is longer than the picture: {length} pixels; expected {expected}, '
       'as Rows and Columns say'
     )
 
 
 def _frame(header: Header) -> bytes:
+  """Return the codestream of the first frame, without the items around it."""
   from pydicom.encaps import get_frame
 
   return get_frame(header.elements.PixelData, 0, number_of_frames=1)
 
 
-def _agree_with_codestream(header: Header, how: Layout) -> Layout:
-  """Return the layout with no more bits than a JPEG picture has; raise where sizes differ."""
+def _agree_with_codestream(header: Header, layout: Layout) -> Layout:
+  """Return the layout with no more bits than a JPEG picture has; ValueError where sizes differ."""
   from pydicom import uid
 
   elements = header.elements
   syntax = elements.file_meta.TransferSyntaxUID
+  frame = _frame(header)
   if syntax in uid.JPEG2000TransferSyntaxes:
-    found, most = dicom_codestream.jpeg_2000(_frame(header)), 32
+    codestream = dicom_codestream.jpeg_2000(frame)
+    most = 32
   else:
-    found, most = dicom_codestream.jpeg(_frame(header)), 8 if syntax == uid.JPEGBaseline8Bit else 16
-  if found is None:
+    codestream = dicom_codestream.jpeg(frame)
+    most = 8 if syntax == uid.JPEGBaseline8Bit else 16
+  if codestream is None:
     raise ValueError(f'PixelData holds no picture of {syntax.name}')
-  _same(header, 'Rows', found.rows or elements.Rows)
-  _same(header, 'Columns', found.columns)
-  _same(header, 'SamplesPerPixel', found.samples)
-  if not found.bits <= how.allocated <= most:
-    legal = f'{found.bits} to {most} for this compressed picture'
-    raise illegal('BitsAllocated', how.allocated, legal)
+  _check_same(header, 'Rows', codestream.rows or elements.Rows)
+  _check_same(header, 'Columns', codestream.columns)
+  _check_same(header, 'SamplesPerPixel', codestream.samples)
+  if not codestream.bits <= layout.allocated <= most:
+    legal = f'{codestream.bits} to {most} for this compressed picture'
+    raise illegal('BitsAllocated', layout.allocated, legal)
   is_plain_jpeg = syntax in uid.JPEGTransferSyntaxes
-  if is_plain_jpeg:  # on some broken ones GDCM aborts, the process with it
-    frame = _frame(header)
-    check = jpeg_file.check if syntax == uid.JPEGBaseline8Bit else jpeg_file.scans
+  if is_plain_jpeg:  # on some broken ones GDCM aborts, and the process with it
+    check = jpeg_file.check if syntax == uid.JPEGBaseline8Bit else jpeg_file.read_scans
     check(frame[frame.find(jpeg_file.START) :])
-  stored = min(how.stored, found.bits)  # no number of the picture has more
-  elements.BitsStored = found.bits if is_plain_jpeg else stored  # and on fewer
-  return how._replace(stored=stored, high=stored - 1)
+  stored = min(layout.stored, codestream.bits)  # no number of the picture has more
+  # GDCM also aborts where the header says fewer bits than a plain JPEG has
+  elements.BitsStored = codestream.bits if is_plain_jpeg else stored
+  return layout._replace(stored=stored, high=stored - 1)
 
 
-def _same(header: Header, keyword: str, inside: int) -> None:
-  said = header.elements[keyword].value
-  if said != inside:
-    raise illegal(keyword, said, f'{inside}, as the compressed picture says')
+def _check_same(header: Header, keyword: str, inside: int) -> None:
+  """Raise ValueError unless an element holds the number that the compressed picture says."""
+  value = header.elements[keyword].value
+  if value != inside:
+    raise illegal(keyword, value, f'{inside}, as the compressed picture says')
 
 
-def stored_numbers(header: Header, how: Layout) -> np.ndarray:
-  """Return the numbers [h, w], or [h, w, 3] where a pixel has three (YBR is turned to RGB)."""
+def stored_numbers(header: Header, layout: Layout) -> np.ndarray:
+  """Return the stored numbers [h, w], or [h, w, 3] where a pixel has three (YBR becomes RGB)."""
   from pydicom.pixels import pixel_array
   from pydicom.uid import JPEGBaseline8Bit
 
@@ -292,37 +308,38 @@ def stored_numbers(header: Header, how: Layout) -> np.ndarray:
   options: dict[str, Any] = dict(allow_excess_frames=syntax.is_encapsulated)
   if syntax == JPEGBaseline8Bit:
     options['decoding_plugin'] = 'pillow'  # GDCM, pydicom's first choice, aborts on broken files
-  told = header.elements.BitsStored
-  cut = (how.high >= how.stored or told > how.stored) and not how.floats
-  if cut:
+  header_bits = header.elements.BitsStored
+  has_unused_bits = layout.high >= layout.stored or header_bits > layout.stored
+  must_cut = has_unused_bits and not layout.floats
+  if must_cut:
     options['correct_unused_bits'] = False
   try:
     x = pixel_array(header.elements, **options)
-  except RuntimeError as error:  # the words of several decoders on one another
+  except RuntimeError as error:  # it joins the words of several decoders
     if 'exceptions were raised' not in str(error):
       raise
     raise ValueError(
       f'its compressed pixels ({syntax.name}) are damaged, or of a kind that no decoder here reads'
     ) from error
-  if x.ndim != (2 if how.samples == 1 else 3):
+  if x.ndim != (2 if layout.samples == 1 else 3):
     raise ValueError(f'PixelData holds {len(x)} frames; expected one, as NumberOfFrames says')
-  return _cut(x, header, how) if cut else x
+  return _cut(x, header, layout) if must_cut else x
 
 
-def _cut(x: np.ndarray, header: Header, how: Layout) -> np.ndarray:
-  """Return the numbers without the bits above and below them; raise where these are in use."""
-  unused = how.allocated - how.stored
-  above = how.allocated - 1 - how.high
+def _cut(x: np.ndarray, header: Header, layout: Layout) -> np.ndarray:
+  """Return the numbers without the bits above and below them; ValueError where these are used."""
+  unused = layout.allocated - layout.stored
+  above = layout.allocated - 1 - layout.high
   below = x & ((1 << unused - above) - 1)
   overlaid = OVERLAY_BIT in header.elements and OVERLAY_DATA not in header.elements
   if (below != below.flat[0]).any() and not overlaid:
-    raise illegal(
-      'BitsStored',
-      how.stored,
-      f'{how.high + 1}, as HighBit says, or HighBit '
-      f'{how.stored - 1}: the bits below the number are in use',
+    legal = (
+      f'{layout.high + 1}, as HighBit says, or HighBit {layout.stored - 1}: '
+      'the bits below the number are in use'
     )
-  told = header.elements.BitsStored
-  if how.stored < told <= 8 and x.max() > how.ends[1]:
-    raise illegal('BitsStored', how.stored, f'{told}, which the compressed numbers need')
+    raise illegal('BitsStored', layout.stored, legal)
+  header_bits = header.elements.BitsStored
+  if layout.stored < header_bits <= 8 and x.max() > layout.ends[1]:
+    legal = f'{header_bits}, which the compressed numbers need'
+    raise illegal('BitsStored', layout.stored, legal)
   return np.right_shift(np.left_shift(x, above), unused)

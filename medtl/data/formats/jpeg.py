@@ -1,13 +1,15 @@
-"""JPEG (ITU-T T.81), refused where the file holds less than its picture, or more.
+"""Checks that a JPEG (ITU-T T.81) holds all of its picture, and no more.
 
-A JPEG has no checksum. libjpeg paints grey what is missing, ignores what is too much, and Pillow
-drops its warnings. So the file is walked here, and Pillow's decoder is fed scan by scan: a scan is
+A JPEG has no checksum. libjpeg paints grey what is missing and ignores what is too much, and Pillow
+drops its warnings. So the file is parsed here, and Pillow's decoder is fed scan by scan: a scan is
 whole if the decoder needs its last bytes, and none beyond them.
 
-This cannot be noticed: changes within coded data and tables; missing data at the end of a scan that
-hold no more than its last two blocks; up to 24 bytes that are too much there; data lost between two
-restart markers; another size that has as many blocks: less than a block more or less, or width and
-height exchanged.
+Some damage cannot be noticed:
+- changes within coded data and tables
+- data missing at the end of a scan, if they hold no more than its last two blocks
+- up to 24 bytes too many at the end of a scan
+- data lost between two restart markers
+- another size with as many blocks: less than a block more or less, or width and height exchanged
 """
 
 import io
@@ -72,26 +74,26 @@ class Scan(NamedTuple):
 
 
 def check(data: bytes) -> None:
-  """Raise ValueError unless a JPEG holds all of its picture, and no more; Pillow's OSErrors too."""
-  found = scans(data)
-  load(Image.open(io.BytesIO(data), formats=['JPEG']), data, found)
+  """Raise ValueError, or Pillow's OSError, unless a JPEG holds all of its picture and no more."""
+  scans = read_scans(data)
+  load(Image.open(io.BytesIO(data), formats=['JPEG']), data, scans)
 
 
-def scans(data: bytes) -> list[Scan]:
+def read_scans(data: bytes) -> list[Scan]:
   """Return the scans of a JPEG's first picture, [] where they are coded in a way unknown here.
 
-  ValueError where the file is cut off or contradicts itself.
+  Raises ValueError where the file is cut off or contradicts itself.
   """
   try:
-    return _scans(data)
+    return _read_scans(data)
   except (IndexError, KeyError, ZeroDivisionError, struct.error) as error:
     raise ValueError(DAMAGED) from error
 
 
-def _scans(data: bytes) -> list[Scan]:
+def _read_scans(data: bytes) -> list[Scan]:
   frame: Frame | None = None
   transform = interval = 0
-  found: list[Scan] = []
+  scans: list[Scan] = []
   for part in _segments(data):
     if part.marker in FRAMES:
       if frame is not None:
@@ -110,11 +112,11 @@ def _scans(data: bytes) -> list[Scan]:
         return []
       scan = _scan(part, frame)
       _check_length(data, scan, frame, interval)
-      found.append(scan)
-  if frame is None or not found:
+      scans.append(scan)
+  if frame is None or not scans:
     raise ValueError('it is damaged: it holds no picture')
-  _check_script(found, frame)
-  return found
+  _check_script(scans, frame)
+  return scans
 
 
 def _segments(data: bytes) -> Iterator[Segment]:
@@ -124,7 +126,7 @@ def _segments(data: bytes) -> Iterator[Segment]:
     if data[place] != 0xFF:
       if marker not in NOTES:
         raise ValueError(DAMAGED)
-      place = _next_marker(data, place)  # some writers of notes count wrong
+      place = _next_marker(data, place)  # some programs write a wrong length of a note
     while data[place + 1] == 0xFF:  # fill bytes
       place += 1
     marker = data[place + 1]
@@ -141,17 +143,17 @@ def _segments(data: bytes) -> Iterator[Segment]:
 
 def _next_marker(data: bytes, place: int) -> int:
   """Return where the next marker after coded data begins, with the fill bytes before it."""
-  found = MARKER.search(data, place)
-  if found is None:
+  marker = MARKER.search(data, place)
+  if marker is None:
     raise ValueError('it is cut off: its end (EOI) is missing')
-  start = found.start()
+  start = marker.start()
   while data[start - 1] == 0xFF:
     start -= 1
   return start
 
 
 def _frame(part: Segment) -> Frame:
-  """Return what a frame header says (B.2.2)."""
+  """Return what a frame header says (T.81 B.2.2)."""
   _, height, width, count = struct.unpack_from('>BHHB', part.body)
   sampling = {}
   for place in range(6, 6 + 3 * count, 3):
@@ -161,17 +163,17 @@ def _frame(part: Segment) -> Frame:
 
 
 def _scan(part: Segment, frame: Frame) -> Scan:
-  """Return what a scan header says (B.2.3)."""
+  """Return what a scan header says (T.81 B.2.3)."""
   count = part.body[0]
   components = tuple(part.body[1 : 1 + 2 * count : 2])
   first, last, bits = struct.unpack('3B', part.body[1 + 2 * count :])
   if frame.marker != PROGRESSIVE and (first, last, bits) == (0, 0, 0):
-    last = COEFFICIENTS - 1  # some writers leave it out, where it tells nothing
+    last = COEFFICIENTS - 1  # some programs leave it out, since it tells nothing here
   return Scan(components, first, last, bits >> 4 or NOT_SENT, bits & 15, part.end, part.stop)
 
 
 def _check_length(data: bytes, scan: Scan, frame: Frame, interval: int) -> None:
-  """Raise where a scan has less data than its blocks need at least, or other restart markers."""
+  """Raise where a scan has less data than its blocks need, or a wrong number of restart markers."""
   units, blocks = _units(scan.components, frame)
   bits = 8 * (scan.stop - scan.start)
   if scan.first == 0 and bits < units * blocks:  # the first coefficient has a bit in each block
@@ -179,26 +181,33 @@ def _check_length(data: bytes, scan: Scan, frame: Frame, interval: int) -> None:
   if interval:
     restarts = len(RESTART.findall(data, scan.start, scan.stop))
     expected = math.ceil(units / interval) - 1
-    if restarts not in (expected, expected + 1):  # some writers close the last interval too
+    if restarts not in (expected, expected + 1):  # some programs close the last interval too
       raise ValueError(f'it is damaged: a scan has {restarts} restart markers; expected {expected}')
 
 
 def _units(components: tuple[int, ...], frame: Frame) -> tuple[int, int]:
-  """Return (how many units a scan has, blocks in each): all its components share a unit (A.2)."""
+  """Return (how many units a scan has, blocks in each).
+
+  All components of a scan share a unit (minimum coded unit, T.81 A.2).
+  """
   factors = frame.sampling.values()
-  across, down = max(h for h, _ in factors), max(v for _, v in factors)
+  across = max(h for h, _ in factors)
+  down = max(v for _, v in factors)
   if len(components) > 1:
     blocks = sum(math.prod(frame.sampling[component]) for component in components)
-    return math.ceil(frame.width / across / 8) * math.ceil(frame.height / down / 8), blocks
+    columns = math.ceil(frame.width / across / 8)
+    rows = math.ceil(frame.height / down / 8)
+    return columns * rows, blocks
   h, v = frame.sampling[components[0]]
-  columns, rows = math.ceil(frame.width * h / across), math.ceil(frame.height * v / down)
-  return math.ceil(columns / 8) * math.ceil(rows / 8), 1
+  width = math.ceil(frame.width * h / across)
+  height = math.ceil(frame.height * v / down)
+  return math.ceil(width / 8) * math.ceil(height / 8), 1
 
 
-def _check_script(found: list[Scan], frame: Frame) -> None:
-  """Raise unless the scans send all bits of all coefficients, in order (G.1.1.1)."""
+def _check_script(scans: list[Scan], frame: Frame) -> None:
+  """Raise unless the scans send all bits of all coefficients, in order (T.81 G.1.1.1)."""
   sent = {component: [NOT_SENT] * COEFFICIENTS for component in frame.sampling}
-  for scan in found:
+  for scan in scans:
     for component in scan.components:
       levels = sent[component]
       chosen = slice(scan.first, scan.last + 1)
@@ -210,7 +219,7 @@ def _check_script(found: list[Scan], frame: Frame) -> None:
 
 
 class _Decoder:
-  """Pillow's decoder of one picture, which takes the file in pieces."""
+  """Pillow's decoder of one picture, fed with the file in pieces."""
 
   def __init__(self, image: Image.Image) -> None:
     codec, extents, _, arguments = image.tile[0]  # type: ignore[attr-defined]
@@ -221,7 +230,7 @@ class _Decoder:
     self.finished = False
 
   def waits(self, piece: bytes) -> bool:
-    """Decode a piece; return whether the decoder waits with a part of it for further ones."""
+    """Decode a piece; return whether the decoder keeps part of it and waits for more."""
     if self.finished:
       return False
     self.rest += piece
@@ -233,33 +242,33 @@ class _Decoder:
     return len(self.rest) > 0
 
 
-def load(image: Image.Image, data: bytes, found: list[Scan]) -> None:
-  """Decode an opened JPEG, whose scans are `found`; ValueError unless each holds its blocks.
+def load(image: Image.Image, data: bytes, scans: list[Scan]) -> None:
+  """Decode an opened JPEG scan by scan; ValueError unless each scan holds exactly its blocks.
 
-  Without scans nothing is done: Pillow decodes the picture when it is asked for.
+  Without scans nothing is done: Pillow decodes the picture when its pixels are asked for.
 
-  libjpeg decodes a unit of blocks once all its bits, and 57 at least, are there. As long as it
-  waits for that, it leaves bytes of what it is given. Between scans it leaves none, but skips all
-  up to the next marker.
+  libjpeg decodes a unit of blocks once all its bits are there, and 57 bits at least. While it waits
+  for them, it leaves a part of its input unused. Between scans it leaves nothing, but skips
+  everything up to the next marker.
   """
-  if not found:
+  if not scans:
     return
   decoder = _Decoder(image)
   done = 0
-  for scan in found:
+  for scan in scans:
     tail = max(scan.start, scan.stop - TAIL)
-    while data[tail - 1] == 0xFF:  # is one with the next byte
+    while data[tail - 1] == 0xFF:  # belongs together with the next byte
       tail += 1
     waits = decoder.waits(data[done:tail])
     units = UNIT.findall(data, tail, scan.stop)
-    while units and not waits:  # byte by byte, as it may just have used all
+    while units and not waits:  # byte by byte: the decoder may just have used all it was given
       waits = decoder.waits(units.pop(0))
-    if not waits and any(data[tail : scan.stop]):  # zeros may fill up
+    if not waits and any(data[tail : scan.stop]):  # zeros may be padding
       raise ValueError(
         'it is damaged: it holds more than its picture, or says a size that is too small'
       )
     waits = decoder.waits(b''.join(units) + ONES * AHEAD)
-    if len(found) == 1:  # libjpeg ends with the picture, else with the file
+    if len(scans) == 1:  # libjpeg then finishes with the picture, otherwise with the file
       waits = not decoder.finished
     if waits or decoder.waits(ONES) or decoder.waits(ONES):
       raise ValueError(MISSING)

@@ -1,10 +1,11 @@
-"""What one picture file says that its numbers are: PNG, JPEG, TIFF, BMP and WebP → x [h, w, c].
+"""Reads one picture file: PNG, JPEG, TIFF, BMP and WebP → x [h, w, c].
 
-Unsigned numbers of up to 16 bits become 0 … 1 by what their bits can hold at most; signed, 32- and
-64-bit and float TIFFs keep their numbers (then `window` or `rescale` them). All that a file says of
-its numbers is followed or refused in words: orientation, white-is-zero, significant bits, sample
-format, palette, transparency. Gamma and colour profiles change no number: they say how a screen
-shows it. No file's range of numbers is taken for a statement about its bits.
+Unsigned numbers of up to 16 bits are divided by the largest that their bits can hold, so that they
+become 0 … 1. Signed, 32- and 64-bit and float TIFFs keep their numbers (then `window` or `rescale`
+them). Whatever a file says of its numbers is followed, or the file is refused with the reason:
+orientation, white-is-zero, significant bits, sample format, palette, transparency. Gamma and colour
+profiles change no number, since they say how a screen shows it. The range of the numbers in a file
+is never taken for its number of bits.
 """
 
 import io
@@ -34,8 +35,9 @@ def recognised(path: Path) -> bool:
   """Return whether a file is a picture that is read here: by its suffix, or by its first bytes.
 
   The first bytes decide where the name says no type: it has no suffix, or one of digits (x.001, a
-  DICOM UID). A file with the suffix of another type is no picture, whatever it holds. OSError where
-  a file has to be opened and may not be.
+  DICOM UID). A file with the suffix of another type is no picture, whatever it holds.
+
+  Raises OSError where a file must be opened but cannot be.
   """
   suffix = path.suffix.lower()
   if suffix in SUFFIXES:
@@ -48,12 +50,14 @@ def recognised(path: Path) -> bool:
 
 
 def read(path: Path | BinaryIO, channels: int, exif: str) -> np.ndarray:
-  """Return the picture [h, w, channels] float32; OSError "cannot decode …: reason" otherwise.
+  """Return the picture [h, w, channels] float32.
 
   The content decides the format, not the suffix. `channels`: 1 (colour → BT.601 luma) or 3 (grey →
-  three equal). MedtlError for a file of several pages or frames, and for one that is stored turned
-  unless exif='apply', which turns it upright. Transparency is dropped where all pixels are opaque,
-  and refused elsewhere: what lies behind is not in the file.
+  three equal). Transparency is dropped where all pixels are opaque.
+
+  Raises OSError ("cannot decode …: reason") for a file that cannot be read as it says, and for one
+  with transparent pixels: what lies behind them is not in the file. Raises MedtlError for a file of
+  several pages or frames, and for one that is stored turned, unless exif='apply' turns it upright.
   """
   name = str(path) if isinstance(path, Path) else 'the picture'
   data = path.read_bytes() if isinstance(path, Path) else path.read()
@@ -61,13 +65,13 @@ def read(path: Path | BinaryIO, channels: int, exif: str) -> np.ndarray:
     x, transparent = _numbers(data, name, exif)
     if transparent is not None and transparent.any():
       raise ValueError(
-        f'{transparent.sum()} of its {transparent.size} pixels are (partly) '
-        'transparent, and what lies behind them is not in the file; lay it on a '
-        'background and store it without transparency (alpha)'
+        f'{transparent.sum()} of its {transparent.size} pixels are (partly) transparent, and what '
+        'lies behind them is not in the file; lay it on a background and store it without '
+        'transparency (alpha)'
       )
   except WORDED as error:
     raise OSError(f'cannot decode {name}: {error}') from error
-  except BROKEN as error:  # they speak of Python
+  except BROKEN as error:  # whose words speak of Python, not of the file
     raise OSError(
       f'cannot decode {name}: it is damaged or cut off: what its parts say does not fit together'
     ) from error
@@ -76,10 +80,12 @@ def read(path: Path | BinaryIO, channels: int, exif: str) -> np.ndarray:
 
 def grey_or_colour(x: np.ndarray, channels: int) -> np.ndarray:
   """Return [h, w, channels] of a picture [h, w] or [h, w, 3]."""
-  if x.ndim == 3 and channels == 1:
+  if x.ndim == 3 and channels == 3:
+    return x
+  if x.ndim == 3:
     red, green, blue = np.moveaxis(x, -1, 0)
     x = green + RED * (red - green) + BLUE * (blue - green)  # exactly grey where all are equal
-  return x if x.ndim == 3 else np.repeat(x[..., None], channels, axis=2)
+  return np.repeat(x[..., None], channels, axis=2)
 
 
 def _numbers(data: bytes, name: str, exif: str) -> Numbers:
@@ -88,15 +94,15 @@ def _numbers(data: bytes, name: str, exif: str) -> Numbers:
   if not kind:
     raise ValueError(signature.what_it_is(data[: signature.HEAD]))
   if kind == 'TIFF':
-    from medtl.data.formats import tiff  # 35 ms that other pictures do without
+    from medtl.data.formats import tiff  # takes 35 ms, which other pictures do not need
 
     _check_one(tiff.pages(data), 'pages', name)
-    layout = tiff.layout(data)
+    layout = tiff.read_layout(data)
     page = tiff.opened(data, layout)
     _checked_orientation(page, name, exif)  # Pillow turns it
     return tiff.numbers(page, data, layout)
-  scans = jpeg.scans(data) if kind == 'JPEG' else []
-  chunks = png.chunks(data) if kind == 'PNG' else {}
+  scans = jpeg.read_scans(data) if kind == 'JPEG' else []
+  chunks = png.read_chunks(data) if kind == 'PNG' else {}
   image = _opened(data, kind)
   if kind != 'JPEG':  # a JPEG is its first picture: phones append others (MPO)
     _check_one(getattr(image, 'n_frames', 1), 'frames', name)
@@ -115,14 +121,14 @@ def _opened(data: bytes, kind: str) -> Image.Image:
   """Return the file, opened by Pillow; ValueError with the reason where it does not."""
   try:
     return Image.open(io.BytesIO(data), formats=[kind])
-  except UnidentifiedImageError:  # it hides the reason, which the format's reader tells
+  except UnidentifiedImageError:  # hides the reason, which the format's own reader tells
     read_format, _ = Image.OPEN[kind]
   try:
     return read_format(io.BytesIO(data), '')
   except SyntaxError as error:
-    said = '' if error.__cause__ else f' ({error})'  # with a cause it speaks of Python
+    reason = '' if error.__cause__ else f' ({error})'  # with a cause it speaks of Python
     raise ValueError(
-      f'it is a damaged {kind} file, or of a kind that is not read{said}; store it as PNG'
+      f'it is a damaged {kind} file, or of a kind that is not read{reason}; store it as PNG'
     ) from error
 
 
@@ -132,21 +138,21 @@ def _check_one(count: int, word: str, name: str) -> None:
 
 
 def _checked_orientation(image: Image.Image, name: str, exif: str) -> int:
-  """Return how a picture is stored, 1 … 8; MedtlError where it may not be turned."""
+  """Return the EXIF orientation of a picture, 1 … 8; MedtlError where it may not be turned."""
   turn = _orientation(image)
   if turn not in range(1, 9):
     raise ValueError(f'its orientation (EXIF) is {turn}; expected 1 … 8: store it upright, as 1')
   if turn != UPRIGHT and exif == 'stop':
     raise MedtlError(
-      f"{name} is stored turned (EXIF orientation {turn}); set data.exif='apply' to "
-      'turn such files upright, or store them upright: who drew masks or read them '
-      'elsewhere may have seen either'
+      f"{name} is stored turned (EXIF orientation {turn}); set data.exif='apply' to turn such "
+      'files upright, or store them upright: who drew masks or read them elsewhere may have seen '
+      'either'
     )
   return turn
 
 
 def _upright(x: np.ndarray, turn: int) -> np.ndarray:
-  """Return a picture [h, w] or [h, w, 3] that is stored turned (EXIF orientation), upright."""
+  """Return a picture [h, w] or [h, w, 3] upright; `turn` is its EXIF orientation."""
   if turn in (3, 4, 6, 7):
     x = x[::-1]
   if turn in (2, 3, 7, 8):
@@ -155,7 +161,7 @@ def _upright(x: np.ndarray, turn: int) -> np.ndarray:
 
 
 def _orientation(image: Image.Image) -> Any:
-  """Return the orientation that EXIF, XMP or a TIFF's tag states; it may be no legal value."""
+  """Return the orientation that EXIF, XMP or a TIFF's tag states, be it legal or not."""
   try:
     _check_exif(image.info.get('exif', b''))
     return image.getexif().get(ORIENTATION, UPRIGHT)
@@ -166,10 +172,10 @@ def _orientation(image: Image.Image) -> Any:
 
 
 def _check_exif(block: bytes) -> None:
-  """Raise where the orientation may be in a part of an EXIF block that is cut or lies outside.
+  """Raise where the orientation may lie in a part of an EXIF block that is cut off or elsewhere.
 
-  Pillow passes over it then. EXIF 2.32, section 4.6.2: the block is a TIFF, whose first directory
-  says the orientation; files have it in several types of whole numbers.
+  Pillow ignores the orientation then. EXIF 2.32, section 4.6.2: the block is a TIFF, whose first
+  directory says the orientation; files store it in several types of whole numbers.
   """
   block = block.removeprefix(b'Exif\0\0')
   if not block:
@@ -191,8 +197,8 @@ def _eight_bits(image: Image.Image) -> Numbers:
   """Return the numbers of a JPEG, BMP or WebP."""
   if image.mode == 'CMYK' and 'adobe' not in image.info:
     raise ValueError(
-      'it is a CMYK JPEG without an Adobe marker, so that nobody knows whether 0 is '
-      'no ink or all ink; store it as RGB'
+      'it is a CMYK JPEG without an Adobe marker, so that nobody knows whether 0 is no ink or all '
+      'ink; store it as RGB'
     )
   transparent = None
   if image.mode == 'RGBA':

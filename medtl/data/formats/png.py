@@ -1,7 +1,7 @@
-"""What a PNG says that its numbers are, at every bit depth (PNG Specification 1.2, 1999).
+"""Reads the numbers of a PNG at every bit depth (PNG Specification 1.2, 1999).
 
-Pillow unpacks the pixels, but cuts 16-bit colour to 8 bits: its second bytes are read once more.
-Pillow takes missing rows for black and ignores further ones, so their number is checked here.
+Pillow unpacks the pixels, but cuts 16-bit colour to 8 bits, so the second bytes are read once more.
+Pillow also takes missing rows for black and ignores further ones, so their number is checked here.
 """
 
 import io
@@ -26,23 +26,23 @@ PASSES = (
   (0, 1, 2, 2),
   (1, 0, 2, 1),
 )  # of Adam7: first row and column, steps down and across
-LARGEST_RATIO = 1032  # of Deflate: 258 bytes from 2 bits
+LARGEST_RATIO = 1032  # of Deflate: 258 bytes for 2 bits
 CHECKSUM = 4  # bytes at the end of a zlib stream (Adler-32)
-UNLIKELY = 165  # a sample
+UNLIKELY = 165  # value of a sample
 LOW_BYTES = {2: 'RGB;16L', 6: 'RGBA;16L'}  # Pillow's raw modes that take the second byte of two
 
 
-def chunks(data: bytes) -> dict[str, bytes]:
-  """Return {name: content} of a PNG's chunks, the first of each name; of IDAT all in one.
+def read_chunks(data: bytes) -> dict[str, bytes]:
+  """Return {name: content} of a PNG's chunks: the first of each name, but of IDAT all, joined.
 
-  ValueError where the file is cut off, or a checksum is wrong: Pillow does not look at those of the
-  pixels' chunks.
+  Raises ValueError where the file is cut off, or a checksum is wrong. Pillow ignores the checksums
+  of the pixels' chunks.
   """
-  found: dict[str, bytes] = {}
+  contents: dict[str, bytes] = {}
   pixels = []
   view = memoryview(data)
   place = START
-  while 'IEND' not in found:
+  while 'IEND' not in contents:
     if place + 12 > len(data):
       raise ValueError('it is cut off: its last chunk (IEND) is missing')
     length, code = struct.unpack_from('>I4s', data, place)
@@ -55,27 +55,26 @@ def chunks(data: bytes) -> dict[str, bytes]:
       raise ValueError(f'it is damaged: the checksum (CRC) of its chunk {name} is wrong')
     if name == 'IDAT':
       pixels.append(view[content:end])
-    elif name not in found:
-      found[name] = bytes(view[content:end])
+    elif name not in contents:
+      contents[name] = bytes(view[content:end])
     place = end + 4
-  found['IDAT'] = b''.join(pixels)
-  if len(found.get('IHDR', b'')) != 13:
+  contents['IDAT'] = b''.join(pixels)
+  if len(contents.get('IHDR', b'')) != 13:
     raise ValueError('it is damaged: it has no header (IHDR)')
-  return found
+  return contents
 
 
-def load(image: PngImageFile, said: Mapping[str, bytes]) -> np.ndarray:
+def load(image: PngImageFile, chunks: Mapping[str, bytes]) -> np.ndarray:
   """Return an opened PNG's pixels as Pillow unpacks them, not turned: [h, w] or [h, w, samples].
 
-  ValueError unless the file holds all rows, no further ones, and all undamaged. `said` are its
-  chunks.
+  Raises ValueError unless the file holds all its rows undamaged, and no others.
 
-  Pillow's decoder is given room for one row more. So it comes to the checksum behind the last row,
-  and ends before it only if there are further rows. If the last row keeps the unlikely colour of
-  the spare one, it may be missing.
+  Pillow's decoder gets room for one row more than the picture has. It then reads the checksum
+  behind the last row, and finishes before it only if there are further rows. The spare row has an
+  unlikely colour; a last row of that same colour may be missing.
   """
-  stream = said['IDAT']
-  expected = _length(said['IHDR'])
+  stream = chunks['IDAT']
+  expected = _length(chunks['IHDR'])
   if expected > LARGEST_RATIO * len(stream):
     raise ValueError(
       f'it is not whole: its {len(stream)} bytes of compressed pixels cannot hold '
@@ -102,57 +101,62 @@ def load(image: PngImageFile, said: Mapping[str, bytes]) -> np.ndarray:
   stored = np.asarray(canvas)
   if ended or (stored[-2] == stored[-1]).all():
     _check_length(stream, expected)
-  image.im, image.tile = canvas.im, []  # so Pillow takes it for loaded, and …
+  # Pillow takes the picture for loaded, and reads the chunks that follow the pixels
+  image.im = canvas.im
+  image.tile = []
   image.load_prepare()
-  image.load_end()  # … reads the chunks that follow the pixels
+  image.load_end()
   return stored[:-1]
 
 
 def _length(header: bytes) -> int:
-  """Return how many bytes the rows of a PNG have, each with a filter before it."""
+  """Return how many bytes the rows of a PNG have, each with a filter byte before it."""
   width, height, depth, colour, _, _, interlaced = struct.unpack('>IIBBBBB', header)
+  pixel_bits = SAMPLES[colour] * depth
+  passes = PASSES if interlaced else ((0, 0, 1, 1),)
   length = 0
-  for top, left, down, across in PASSES if interlaced else ((0, 0, 1, 1),):
-    rows, columns = math.ceil((height - top) / down), math.ceil((width - left) / across)
+  for top, left, down, across in passes:
+    rows = math.ceil((height - top) / down)
+    columns = math.ceil((width - left) / across)
     if rows > 0 and columns > 0:
-      length += rows * (1 + math.ceil(columns * SAMPLES[colour] * depth / 8))
+      length += rows * (1 + math.ceil(columns * pixel_bits / 8))
   return length
 
 
 def _check_length(stream: bytes, expected: int) -> None:
-  """Raise unless a zlib stream holds as many bytes as expected."""
-  found = len(zlib.decompressobj().decompress(stream, expected + 1))
-  if found < expected:
+  """Raise ValueError unless a zlib stream holds as many bytes as expected."""
+  length = len(zlib.decompressobj().decompress(stream, expected + 1))
+  if length < expected:
     raise ValueError(
-      f'it is not whole: it holds {found} bytes of pixels; expected {expected}, as its size says'
+      f'it is not whole: it holds {length} bytes of pixels; expected {expected}, as its size says'
     )
-  if found > expected:
+  if length > expected:
     raise ValueError(
       f'it is damaged: it holds more than the {expected} bytes of pixels that its size asks for'
     )
 
 
 def numbers(
-  stored: np.ndarray, data: bytes, said: Mapping[str, bytes]
+  stored: np.ndarray, data: bytes, chunks: Mapping[str, bytes]
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """Return (x [h, w] or [h, w, 3] float32 in 0 … 1, which pixels are transparent [h, w] or None).
 
-  `stored` are the pixels as `load` returns them, `data` the file's bytes and `said` its chunks. 1
-  is what the bit depth can hold at most, or what the significant bits can hold where sBIT says that
-  they are fewer. gAMA, cHRM, sRGB and iCCP say how a screen shows the numbers, and change none.
+  `stored` are the pixels as `load` returns them, `data` are the file's bytes. 1 is the largest
+  number that the bit depth can hold, or the significant bits where sBIT says that they are fewer.
+  gAMA, cHRM, sRGB and iCCP say how a screen shows the numbers, and change none.
   """
-  depth, colour = said['IHDR'][8:10]
+  depth, colour = chunks['IHDR'][8:10]
   stored = _integers(stored, data, depth, colour)
   if colour == PALETTE:
-    return _looked_up(stored, said)
+    return _looked_up(stored, chunks)
   transparent = None
   if SAMPLES[colour] in (2, 4):
     transparent = stored[..., -1] < 2**depth - 1
     stored = stored[..., :-1]
-  elif 'tRNS' in said:
-    key = np.frombuffer(said['tRNS'], '>u2', SAMPLES[colour])
+  elif 'tRNS' in chunks:
+    key = np.frombuffer(chunks['tRNS'], '>u2', SAMPLES[colour])
     transparent = (stored == key).all(axis=-1)
-  x = _scaled(stored, depth, said.get('sBIT', b''))
+  x = _scaled(stored, depth, chunks.get('sBIT', b''))
   return (x if x.shape[-1] > 1 else x[..., 0]), transparent
 
 
@@ -180,19 +184,19 @@ def _raw(data: bytes, mode: str) -> np.ndarray:
 
 
 def _looked_up(
-  index: np.ndarray, said: Mapping[str, bytes]
+  index: np.ndarray, chunks: Mapping[str, bytes]
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """Return (colours [h, w, 3] float32, transparent pixels or None) of palette indices [h, w, 1]."""
-  palette = np.frombuffer(said.get('PLTE', b''), np.uint8).reshape(-1, 3)
+  palette = np.frombuffer(chunks.get('PLTE', b''), np.uint8).reshape(-1, 3)
   index = index[..., 0]
   if index.max() >= len(palette):
     raise ValueError(f'a pixel has colour {index.max()} of a palette of {len(palette)} colours')
-  x = _scaled(palette[index], 8, said.get('sBIT', b''))
-  if 'tRNS' not in said:
+  x = _scaled(palette[index], 8, chunks.get('sBIT', b''))
+  if 'tRNS' not in chunks:
     return x, None
-  opacity = np.full(256, 255, np.uint8)
-  given = np.frombuffer(said['tRNS'], np.uint8)
-  opacity[: len(given)] = given
+  opacity = np.full(256, 255, np.uint8)  # colours that tRNS does not list are opaque
+  listed = np.frombuffer(chunks['tRNS'], np.uint8)
+  opacity[: len(listed)] = listed
   return x, opacity[index] < 255
 
 
@@ -212,16 +216,17 @@ def _scaled(stored: np.ndarray, depth: int, significant: Sequence[int]) -> np.nd
 def _significant(stored: np.ndarray, depth: int, bits: int) -> np.ndarray:
   """Return float32 in 0 … 1 of samples of which `bits` bits are significant.
 
-  These are the high bits: a writer shifts or stretches its numbers up to the depth, and a shift
-  back recovers them (chunk sBIT). Some writers leave their numbers in the low bits. Such a file
-  tells itself: no number needs more than `bits` bits, and not all are what a shift or a stretch
-  gives.
+  These should be the high bits: a program shifts or stretches its numbers up to the depth, and a
+  shift back recovers them (chunk sBIT). Some programs leave their numbers in the low bits. Such a
+  file can be recognised: no number needs more than `bits` bits, and some are none that a shift or
+  a stretch gives.
   """
   if not 1 <= bits <= depth:
     raise ValueError(
       f'its chunk sBIT says that {bits} of {depth} bits are significant; expected 1 … {depth}'
     )
-  most, largest = 2**bits - 1, 2**depth - 1
+  most = 2**bits - 1
+  largest = 2**depth - 1
   numbers = np.arange(most + 1)
   shifted = numbers << depth - bits
   stretched = np.rint(numbers * (largest / most)).astype(np.int64)
@@ -233,7 +238,10 @@ def _significant(stored: np.ndarray, depth: int, bits: int) -> np.ndarray:
 
 
 def _repeated(numbers: np.ndarray, depth: int, bits: int) -> np.ndarray:
-  """Return numbers of `bits` bits stretched to `depth` bits by repeating them (section 9.1)."""
+  """Return numbers of `bits` bits, stretched to `depth` bits by repeating their bits.
+
+  PNG Specification 1.2, section 9.1.
+  """
   result = np.zeros_like(numbers)
   for shift in range(depth - bits, -bits, -bits):
     result |= numbers << shift if shift >= 0 else numbers >> -shift

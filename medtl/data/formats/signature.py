@@ -48,18 +48,18 @@ PAGES = (b'<!doctype html', b'<html', b'<head', b'<body')
 
 
 def head(path: Path) -> bytes:
-  """Return the first bytes of a file, as many as tell its kind; OSError where it may not be opened."""
+  """Return the first bytes of a file, enough to tell its kind; OSError if it cannot be opened."""
   with open(path, 'rb') as file:
     return file.read(HEAD)
 
 
-def is_dicom(first: bytes) -> bool:
-  """Return whether DICM stands at byte 128 of a file that begins so (PS3.10, section 7.1)."""
-  return first[128:132] == b'DICM'
+def is_dicom(head: bytes) -> bool:
+  """Return whether `head` begins a DICOM file: DICM at byte 128 (PS3.10, section 7.1)."""
+  return head[128:132] == b'DICM'
 
 
 def picture_format(head: bytes) -> str:
-  """Return Pillow's name of the picture format that `head` begins, '' for one that is not read.
+  """Return Pillow's name of the picture format that `head` begins, '' for one not read here.
 
   >>> picture_format(b'II*\\0'), picture_format(b'GIF89a')
   ('TIFF', '')
@@ -78,7 +78,7 @@ def picture_format(head: bytes) -> str:
 
 
 def what_it_is(head: bytes) -> str:
-  """Return a sentence that says what a file which is no picture is, and what to do about it."""
+  """Return a sentence on a file that is no picture: what it is, and what to do about it."""
   if not head:
     return 'it is empty (0 bytes); copy or download it again'
   if not any(head):

@@ -1,8 +1,8 @@
-"""What a TIFF says that its numbers are (TIFF 6.0, Adobe 1992), whatever its compression.
+"""Reads the numbers of a TIFF (TIFF 6.0, Adobe 1992), whatever its compression.
 
-Pillow decompresses, puts strips and tiles together and turns the picture upright; what the bytes of
-a pixel mean is decided here. Pillow 13.0 alone cuts 16-bit colour to 8 bits and misreads 16-bit
-white-is-zero, int8, uint32, and compressed big-endian samples.
+Pillow decompresses, joins strips and tiles, and turns the picture upright. What the bytes of a
+pixel mean is decided here: Pillow 13.0 alone cuts 16-bit colour to 8 bits, and misreads 16-bit
+white-is-zero, int8, uint32 and compressed big-endian samples.
 """
 
 import io
@@ -83,7 +83,7 @@ ADVICE = 'store it as 8- or 16-bit grey or RGB, or as 32-bit float grey (uncompr
 
 
 class Layout(NamedTuple):
-  """What the tags say of a pixel."""
+  """How a pixel is stored, as the tags say."""
 
   photometric: int
   format: int  # SampleFormat
@@ -127,12 +127,12 @@ def pages(data: bytes) -> int:
   return len(places)
 
 
-def layout(data: bytes) -> Layout:
-  """Return what the tags of a TIFF's first page say; ValueError where that is not followed.
+def read_layout(data: bytes) -> Layout:
+  """Return how the pixels of a TIFF's first page are stored; ValueError if that is not read here.
 
-  MinSampleValue, MaxSampleValue, SMinSampleValue and SMaxSampleValue are not asked: they are
+  MinSampleValue, MaxSampleValue, SMinSampleValue and SMaxSampleValue are ignored: they are
   statistics of the pixels and "not to be used to affect the visual appearance" (TIFF 6.0, section
-  8). Nor are colour profiles applied.
+  8). Colour profiles are not applied either.
   """
   directory, file = _directory(data)
   written, end = _written(data, directory.next)
@@ -146,7 +146,7 @@ def layout(data: bytes) -> Layout:
   for number in sorted(USED & set(directory)):
     value = directory[number]
     values = value if isinstance(value, tuple) else (value,)
-    if not all(isinstance(one, int) for one in values):
+    if not all(isinstance(item, int) for item in values):
       raise ValueError(
         f'it is damaged: its tag {number} ({TiffTags.lookup(number).name}) holds no whole numbers'
       )
@@ -158,28 +158,31 @@ def layout(data: bytes) -> Layout:
   photometric = tags['PhotometricInterpretation']
   samples = tags.get('SamplesPerPixel', 1)
   compression = tags.get('Compression', UNCOMPRESSED)
-  as_stored = compression == UNCOMPRESSED  # otherwise decompressed to this machine's order
-  little = data.startswith(b'II') if as_stored else sys.byteorder == 'little'
-  said = Layout(
-    photometric,
-    _one(tags.get('SampleFormat', (UNSIGNED,)), 'sample format'),
-    _one(tags.get('BitsPerSample', (1,)), 'bits'),
-    samples,
-    _extra(photometric, samples, tags.get('ExtraSamples', ())),
-    tags.get('ColorMap', ()),
-    compression,
-    tags.get('PlanarConfiguration', 1) == SEPARATE_PLANES,
-    '<' if little else '>',
+  if compression == UNCOMPRESSED:
+    is_little_endian = data.startswith(b'II')
+  else:  # what was compressed comes out in this machine's order
+    is_little_endian = sys.byteorder == 'little'
+  layout = Layout(
+    photometric=photometric,
+    format=_shared(tags.get('SampleFormat', (UNSIGNED,)), 'sample format'),
+    bits=_shared(tags.get('BitsPerSample', (1,)), 'bits'),
+    samples=samples,
+    extra=_extra(photometric, samples, tags.get('ExtraSamples', ())),
+    palette=tags.get('ColorMap', ()),
+    compression=compression,
+    planar=tags.get('PlanarConfiguration', 1) == SEPARATE_PLANES,
+    order='<' if is_little_endian else '>',
   )
-  if not _is_read(said):
-    raise ValueError(f'it is {said.words}, which is not read; {ADVICE}')
-  planes = samples if said.planar else 1
-  tiff_strips.check(data, tags, said.bits * samples // planes, planes, heads)
-  return said
+  if not _is_read(layout):
+    raise ValueError(f'it is {layout.words}, which is not read; {ADVICE}')
+  planes = samples if layout.planar else 1
+  pixel_bits = layout.bits * samples // planes
+  tiff_strips.check(data, tags, pixel_bits, planes, heads)
+  return layout
 
 
 def _directory(data: bytes) -> tuple[ImageFileDirectory_v2, io.BytesIO]:
-  """Return (the directory of tags, not loaded yet, and the file to load it from)."""
+  """Return (the directory of tags, not loaded yet; the file to load it from)."""
   if data.startswith(b'MM\0+'):
     raise ValueError(f'it is a big-endian BigTIFF, which is not read; {ADVICE}')
   header = data[:16] if data.startswith(b'II+') else data[:8]
@@ -189,29 +192,29 @@ def _directory(data: bytes) -> tuple[ImageFileDirectory_v2, io.BytesIO]:
 def _written(data: bytes, place: int) -> tuple[set[int], int]:
   """Return (the numbers of the tags listed at `place`, where the list ends).
 
-  Pillow passes over broken tags.
+  Pillow silently skips broken tags, so they are listed here again.
   """
   order = '<' if data.startswith(b'II') else '>'
-  count_type, entry_size = ('Q', 20) if data.startswith(b'II+') else ('H', 12)
+  count_type, entry_size = ('Q', 20) if data.startswith(b'II+') else ('H', 12)  # II+ is BigTIFF
   (count,) = struct.unpack_from(order + count_type, data, place)
   first = place + struct.calcsize(order + count_type)
   end = first + count * entry_size
   if end > len(data):
     raise ValueError('it is cut off within its tags')
   tags = set()
-  for at in range(first, end, entry_size):
-    tag, kind = struct.unpack_from(order + 'HH', data, at)
+  for entry in range(first, end, entry_size):
+    tag, kind = struct.unpack_from(order + 'HH', data, entry)
     if kind not in TYPES:
       raise ValueError(f'it is damaged: its tag {tag} is of an unknown type, {kind}')
     tags.add(tag)
-  return tags, end + 4  # with the place of the next page
+  return tags, end + 4  # the place of the next page follows the tags
 
 
-def _one(values: tuple[int, ...], words: str) -> int:
-  """Return the one value that all samples share."""
+def _shared(values: tuple[int, ...], words: str) -> int:
+  """Return the value that all samples share; ValueError where they differ in it."""
   if len(set(values)) != 1:
-    found = str(values) if len(values) <= 8 else f'{len(values)} of them'
-    raise ValueError(f'its samples differ in {words}: {found}; {ADVICE}')
+    shown = str(values) if len(values) <= 8 else f'{len(values)} of them'
+    raise ValueError(f'its samples differ in {words}: {shown}; {ADVICE}')
   return values[0]
 
 
@@ -221,7 +224,7 @@ def _extra(photometric: int, samples: int, extra: tuple[int, ...]) -> int | None
   if further <= 0:
     return None
   if photometric == RGB and further == 1 and not extra:
-    return UNASSOCIATED  # so every reader takes a fourth sample without a tag
+    return UNASSOCIATED  # every reader takes a fourth sample without a tag for that
   if further != 1 or extra not in ((UNSPECIFIED,), (ASSOCIATED,), (UNASSOCIATED,)):
     raise ValueError(
       f'it has {samples} samples a pixel, and not all are explained '
@@ -230,39 +233,40 @@ def _extra(photometric: int, samples: int, extra: tuple[int, ...]) -> int | None
   return extra[0]
 
 
-def _is_read(said: Layout) -> bool:
-  """Return whether a layout is followed, and Pillow can hand out its pixels."""
-  known = said.bits in READ.get((said.photometric, said.format), ())
-  if not known or said.compression not in COMPRESSION_INFO:
+def _is_read(layout: Layout) -> bool:
+  """Return whether a layout is understood here, and Pillow can deliver its pixels."""
+  known = layout.bits in READ.get((layout.photometric, layout.format), ())
+  if not known or layout.compression not in COMPRESSION_INFO:
     return False
-  if said.samples < COLOURS[said.photometric]:
+  if layout.samples < COLOURS[layout.photometric]:
     return False
-  if said.photometric == YCBCR:
-    return said.samples == 3 and said.compression != UNCOMPRESSED
-  if said.samples == 1:
+  if layout.photometric == YCBCR:
+    return layout.samples == 3 and layout.compression != UNCOMPRESSED
+  if layout.samples == 1:
     return True
-  planes_are_read = said.bits == 8 and said.samples > 2
-  if said.planar and not planes_are_read:
+  planes_are_read = layout.bits == 8 and layout.samples > 2
+  if layout.planar and not planes_are_read:
     return False
-  return said.in_bytes and said.bits <= 16 and said.pixel_bytes in PIXEL_BYTES
+  return layout.in_bytes and layout.bits <= 16 and layout.pixel_bytes in PIXEL_BYTES
 
 
 class _Raw(TiffImageFile):
-  """A TIFF that Pillow takes for unsigned grey or RGB with as many bytes a pixel as the file has.
+  """A TIFF that Pillow takes for unsigned grey or RGB, with as many bytes a pixel as the file has.
 
-  Pillow decides by the tags, which are replaced here before it looks at them.
+  Pillow decides by the tags, which are replaced here before it reads them.
   """
 
-  def __init__(self, data: bytes, said: Layout) -> None:
-    self.said = said
+  def __init__(self, data: bytes, layout: Layout) -> None:
+    self.layout = layout
     super().__init__(io.BytesIO(data))
 
   def _setup(self) -> None:
-    tags, said = self.tag_v2, self.said
-    if said.photometric == WHITE_IS_ZERO:
+    tags = self.tag_v2
+    layout = self.layout
+    if layout.photometric == WHITE_IS_ZERO:
       tags[PHOTOMETRIC_INTERPRETATION] = BLACK_IS_ZERO
-    if said.in_bytes:
-      size = said.pixel_bytes
+    if layout.in_bytes:
+      size = layout.pixel_bytes
       samples, bits = (size, 8) if size <= 4 else (size // 2, 16)
       tags[PHOTOMETRIC_INTERPRETATION] = RGB if samples > 2 else BLACK_IS_ZERO
       tags[BITSPERSAMPLE] = (bits,) * samples
@@ -274,83 +278,83 @@ class _Raw(TiffImageFile):
     super()._setup()
 
 
-def opened(data: bytes, said: Layout) -> TiffImageFile:
+def opened(data: bytes, layout: Layout) -> TiffImageFile:
   """Return the file, opened by Pillow, its pixels not yet read."""
   try:
-    return _Raw(data, said)
+    return _Raw(data, layout)
   except SyntaxError as error:  # what Pillow raises: unknown pixel mode
-    raise ValueError(f'it is {said.words}, which is not read ({error}); {ADVICE}') from error
+    raise ValueError(f'it is {layout.words}, which is not read ({error}); {ADVICE}') from error
 
 
 def numbers(
-  image: TiffImageFile, data: bytes, said: Layout
+  image: TiffImageFile, data: bytes, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """Return (x [h, w] or [h, w, 3] float32, which pixels are transparent [h, w] or None).
 
-  `image` is the opened file, `data` its bytes and `said` its layout. Unsigned samples of up to 16
-  bits become 0 … 1 by what their bits hold at most, and larger is brighter; all others keep their
-  numbers. CMYK becomes (1 − ink) (1 − black).
+  `image` is the opened file, `data` are its bytes. Unsigned samples of up to 16 bits are divided by
+  the largest that their bits hold, so that they become 0 … 1, and larger is brighter. All others
+  keep their numbers. CMYK becomes (1 − ink) (1 − black).
   """
   try:
-    stored = _samples(image, data, said) if said.in_bytes else _unpacked(image, said)
+    stored = _samples(image, data, layout) if layout.in_bytes else _unpacked(image, layout)
   except (OSError, ValueError) as error:  # Pillow's decoders say little: decoder error -2
-    raise ValueError(f'it is damaged, cut off or not read: {said.words} ({error})') from error
+    raise ValueError(f'it is damaged, cut off or not read: {layout.words} ({error})') from error
   transparent = None
-  if said.extra is not None:
-    stored, transparent = _without_extra(stored, said)
-  if said.photometric == PALETTE:
-    return _looked_up(stored[..., 0], said.palette), transparent
-  most = 2**said.bits - 1
-  if said.photometric == WHITE_IS_ZERO:
+  if layout.extra is not None:
+    stored, transparent = _without_extra(stored, layout)
+  if layout.photometric == PALETTE:
+    return _looked_up(stored[..., 0], layout.palette), transparent
+  most = 2**layout.bits - 1
+  if layout.photometric == WHITE_IS_ZERO:
     stored = most - stored
   x = stored.astype(np.float32)
-  if said.format == UNSIGNED and said.bits <= 16:
+  if layout.format == UNSIGNED and layout.bits <= 16:
     x /= np.float32(most)
-  if said.photometric == CMYK:
+  if layout.photometric == CMYK:
     x = (1 - x[..., :3]) * (1 - x[..., 3:])
   return (x if x.shape[-1] > 1 else x[..., 0]), transparent
 
 
-def _samples(image: TiffImageFile, data: bytes, said: Layout) -> np.ndarray:
-  """Return the numbers that the file stores, upright [h, w, samples], in a type of their own."""
-  if said.pixel_bytes <= 4:
+def _samples(image: TiffImageFile, data: bytes, layout: Layout) -> np.ndarray:
+  """Return the numbers [h, w, samples] that the file stores, upright, in their own type."""
+  if layout.pixel_bytes <= 4:
     pixels = _upright(image)
   else:  # of two bytes Pillow takes one: B the first, L the last
-    mode = 'RGB' if said.pixel_bytes == 6 else 'RGBA'
+    mode = 'RGB' if layout.pixel_bytes == 6 else 'RGBA'
     first = _upright(image, f'{mode};16B')
-    second = _upright(opened(data, said), f'{mode};16L')
+    second = _upright(opened(data, layout), f'{mode};16L')
     pixels = np.stack([first, second], axis=-1)
   height, width = pixels.shape[:2]
-  kind = f'{said.order}{LETTERS[said.format]}{said.bits // 8}'
-  return pixels.reshape(height, width, said.pixel_bytes).view(kind)
+  kind = f'{layout.order}{LETTERS[layout.format]}{layout.bits // 8}'
+  return pixels.reshape(height, width, layout.pixel_bytes).view(kind)
 
 
-def _unpacked(image: TiffImageFile, said: Layout) -> np.ndarray:
+def _unpacked(image: TiffImageFile, layout: Layout) -> np.ndarray:
   """Return the numbers [h, w, samples], upright, where Pillow unpacks bits or converts YCbCr."""
   stored = _upright(image)
   if image.mode == '1':
     stored = stored.astype(np.uint8)
   if image.mode == 'L':  # Pillow has stretched 0 … 3 and 0 … 15 to 0 … 255
-    stored = stored // (255 // (2**said.bits - 1))
+    stored = stored // (255 // (2**layout.bits - 1))
   return stored if stored.ndim == 3 else stored[..., None]
 
 
 def _upright(image: TiffImageFile, raw: str = '') -> np.ndarray:
-  """Return the pixels, upright, as Pillow's raw mode takes them out (default: its own choice)."""
+  """Return the pixels, upright, in a raw mode of Pillow (default: the one that it chooses)."""
   if raw:
     image.tile = [tile._replace(args=(raw, *(tile.args or ())[1:])) for tile in image.tile]
   ImageOps.exif_transpose(image, in_place=True)
   return np.asarray(image)
 
 
-def _without_extra(stored: np.ndarray, said: Layout) -> tuple[np.ndarray, np.ndarray | None]:
-  """Return (the colours, transparent pixels [h, w] or None): the last sample is no colour."""
+def _without_extra(stored: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray | None]:
+  """Return (the colours, transparent pixels [h, w] or None), without the last sample."""
   last = stored[..., -1]
-  if said.extra != UNSPECIFIED:
-    return stored[..., :-1], last < 2**said.bits - 1
+  if layout.extra != UNSPECIFIED:
+    return stored[..., :-1], last < 2**layout.bits - 1
   if (last != last[0, 0]).any():
     raise ValueError(
-      f'what its sample {said.samples} means is not said (ExtraSamples 0); store it without'
+      f'what its sample {layout.samples} means is not said (ExtraSamples 0); store it without'
     )
   return stored[..., :-1], None
 

@@ -1,8 +1,8 @@
-"""Whether the strips or tiles of a TIFF hold as many rows as its tags say (TIFF 6.0).
+"""Checks that the strips or tiles of a TIFF hold as many rows as its tags say (TIFF 6.0).
 
-libtiff and Pillow leave missing rows black and pass over further ones, so that a wrong width,
-height, depth or compression would give another picture. What JPEG, CCITT, Zstandard and LZMA hold
-is not known here.
+libtiff and Pillow leave missing rows black and ignore further ones, so that a wrong width, height,
+depth or compression would give another picture. What is compressed by JPEG, CCITT, Zstandard or
+LZMA is not checked.
 """
 
 import io
@@ -17,14 +17,17 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 UNCOMPRESSED, LZW, DEFLATE, PACK_BITS = 1, 5, (8, 32946), 32773
-LARGEST_RATIO = 4096  # of any of them: LZW's longest strings are shorter
+LARGEST_RATIO = 4096  # bytes that one byte can stand for; LZW's longest strings are shorter
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262  # tags
 OFFSETS, SAMPLES, ROWS_PER_STRIP, BYTE_COUNTS = 273, 277, 278, 279
 YCBCR = 6  # photometric interpretation
 CLEAR, END = 256, 257  # codes of LZW
-LONGEST_ENTRY = 200  # bytes; so few entries have codes of 9 bits
+LONGEST_ENTRY = 200  # bytes; up to here all codes have 9 bits
 LONGEST_RUN = 128  # bytes, of PackBits
-OURS = 165  # a byte
+OURS = 165  # the byte that is appended to find out where a part ends
+
+
+HEADER = b'II*\0\x08\0\0\0'  # of a little-endian TIFF whose tags follow at byte 8
 
 
 class Part(NamedTuple):
@@ -32,7 +35,7 @@ class Part(NamedTuple):
 
   start: int  # in the file
   packed: bytes
-  row: int  # bytes of a row, once decompressed
+  row: int  # bytes in a row, once decompressed
   rows: int
 
 
@@ -45,13 +48,14 @@ def check(
 ) -> None:
   """Raise ValueError where strips or tiles are missing or too many, too short or too long.
 
-  `tags` are the page's, by name; `pixel_bits` is what a pixel takes in one plane; `heads` are start
-  and end of what else is known to lie in the file.
+  `tags` are the page's, by name. `pixel_bits` are the bits of a pixel in one plane. `heads` are
+  (start, end) of everything else that is known to lie in the file.
   """
   parts = _parts(data, tags, pixel_bits, planes)
-  _check_apart([*heads, *((part.start, part.start + len(part.packed)) for part in parts)])
+  places = [(part.start, part.start + len(part.packed)) for part in parts]
+  _check_apart([*heads, *places])
   compression = tags.get('Compression', UNCOMPRESSED)
-  if tags['PhotometricInterpretation'] == YCBCR:  # its colours may have fewer rows
+  if tags['PhotometricInterpretation'] == YCBCR:  # colours may have fewer rows than brightness
     sound = True
   elif compression == UNCOMPRESSED:
     sound = all(_is_plain(part) for part in parts)
@@ -59,8 +63,8 @@ def check(
     sound = all(_is_inflated(part) for part in parts)
   elif compression in (LZW, PACK_BITS):
     fill_order = tags.get('FillOrder', 1)
-    ends = parts if len(parts) < 2 else [parts[0], parts[-1]]  # a wrong size shows there
-    sound = all(_ends(part, compression, fill_order) for part in ends)
+    checked = parts if len(parts) < 2 else [parts[0], parts[-1]]  # a wrong size shows there
+    sound = all(_ends(part, compression, fill_order) for part in checked)
   else:
     sound = True
   if not sound:
@@ -71,24 +75,27 @@ def check(
 
 
 def _parts(data: bytes, tags: Mapping[str, Any], pixel_bits: int, planes: int) -> list[Part]:
-  """Return all strips or tiles, if they are as many as the size needs and lie in the file."""
-  width, height = tags.get('ImageWidth', 0), tags.get('ImageLength', 0)
+  """Return all strips or tiles; ValueError unless they are as many as needed, and in the file."""
+  width = tags.get('ImageWidth', 0)
+  height = tags.get('ImageLength', 0)
   if not width or not height:
     raise ValueError(f'it is damaged: {width} columns and {height} rows')
   if 'TileOffsets' in tags:
     kind = 'Tile'
-    columns, rows = tags['TileWidth'], tags['TileLength']
+    columns = tags['TileWidth']
+    rows = tags['TileLength']
     rows_of_last = rows
   else:
     kind = 'Strip'
-    columns, rows = width, min(tags.get('RowsPerStrip', height), height)
+    columns = width
+    rows = min(tags.get('RowsPerStrip', height), height)
     rows_of_last = height % rows or rows
-  across, down = math.ceil(width / columns), math.ceil(height / rows)
+  across = math.ceil(width / columns)
+  down = math.ceil(height / rows)
+  expected = across * down * planes
   offsets = tags.get(f'{kind}Offsets', ())
-  if len(offsets) != across * down * planes:
-    raise ValueError(
-      f'it is damaged: {len(offsets)} of its {across * down * planes} strips or tiles are there'
-    )
+  if len(offsets) != expected:
+    raise ValueError(f'it is damaged: {len(offsets)} of its {expected} strips or tiles are there')
   sizes = tags.get(f'{kind}ByteCounts', ())
   if len(sizes) != len(offsets):
     raise ValueError(
@@ -102,12 +109,13 @@ def _parts(data: bytes, tags: Mapping[str, Any], pixel_bits: int, planes: int) -
       raise ValueError('it is cut off or damaged: a strip or tile lies outside of the file')
     is_last = number // across % down == down - 1
     packed = data[start : start + size]
-    parts.append(Part(start, packed, row, rows_of_last if is_last else rows))
+    own_rows = rows_of_last if is_last else rows
+    parts.append(Part(start, packed, row, own_rows))
   return parts
 
 
 def _check_apart(places: Iterable[tuple[int, int]]) -> None:
-  """Raise where two parts of a file overlap; two that are the same may be written once."""
+  """Raise ValueError where parts of a file overlap; equal parts may be stored once."""
   for (_, end), (start, _) in itertools.pairwise(sorted(set(places))):
     if start < end:
       raise ValueError(
@@ -116,7 +124,7 @@ def _check_apart(places: Iterable[tuple[int, int]]) -> None:
 
 
 def _is_plain(part: Part) -> bool:
-  """Return whether an uncompressed part has the right length; one byte may make it even."""
+  """Return whether an uncompressed part has the right length; one byte may pad it to even."""
   return len(part.packed) - part.row * part.rows in (0, 1)
 
 
@@ -124,33 +132,34 @@ def _is_inflated(part: Part) -> bool:
   """Return whether a part that Deflate compressed is undamaged and has the right length."""
   length = part.row * part.rows
   try:
-    return len(zlib.decompressobj().decompress(part.packed, length + 1)) == length
+    inflated = zlib.decompressobj().decompress(part.packed, length + 1)
+    return len(inflated) == length
   except zlib.error:
     return False
 
 
 def _ends(part: Part, compression: int, fill_order: int) -> bool:
-  """Return whether a part ends with its last row: libtiff itself refuses one that ends before it.
+  """Return whether a part ends with its last row; libtiff itself refuses one that ends before.
 
-  Bytes of our own are put behind its own. If they make up the next row, it had no further ones.
+  A row of OURS is appended. If it comes out as the next row, the part had no further ones.
   """
-  if fill_order != 1:  # rare; not looked at
+  if fill_order != 1:  # rare, not checked
     return True
   longer = _lengthened_lzw(part) if compression == LZW else _lengthened_pack_bits(part)
   return not longer or _continues(longer, part.row, part.rows, compression)
 
 
 def _lengthened_pack_bits(part: Part) -> bytes:
-  """Return a part with a row more of OURS (section 9)."""
+  """Return a part with one more row, of OURS (TIFF 6.0, section 9)."""
   run = bytes([257 - LONGEST_RUN, OURS])
   return part.packed + run * math.ceil(part.row / LONGEST_RUN)
 
 
 def _lengthened_lzw(part: Part) -> bytes:
-  """Return a part with a row more of OURS (section 13), b'' where its end is not found.
+  """Return a part with one more row, of OURS (TIFF 6.0, section 13), b'' if its end is not found.
 
-  Its last bits are 257, the end of information. 256 in its place clears the table; the codes after
-  it have 9 bits: OURS, and entries of the table, each a byte longer than the one before.
+  The last bits of a part are 257, the end of information. 256 in their place clears the table. The
+  codes after it have 9 bits: OURS, then entries of the table, each a byte longer than the last.
   """
   packed = part.packed.rstrip(b'\0')
   last = int.from_bytes(packed[-3:])
@@ -166,23 +175,23 @@ def _lengthened_lzw(part: Part) -> bytes:
 
 
 def _continues(packed: bytes, row: int, rows: int, compression: int) -> bool:
-  """Return whether OURS follow behind so many rows; one byte before them may make a length even."""
+  """Return whether a row of OURS follows after `rows` rows; a padding byte may stand before it.
+
+  Pillow reads it from a TIFF of one strip, which is written around the packed bytes.
+  """
   if row * rows > LARGEST_RATIO * len(packed):
     return False
-  tags = ImageFileDirectory_v2(b'II*\0\x08\0\0\0')
-  for tag, value in (
-    (WIDTH, row),
-    (HEIGHT, rows + 1),
-    (BITS, 8),
-    (COMPRESSION, compression),
-    (PHOTOMETRIC, 1),
-    (OFFSETS, 0),
-    (SAMPLES, 1),
-    (ROWS_PER_STRIP, rows + 1),
-    (BYTE_COUNTS, len(packed)),
-  ):
-    tags[tag] = value  # Pillow adds to the offset where the tags end
-  file = io.BytesIO(b'II*\0\x08\0\0\0' + tags.tobytes(8) + packed)
+  tags = ImageFileDirectory_v2(HEADER)
+  tags[WIDTH] = row
+  tags[HEIGHT] = rows + 1
+  tags[BITS] = 8
+  tags[COMPRESSION] = compression
+  tags[PHOTOMETRIC] = 1
+  tags[OFFSETS] = 0  # Pillow adds where the tags end
+  tags[SAMPLES] = 1
+  tags[ROWS_PER_STRIP] = rows + 1
+  tags[BYTE_COUNTS] = len(packed)
+  file = io.BytesIO(HEADER + tags.tobytes(len(HEADER)) + packed)
   try:
     last_row = np.asarray(Image.open(file, formats=['TIFF']))[-1]
   except OSError:

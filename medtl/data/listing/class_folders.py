@@ -1,4 +1,4 @@
-"""Folders that name the class, and perhaps the publisher's side, of the pictures in them."""
+"""Lists pictures in folders that name their class, and perhaps the publisher's side."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -12,32 +12,39 @@ from medtl.data.listing.walk import walk
 
 
 def find(folder: Path, kind: Kind, keys: Keys) -> Listed:
-  """Return the files below a folder: CLASS/…, SIDE/CLASS/… or CLASS/SIDE/…, or all unlabelled."""
+  """Return the files below a folder: CLASS/…, SIDE/CLASS/… or CLASS/SIDE/…, or all unlabelled.
+
+  Raises MedtlError where the folders leave a label open, or a class would be lost.
+  """
   walked = walk(folder, kind.belongs)
   notes = [f'passed over: {walked.passed_over}'] if walked.passed_over else []
   if not walked.files:
     dicom = "; DICOM files are read by data.name='dicom'" if '.dcm' in walked.passed_over else ''
-    raise MedtlError('; '.join([f'{folder} holds no {kind.words}', *notes]) + dicom)
-  files = walked.files if keys.masks == 'keep' else mask_files.without(walked.files, notes)
+    words = '; '.join([f'{folder} holds no {kind.words}', *notes])
+    raise MedtlError(words + dicom)
+  files = walked.files
+  if keys.masks != 'keep':
+    files = mask_files.without(files, notes)
   names = [path.as_posix() for path in files]
   if not keys.label:
     return Listed(names, np.full(len(names), ''), {}, notes)
-  _stop_empty(walked.files, walked.folders, kind)
-  _stop_loose(folder, files)
+  _check_empty_folders(walked.files, walked.folders, kind)
+  _check_loose_files(folder, files)
   if keys.masks != 'keep':
-    _stop_masks(folder, walked.files)
-  _stop_sides(folder, files)
+    _check_mask_folders(folder, walked.files)
+  _check_side_names(folder, files)
   level = _side_level(folder, files)
   if level is None:
-    _stop_two_levels(folder, files)
-    return Listed(names, np.array([path.parts[0] for path in files]), {}, notes)
-  raw = np.array([path.parts[1 - level] for path in files])
+    _check_two_levels(folder, files)
+    classes = np.array([path.parts[0] for path in files])
+    return Listed(names, classes, {}, notes)
+  classes = np.array([path.parts[1 - level] for path in files])
   sides = np.array([side(path.parts[level]) for path in files])
-  return Listed(names, raw, {'split': sides}, notes)
+  return Listed(names, classes, {'split': sides}, notes)
 
 
 def _side_level(folder: Path, files: Sequence[PurePosixPath]) -> int | None:
-  """Return which folder of a path names the side: 0, 1, or None where none does."""
+  """Return which folder of the paths names the side: 0, 1, or None where none does."""
   for level in (0, 1):
     is_side = [_is_side(path, level) for path in files]
     if all(is_side):
@@ -52,10 +59,11 @@ def _side_level(folder: Path, files: Sequence[PurePosixPath]) -> int | None:
 
 
 def _is_side(path: PurePosixPath, level: int) -> bool:
+  """Return whether a path has two folders, and the one at `level` is called like a side."""
   return len(path.parts) > 2 and side(path.parts[level]) != ''
 
 
-def _stop_empty(
+def _check_empty_folders(
   files: Sequence[PurePosixPath], folders: Sequence[PurePosixPath], kind: Kind
 ) -> None:
   """Raise where a folder holds none of the files: a class would be lost."""
@@ -68,7 +76,7 @@ def _stop_empty(
     )
 
 
-def _stop_loose(folder: Path, files: Sequence[PurePosixPath]) -> None:
+def _check_loose_files(folder: Path, files: Sequence[PurePosixPath]) -> None:
   """Raise where a picture lies in no class folder."""
   loose = [path for path in files if len(path.parts) < 2]
   if loose:
@@ -78,8 +86,8 @@ def _stop_loose(folder: Path, files: Sequence[PurePosixPath]) -> None:
     )
 
 
-def _stop_sides(folder: Path, files: Sequence[PurePosixPath]) -> None:
-  """Raise where the folders of the pictures are called like sides of a split."""
+def _check_side_names(folder: Path, files: Sequence[PurePosixPath]) -> None:
+  """Raise where the only folders of the pictures are called like sides of a split."""
   names = {path.parts[0] for path in files}
   deep = all(len(path.parts) > 2 for path in files)
   if not deep and all(side(name) for name in names):
@@ -89,31 +97,30 @@ def _stop_sides(folder: Path, files: Sequence[PurePosixPath]) -> None:
     )
 
 
-def _stop_masks(folder: Path, files: Sequence[PurePosixPath]) -> None:
-  """Raise where a class folder is called so that it holds masks."""
+def _check_mask_folders(folder: Path, files: Sequence[PurePosixPath]) -> None:
+  """Raise where a class folder is called like a folder of masks."""
   names = sorted({path.parts[0] for path in files})
-  found = [name for name in names if mask_files.is_folder(name)]
-  if found:
+  of_masks = [name for name in names if mask_files.is_folder(name)]
+  if of_masks:
     raise MedtlError(
-      f'the folders in {folder} are called {", ".join(names)}, and {found[0]!r} is what a folder '
-      'of masks is called; expected a folder for each class, or a manifest. Where it is a class, '
-      "set data.masks='keep'"
+      f'the folders in {folder} are called {", ".join(names)}, and {of_masks[0]!r} is what a '
+      'folder of masks is called; expected a folder for each class, or a manifest. Where it is a '
+      "class, set data.masks='keep'"
     )
 
 
-def _stop_two_levels(folder: Path, files: Sequence[PurePosixPath]) -> None:
-  """Raise where all first folders hold the same second ones: either may be the class."""
-  below: dict[str, set[str]] = {}
+def _check_two_levels(folder: Path, files: Sequence[PurePosixPath]) -> None:
+  """Raise where all outer folders hold the same inner ones, so that either may be the class."""
+  inner_of: dict[str, set[str]] = {}
   for path in files:
-    below.setdefault(path.parts[0], set()).add(path.parts[1] if len(path.parts) > 2 else '')
-  inner = list(below.values())
-  if (
-    len(below) > 1
-    and len(inner[0]) > 1
-    and '' not in inner[0]
-    and all(one == inner[0] for one in inner)
-  ):
+    inner = path.parts[1] if len(path.parts) > 2 else ''
+    inner_of.setdefault(path.parts[0], set()).add(inner)
+  shared, *others = inner_of.values()
+  if not others or len(shared) < 2 or '' in shared:
+    return
+  if all(inner == shared for inner in others):
     raise MedtlError(
-      f'each of {", ".join(sorted(below))} in {folder} holds the folders {", ".join(sorted(inner[0]))}: '
-      'which of the two is the class? Expected CLASS/… alone; a manifest can say it'
+      f'each of {", ".join(sorted(inner_of))} in {folder} holds the folders '
+      f'{", ".join(sorted(shared))}: which of the two is the class? Expected CLASS/… alone; a '
+      'manifest can say it'
     )

@@ -1,6 +1,6 @@
-"""The files of a folder, or of a csv manifest: labels, patients and sides, without any pixel.
+"""Lists the files of a folder or of a csv manifest: labels, patients and sides, but no pixels.
 
-What is guessed or passed over on the way is told in `facts['notes']`, a sentence each.
+`facts['notes']` hold a sentence on each thing that was guessed or left out on the way.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ from medtl.data.listing import class_folders, labels, manifest_rows, patients, r
 from medtl.data.listing.records import Keys, Kind, Listed
 
 
-class Found(NamedTuple):
-  """What file names and a manifest say."""
+class Listing(NamedTuple):
+  """A list of files and what their names, folders and a manifest say of them."""
 
   folder: Path
   classes: tuple[str, ...]
@@ -27,44 +27,33 @@ class Found(NamedTuple):
 
   def cut(self, x: np.ndarray, index: int) -> np.ndarray:
     """Return the part of a file's picture x [h, w, c] that a row means: all of it, or its box."""
-    return (
-      x
-      if self.boxes is None
-      else repeated_rows.cut(x, self.boxes[index], self.table['file'][index])
-    )
+    if self.boxes is None:
+      return x
+    return repeated_rows.cut(x, self.boxes[index], self.table['file'][index])
 
 
-def find(root: str, kind: Kind, keys: Keys, guess: bool = True) -> Found:
+def find(root: str, kind: Kind, keys: Keys, guess: bool = True) -> Listing:
   """Return the files of a kind below `root`, or `root` itself where no labels are asked for.
 
-  `guess`: patients may be guessed from the files' names where nothing else tells them; not where a
-  file's own header does.
+  `guess`: patients may be guessed from the files' names where nothing else says them. It is false
+  where the files' own headers say them.
+
+  Raises MedtlError where keys contradict each other or what is there.
   """
   _check_keys(keys)
   folder, listed = _listed(root, kind, keys)
   where = f' (in {keys.manifest})' if keys.manifest else ''
   shown = [f'{name}{where}' for name in listed.names]
-  found = labels.find(listed.raw, keys.label, keys.classes, shown, keys.missing)
-  table = {
-    'row': np.arange(len(listed.names)),
-    'file': np.array(listed.names),
-    'y': found.y,
-    **listed.table,
-  }
+  classes, y, order = labels.find(listed.raw, keys.label, keys.classes, shown, keys.missing)
+  table = {'row': np.arange(len(y)), 'file': np.array(listed.names), 'y': y, **listed.table}
   notes = list(listed.notes)
-  _patients(table, keys, notes, guess, boxes=listed.boxes is not None)
-  return Found(
-    folder,
-    found.classes,
-    table,
-    dict(name=folder.name, order=found.order, notes=notes),
-    fingerprint(folder, table),
-    listed.boxes,
-  )
+  _add_patients(table, keys, notes, guess, has_boxes=listed.boxes is not None)
+  facts = dict(name=folder.name, order=order, notes=notes)
+  return Listing(folder, classes, table, facts, fingerprint(folder, table), listed.boxes)
 
 
 def _listed(root: str, kind: Kind, keys: Keys) -> tuple[Path, Listed]:
-  """Return (the folder, what is listed of it): one file, a manifest's, or those of class folders."""
+  """Return (folder, its listed files): one file, those of a manifest, or of class folders."""
   folder = Path(root).expanduser()
   if not root:
     raise MedtlError(
@@ -87,20 +76,19 @@ def fingerprint(folder: Path, table: dict[str, np.ndarray]) -> str:
     digest.update(f'{name}\t{column.tolist()}\n'.encode('utf-8', 'surrogateescape'))
   for name in table['file']:
     path = folder / name
-    status = path.stat() if path.is_file() else None
-    state = (
-      (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino) if status else None
-    )
+    state = None
+    if path.is_file():
+      status = path.stat()
+      state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     digest.update(f'{name}\t{state}\n'.encode('utf-8', 'surrogateescape'))
   return digest.hexdigest()
 
 
 def _check_keys(keys: Keys) -> None:
-  """Raise where keys contradict each other or are no words that are known."""
+  """Raise where keys contradict each other, or a key is no known word."""
   if keys.repeated not in repeated_rows.MEANINGS:
-    raise MedtlError(
-      f'data.repeated={keys.repeated!r}; {did_you_mean(keys.repeated, map(repr, repeated_rows.MEANINGS))}'
-    )
+    known = map(repr, repeated_rows.MEANINGS)
+    raise MedtlError(f'data.repeated={keys.repeated!r}; {did_you_mean(keys.repeated, known)}')
   if keys.masks not in ('leave_out', 'keep'):
     raise MedtlError(
       f"data.masks={keys.masks!r}; expected 'leave_out' (x_mask.png beside x.png is no picture) or "
@@ -108,18 +96,21 @@ def _check_keys(keys: Keys) -> None:
     )
   if keys.manifest:
     return
-  given = [name for name in ('patient', 'partition', 'repeated', 'suffix') if getattr(keys, name)]
-  if given or not isinstance(keys.label, str):
+  set_keys = []
+  for name in ('patient', 'partition', 'repeated', 'suffix'):
+    if getattr(keys, name):
+      set_keys.append(f'data.{name}')
+  if set_keys or not isinstance(keys.label, str):
     raise MedtlError(
-      f'{" and ".join(f"data.{name}" for name in given) or "several labels"} need a manifest, and none is given; expected '
+      f'{" and ".join(set_keys) or "several labels"} need a manifest, and none is given; expected '
       'data.manifest="labels.csv" or, for patients, data.pattern="a regex with (a group)"'
     )
 
 
-def _patients(
-  table: dict[str, np.ndarray], keys: Keys, notes: list[str], guess: bool, boxes: bool
+def _add_patients(
+  table: dict[str, np.ndarray], keys: Keys, notes: list[str], guess: bool, has_boxes: bool
 ) -> None:
-  """Give the table its column `patient`, where a key, the file names or boxes tell it."""
+  """Give the table its column `patient`, where a key, the file names or boxes say it."""
   files: list[str] = table['file'].tolist()
   if keys.pattern:
     if 'patient' in table:
@@ -134,10 +125,11 @@ def _patients(
       notes.append(f'patients that are told apart by spelling alone: {shown}; are they the same?')
   if 'patient' in table or not guess:
     return
-  found, words = patients.guessed(files)
-  notes += [words] if words else []
-  if found is not None:
-    table['patient'] = found
-  elif boxes:  # cuts of one picture are no independent cases
+  guessed, note = patients.guessed(files)
+  if note:
+    notes.append(note)
+  if guessed is not None:
+    table['patient'] = guessed
+  elif has_boxes:  # cuts of one picture are no independent cases
     table['patient'] = np.array(files)
     notes.append('patients are not known: the boxes of one file count as one patient')

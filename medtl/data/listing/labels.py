@@ -1,4 +1,4 @@
-"""What people write as a label, or as nothing: classes, their order, words for missing values."""
+"""Turns labels as people write them into numbers: classes, their order, missing values."""
 
 import collections
 import re
@@ -41,23 +41,23 @@ GIVEN, NUMBERS, ALPHABET = 'given', 'numbers', 'alphabet'  # how the order of cl
 
 
 class Labels(NamedTuple):
-  """Labels as numbers."""
+  """Labels as numbers, and their classes."""
 
   classes: tuple[str, ...]
   y: np.ndarray  # int32 [n], -1 unlabelled; or float32 [n, k] of 0 and 1
   order: str  # GIVEN | NUMBERS | ALPHABET
 
 
-def missing(words: np.ndarray, spelt: Sequence[str]) -> np.ndarray:
-  """Return bool [n]: which words are empty or one of `spelt`, capitals aside."""
-  lower = {str(word).strip().lower() for word in spelt} | {''}
+def missing(words: np.ndarray, missing_words: Sequence[str]) -> np.ndarray:
+  """Return bool [n]: which words are empty or one of `missing_words`, in any case."""
+  lower = {str(word).strip().lower() for word in missing_words} | {''}
   return np.array([word.lower() in lower for word in words.tolist()], bool)
 
 
 def numbers(column: np.ndarray, empty: np.ndarray) -> np.ndarray:
   """Return a column of text [n] as float64, NaN where it is `empty`.
 
-  A column with any value that is no number stays text, '' where it is empty.
+  A column with a value that is no number stays text, '' where it is empty.
   """
   values = np.where(empty, '', column)
   if empty.all() or not all(NUMBER.fullmatch(value) for value in values[~empty]):
@@ -70,35 +70,51 @@ def find(
   label: str | Sequence[str],
   classes: Sequence[str | int | float],
   names: Sequence[str],
-  spelt: Sequence[str],
+  missing_words: Sequence[str],
 ) -> Labels:
-  """Return the labels of text `raw`, [n], or [n, k] for k label columns; `names` are the files.
+  """Return the labels of text `raw`, [n], or [n, k] for k label columns.
 
-  `classes` fix names and order; without them numbers are sorted as numbers, and words by the
-  alphabet.
+  `label` says which columns they come from ('': unlabelled), `names` are their files, for messages.
+  `classes` fix names and order of the classes. Without them numbers are sorted as numbers, and
+  words by the alphabet.
+
+  Raises MedtlError for missing labels, labels outside the classes, and classes that may be one.
   """
-  known = tuple(_text(name) for name in classes)
+  wanted = tuple(_text(name) for name in classes)
   if not label:
-    return Labels(known, np.full(len(raw), -1, np.int32), GIVEN)
-  _stop_missing(raw, names, spelt)
+    return Labels(wanted, np.full(len(raw), -1, np.int32), GIVEN)
+  _check_missing(raw, names, missing_words)
   if raw.ndim == 2:
-    return _columns(raw, tuple(label), known, names)
-  found = sorted(set(raw.tolist()))
-  numeric = all(NUMBER.fullmatch(name) for name in (*found, *known))
-  if not classes:
-    _stop_twins(found, raw.tolist(), names)
-    _stop_several(found)
-    known = tuple(sorted(found, key=float)) if numeric else tuple(found)
-  number = _numbers_of(known)
-  if numeric and classes:  # '1.0', as pandas writes whole numbers beside missing ones, is class 1
-    value = {float(name): index for name, index in number.items()}
-    number |= {name: value[float(name)] for name in found if float(name) in value}
-  order = GIVEN if classes else NUMBERS if numeric else ALPHABET
-  return Labels(known, _numbered(raw, number, known, names), order)
+    return _columns(raw, tuple(label), wanted, names)
+  written = sorted(set(raw.tolist()))
+  is_numeric = all(NUMBER.fullmatch(name) for name in (*written, *wanted))
+  if wanted:
+    number = _numbers_of(wanted)
+    if is_numeric:
+      number = _with_spellings(number, written)
+    return Labels(wanted, _numbered(raw, number, wanted, names), GIVEN)
+  _check_twins(written, raw.tolist(), names)
+  _check_combined(written)
+  ordered = tuple(sorted(written, key=float) if is_numeric else written)
+  y = _numbered(raw, _numbers_of(ordered), ordered, names)
+  return Labels(ordered, y, NUMBERS if is_numeric else ALPHABET)
+
+
+def _with_spellings(number: dict[str, int], written: Sequence[str]) -> dict[str, int]:
+  """Return {class: its number} with every written label of the same value.
+
+  '1.0', as pandas writes whole numbers in a column with missing ones, is class 1.
+  """
+  by_value = {float(name): index for name, index in number.items()}
+  spellings = {}
+  for name in written:
+    if float(name) in by_value:
+      spellings[name] = by_value[float(name)]
+  return number | spellings
 
 
 def _numbers_of(classes: Sequence[str]) -> dict[str, int]:
-  """Return {class: its number}; fewer than two classes, or one named twice, are a MedtlError."""
+  """Return {class: its number}; MedtlError for fewer than two classes, or one named twice."""
   if len(classes) < 2:
     raise MedtlError(
       f'found one class only ({classes[0]!r}); expected a folder or label for each of two or more, '
@@ -113,24 +129,26 @@ def _numbers_of(classes: Sequence[str]) -> dict[str, int]:
 def _numbered(
   raw: np.ndarray, number: Mapping[str, int], classes: Sequence[str], names: Sequence[str]
 ) -> np.ndarray:
-  """Return int32 [n], the number of each label; one outside the classes is a MedtlError."""
-  strange = [index for index, name in enumerate(raw.tolist()) if name not in number]
-  if strange:
-    first = str(raw[strange[0]])
+  """Return int32 [n], the number of each label; MedtlError for one outside the classes."""
+  written = raw.tolist()
+  outside = [index for index, name in enumerate(written) if name not in number]
+  if outside:
+    first = str(written[outside[0]])
     raise MedtlError(
-      f'{len(strange)} labels outside the classes, first {first!r} of {names[strange[0]]}; '
+      f'{len(outside)} labels outside the classes, first {first!r} of {names[outside[0]]}; '
       f'{did_you_mean(first, classes)}'
     )
-  return np.array([number[name] for name in raw.tolist()], np.int32)
+  return np.array([number[name] for name in written], np.int32)
 
 
 def order_note(classes: Sequence[str], order: str) -> str:
-  """Return a sentence on the order in which classes were put, where nobody said it."""
+  """Return a sentence on the order of the classes, '' where a config or a source said it."""
   shown = ', '.join(classes)
-  return {
-    ALPHABET: f'classes in the order of the alphabet: {shown}; data.classes says otherwise',
-    NUMBERS: f'classes in the order of their numbers: {shown}',
-  }.get(order, '')
+  if order == ALPHABET:
+    return f'classes in the order of the alphabet: {shown}; data.classes says otherwise'
+  if order == NUMBERS:
+    return f'classes in the order of their numbers: {shown}'
+  return ''
 
 
 def _text(name: str | int | float) -> str:
@@ -138,62 +156,66 @@ def _text(name: str | int | float) -> str:
   return f'{name:g}' if isinstance(name, float) else str(name)
 
 
-def _stop_missing(raw: np.ndarray, names: Sequence[str], spelt: Sequence[str]) -> None:
-  """Raise where a label is a word for 'missing'."""
-  empty = missing(raw.ravel(), spelt).reshape(raw.shape)
+def _check_missing(raw: np.ndarray, names: Sequence[str], missing_words: Sequence[str]) -> None:
+  """Raise where a label is empty or a word for 'missing'."""
+  empty = missing(raw.ravel(), missing_words).reshape(raw.shape)
   rows = np.flatnonzero(empty if raw.ndim == 1 else empty.any(axis=1))
   if not len(rows):
     return
+  first = names[rows[0]]
   counts = collections.Counter(raw[empty].tolist())
-  written = ', '.join(f'{word!r} {count} times' for word, count in counts.most_common(4) if word)
+  written = [f'{word!r} {count} times' for word, count in counts.most_common(4) if word]
   if not written:
     raise MedtlError(
-      f'{len(rows)} pictures have no label, first {names[rows[0]]}; fill them in, leave them out, '
+      f'{len(rows)} pictures have no label, first {first}; fill them in, leave them out, '
       "or set data.label='' to predict"
     )
-  meant = {word.lower() for word in counts}
-  kept = tuple(word for word in spelt if word.lower() not in meant)
+  used = {word.lower() for word in counts}
+  others = tuple(word for word in missing_words if word.lower() not in used)
   raise MedtlError(
-    f'{len(rows)} pictures have no label, first {names[rows[0]]} (written {written}); fill them in '
-    'or leave them out. Where that word is a class, take it out of the words for missing: '
-    f'data.missing={kept}'
+    f'{len(rows)} pictures have no label, first {first} (written {", ".join(written)}); fill them '
+    'in or leave them out. Where that word is a class, take it out of the words for missing: '
+    f'data.missing={others}'
   )
 
 
-def _stop_twins(found: Sequence[str], raw: Sequence[str], names: Sequence[str]) -> None:
-  """Raise where two classes are probably one: other capitals, blanks, or another `1.0` for `1`."""
-  groups = twins(found)
+def _check_twins(classes: Sequence[str], raw: Sequence[str], names: Sequence[str]) -> None:
+  """Raise where two classes are probably one, which differ in case, blanks or as `1.0` and `1`."""
+  groups = twins(classes)
   if groups:
     shown = '; '.join(' and '.join(map(repr, group)) for group in groups[:4])
-    first = names[min(raw.index(name) for name in groups[0])]
+    row = min(raw.index(name) for name in groups[0])
     raise MedtlError(
-      f'are these the same class? {shown}, first {first}. Write them alike, or list every class '
-      f'that is meant: data.classes={tuple(found)}'
+      f'are these the same class? {shown}, first {names[row]}. Write them alike, or list every '
+      f'class that is meant: data.classes={tuple(classes)}'
     )
 
 
-def _stop_several(found: Sequence[str]) -> None:
-  """Raise where a label is made of others: several findings in one field."""
-  for name in found:
+def _check_combined(classes: Sequence[str]) -> None:
+  """Raise where a label is made of others, as several findings in one field are."""
+  for name in classes:
     parts = [part.strip() for part in re.split(r'[|;,+&]', name)]
-    if len(parts) > 1 and any(part in found for part in parts):
+    others = [part for part in parts if part in classes]
+    if len(parts) > 1 and others:
       raise MedtlError(
-        f'the label {name!r} is made of others, such as {next(part for part in parts if part in found)!r}: '
-        'several findings in one field? Write a column of 0 and 1 for each (data.label=(…)), or list '
-        f'every class that is meant: data.classes={tuple(found)}'
+        f'the label {name!r} is made of others, such as {others[0]!r}: several findings in one '
+        'field? Write a column of 0 and 1 for each (data.label=(…)), or list every class that is '
+        f'meant: data.classes={tuple(classes)}'
       )
 
 
 def plain(name: str) -> str:
-  """Return what is left of a name when capitals, blanks, invisible signs and zeros do not count."""
-  visible = ''.join(sign for sign in unicodedata.normalize('NFKC', name) if sign not in INVISIBLE)
+  """Return a name without what does not count: case, blanks, invisible signs, zeros of numbers."""
+  composed = unicodedata.normalize('NFKC', name)
+  visible = ''.join(sign for sign in composed if sign not in INVISIBLE)
   if re.fullmatch(r'[+-]?\d+(\.\d*)?', visible.strip()):
     return f'{float(visible):g}'
-  return ' '.join(re.split(r'[\s_-]+', visible.casefold())).strip()
+  words = re.split(r'[\s_-]+', visible.casefold())
+  return ' '.join(words).strip()
 
 
 def twins(names: Iterable[str]) -> list[list[str]]:
-  """Return the groups of names that are probably one: they differ in what `plain` takes away."""
+  """Return the groups of names that are probably one, since `plain` makes them equal."""
   groups: dict[str, list[str]] = {}
   for name in sorted(set(names)):
     groups.setdefault(plain(name), []).append(name)
@@ -203,7 +225,7 @@ def twins(names: Iterable[str]) -> list[list[str]]:
 def _columns(
   raw: np.ndarray, label: tuple[str, ...], classes: tuple[str, ...], names: Sequence[str]
 ) -> Labels:
-  """Return the labels of k columns of 0 and 1."""
+  """Return the labels of k columns of 0 and 1; MedtlError for any other value."""
   if classes not in ((), label):
     raise MedtlError(
       f'classes={classes} beside the label columns {label}; expected none, the columns are the '

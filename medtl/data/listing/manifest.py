@@ -1,4 +1,4 @@
-"""A csv manifest as columns of text. A row that cannot be trusted is an error with its line."""
+"""Reads a csv manifest as columns of text; a row that cannot be trusted is an error."""
 
 import csv
 import sys
@@ -23,7 +23,7 @@ class Manifest(NamedTuple):
   lines: np.ndarray  # [n], the line on which each row begins
 
   def require(self, key: str, names: Sequence[str]) -> None:
-    """Raise a MedtlError unless there are columns of these names, which data.`key` says."""
+    """Raise a MedtlError unless there are columns of these names; data.`key` asks for them."""
     for name in names:
       if name not in self.columns:
         parts = tuple(part.strip() for part in name.split(','))
@@ -35,32 +35,37 @@ class Manifest(NamedTuple):
 
 
 def read(path: Path) -> Manifest:
-  """Return the rows of a csv in UTF-8 with a header line; blank lines are passed over.
+  """Return the rows of a csv in UTF-8 with a header line; blank lines are ignored.
 
-  Raises MedtlError for quotes that do not end where a field does, rows of another length, two
-  columns of one name.
+  Raises MedtlError, with the line, for a quote that does not end where its field does, a row of
+  another length than the header, and two columns of one name.
   """
   if not path.is_file():
     raise MedtlError(f'no manifest {path}; expected a csv with a header line')
   csv.field_size_limit(sys.maxsize)  # a run-length mask is longer than csv's 128 KB
-  rows = [(line, row) for line, row in _rows(path) if row]
-  if len(rows) < 2:
+  numbered = [(line, fields) for line, fields in _rows(path) if fields]
+  if len(numbered) < 2:
     raise MedtlError(f'{path} has no rows; expected a header line and a line for each picture')
-  header = _header(path, rows[0][1])
-  for line, row in rows[1:]:
-    if len(row) != len(header):
+  _, names = numbered[0]
+  header = _header(path, names)
+  lines = []
+  rows = []
+  for line, fields in numbered[1:]:
+    if len(fields) != len(header):
       raise MedtlError(
-        f'{path}, line {line}: {len(row)} fields, where the header has {len(header)}; '
+        f'{path}, line {line}: {len(fields)} fields, where the header has {len(header)}; '
         'mend the line (a text with commas needs quotes around it)'
       )
-  columns = {
-    name: np.array([row[place].strip() for _, row in rows[1:]]) for place, name in enumerate(header)
-  }
-  return Manifest(path, columns, np.array([line for line, _ in rows[1:]]))
+    lines.append(line)
+    rows.append(fields)
+  columns = {}
+  for place, name in enumerate(header):
+    columns[name] = np.array([fields[place].strip() for fields in rows])
+  return Manifest(path, columns, np.array(lines))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-  """Give (the line on which a row begins, its fields)."""
+  """Yield (the line on which a row begins, its fields)."""
   begin = 1
   try:
     with open(path, newline='', encoding='utf-8-sig') as file:
@@ -87,7 +92,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _header(path: Path, fields: Sequence[str]) -> list[str]:
-  """Return the columns' names; a first one without a name, an index of pandas, is called 'index'."""
+  """Return the columns' names; a nameless first one, the index of pandas, is called 'index'."""
   if fields[0].startswith('sep='):
     raise MedtlError(f'{path}: the first line, {fields[0]}, is an instruction for Excel; remove it')
   names = [field.strip() for field in fields]

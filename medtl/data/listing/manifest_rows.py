@@ -1,4 +1,4 @@
-"""The rows of a manifest as files with labels. What repeated rows mean is asked."""
+"""Lists the files of a manifest with their labels; what repeated rows mean, a key must say."""
 
 import os
 import posixpath
@@ -13,48 +13,53 @@ from medtl.data.listing import labels, manifest, repeated_rows
 from medtl.data.listing.records import Keys, Listed, side
 
 Columns = dict[str, np.ndarray]
-ASKED = {'patient': 'patient', 'split': 'partition'}  # columns that would decide the split
+DECISIVE = {'patient': 'patient', 'split': 'partition'}  # column that decides the split: its key
 
 
 def find(folder: Path, keys: Keys) -> Listed:
-  """Return the files that a csv lists, and what is written beside them."""
-  found = manifest.read(folder / keys.manifest)
+  """Return the files that a csv lists, and what is written beside them.
+
+  Raises MedtlError where a column or file is missing, or where rows contradict each other.
+  """
+  csv = manifest.read(folder / keys.manifest)
   label = _label_columns(keys)
-  given = [name for name in (keys.patient, keys.partition) if name]
-  found.require('file', [keys.file])
-  found.require('label', label)
-  found.require('patient', [keys.patient] if keys.patient else [])
-  found.require('partition', [keys.partition] if keys.partition else [])
-  _ask(found, (keys.file, *label, *given))
+  patient = [keys.patient] if keys.patient else []
+  partition = [keys.partition] if keys.partition else []
+  csv.require('file', [keys.file])
+  csv.require('label', label)
+  csv.require('patient', patient)
+  csv.require('partition', partition)
+  _check_unnamed_columns(csv, [keys.file, *label, *patient, *partition])
   notes: list[str] = []
-  columns = _filled(found, keys, label, notes)
-  names = _names(folder, found, keys, notes)
-  _stop_swallowed(folder, found, keys)
-  raw = _raw(found, keys, label)
-  table = _table(found, keys, label, columns)
-  groups = repeated_rows.groups(names)
+  columns = _filled(csv, keys, label, notes)
+  names = _names(folder, csv, keys, notes)
+  _check_swallowed_rows(folder, csv, keys)
+  raw = _raw(csv, keys, label)
+  table = _table(keys, label, columns)
+  groups = repeated_rows.rows_by_file(names)
   for column, what in (('patient', 'patients'), ('split', 'sides')):
     if column in table:
-      repeated_rows.agree(groups, table[column], what)
+      repeated_rows.check_equal(groups, table[column], what)
   if keys.repeated == 'box':
     if not repeated_rows.box_columns(columns):
       raise MedtlError(
-        f"{found.path} has no columns for data.repeated='box'; expected x, y, w, h (or width, "
+        f"{csv.path} has no columns for data.repeated='box'; expected x, y, w, h (or width, "
         f'height), found {", ".join(columns)}'
       )
     notes.append(f'each of {len(names)} rows is a box, cut out of {len(groups)} files')
-    return Listed(names, raw, table, notes, repeated_rows.boxes(columns, names))
+    boxes = repeated_rows.boxes(columns, names)
+    return Listed(names, raw, table, notes, boxes)
   if keys.repeated == '':
-    repeated_rows.ask(groups, raw)
+    repeated_rows.check_meaning(groups, raw)
   return _once(Listed(names, raw, table, notes), groups, keys)
 
 
-def _ask(found: manifest.Manifest, named: Sequence[str]) -> None:
-  """Raise where a column is called so that it would decide the split, and no key names it."""
-  for name, key in ASKED.items():
-    if name in found.columns and name not in named:
+def _check_unnamed_columns(csv: manifest.Manifest, named: Sequence[str]) -> None:
+  """Raise where a column is called like one that decides the split, and no key names it."""
+  for name, key in DECISIVE.items():
+    if name in csv.columns and name not in named:
       raise MedtlError(
-        f'{found.path} has a column {name!r}: is it what it is called? Then set '
+        f'{csv.path} has a column {name!r}: is it what it is called? Then set '
         f"data.{key}='{name}'; else rename it"
       )
 
@@ -64,17 +69,19 @@ def _once(listed: Listed, groups: repeated_rows.Groups, keys: Keys) -> Listed:
   first = [rows[0] for rows in groups.values()]
   if len(first) == len(listed.names):
     return listed
-  most = keys.repeated == 'majority'
-  chosen = 'the label of most of its rows' if most else 'the label of its first row'
-  torn = len(repeated_rows.contradicting(groups, listed.raw))
-  notes = [
-    *listed.notes,
-    f'{len(listed.names)} rows name {len(first)} files, {torn} with more than one label; each '
-    f'counts once, with {chosen} and the other columns of its first row',
-  ]
-  raw = repeated_rows.majority(groups, listed.raw) if most else listed.raw[first]
+  if keys.repeated == 'majority':
+    raw = repeated_rows.majority(groups, listed.raw)
+    chosen = 'the label of most of its rows'
+  else:
+    raw = listed.raw[first]
+    chosen = 'the label of its first row'
+  contradicting = len(repeated_rows.contradicting(groups, listed.raw))
+  note = (
+    f'{len(listed.names)} rows name {len(first)} files, {contradicting} with more than one label; '
+    f'each counts once, with {chosen} and the other columns of its first row'
+  )
   table = {name: column[first] for name, column in listed.table.items()}
-  return Listed([listed.names[row] for row in first], raw, table, notes)
+  return Listed(list(groups), raw, table, [*listed.notes, note])
 
 
 def _label_columns(keys: Keys) -> list[str]:
@@ -84,26 +91,25 @@ def _label_columns(keys: Keys) -> list[str]:
   return list(keys.label)
 
 
-def _raw(found: manifest.Manifest, keys: Keys, label: Sequence[str]) -> np.ndarray:
+def _raw(csv: manifest.Manifest, keys: Keys, label: Sequence[str]) -> np.ndarray:
   """Return the labels as text, [n], or [n, k] of several columns."""
   if not label:
-    return np.full(len(found.lines), '')
+    return np.full(len(csv.lines), '')
   if isinstance(keys.label, str):
-    return found.columns[keys.label]
-  return np.stack([found.columns[name] for name in label], axis=1)
+    return csv.columns[keys.label]
+  return np.stack([csv.columns[name] for name in label], axis=1)
 
 
-def _filled(
-  found: manifest.Manifest, keys: Keys, label: Sequence[str], notes: list[str]
-) -> Columns:
+def _filled(csv: manifest.Manifest, keys: Keys, label: Sequence[str], notes: list[str]) -> Columns:
   """Return the columns with '' for every word that means 'missing'; `notes` gain a sentence."""
-  columns, taken = {}, []
-  for name, column in found.columns.items():
+  columns = {}
+  taken = []
+  for name, column in csv.columns.items():
     empty = labels.missing(column, keys.missing)
     columns[name] = np.where(empty, '', column)
-    written = int((empty & (column != '')).sum())
-    if written and name not in label:
-      taken.append(f'{written} in {name}')
+    count = int((empty & (column != '')).sum())
+    if count and name not in label:
+      taken.append(f'{count} in {name}')
   if taken:
     notes.append(
       f'words that were taken for a missing value: {", ".join(taken)}; data.missing=() takes none'
@@ -111,8 +117,8 @@ def _filled(
   return columns
 
 
-def _table(found: manifest.Manifest, keys: Keys, label: Sequence[str], columns: Columns) -> Columns:
-  """Return the columns that go into a data set's table, under the names that it has for them."""
+def _table(keys: Keys, label: Sequence[str], columns: Columns) -> Columns:
+  """Return the columns of a data set's table, under the names that it has for them."""
   table: Columns = {}
   if keys.patient:
     table['patient'] = columns[keys.patient]
@@ -130,20 +136,20 @@ def _table(found: manifest.Manifest, keys: Keys, label: Sequence[str], columns: 
   return table
 
 
-def _names(folder: Path, found: manifest.Manifest, keys: Keys, notes: list[str]) -> list[str]:
+def _names(folder: Path, csv: manifest.Manifest, keys: Keys, notes: list[str]) -> list[str]:
   """Return each row's file, as a path relative to the folder, in one spelling."""
-  cells = found.columns[keys.file]
+  cells = csv.columns[keys.file]
   empty = np.flatnonzero(labels.missing(cells, ()))
   if len(empty):
     raise MedtlError(
-      f'{found.path}, line {found.lines[empty[0]]}: column {keys.file!r} names no file '
+      f'{csv.path}, line {csv.lines[empty[0]]}: column {keys.file!r} names no file '
       f'({len(empty)} such rows); fill them in, or leave these rows out'
     )
-  torn = [int(line) for line, cell in zip(found.lines, cells, strict=True) if '\n' in cell]
-  if torn:
-    raise MedtlError(
-      f'{found.path}, line {torn[0]}: the file name spans lines; was a quote not closed before?'
-    )
+  for line, cell in zip(csv.lines, cells, strict=True):
+    if '\n' in cell:
+      raise MedtlError(
+        f'{csv.path}, line {line}: the file name spans lines; was a quote not closed before?'
+      )
   names = [cell + keys.suffix for cell in cells.tolist()]
   if any('\\' in name and not (folder / name).exists() for name in names):
     names = [name.replace('\\', '/') for name in names]
@@ -152,8 +158,7 @@ def _names(folder: Path, found: manifest.Manifest, keys: Keys, notes: list[str])
   folders = [row for row, name in enumerate(names) if (folder / name).is_dir()]
   if folders:
     raise MedtlError(
-      f'{found.path}, line {found.lines[folders[0]]}: {names[folders[0]]} is a folder; expected '
-      'a file'
+      f'{csv.path}, line {csv.lines[folders[0]]}: {names[folders[0]]} is a folder; expected a file'
     )
   if not any((folder / name).is_file() for name in names):
     raise MedtlError(
@@ -164,34 +169,37 @@ def _names(folder: Path, found: manifest.Manifest, keys: Keys, notes: list[str])
 
 
 def _relative(folder: Path, name: str) -> str:
-  """Return a path in one spelling: relative to the folder where it lies in it."""
+  """Return a path in one spelling: relative to the folder, if it lies in it."""
   path = posixpath.normpath(name)
   whole = folder.absolute().as_posix()
   return posixpath.relpath(path, whole) if path.startswith(f'{whole}/') else path
 
 
-def _stop_swallowed(folder: Path, found: manifest.Manifest, keys: Keys) -> None:
-  """Raise where a text of several lines holds rows: two quotes that were forgotten made it one."""
-  place = list(found.columns).index(keys.file)
-  for name, column in found.columns.items():
-    for line, cell in zip(found.lines, column.tolist(), strict=True):
+def _check_swallowed_rows(folder: Path, csv: manifest.Manifest, keys: Keys) -> None:
+  """Raise where a text of several lines holds rows, because two quotes were forgotten."""
+  place = list(csv.columns).index(keys.file)
+  for name, column in csv.columns.items():
+    for line, cell in zip(csv.lines, column.tolist(), strict=True):
       for inner in cell.split('\n')[1:]:
         fields = inner.split(',')
-        if len(fields) > place and (folder / (fields[place].strip(' "') + keys.suffix)).is_file():
+        if len(fields) <= place:
+          continue
+        file = fields[place].strip(' "') + keys.suffix
+        if (folder / file).is_file():
           raise MedtlError(
-            f'{found.path}, line {line}: the text in column {name!r} goes on over the next lines '
+            f'{csv.path}, line {line}: the text in column {name!r} goes on over the next lines '
             f'and holds what looks like a row ({inner[:60]}); close its quote'
           )
 
 
 def _advice(folder: Path, name: str, manifest_name: str) -> str:
-  """Return what to do about a file that is not there, but with a suffix or in another folder."""
+  """Return what to do about a missing file: it may have a suffix or lie in another folder."""
   path = folder / name
   longer = sorted(path.parent.glob(f'{_literal(path.name)}.*'))
   if longer:
     suffix = longer[0].name.removeprefix(path.name)
-    found = longer[0].relative_to(folder)
-    return f"there is {found}: set data.suffix='{suffix}', or write it into the column"
+    relative = longer[0].relative_to(folder)
+    return f"there is {relative}: set data.suffix='{suffix}', or write it into the column"
   elsewhere = sorted(folder.rglob(f'{_literal(path.name)}*'))
   if not elsewhere:
     return 'paths are relative to data.root'
@@ -206,5 +214,5 @@ def _advice(folder: Path, name: str, manifest_name: str) -> str:
 
 
 def _literal(name: str) -> str:
-  """Return a name as a pattern of pathlib that means that name alone."""
+  """Return a name as a pattern of pathlib's glob that matches that name alone."""
   return re.sub(r'([*?[])', r'[\1]', name)

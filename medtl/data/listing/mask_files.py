@@ -1,6 +1,6 @@
-"""Which picture files are drawings of where a lesion lies: masks, no pictures of their own.
+"""Tells masks, which are drawings of where a lesion lies, from pictures of their own.
 
-Publishers put them beside their pictures (BUSI: x_mask.png, ISIC: x_segmentation.png) or into a
+Publishers put masks beside their pictures (BUSI: x_mask.png, ISIC: x_segmentation.png) or into a
 folder beside that of the pictures (images/x.png and masks/x.png).
 """
 
@@ -20,7 +20,7 @@ FOLDER = re.compile(
 
 
 def is_folder(name: str) -> bool:
-  """Return whether a folder is called so that it holds masks.
+  """Return whether a folder is called like one that holds masks.
 
   >>> is_folder('masks'), is_folder('ISIC2018_GroundTruth'), is_folder('benign')
   (True, True, False)
@@ -29,7 +29,7 @@ def is_folder(name: str) -> bool:
 
 
 def without(files: Sequence[PurePosixPath], notes: list[str]) -> list[PurePosixPath]:
-  """Return the files that are no masks of another one; `notes` gain a sentence on the others."""
+  """Return the files that are not masks of others; `notes` gain a sentence on the masks."""
   masks = _beside(files) | _in_folders(files)
   if not masks:
     return list(files)
@@ -42,23 +42,25 @@ def without(files: Sequence[PurePosixPath], notes: list[str]) -> list[PurePosixP
 
 
 def _beside(files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
-  """Return the files that are called a mask of another one in their folder."""
-  there = {path.with_suffix('') for path in files}
-  found = set()
+  """Return the files that are called a mask of another file in their folder."""
+  present = {path.with_suffix('') for path in files}
+  masks = set()
   for path in files:
-    after, before = AFTER.fullmatch(path.stem), BEFORE.fullmatch(path.stem)
-    names = [match[group] for match, group in ((after, 1), (before, 2)) if match]
-    if any(path.with_name(name) in there for name in names):
-      found.add(path)
-  return found
+    after = AFTER.fullmatch(path.stem)
+    if after and path.with_name(after[1]) in present:
+      masks.add(path)
+    before = BEFORE.fullmatch(path.stem)
+    if before and path.with_name(before[2]) in present:
+      masks.add(path)
+  return masks
 
 
 def _in_folders(files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
-  """Return the files in folders called so that have another folder beside them, not called so."""
+  """Return the files in folders of masks that have a folder of another name beside them."""
   folders = {folder for path in files for folder in path.parents if folder.name}
-  pictures = {folder.parent for folder in folders if not is_folder(folder.name)}
-  found = set()
+  holding_others = {folder.parent for folder in folders if not is_folder(folder.name)}
+  masks = set()
   for path in files:
-    if any(is_folder(folder.name) and folder.parent in pictures for folder in path.parents):
-      found.add(path)
-  return found
+    if any(is_folder(folder.name) and folder.parent in holding_others for folder in path.parents):
+      masks.add(path)
+  return masks

@@ -1,4 +1,4 @@
-"""What a config says of a source's files, and what folders or a manifest say of them, as text."""
+"""The records that listing passes around: a config's keys, and files with their labels as text."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ class Kind(NamedTuple):
 
 
 class Keys(NamedTuple):
-  """What a config says of the files, as `folder.load` describes it."""
+  """The keys of a config that say what to list; `folder.load` describes them."""
 
   manifest: str
   file: str

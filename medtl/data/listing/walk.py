@@ -1,6 +1,6 @@
-"""The files below a folder.
+"""Finds the files below a folder.
 
-Links are followed, what cannot be entered is an error, and what is passed over is counted.
+Links are followed, a folder that cannot be entered is an error, and other files are counted.
 """
 
 import collections
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from medtl.core.types import MedtlError
 
-# Folders that systems make beside people's own: Synology, macOS archives, Windows, ext4.
+# folders that systems create beside people's own: Synology, macOS archives, Windows, ext4
 SYSTEM = (
   '@eaDir',
   '#recycle',
@@ -20,21 +20,22 @@ SYSTEM = (
   'System Volume Information',
   'lost+found',
 )
+HIDDEN = 'hidden files'
 MOST_SUFFIXES = 8  # named in the line about what was passed over
 
 Identity = tuple[int, int]  # device and inode of a folder
 
 
 class Walked(NamedTuple):
-  """What lies below a folder; paths are relative to it."""
+  """The files and folders below a folder; paths are relative to it."""
 
   files: list[PurePosixPath]  # those that belong, sorted
-  folders: list[PurePosixPath]  # that were entered, sorted, without the first
+  folders: list[PurePosixPath]  # those that were entered, sorted, without the first
   passed_over: str  # in words, '' where every file belongs
 
 
 class _Walk:
-  """A walk under way."""
+  """What a walk has met so far."""
 
   def __init__(self, belongs: Callable[[Path], bool]):
     self.belongs = belongs
@@ -46,7 +47,7 @@ class _Walk:
     self.dangling: list[tuple[PurePosixPath, str]] = []
 
   def enter(self, folder: Path, relative: PurePosixPath, above: frozenset[Identity]) -> None:
-    """Note what a folder holds; `above` are the folders that lead to it: a loop of links ends."""
+    """Note what a folder holds; `above` are the folders around it, so that loops of links end."""
     identity = _identity(folder)
     if identity in above:
       self.loops.append(relative)
@@ -64,9 +65,9 @@ class _Walk:
         self.take(entry, path)
 
   def take(self, entry: os.DirEntry, path: PurePosixPath) -> None:
-    """Note one entry that is no folder."""
+    """Note an entry that is no folder."""
     if is_system(entry.name):
-      self.system['hidden files'] += 1
+      self.system[HIDDEN] += 1
     elif entry.is_symlink() and not os.path.exists(entry.path):
       self.dangling.append((path, os.readlink(entry.path)))
     elif not entry.is_file():  # a pipe would wait for ever
@@ -78,21 +79,19 @@ class _Walk:
 
   def words(self) -> str:
     """Return in one line what was passed over."""
-    most = self.suffixes.most_common(MOST_SUFFIXES)
-    rest = self.suffixes.total() - sum(count for _, count in most)
-    said = [f'{count} {suffix}' for suffix, count in most]
-    said += [f'{rest} others'] if rest else []
-    said += [
-      f'{count} in {name}' if name != 'hidden files' else f'{count} {name}'
-      for name, count in self.system.items()
-      if count
-    ]
-    said += (
-      [f'{len(self.loops)} links back to a folder above, first {self.loops[0]}']
-      if self.loops
-      else []
-    )
-    return ', '.join(said)
+    common = self.suffixes.most_common(MOST_SUFFIXES)
+    rest = self.suffixes.total() - sum(count for _, count in common)
+    parts = [f'{count} {suffix}' for suffix, count in common]
+    if rest:
+      parts.append(f'{rest} others')
+    for name, count in self.system.items():
+      if name == HIDDEN:
+        parts.append(f'{count} {name}')
+      elif count:
+        parts.append(f'{count} in {name}')
+    if self.loops:
+      parts.append(f'{len(self.loops)} links back to a folder above, first {self.loops[0]}')
+    return ', '.join(parts)
 
 
 def walk(root: Path, belongs: Callable[[Path], bool]) -> Walked:
@@ -101,20 +100,21 @@ def walk(root: Path, belongs: Callable[[Path], bool]) -> Walked:
   Raises MedtlError for a folder or file that may not be opened, for links that lead nowhere, and
   for names that are not UTF-8.
   """
-  found = _Walk(belongs)
-  found.enter(root, PurePosixPath(), frozenset())
-  if found.dangling:
-    path, target = found.dangling[0]
-    annexed = '.git/annex' in target
+  state = _Walk(belongs)
+  state.enter(root, PurePosixPath(), frozenset())
+  if state.dangling:
+    path, target = state.dangling[0]
+    advice = 'mend or remove them'
+    if '.git/annex' in target:
+      advice = 'get the files (datalad get, or git annex get)'
     raise MedtlError(
-      f'{len(found.dangling)} links below {root} lead nowhere, first {path} → {target}; '
-      + ('get the files (datalad get, or git annex get)' if annexed else 'mend or remove them')
+      f'{len(state.dangling)} links below {root} lead nowhere, first {path} → {target}; {advice}'
     )
-  return Walked(sorted(found.files), sorted(found.folders), found.words())
+  return Walked(sorted(state.files), sorted(state.folders), state.words())
 
 
 def is_system(name: str) -> bool:
-  """Return whether a file or folder is hidden, or made by a system for itself."""
+  """Return whether a file or folder is hidden, or one that a system creates for itself."""
   return name.startswith('.') or name in SYSTEM
 
 
@@ -124,14 +124,14 @@ def _identity(folder: Path) -> Identity:
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
+  """Return what lies in a folder, sorted by name; MedtlError where it cannot be read."""
   try:
     with os.scandir(folder) as entries:
       return sorted(entries, key=lambda entry: entry.name)
   except OSError as error:
     raise MedtlError(
       f'cannot look into the folder {folder}: {error.strerror}; its files would be left out '
-      'without a word. '
-      'Make it readable (chmod -R u+rX), or move it elsewhere'
+      'without a word. Make it readable (chmod -R u+rX), or move it elsewhere'
     ) from None
 
 
@@ -143,6 +143,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _belongs(belongs: Callable[[Path], bool], path: Path) -> bool:
+  """Return whether a file belongs; MedtlError where it has to be opened and cannot be."""
   try:
     return belongs(path)
   except OSError as error:
@@ -152,6 +153,7 @@ def _belongs(belongs: Callable[[Path], bool], path: Path) -> bool:
 
 
 def _readable(name: str, folder: Path) -> str:
+  """Return the name of an entry; MedtlError unless it is UTF-8."""
   try:
     name.encode()
   except UnicodeEncodeError:
@@ -163,5 +165,5 @@ def _readable(name: str, folder: Path) -> str:
 
 
 def _count(folder: Path) -> int:
-  """Return how many files lie below a system's folder, which need not be readable."""
+  """Return how many files lie below a system's folder, as far as it is readable."""
   return sum(len(files) for _, _, files in os.walk(folder))

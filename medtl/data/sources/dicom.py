@@ -1,8 +1,8 @@
 """DICOM files of one picture each → x [h, w, c] float32. Their headers say who the patient is.
 
-Headers are read when the set is loaded; pixels, also compressed ones, in `fetch`, which raises
-OSError where they cannot be decoded. pydicom reads the files. `dicom_header` is about elements,
-`dicom_pixels` about what is stored, `dicom_values` about what it means and how it is to be seen.
+Headers are read when the set is loaded, pixels in `fetch`, which raises OSError where they cannot
+be decoded. pydicom reads the files. `dicom_header` reads elements, `dicom_pixels` the stored
+numbers, and `dicom_values` says what they mean and how they are to be displayed.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ TEXTS = {
   'modality': 'Modality',
   'manufacturer': 'Manufacturer',
 }
-HIDDEN = ('patient', 'study')  # of these a digest is kept
+HIDDEN = ('patient', 'study')  # only a digest of these is kept
 COLUMNS = (*TEXTS, 'sex', 'age')  # what the table gains from headers
 ELEMENTS = (
   *TEXTS.values(),
@@ -75,20 +75,22 @@ def load(
 ) -> Dataset:
   """Return every DICOM picture below `root`; labels and splits are found as by `folder.load`.
 
-  `values='modality'`: numbers in the modality's unit, HU for CT (PS3.3 C.11.1); follow it with
+  `values='modality'`: numbers in the modality's unit, HU for CT (PS3.3 C.11.1). Follow it with
   `window(low, high)` or `rescale`.
   `values='display'`: 0 … 1 as a workstation shows it: by the header's first lookup table or window
-  (PS3.3 C.11.2), without one all that the stored bits can hold; MONOCHROME1 is turned so that
-  larger is brighter. Colour pictures need 'display'. In both, PixelPaddingValue is a number as
-  any other.
+  (PS3.3 C.11.2), or without one from the least to the largest number that the stored bits can hold.
+  MONOCHROME1 is inverted so that larger is brighter. Colour pictures need 'display'. With either,
+  PixelPaddingValue is treated as any other number.
 
-  An element without a value counts as absent: slope 1, intercept 0, no window. Where an illegal one
-  is needed, the file cannot be decoded; else it is left out. `facts['notes']` count what was left
-  out or assumed.
+  An element without a value counts as absent: slope 1, intercept 0, no window. An illegal element
+  is left out; if the picture needs it, the file cannot be decoded. `facts['notes']` count what was
+  left out or assumed.
 
-  Patients are the headers' PatientID unless `patient` or `pattern` says otherwise. Of ids a digest
-  of 12 hex digits is kept: it hides them from a glance, not from somebody who has a list of ids.
-  The table gains study (a digest), modality, manufacturer, sex and age (years).
+  Patients are the headers' PatientID unless `patient` or `pattern` says otherwise. Ids are kept as
+  a digest of 12 hex digits, which hides them from a glance, but not from somebody who has a list of
+  ids. The table gains study (a digest), modality, manufacturer, sex and age (years).
+
+  Raises MedtlError for keys that contradict each other or what is there.
   """
   if values not in ('modality', 'display') or channels not in (1, 3):
     raise MedtlError(
@@ -99,29 +101,31 @@ def load(
   keys = file_listing.Keys(
     manifest, file, label, patient, partition, pattern, classes, missing, repeated, 'keep', suffix
   )
-  found = file_listing.find(root, file_listing.Kind(belongs, WORDS), keys, guess=False)
+  kind = file_listing.Kind(belongs, WORDS)
+  listing = file_listing.find(root, kind, keys, guess=False)
   dicom_header.mute_pydicom()
   rows: list[dict[str, Any]] = []
   remarks: dict[str, list[str]] = {}
-  for name in found.table['file']:
-    row, said = _describe(found.folder / name, values, missing)
+  for name in listing.table['file']:
+    row, own_remarks = _describe(listing.folder / name, values, missing)
     rows.append(row)
-    for sentence, value in said.items():
+    for sentence, value in own_remarks.items():
       where = f'{name}: {value}' if value else str(name)
       remarks.setdefault(sentence, []).append(where)
-  table = {name: np.array([row[name] for row in rows]) for name in COLUMNS} | found.table
-  facts = dict(licence=licence, citation=citation) | found.facts
-  facts['notes'] = [*found.facts['notes'], *_notes(remarks, len(rows))]
+  columns = {name: np.array([row[name] for row in rows]) for name in COLUMNS}
+  table = columns | listing.table
+  facts = dict(licence=licence, citation=citation) | listing.facts
+  facts['notes'] = [*listing.facts['notes'], *_notes(remarks, len(rows))]
 
   def fetch(index: int) -> Example:
-    x, spacing = read(found.folder / table['file'][index], values, channels)
-    return Example(found.cut(x, index), table['y'][index], index, spacing)
+    x, spacing = read(listing.folder / table['file'][index], values, channels)
+    return Example(listing.cut(x, index), table['y'][index], index, spacing)
 
-  return Dataset(fetch, len(rows), found.classes, table, facts, found.fingerprint)
+  return Dataset(fetch, len(rows), listing.classes, table, facts, listing.fingerprint)
 
 
 def belongs(path: Path) -> bool:
-  """Return whether a file is DICOM (PS3.10, 7.1) or named so, and no DICOMDIR."""
+  """Return whether a file is DICOM (PS3.10, 7.1) or has its suffix, and is no DICOMDIR."""
   if path.is_dir() or path.name.upper() == 'DICOMDIR':
     return False
   if path.suffix.lower() in SUFFIXES:
@@ -132,7 +136,8 @@ def belongs(path: Path) -> bool:
 def read(path: Path, values: str, channels: int) -> tuple[np.ndarray, tuple[float, ...]]:
   """Return (x [h, w, channels] float32, mm between rows and between columns or () where unknown).
 
-  OSError where the picture cannot be decoded, or an element that it needs is illegal.
+  Raises OSError where the picture cannot be decoded, or an element that it needs is illegal, and
+  MedtlError for several frames, or for a colour picture where `values` are not 'display'.
   """
   try:
     header = dicom_header.read(path)
@@ -141,40 +146,40 @@ def read(path: Path, values: str, channels: int) -> tuple[np.ndarray, tuple[floa
   except (MedtlError, FileNotFoundError, PermissionError):
     raise
   except Exception as error:  # pydicom and its decoders raise many types
-    said = ' '.join(str(error).split()) or type(error).__name__
-    raise OSError(f'cannot decode {path}: {said}') from error
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    raise OSError(f'cannot decode {path}: {reason}') from error
   return grey_or_colour(np.asarray(x, np.float32), channels), spacing
 
 
 def _picture(header: dicom_header.Header, path: Path, values: str) -> np.ndarray:
   """Return the picture [h, w], or [h, w, 3] where it has colours."""
   dicom_pixels.pixel_keyword(header)
-  how = dicom_pixels.layout(header)
+  layout = dicom_pixels.read_layout(header)
   frames = dicom_pixels.frames(header)
   if frames > 1:
     raise MedtlError(f'{path} holds {frames} frames; expected one picture a file')
-  if not how.grey and values != 'display':
+  if not layout.grey and values != 'display':
     raise MedtlError(
       f"{path} is a colour picture, which has no modality values; set data.values='display'"
     )
-  how = dicom_pixels.agree(header, how)
-  x = dicom_pixels.stored_numbers(header, how)
-  if not how.grey:
-    return dicom_values.colours(x, header, how)
-  modality = dicom_values.modality(header, how)
+  layout = dicom_pixels.agree(header, layout)
+  x = dicom_pixels.stored_numbers(header, layout)
+  if not layout.grey:
+    return dicom_values.colours(x, header, layout)
+  modality = dicom_values.modality(header, layout)
   x = modality.apply(x)
   if values == 'modality':
     return x
-  by = dicom_values.interest(header, modality.ends)
-  return dicom_values.display(x, by, modality.ends, how.inverted)
+  voi = dicom_values.interest(header, modality.ends)
+  return dicom_values.display(x, voi, modality.ends, layout.inverted)
 
 
 def _describe(
   path: Path, values: str, missing: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-  """Return (what a header says for COLUMNS, remarks). '' and NaN stand where it says nothing.
+  """Return (what a header says for COLUMNS, remarks): '' or NaN where it says nothing.
 
-  They also do where a header cannot be read: `fetch` then says why.
+  The same stands for a header that cannot be read; `fetch` then says why.
   """
   try:
     header = dicom_header.read(path, ELEMENTS)
@@ -182,11 +187,11 @@ def _describe(
     return dict.fromkeys(COLUMNS, '') | {'age': np.nan}, {}
   row: dict[str, Any] = {}
   for name, keyword in TEXTS.items():
-    said = dicom_header.text_or_remark(header, keyword)
-    if said and labels.missing(np.array([said]), missing)[0]:
-      dicom_header.remark(header, f'{keyword} is a word for a missing value', said)
-      said = ''
-    row[name] = _digest(said) if name in HIDDEN else said
+    text = dicom_header.text_or_remark(header, keyword)
+    if text and labels.missing(np.array([text]), missing)[0]:
+      dicom_header.remark(header, f'{keyword} is a word for a missing value', text)
+      text = ''
+    row[name] = _digest(text) if name in HIDDEN else text
   row['sex'] = dicom_header.sex(header)
   row['age'] = dicom_header.age(header)
   dicom_header.spacing(header)
@@ -197,11 +202,11 @@ def _describe(
 
 def _remark_pixels(header: dicom_header.Header, values: str) -> None:
   """Note what `read` will assume of the pixels."""
-  how = dicom_pixels.layout(header)
-  if how.grey and values == 'display':
-    modality = dicom_values.modality(header, how)
+  layout = dicom_pixels.read_layout(header)
+  if layout.grey and values == 'display':
+    modality = dicom_values.modality(header, layout)
     dicom_values.interest(header, modality.ends)
-  elif how.inverted:
+  elif layout.inverted:
     dicom_header.remark(header, 'MONOCHROME1, whose modality values are larger where it is darker')
 
 
@@ -214,4 +219,5 @@ def _notes(remarks: dict[str, list[str]], size: int) -> list[str]:
 
 
 def _digest(text: str) -> str:
+  """Return 12 hex digits that stand for a text, '' for none."""
   return hashlib.sha256(text.encode()).hexdigest()[:12] if text else ''

@@ -1,7 +1,7 @@
-"""Pictures in a folder: class folders, or a csv manifest → x [h, w, c] float32, as `pictures` reads them.
+"""Pictures in a folder, sorted into class folders or listed in a csv manifest.
 
-Nothing but file names, sizes and the manifest is read before `fetch`, which raises OSError for a file
-that cannot be read; only of files whose names say no type, the first bytes are read too.
+Before `fetch`, nothing is read but file names, sizes and the manifest, and of files whose names say
+no type the first bytes. `fetch` raises OSError for a file that cannot be read.
 """
 
 from collections.abc import Sequence
@@ -33,38 +33,53 @@ def load(
   licence: str = '',
   citation: str = '',
 ) -> Dataset:
-  """Return every picture below `root`, or the one that `root` is where nothing is asked about labels.
+  """Return every picture below `root`, or `root` itself if it is a picture and `label=''`.
 
-  Without `manifest`: root/CLASS/… or root/{train,val,test}/CLASS/…; folders name the class and the publisher's split. Links are
-  followed. Files that are called a mask of a picture beside them are left out (`masks='keep'` reads them).
-  With `manifest` (a csv; its path and column `file` are relative to root): column `label`, or several columns of 0 and 1
-  (many labels, y [k] float); `patient` and `partition` (the publisher's split) are columns; all others go to the table.
-  `suffix` is added to each name in column `file`. A file in several rows is an error unless `repeated` says what its rows mean:
-  'first' (its first row), 'majority' (the label that most rows have) or 'box' (a picture each, cut out by columns x, y, w, h).
-  `missing`: words that stand for no value, beside an empty field, in labels, patients and all other columns.
-  `label=''`: unlabelled pictures, y is -1, for `predict`. `classes` fixes names and order (default: numbers as numbers, words by
-  the alphabet). Patients come from column `patient`, or from the first group of the regex `pattern` in the file's path, or from
-  names that public data sets use (patients.KNOWN) where all files have them, which is said.
+  x is [h, w, channels] float32, as `formats.pictures` reads it. Links are followed.
+
+  Without `manifest`: pictures lie in root/CLASS/… or root/{train,val,test}/CLASS/…, and folders
+  name the class and the publisher's split. Files that are named as masks of a picture beside them
+  are left out (`masks='keep'` reads them).
+
+  With `manifest` (a csv; its path and its column `file` are relative to root): `label` is a column,
+  or several columns of 0 and 1 (many labels, y [k] float). `patient` and `partition` (the
+  publisher's split) are columns; all others go to the table. `suffix` is added to each name in
+  column `file`. A file in several rows is an error unless `repeated` says what its rows mean:
+  'first' (its first row counts), 'majority' (the label that most rows have) or 'box' (each row is a
+  picture, cut out by the columns x, y, w, h).
+
+  `label=''`: the pictures are unlabelled and y is -1, for `predict`.
+  `classes`: names and order of the classes; by default numbers are sorted as numbers, words by the
+  alphabet.
+  `missing`: words that stand for no value, in labels, patients and all other columns. So does an
+  empty field.
+  `pattern`: a regex on a file's path whose first group is the patient. Without it and a column
+  `patient`, patients come from names that public data sets use (patients.KNOWN), if all files have
+  them; a note says so.
   `channels`: 1 (colour → BT.601 luma) or 3 (grey → three equal).
-  A picture whose EXIF asks to be turned is never turned silently: it stops the run, or is turned with `exif='apply'`.
+  `exif`: a picture whose EXIF asks to be turned stops the run ('stop') or is turned ('apply').
+
+  Raises MedtlError for keys that contradict each other or what is there.
   """
   if channels not in (1, 3) or exif not in ('stop', 'apply'):
     raise MedtlError(
-      f"folder: channels={channels}, exif={exif!r}; expected channels 1 or 3 and exif 'stop' or 'apply'"
+      f'folder: channels={channels}, exif={exif!r}; expected channels 1 or 3 and exif '
+      "'stop' or 'apply'"
     )
   if repeated == 'box' and exif == 'apply':
     raise MedtlError(
-      "boxes are places in pictures as they are stored, and data.exif='apply' turns these; store the pictures "
-      'upright with boxes that fit, and leave data.exif out'
+      "boxes are places in pictures as they are stored, and data.exif='apply' turns these; store "
+      'the pictures upright with boxes that fit, and leave data.exif out'
     )
   keys = file_listing.Keys(
     manifest, file, label, patient, partition, pattern, classes, missing, repeated, masks, suffix
   )
-  found = file_listing.find(root, KIND, keys)
+  listing = file_listing.find(root, KIND, keys)
+  table = listing.table
 
   def fetch(index: int) -> Example:
-    x = read(found.folder / found.table['file'][index], channels, exif)
-    return Example(found.cut(x, index), found.table['y'][index], index)
+    x = read(listing.folder / table['file'][index], channels, exif)
+    return Example(listing.cut(x, index), table['y'][index], index)
 
-  facts = dict(licence=licence, citation=citation) | found.facts
-  return Dataset(fetch, len(found.table['y']), found.classes, found.table, facts, found.fingerprint)
+  facts = dict(licence=licence, citation=citation) | listing.facts
+  return Dataset(fetch, len(table['y']), listing.classes, table, facts, listing.fingerprint)

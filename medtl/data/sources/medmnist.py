@@ -1,13 +1,14 @@
-"""MedMNIST v2 and MedMNIST+: 12 sets of pictures, 6 of volumes, each in several sizes, fetched from Zenodo by checksum.
+"""MedMNIST v2 and MedMNIST+: 12 sets of pictures and 6 of volumes, each in several sizes.
 
-Names, tasks, classes, licences and md5 are those of the publisher's medmnist/info.py, version 3.0.2 (record 10519652).
+They are fetched from Zenodo and checked by md5. Names, tasks, classes, licences and md5 are those
+of the publisher's medmnist/info.py, version 3.0.2 (record 10519652).
 """
 
 import shutil
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -18,44 +19,52 @@ from medtl.runtime.files import require_space
 from medtl.runtime.http_download import CHUNK
 
 CITATION = (
-  'Yang J. et al., MedMNIST v2: a large-scale lightweight benchmark for 2D and 3D biomedical image classification, '
-  'Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8; beside the papers of its source data'
+  'Yang J. et al., MedMNIST v2: a large-scale lightweight benchmark for 2D and 3D biomedical image '
+  'classification, Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8; beside the papers '
+  'of its source data'
 )
 URL = 'https://zenodo.org/records/10519652/files/{file}?download=1'
 SIDES = ('train', 'val', 'test')
 NAMES = 'images and labels'
 COLOUR = ('pathmnist', 'dermamnist', 'retinamnist', 'bloodmnist')  # n_channels 3 in info.py
-ORGANS = 'bladder; femur-left; femur-right; heart; kidney-left; kidney-right; liver; lung-left; lung-right; pancreas; spleen'
+ORGANS = (
+  'bladder; femur-left; femur-right; heart; kidney-left; kidney-right; liver; lung-left; '
+  'lung-right; pancreas; spleen'
+)
+SIZES = (28, 64, 128, 224)  # pixels a side
+SIZES_3D = (28, 64)
+# what zipfile raises for a damaged or unusual file
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
 
 
 class Source(NamedTuple):
-  """One set: what is asked, its classes, and the md5 of its files from the smallest size to the largest."""
+  """One set, as the publisher describes it."""
 
   task: str  # multi-class | binary | multi-label | ordinal
   classes: str
-  md5: str
+  md5: str  # of its files, from the smallest size to the largest
   licence: str = 'CC BY 4.0'
 
 
 SOURCES = {
   'pathmnist': Source(
     'multi-class',
-    'adipose; background; debris; lymphocytes; mucus; smooth muscle; normal colon mucosa; cancer-associated '
-    'stroma; colorectal adenocarcinoma epithelium',
+    'adipose; background; debris; lymphocytes; mucus; smooth muscle; normal colon mucosa; '
+    'cancer-associated stroma; colorectal adenocarcinoma epithelium',
     'a8b06965200029087d5bd730944a56c1 55aa9c1e0525abe5a6b9d8343a507616 '
     'ac42d08fb904d92c244187169d1fd1d9 2c51a510bcdc9cf8ddb2af93af1eadec',
   ),
   'chestmnist': Source(
     'multi-label',
-    'atelectasis; cardiomegaly; effusion; infiltration; mass; nodule; pneumonia; pneumothorax; consolidation; '
-    'edema; emphysema; fibrosis; pleural; hernia',
+    'atelectasis; cardiomegaly; effusion; infiltration; mass; nodule; pneumonia; pneumothorax; '
+    'consolidation; edema; emphysema; fibrosis; pleural; hernia',
     '02c8a6516a18b556561a56cbdd36c4a8 9de6cd0b934ebb5b7426cfba5efbae16 '
     'db107e5590b27930b62dbaf558aebee3 45bd33e6f06c3e8cdb481c74a89152aa',
   ),
   'dermamnist': Source(
     'multi-class',
-    'actinic keratoses and intraepithelial carcinoma; basal cell carcinoma; benign keratosis-like lesions; '
-    'dermatofibroma; melanoma; melanocytic nevi; vascular lesions',
+    'actinic keratoses and intraepithelial carcinoma; basal cell carcinoma; benign keratosis-like '
+    'lesions; dermatofibroma; melanoma; melanocytic nevi; vascular lesions',
     '0744692d530f8e62ec473284d019b0c7 b70a2f5635c6199aeaa28c31d7202e1f '
     '2defd784463fa5243564e855ed717de1 8974907d8e169bef5f5b96bc506ae45d',
     'CC BY-NC 4.0',
@@ -86,15 +95,16 @@ SOURCES = {
   ),
   'bloodmnist': Source(
     'multi-class',
-    'basophil; eosinophil; erythroblast; immature granulocytes(myelocytes, metamyelocytes and promyelocytes); '
-    'lymphocyte; monocyte; neutrophil; platelet',
+    'basophil; eosinophil; erythroblast; immature granulocytes(myelocytes, metamyelocytes and '
+    'promyelocytes); lymphocyte; monocyte; neutrophil; platelet',
     '7053d0359d879ad8a5505303e11de1dc 2b94928a2ae4916078ca51e05b6b800b '
     'adace1e0ed228fccda1f39692059dd4c b718ff6835fcbdb22ba9eacccd7b2601',
   ),
   'tissuemnist': Source(
     'multi-class',
-    'Collecting Duct, Connecting Tubule; Distal Convoluted Tubule; Glomerular endothelial cells; Interstitial '
-    'endothelial cells; Leukocytes; Podocytes; Proximal Tubule Segments; Thick Ascending Limb',
+    'Collecting Duct, Connecting Tubule; Distal Convoluted Tubule; Glomerular endothelial cells; '
+    'Interstitial endothelial cells; Leukocytes; Podocytes; Proximal Tubule Segments; Thick '
+    'Ascending Limb',
     'ebe78ee8b05294063de985d821c1c34b 123ece2eba09d0aa5d698fda57103344 '
     '61b955355d7425a89687b06cca3ce0c2 b077128c4a949f0a4eb01517f9037b9c',
   ),
@@ -118,8 +128,8 @@ SOURCES = {
   ),
   'organmnist3d': Source(
     'multi-class',
-    'liver; kidney-right; kidney-left; femur-right; femur-left; bladder; heart; lung-right; lung-left; spleen; '
-    'pancreas',
+    'liver; kidney-right; kidney-left; femur-right; femur-left; bladder; heart; lung-right; '
+    'lung-left; spleen; pancreas',
     'a0c5a1ff56af4f155c46d46fbb45a2fe 58a2205adf14a9d0a189cb06dc78bf10',
   ),
   'nodulemnist3d': Source(
@@ -151,44 +161,46 @@ SOURCES = {
 
 
 def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str = '') -> Dataset:
-  """Return the train, val and test rows of one set, in this order; `table['split']` tells them apart.
+  """Return the train, val and test rows of one set, in this order; `table['split']` tells which.
 
-  x is [h, w, 1 or 3], or [d, h, w, 1] for the sets whose name ends in 3d, float32 in 0 … 1; y an integer, for multi-label
-  [k] float32. `root` is a folder or file that already holds the publisher's .npz (otherwise it is downloaded); `hint` says
-  what to do without it. Patients are not published.
+  x is [h, w, 1 or 3], or [d, h, w, 1] for the sets whose name ends in 3d, float32 in 0 … 1. y is an
+  integer, or [k] float32 for multi-label sets. `root` is a folder or file that already holds the
+  publisher's .npz; without it the file is downloaded. `hint` is added to the error where that
+  fails: what to do instead. The publisher names no patients.
   """
   if flag not in SOURCES:
     raise MedtlError(f'MedMNIST has no {flag!r}; {did_you_mean(flag, SOURCES)}')
   source = SOURCES[flag]
-  sizes = (28, 64) if flag.endswith('3d') else (28, 64, 128, 224)
+  is_volume = flag.endswith('3d')
+  sizes = SIZES_3D if is_volume else SIZES
   if size not in sizes:
     raise MedtlError(
-      f'{flag} is published in sizes {", ".join(map(str, sizes))}, found size={size!r}; take the next larger one '
-      "and ops='resize(…)'"
+      f'{flag} is published in sizes {", ".join(map(str, sizes))}, found size={size!r}; take the '
+      "next larger one and ops='resize(…)'"
     )
   md5 = source.md5.split()[sizes.index(size)]
   path = _file(flag, size, root, md5, hint)
-  axes = 3 if flag.endswith('3d') else 2
-  columns = len(source.classes.split('; ')) if source.task == 'multi-label' else 1
-  shape = (size,) * axes + ((3,) if flag in COLOUR else ())
-  arrays = _arrays(_unpacked(path, md5), path, shape, columns)
+  classes = tuple(source.classes.split('; '))
+  is_multi_label = source.task == 'multi-label'
+  axes = 3 if is_volume else 2
+  stored = (size,) * axes  # the shape of a picture in the file
+  if flag in COLOUR:
+    stored = (*stored, 3)
+  arrays = _arrays(_unpacked(path, md5), path, stored, len(classes) if is_multi_label else 1)
   y = np.concatenate([arrays[f'{side}_labels'] for side in SIDES])
-  y = y.astype(np.float32) if source.task == 'multi-label' else y[:, 0].astype(np.int32)
+  y = y.astype(np.float32) if is_multi_label else y[:, 0].astype(np.int32)
   images = [arrays[f'{side}_images'] for side in SIDES]
-  ends = np.cumsum([len(part) for part in images])
+  counts = [len(part) for part in images]
+  ends = np.cumsum(counts)
+  shape = stored if flag in COLOUR else (*stored, 1)
 
   def read(index: int) -> Example:
-    part = int(np.searchsorted(ends, index, side='right'))
-    x = images[part][index - ends[part]].astype(np.float32) / np.float32(
-      255
-    )  # counted from the part's end
-    return Example(x.reshape(*x.shape, *(1,) * (axes + 1 - x.ndim)), y[index], index)
+    side = int(np.searchsorted(ends, index, side='right'))
+    picture = images[side][index - ends[side]]  # counted from the end of its side
+    x = picture.astype(np.float32) / np.float32(255)
+    return Example(x.reshape(shape), y[index], index)
 
-  table = {
-    'row': np.arange(len(y)),
-    'y': y,
-    'split': np.repeat(SIDES, [len(part) for part in images]),
-  }
+  table = {'row': np.arange(len(y)), 'y': y, 'split': np.repeat(SIDES, counts)}
   facts = dict(
     name=f'{flag} {size} px',
     task=source.task,
@@ -196,23 +208,21 @@ def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str
     citation=CITATION,
     url='https://zenodo.org/records/10519652',
   )
-  return Dataset(
-    read, len(y), tuple(source.classes.split('; ')), table, facts, fingerprint=f'md5:{md5}'
-  )
+  return Dataset(read, len(y), classes, table, facts, fingerprint=f'md5:{md5}')
 
 
 def _file(flag: str, size: int, root: str, md5: str, hint: str) -> Path:
+  """Return the publisher's file, from `root` or downloaded, its md5 checked."""
   name = f'{flag}.npz' if size == 28 else f'{flag}_{size}.npz'
-  url, purpose = URL.format(file=name), f'MedMNIST {name}'
+  url = URL.format(file=name)
+  purpose = f'MedMNIST {name}'
   if not root:
     return fetch(url, md5=md5, name=f'medmnist/{name}', purpose=purpose, hint=hint)
   path = Path(root).expanduser()
-  return fetch(
-    str(path / name if path.is_dir() else path),
-    md5=md5,
-    purpose=purpose,
-    hint=f'download {url}, or leave root empty',
-  )
+  if path.is_dir():
+    path = path / name
+  advice = f'download {url}, or leave root empty'
+  return fetch(str(path), md5=md5, purpose=purpose, hint=advice)
 
 
 def _unpacked(path: Path, md5: str) -> Path:
@@ -226,66 +236,81 @@ def _unpacked(path: Path, md5: str) -> Path:
 
 
 def _unpack(path: Path, folder: Path) -> None:
+  """Unpack a file's arrays to a folder, which is there only if all of it is."""
   aside = folder.with_name(f'{folder.name}.part')
   shutil.rmtree(aside, ignore_errors=True)
   aside.mkdir()
   try:
     with zipfile.ZipFile(path) as archive:
-      members = archive.infolist()
-      if len({item.filename for item in members}) < len(members):
-        raise MedtlError(f'{path} holds two arrays of one name; get it again')
-      require_space(aside, sum(item.file_size for item in members), f'the arrays of {path.name}')
-      for item in members:  # as a stream: the largest array is 13.5 GB
-        with archive.open(item) as packed, (aside / Path(item.filename).name).open('wb') as plain:
-          shutil.copyfileobj(packed, plain, CHUNK)
-  except (
-    OSError,
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-  ) as error:
+      _extract(archive, path, aside)
+  except (OSError, *DAMAGED) as error:
     raise MedtlError(
       f'cannot unpack {path} to {folder}: {error}; get it again, or make room'
     ) from error
   aside.rename(folder)
 
 
+def _extract(archive: zipfile.ZipFile, path: Path, folder: Path) -> None:
+  """Write the members of an archive into a folder; MedtlError where two have one name."""
+  members = archive.infolist()
+  if len({member.filename for member in members}) < len(members):
+    raise MedtlError(f'{path} holds two arrays of one name; get it again')
+  size = sum(member.file_size for member in members)
+  require_space(folder, size, f'the arrays of {path.name}')
+  for member in members:  # as a stream: the largest array is 13.5 GB
+    goal = folder / Path(member.filename).name
+    with archive.open(member) as packed, goal.open('wb') as plain:
+      shutil.copyfileobj(packed, plain, CHUNK)
+
+
 def _arrays(
   folder: Path, path: Path, shape: tuple[int, ...], columns: int
 ) -> dict[str, np.ndarray]:
-  """Return the unpacked arrays; pictures are memory-mapped. MedtlError where they are not what the set is, see `_check`."""
-  found: dict[str, np.ndarray] = {}
+  """Return {'train_images': array, …} of the unpacked file; pictures are memory-mapped.
+
+  MedtlError where they are not what the set is, see `_check`.
+  """
+  arrays: dict[str, np.ndarray] = {}
   for side in SIDES:
-    for kind in ('images', 'labels'):
-      name = f'{side}_{kind}'
-      try:
-        found[name] = np.load(folder / f'{name}.npy', mmap_mode='r' if kind == 'images' else None)
-      except FileNotFoundError:
-        raise MedtlError(
-          f'{path} lacks the array {name}; expected {NAMES} of train, val and test. Get it again'
-        ) from None
-      except (
-        Exception
-      ) as error:  # numpy says what is wrong with an .npy by exceptions of many kinds
-        words = f'{type(error).__name__} while its array {name} was read'
-        raise MedtlError(f'{path} is damaged: {words}; get it again') from error
+    images = f'{side}_images'
+    labels = f'{side}_labels'
+    arrays[images] = _array(folder, path, images, 'r')
+    arrays[labels] = _array(folder, path, labels, None)
   for side in SIDES:
-    _check(path, side, found, shape, columns)
-  return found
+    _check(path, side, arrays, shape, columns)
+  return arrays
+
+
+def _array(folder: Path, path: Path, name: str, mode: Literal['r'] | None) -> np.ndarray:
+  """Return one array; MedtlError where `path`, from which it was unpacked, lacks it."""
+  try:
+    return np.load(folder / f'{name}.npy', mmap_mode=mode)
+  except FileNotFoundError:
+    raise MedtlError(
+      f'{path} lacks the array {name}; expected {NAMES} of train, val and test. Get it again'
+    ) from None
+  except Exception as error:  # numpy raises many kinds for a damaged .npy
+    words = f'{type(error).__name__} while its array {name} was read'
+    raise MedtlError(f'{path} is damaged: {words}; get it again') from error
 
 
 def _check(
   path: Path, side: str, arrays: dict[str, np.ndarray], shape: tuple[int, ...], columns: int
 ) -> None:
-  """Raise a MedtlError unless pictures are uint8 [n, *shape], and labels are integers [n, columns]."""
-  images, labels = arrays[f'{side}_images'], arrays[f'{side}_labels']
-  sized = images.shape[1:] == shape and images.dtype == np.uint8
-  labelled = labels.shape == (len(images), columns) if images.ndim else False
-  if not (sized and labelled and labels.dtype.kind in 'iu'):
-    raise MedtlError(
-      f'{path} is no such set: its {side} side has pictures {images.dtype} {images.shape} and labels '
-      f'{labels.dtype} {labels.shape}; expected uint8 (n, {", ".join(map(str, shape))}) and '
-      f'integers (n, {columns})'
-    )
+  """Raise a MedtlError unless a side is what the set is.
+
+  Pictures are uint8 [n, *shape], labels are integers [n, columns].
+  """
+  images = arrays[f'{side}_images']
+  labels = arrays[f'{side}_labels']
+  images_fit = images.dtype == np.uint8 and images.ndim > 0 and images.shape[1:] == shape
+  labels_fit = labels.dtype.kind in 'iu' and labels.ndim == 2 and labels.shape[1] == columns
+  if images_fit and labels_fit and len(images) == len(labels):
+    return
+  found_images = f'pictures {images.dtype} {images.shape}'
+  found_labels = f'labels {labels.dtype} {labels.shape}'
+  expected = f'uint8 (n, {", ".join(map(str, shape))}) and integers (n, {columns})'
+  raise MedtlError(
+    f'{path} is no such set: its {side} side has {found_images} and {found_labels}; '
+    f'expected {expected}'
+  )

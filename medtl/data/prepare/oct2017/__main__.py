@@ -12,8 +12,8 @@ if __name__ == '__main__':
   )
   parser.add_argument('folder', help="the publisher's folder, which holds train, val and test")
   parser.add_argument('root', help='where prepared data sets lie; writes ROOT/oct2017/1.0.0')
-  given = parser.parse_args()
+  arguments = parser.parse_args()
   try:
-    print(prepare(given.folder, given.root))
+    print(prepare(arguments.folder, arguments.root))
   except MedtlError as error:
     sys.exit(str(error))
