@@ -143,21 +143,15 @@ def build_net(
   config: ConfigDict, shape: Sequence[int], classes: Sequence[str]
 ) -> tuple[models.Net, Any]:
   """Return the net for pictures of `shape` [*s, c], not yet normalising, and the module with its family's RENAMES and WEIGHTS."""
-  kwargs = {name: value for name, value in config.model.to_dict().items() if name != 'weights'}
   values = (tuple(shape[:-1]), len(shape) - 1, dtype(config))
   filled = dict(zip(components.FILLED, values, strict=True))
-  known = inspect.signature(expressions.find(kwargs['name'], 'medtl.models.backbones')).parameters
-  wanted = {name: value for name, value in filled.items() if name in known and name not in kwargs}
-  factory, kwargs = expressions.component(
-    kwargs, 'medtl.models.backbones', 'model', given=tuple(wanted)
-  )
-  head, options = expressions.component(
-    config.head.to_dict(), 'medtl.models.heads', 'head', given=('classes',)
-  )
-  count = tasks.make(config.task.to_dict()).outputs(classes)
-  made = models.Net(
-    factory(**kwargs, **wanted), head(count, **options), num_children=config.truncate
-  )
+  model = {name: value for name, value in config.model.to_dict().items() if name != 'weights'}
+  backbone, module = _made(model, 'medtl.models.backbones', 'model', filled)
+  outputs = tasks.make(config.task.to_dict()).outputs(classes)
+  keys = config.head.to_dict()
+  _, package = components.head_of(keys['name'])
+  head, _ = _made(keys, package, 'head', filled, outputs)
+  made = models.Net(backbone, head, num_children=config.truncate)
   for pattern in config.remat:
     if not any(
       expressions.compiled_regex(pattern, 'config.remat').fullmatch(name) for name in made.children
@@ -168,7 +162,21 @@ def build_net(
   again = tuple(
     name for name in made.children if any(re.fullmatch(pattern, name) for pattern in config.remat)
   )
-  return made.clone(remat=again), sys.modules[factory.__module__]
+  return made.clone(remat=again), module
+
+
+def _made(
+  keys: dict[str, Any], package: str, what: str, filled: dict[str, Any], *given: Any
+) -> tuple[Any, Any]:
+  """Return (what a component's function makes of `given` and its keys, the module it is of).
+
+  What it takes of `filled` and the keys leave out is filled in.
+  """
+  known = inspect.signature(expressions.find(keys['name'], package)).parameters
+  wanted = {name: value for name, value in filled.items() if name in known and name not in keys}
+  first = tuple(known)[: len(given)]
+  factory, options = expressions.component(keys, package, what, given=(*first, *wanted))
+  return factory(*given, **options, **wanted), sys.modules[factory.__module__]
 
 
 def pretrained_classifier(

@@ -13,7 +13,7 @@ from medtl.core.types import MedtlError
 from medtl.data import arguments, transforms
 from medtl.runtime import sharding
 
-FILLED = ('size', 'ndim', 'dtype')  # of a model: build.network adds those that are not given
+FILLED = ('size', 'ndim', 'dtype')  # of a model or head: build_net adds those not given
 # the range of a key of this name, in every model and head
 RANGES = {
   **dict.fromkeys(('width', 'depth', 'heads', 'patch', 'early', 'ratio', 'size'), ABOVE_0),
@@ -37,8 +37,9 @@ def parameters(config: ConfigDict, part: str) -> dict[str, Parameter]:
   if part == 'model':
     return {'name': TEXT, 'weights': TEXT} | _model(config.model.name)
   if part == 'head':
-    head = expressions.find(config.head.name, 'medtl.models.heads')
-    return {'name': TEXT} | _ranged(expressions.parameters(head, given=('classes',)))
+    head = expressions.find(*head_of(config.head.name))
+    known = expressions.parameters(head, given=('classes',))
+    return {'name': TEXT} | _filled(_ranged(known))
   if part == 'mesh':
     return expressions.parameters(sharding.make_mesh)
   if part == 'task':
@@ -49,11 +50,20 @@ def parameters(config: ConfigDict, part: str) -> dict[str, Parameter]:
 def _model(name: str) -> dict[str, Parameter]:
   """Return a factory's parameters; what build.network fills in may be left out."""
   factory = expressions.find(name, 'medtl.models.backbones')
-  found = _ranged(expressions.parameters(factory))
+  return _filled(_ranged(expressions.parameters(factory)))
+
+
+def _filled(found: dict[str, Parameter]) -> dict[str, Parameter]:
+  """Return the parameters, those that assemble.build_net fills in with a default."""
   for key in FILLED:
     if key in found and found[key].default is Parameter.empty:
       found[key] = found[key].replace(default=None)
   return found
+
+
+def head_of(name: str) -> tuple[str, str]:
+  """Return (name, package) of a head: 'linear' is of models/heads.py, 'decoders.unet' as it says."""
+  return name, 'medtl.models' if '.' in name else 'medtl.models.heads'
 
 
 def _ranged(found: Mapping[str, Parameter]) -> dict[str, Parameter]:
