@@ -159,6 +159,16 @@ class RunContext:
       ),
     )
 
+  def dense(self, start_child: int = 0) -> Any:
+    """Return the jitted maps [b, *s] of the task, as `measure` is; None where it has none."""
+    if self.task.dense is None:
+      return None
+    function = functools.partial(self.task.dense, self.forward(0, start_child))
+    return self.memoised(
+      ('dense', start_child),
+      lambda: jax.jit(function, out_shardings=sharding.replicated(self.mesh)),
+    )
+
   def with_precise_batch_stats(
     self, phase: int, start_child: int, params: Tree, extra: Tree, inputs: Iterable[Any]
   ) -> Tree:
