@@ -37,7 +37,7 @@ def load(
   `ops`, `hash`, `shape`, `split` (its keys), `split_hash`, `split_ignored` (the source has one of its own), `patients` (0: unknown)
   and `notes`: sentences on what was guessed or left out, which console and page show.
   """
-  chain = expressions.functions(ops, operations, given=('x',))
+  chain = expressions.functions(ops, operations, given=('example',))
   everything = expressions.find(name, 'medtl.data.sources')(**source)
   if not everything.fingerprint:
     raise MedtlError(

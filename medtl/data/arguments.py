@@ -66,7 +66,7 @@ def fitted(load: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
   if split_keys['by'] != splits.AUTO:
     defaults = {key: parameter.default for key, parameter in known.items()}
     splits.check_keys(**defaults | keys['split'])
-  expressions.functions(keys.get('ops', ''), transforms, given=('x',))
+  expressions.functions(keys.get('ops', ''), transforms, given=('example',))
   for key, words in LEAST.items():
     if key in keys and not keys[key] >= 0:  # also true of NaN
       raise MedtlError(f'config.data: {key} is {keys[key]}; expected 0 or more, {words}')
