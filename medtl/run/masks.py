@@ -1,12 +1,16 @@
 """Predicted masks as files: PNG for pictures, npy for arrays of other numbers of axes."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
-from medtl.core.types import Batch, Table, Tree
+from medtl.core import frames
+from medtl.core.types import Dataset, Tree
+from medtl.data.geometry import frame_of
+from medtl.run import assemble
 from medtl.runtime import files, multihost
 
 
@@ -15,23 +19,28 @@ def write(
   dense: Callable,
   params: Tree,
   extra: Tree,
-  batches: Iterable[Batch],
-  table: Table,
+  dataset: Dataset,
+  config: ConfigDict,
   classes: Sequence[str],
 ) -> list[str]:
   """Write each example's predicted mask to folder/<its file>.png; return in words what they hold.
 
-  One batch is in memory at a time.
+  A mask returns to the grid of its file: what data.ops cut off there is background. One batch is in
+  memory at a time.
   """
-  file_of = dict(zip(table['row'].tolist(), table['file'].tolist(), strict=True))
   factor = 255 // (len(classes) - 1) if len(classes) < 256 else 1
-  for batch in batches:
+  place_of = {int(row): place for place, row in enumerate(dataset.table['row'])}
+  for batch in assemble.eval_batches(dataset, config):
     maps = dense(params, extra, batch)
     rows, real, prediction = multihost.to_numpy((batch.row, batch.mask, maps['prediction']))
     for row, mask in zip(rows[real].tolist(), prediction[real], strict=True):
-      _write_one(folder / file_of[row], mask, factor)
+      place = place_of[row]
+      example = dataset.fetch(place)
+      file_frame = example.file_frame or frame_of(example)
+      whole = frames.resampled(mask, frame_of(example), file_frame, order=0)
+      _write_one(folder / dataset.table['file'][place], whole, factor)
   shades = ', '.join(f'{number * factor} {name}' for number, name in enumerate(classes))
-  return [f'the masks are in {folder}, of the size that the net sees: {shades}']
+  return [f'the masks are in {folder}, each of the size of its file: {shades}']
 
 
 def _write_one(path: Path, mask: np.ndarray, factor: int) -> None:

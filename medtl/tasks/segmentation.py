@@ -115,13 +115,16 @@ def summands(text: str) -> list[tuple[float, str]]:
   while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
     calls.insert(0, _weighted(node.right, wrong))
     node = node.left
-  return [_weighted(node, wrong), *calls]
+  calls.insert(0, _weighted(node, wrong))
+  return calls
 
 
 def _weighted(node: ast.expr, wrong: MedtlError) -> tuple[float, str]:
   """Return (weight, call) of 'call' or 'weight * call'."""
-  if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)):
+  if isinstance(node, ast.Name | ast.Call):
     return 1.0, ast.unparse(node)
+  if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)):
+    raise wrong
   weight = node.left.value if isinstance(node.left, ast.Constant) else None
   if not isinstance(weight, int | float) or isinstance(weight, bool) or weight <= 0:
     raise wrong
