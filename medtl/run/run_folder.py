@@ -510,7 +510,8 @@ def _facts(
   trained = f'trained on {size["size"]} images{people} of {data["name"]}'
   if 'folds' in plan:
     trained = f'trained in {len(plan["folds"])} folds of {data["name"]}, each image tested by a net that never saw its fold,'
-  sentence = f'{made.model.name.partition(".")[2]} from {begin}, {trained} to tell {len(plan["classes"])} classes apart'
+  aim = tasks.make(made.task.to_dict()).page.aim(plan['classes'])
+  sentence = f'{made.model.name.partition(".")[2]} from {begin}, {trained} {aim}'
   warnings = []
   if tested.get('leak'):
     warnings.append(

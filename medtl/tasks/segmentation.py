@@ -63,7 +63,7 @@ def task(loss: str = 'dice + softmax') -> Task:
     measure=partial(measure, parts),
     monitor=numbers.monitor,
     summary=Summary(numbers.summarise, numbers.summarise_seeds, numbers.compare, pooled),
-    page=Page('segmentation.html.j2', section.content, section.shown),
+    page=Page('segmentation.html.j2', section.content, section.shown, aim),
     answers=answers,
     dense=dense,
     keys={'name': 'segmentation', 'loss': loss},
@@ -237,6 +237,12 @@ def accepts(sides: Mapping[str, Dataset], keys: Mapping[str, Any]) -> None:
           f'the mask of {row} holds {y.min()} … {y.max()}; expected numbers of classes, '
           f'0 … {len(dataset.classes) - 1} ({", ".join(dataset.classes)})'
         )
+
+
+def aim(classes: Sequence[str]) -> str:
+  """Return what the net was trained to do, in words."""
+  found = classes[1:]
+  return f'to outline {found[0] if len(found) == 1 else f"{len(found)} classes"}'
 
 
 def pooled(test: Predictions, val: Predictions, table: Table, threshold: str) -> Predictions:
