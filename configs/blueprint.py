@@ -3,7 +3,8 @@
 python -m medtl.main --config=configs/blueprint.py --config.data.root=FOLDER --folds
     Your own pictures (as configs/images.py reads them) and torchvision's ImageNet ResNet-50, fetched from its publisher.
 python -m medtl.main --config=configs/blueprint.py:kermany --config.data.root=FOLDER --config.model.weights=FILE --folds
-    OCT2017 in a folder, Keras' ImageNet ResNet-50 in a file.
+    OCT2017 in a folder, Keras' ImageNet ResNet-50 in a file. Out of fold, 247 images of 96 patients, a float16 copy of the
+    weights, one seed: AUROC 0.948 (0.904 to 0.985), accuracy 0.903 (0.841 to 0.951), by patient; 27 minutes on two busy cores.
 python -m medtl.main --config=configs/blueprint.py:offline --folds
     No download: a narrow ResNet-50 learns the source scanner's phantoms, then the target scanner's.
 

@@ -6,7 +6,7 @@ verbs
              --only: these are trained now, and reported with those that are finished
   probe      [--folds] [--layers=N]: linear heads by the hundred on frozen features, chosen on validation, beside the exact solutions
   lr_find    a range test of config.lr for the last phase, with its plot
-  describe   what would move, what it costs, how long it takes; trains nothing
+  describe   what would move, what it costs, how long it takes; trains nothing; --parameters: every array with its shape, mean and std
   evaluate   --workdir=RUN [--config.data.root=… --name=NAME]: predictions and report, also on another data set
   report     --workdir=RUN: write report.html again from the run folder alone
   predict    --workdir=RUN --images=FOLDER or FILE [--output=FILE.csv]: class probabilities of unlabelled pictures
@@ -278,7 +278,7 @@ def _call(verb: str, argv: list[str]) -> int:
       config, workdir, command, every_fold=flags.folds, layers=flags.layers
     ),
     'lr_find': lambda: lr_range_test.find(config, workdir, command),
-    'describe': lambda: train.explain_failure(config, workdir),
+    'describe': lambda: train.describe(config, workdir, flags.parameters),
     'evaluate': lambda: predict.evaluate_again(config, workdir, flags.name),
     'report': lambda: run_folder.write_report(workdir, flags.name),
     'predict': lambda: predict.predict(config, workdir, Path(flags.images).expanduser(), output),
