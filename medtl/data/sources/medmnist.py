@@ -13,7 +13,8 @@ import numpy as np
 
 from medtl.core.expressions import did_you_mean
 from medtl.core.types import Dataset, Example, MedtlError
-from medtl.runtime.downloads import cache_folder, fetch, locked
+from medtl.data import ahead
+from medtl.runtime.downloads import Remote, cache_folder, cached_path, fetch, locked
 from medtl.runtime.files import require_space
 from medtl.runtime.http_download import CHUNK
 
@@ -149,7 +150,53 @@ SOURCES = {
   ),
 }
 
+# examples of train, val and test: n_samples in info.py
+COUNTS = {
+  'pathmnist': (89996, 10004, 7180),
+  'chestmnist': (78468, 11219, 22433),
+  'dermamnist': (7007, 1003, 2005),
+  'octmnist': (97477, 10832, 1000),
+  'pneumoniamnist': (4708, 524, 624),
+  'retinamnist': (1080, 120, 400),
+  'breastmnist': (546, 78, 156),
+  'bloodmnist': (11959, 1712, 3421),
+  'tissuemnist': (165466, 23640, 47280),
+  'organamnist': (34561, 6491, 17778),
+  'organcmnist': (12975, 2392, 8216),
+  'organsmnist': (13932, 2452, 8827),
+  'organmnist3d': (971, 161, 610),
+  'nodulemnist3d': (1158, 165, 310),
+  'adrenalmnist3d': (1188, 98, 298),
+  'fracturemnist3d': (1027, 103, 240),
+  'vesselmnist3d': (1335, 191, 382),
+  'synapsemnist3d': (1230, 177, 352),
+}
 
+
+def _ahead(
+  flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str = ''
+) -> ahead.Ahead | None:
+  """Return what is known of a set that is fetched; None where `root` holds it."""
+  if root or flag not in SOURCES or size not in _sizes(flag):
+    return None
+  classes = tuple(SOURCES[flag].classes.split('; '))
+  counts = COUNTS[flag]
+  shape = _shape(flag, size)
+  picture = np.zeros(shape if flag in COLOUR else (*shape, 1), np.float32)
+  many = SOURCES[flag].task == 'multi-label'
+  labels = ahead.classes_in_turn(sum(counts), len(classes), many)
+  table = {
+    'row': np.arange(sum(counts)),
+    'y': labels,
+    'split': np.repeat(SIDES, counts),
+  }
+  blank = Dataset(lambda index: Example(picture, labels[index], index), sum(counts), classes, table)
+  name, url = _address(flag, size)
+  remote = Remote(f'MedMNIST {name}', url, cached_path(url, f'medmnist/{name}'))
+  return ahead.Ahead(remote, sum(counts) * picture.size, blank)
+
+
+@ahead.known_ahead(_ahead)
 def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str = '') -> Dataset:
   """Return the train, val and test rows of one set, in this order; `table['split']` tells them apart.
 
@@ -160,7 +207,7 @@ def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str
   if flag not in SOURCES:
     raise MedtlError(f'MedMNIST has no {flag!r}; {did_you_mean(flag, SOURCES)}')
   source = SOURCES[flag]
-  sizes = (28, 64) if flag.endswith('3d') else (28, 64, 128, 224)
+  sizes = _sizes(flag)
   if size not in sizes:
     raise MedtlError(
       f'{flag} is published in sizes {", ".join(map(str, sizes))}, found size={size!r}; take the next larger one '
@@ -168,9 +215,8 @@ def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str
     )
   md5 = source.md5.split()[sizes.index(size)]
   path = _file(flag, size, root, md5, hint)
-  axes = 3 if flag.endswith('3d') else 2
   columns = len(source.classes.split('; ')) if source.task == 'multi-label' else 1
-  shape = (size,) * axes + ((3,) if flag in COLOUR else ())
+  shape = _shape(flag, size)
   arrays = _arrays(_unpacked(path, md5), path, shape, columns)
   y = np.concatenate([arrays[f'{side}_labels'] for side in SIDES])
   y = y.astype(np.float32) if source.task == 'multi-label' else y[:, 0].astype(np.int32)
@@ -182,7 +228,7 @@ def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str
     x = images[part][index - ends[part]].astype(np.float32) / np.float32(
       255
     )  # counted from the part's end
-    return Example(x.reshape(*x.shape, *(1,) * (axes + 1 - x.ndim)), y[index], index)
+    return Example(x if flag in COLOUR else x[..., None], y[index], index)
 
   table = {
     'row': np.arange(len(y)),
@@ -201,9 +247,26 @@ def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str
   )
 
 
-def _file(flag: str, size: int, root: str, md5: str, hint: str) -> Path:
+def _sizes(flag: str) -> tuple[int, ...]:
+  """Return the sizes in which a set is published, in pixels a side."""
+  return (28, 64) if flag.endswith('3d') else (28, 64, 128, 224)
+
+
+def _shape(flag: str, size: int) -> tuple[int, ...]:
+  """Return the shape of a picture as the publisher stores it."""
+  axes = 3 if flag.endswith('3d') else 2
+  return (size,) * axes + ((3,) if flag in COLOUR else ())
+
+
+def _address(flag: str, size: int) -> tuple[str, str]:
+  """Return (name, URL) of the publisher's file."""
   name = f'{flag}.npz' if size == 28 else f'{flag}_{size}.npz'
-  url, purpose = URL.format(file=name), f'MedMNIST {name}'
+  return name, URL.format(file=name)
+
+
+def _file(flag: str, size: int, root: str, md5: str, hint: str) -> Path:
+  name, url = _address(flag, size)
+  purpose = f'MedMNIST {name}'
   if not root:
     return fetch(url, md5=md5, name=f'medmnist/{name}', purpose=purpose, hint=hint)
   path = Path(root).expanduser()
