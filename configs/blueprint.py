@@ -1,13 +1,17 @@
-"""The textbook recipe: a frozen ResNet-50 under a new head, more layers after ten epochs, focal loss, cross-validation.
+"""The textbook recipe: a frozen ResNet-50, more layers later, focal loss, cross-validation.
 
 python -m medtl.main --config=configs/blueprint.py --config.data.root=FOLDER --folds
-    Your own pictures (as configs/images.py reads them) and torchvision's ImageNet ResNet-50, fetched from its publisher.
-python -m medtl.main --config=configs/blueprint.py:kermany --config.data.root=FOLDER --config.model.weights=FILE --folds
-    OCT2017 in a folder, Keras' ImageNet ResNet-50 in a file. Out of fold, 247 images of 96 patients, a float16 copy of the
-    weights, one seed: AUROC 0.948 (0.904 to 0.985), accuracy 0.903 (0.841 to 0.951), by patient; 27 minutes on two busy cores.
+    Your own pictures (as configs/images.py reads them) and torchvision's ImageNet ResNet-50,
+    fetched from its publisher.
+python -m medtl.main --config=configs/blueprint.py:kermany --config.data.root=FOLDER \
+  --config.model.weights=FILE --folds
+    OCT2017 in a folder, Keras' ImageNet ResNet-50 in a file. Out of fold, 247 images of 96
+    patients, a float16 copy of the weights, one seed: AUROC 0.948 (0.904 to 0.985), accuracy 0.903
+    (0.841 to 0.951), by patient; 27 minutes on two busy cores.
 python -m medtl.main --config=configs/blueprint.py:offline --folds
-    No download: a narrow ResNet-50 learns the source scanner's phantoms, then the target scanner's. So low a rate teaches it
-    little in ten epochs of 72 pictures (AUROC 0.651 in four minutes, fold 0): the variant shows that the recipe runs.
+    No download: a narrow ResNet-50 learns the source scanner's phantoms, then the target
+    scanner's. So low a rate teaches it little in ten epochs of 72 patients (fold 0: AUROC 0.651 in
+    four minutes): this variant shows that the recipe runs.
 
 The function `recipe` holds what the recipe says, and tests/test_blueprint.py checks each number.
 The recipe leaves some things open, which are decided here: after ten epochs the last stage moves

@@ -1,4 +1,6 @@
-"""docs/checkpoints.md, written from the WEIGHTS of every family of backbones: python -m docs.checkpoints
+"""Writes docs/checkpoints.md from the WEIGHTS of every family of backbones.
+
+python -m docs.checkpoints
 
 tests/test_docs.py fails where the page is not what this would write.
 """
@@ -27,7 +29,7 @@ NAMES = 'names'
 
 
 class Fit(NamedTuple):
-  """What a checkpoint fits, and what of it was tried; `factory` may use the groups of the pattern."""
+  """What checkpoints fit, and what of them was tried; `factory` may use groups of `pattern`."""
 
   pattern: str  # of 'family.name'
   factory: str

@@ -1,5 +1,6 @@
-"""configs/blueprint.py is the printed recipe: each of its numbers, in the config and in the plan of a run."""
+"""configs/blueprint.py is the printed recipe: its numbers, in the config and in a run's plan."""
 
+import re
 from pathlib import Path
 
 import jax
@@ -62,7 +63,8 @@ def test_each_number_of_the_recipe(config):
 
 def test_cross_validation_is_what_the_commands_ask_for(config):
   docstring = (ROOT / 'configs/blueprint.py').read_text().split('"""')[1]
-  commands = [line for line in docstring.splitlines() if line.startswith('python -m')]
+  joined = re.sub(r'\\\n *', '', docstring)
+  commands = [line for line in joined.splitlines() if line.startswith('python -m')]
   assert len(commands) == len(VARIANTS)
   assert all(command.endswith(' --folds') for command in commands)
   if config.data.split.by == 'patient':

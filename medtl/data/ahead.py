@@ -1,4 +1,4 @@
-"""What is known of a data set before its file is here: where it comes from, how large it is, what its pictures are like."""
+"""What is known of a data set before its file is here: address, size, shape of its pictures."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ Describe = Callable[..., Ahead | None]
 
 
 def known_ahead(describe: Describe) -> Callable[[Callable], Callable]:
-  """Return a decorator for the `load` of a source, whose files `describe` knows before they are here.
+  """Return a decorator for the `load` of a source, whose file `describe` knows ahead.
 
   `describe` takes the keys of `load` and returns None where nothing is to be fetched.
   """

@@ -1,7 +1,7 @@
-"""What a run fetches, the disk that it needs and the time that it takes, told before the first download."""
+"""What a run fetches, the disk that it needs and the time that it takes, before it fetches."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,42 +13,40 @@ from medtl.core import expressions
 from medtl.data import ahead, arguments
 from medtl.models.pretrained import checkpoint_files
 from medtl.report import page
-from medtl.run import assemble, cost, run_folder, validate
+from medtl.run import assemble, cost, open_keys, run_folder, validate
 from medtl.runtime import downloads, files, multihost
 from medtl.runtime.downloads import Remote
 from medtl.runtime.http_download import remote_size
 
-AUTO = 'auto'
 UNKNOWN = 'size unknown'
 
 
 def tell(config: ConfigDict, write: Callable[[str], Any]) -> None:
-  """Print which files a run fetches, how large they are and how long the run takes; nothing where all are here.
+  """Print which files a run fetches, how large they are and how long the run takes.
 
-  Raises MedtlError where they do not fit on the disk. Sizes are asked of the servers, at once.
-  Steps are timed on a net of random numbers and pictures of zeros, where the data set is known
-  ahead; where no server tells a size there may be no network, and nothing is timed.
+  Nothing is printed where all files are here, or where the network is forbidden. Servers are asked
+  for sizes. Steps are timed on random weights and pictures of zeros, if the data set is known ahead
+  and a server has answered. Raises MedtlError where the files do not fit on the disk.
   """
   wanted = list(dict.fromkeys(remote_files(config)))
   missing = [remote for remote in wanted if not remote.path.is_file()]
   if not missing or downloads.offline():
     return
-  with ThreadPoolExecutor(len(missing)) as pool:
-    sizes = dict(
-      zip(missing, pool.map(lambda remote: remote_size(remote.url), missing), strict=True)
-    )
+  sizes = _ask_sizes(missing)
   write('before anything is computed these files are fetched, each once:')
   for remote in wanted:
     size = _in_words(sizes[remote]) if remote in sizes else 'here already'
     write(f'  {size:>12}  {remote.what}  {remote.url}')
   described = _described(config)
   _tell_disk(sizes, described, write)
-  if any(sizes.values()) and multihost.host_share()[1] == 1:
+  answered = any(sizes.values())
+  alone = multihost.host_share()[1] == 1  # of several processes some may have the files
+  if answered and alone:
     _tell_time(config, described, write)
 
 
 def remote_files(config: ConfigDict) -> Iterator[Remote]:
-  """Yield the files that publishers serve to a run, to the runs beside it and to the run before it."""
+  """Yield the files that publishers serve to a run, to those beside it and to the one before it."""
   for _, changes in config.compare:
     yield from remote_files(assemble.with_changes(config, changes))
   described = _described(config)
@@ -64,6 +62,14 @@ def remote_files(config: ConfigDict) -> Iterator[Remote]:
   checkpoint = checkpoint_files.remote(config.model.weights, table)
   if checkpoint is not None:
     yield checkpoint
+
+
+def _ask_sizes(remotes: Sequence[Remote]) -> dict[Remote, int | None]:
+  """Return the bytes of each file as its server tells them, all asked at the same time."""
+  urls = [remote.url for remote in remotes]
+  with ThreadPoolExecutor(len(urls)) as pool:
+    sizes = list(pool.map(remote_size, urls))
+  return dict(zip(remotes, sizes, strict=True))
 
 
 def _described(config: ConfigDict) -> ahead.Ahead | None:
@@ -93,14 +99,13 @@ def _tell_time(
   config: ConfigDict, described: ahead.Ahead | None, write: Callable[[str], Any]
 ) -> None:
   """Print how long a run takes on this device, where that is known before the data are read."""
-  if described is None or AUTO in (config.task.kind, config.data.split.by, config.batch):
+  keys = (config.task.kind, config.data.split.by, config.batch)
+  if described is None or open_keys.AUTO in keys:
     write('  how long the run takes is told when the data have been read')
     return
   write('  timing a step of each phase on blank pictures …')
-  context = assemble.run_context(
-    _from_chance(config),
-    sides=ahead.sides(described.blank, config.data.ops, config.data.split.to_dict()),
-  )
+  sides = ahead.sides(described.blank, config.data.ops, config.data.split.to_dict())
+  context = assemble.run_context(_from_chance(config), sides=sides)
   predicted = cost.estimate_cost(context, cost.phase_rows(context), lambda _: None)
   time = page.duration(predicted.compiling + predicted.running)
   write(

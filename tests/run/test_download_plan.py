@@ -1,4 +1,4 @@
-"""configs/oct_vit.py from its publishers to its page, a local server standing in for them; what is told before it fetches."""
+"""What is told before a run fetches, and the whole path against a server of our own."""
 
 import dataclasses
 import functools
