@@ -472,7 +472,7 @@ def test_weights_of_another_run_are_its_best_checkpoint_and_a_study_keeps_one_so
     MedtlError,
     match=rf'train it first: python -m medtl.main --config={ROOT}/tests/tiny.py --workdir={tmp_path}/',
   ):
-    train.explain_failure(
+    train.describe(
       assemble.with_changes(config, (('model.weights', f'run:{ROOT}/tests/tiny.py'),)),
       tmp_path / 'x',
     )
