@@ -28,15 +28,20 @@ PAIR = ('0', '1')  # any classes, where none are known
 
 
 def run_context(
-  config: ConfigDict, run: Path | None = None, like: RunContext | None = None
+  config: ConfigDict,
+  run: Path | None = None,
+  like: RunContext | None = None,
+  sides: dict[str, Dataset] | None = None,
 ) -> RunContext:
   """Return the context of a run that trains; `run` is the run folder that the weights come from, where they do.
 
-  What it has in common with `like`, the context of another run, is taken from there: data, weights, compiled programs.
+  What it has in common with `like`, the context of another run, is taken from there: data, weights, compiled programs. `sides` stand
+  in for the config's data.
   """
   validate.check_config(config)
   sharding.check_rules(config.shards)
-  sides = load_data(config, like)
+  if sides is None:
+    sides = load_data(config, like)
   train = sides['train']
   balance = class_weights(config, train)
   if like is not None and like.run == run and shares_weights(like.config, config):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from medtl.core.types import Dataset, MedtlError, Missing, State, Task, Tree
@@ -199,11 +200,17 @@ def write_predictions(
       predictions.save(workdir / 'predictions' / f'{name}.npz', predicted, dataset, shown)
 
 
-def describe(config: ConfigDict, workdir: Path) -> None:
-  """Print what would move, what it costs and how long it takes; train nothing."""
+def describe(config: ConfigDict, workdir: Path, parameters: bool = False) -> None:
+  """Print what would move, what it costs and how long it takes; train nothing.
+
+  With `parameters` each array is listed, with the mean and the standard deviation that a checkpoint
+  or chance gave it.
+  """
   validate.check_config(config)
   context = prepare(config, resolve_pretrained_run(config, workdir, '', may_train=False))
   write(assemble.one_line(context))
+  if parameters:
+    write(parameter_overview.get_parameter_overview(context.params))
   cost.print_plan(context, write)
 
 
