@@ -30,7 +30,7 @@ def phases():
   """The phases of the recipe on the parameters of a whole ResNet-50, and the parameters' shapes."""
   config = run_folder.load_config(f'{ROOT}/configs/blueprint.py')
   settled = assemble.with_changes(config, (('task.kind', 'multiclass'),))
-  net, _ = assemble.build_net(settled, (224, 224, 1), 4)
+  net, _ = assemble.build_net(settled, (224, 224, 1), 'abcd')
   init = lambda key: net.init(key, jnp.zeros((1, 224, 224, 1)), train=False)
   shapes = jax.eval_shape(init, jax.random.key(0))['params']
   zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)

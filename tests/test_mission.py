@@ -124,7 +124,7 @@ def check_parsed(verb, words):
   validate.check_config(one_run(config))
   if config.augment:
     augmentation.augment(config.augment, classes=2)
-  expressions.functions(config.data.ops, transforms, given=('x',))
+  expressions.functions(config.data.ops, transforms, given=('example',))
   if flags.sweep:
     with user_files.defined(user_files.locate(flags.sweep), 'a sweep') as names:
       assert list(names['sweep'](config))
@@ -132,9 +132,12 @@ def check_parsed(verb, words):
 
 def one_run(config):
   """Return the config of one run, its open keys filled as for several classes."""
-  kind = 'multiclass' if config.task.kind == 'auto' else config.task.kind
-  loss = config.task.loss or classification.DEFAULT[kind]
-  return assemble.with_changes(config, (('seeds', 1), ('task', {'kind': kind, 'loss': loss})))
+  changes = [('seeds', 1)]
+  if config.task.name == 'classification':
+    kind = 'multiclass' if config.task.kind == 'auto' else config.task.kind
+    loss = config.task.loss or classification.DEFAULT[kind]
+    changes += [('task.kind', kind), ('task.loss', loss)]
+  return assemble.with_changes(config, changes)
 
 
 @pytest.mark.parametrize(

@@ -60,13 +60,13 @@ def classes_in_turn(count: int, classes: int, many: bool) -> np.ndarray:
 
 def sides(blank: Dataset, ops: str, split: Mapping[str, Any]) -> dict[str, Dataset]:
   """Return the sides that the split makes of a blank data set, its pictures as `ops` shape them."""
-  x = blank.fetch(0).x
-  for operation in expressions.functions(ops, transforms, given=('x',)):
-    x = operation(x)
+  example = blank.fetch(0)
+  for operation in expressions.functions(ops, transforms, given=('example',)):
+    example = operation(example)
   labels = blank.table['y']
 
   def fetch(index: int) -> Example:
-    return Example(x, labels[index], index)
+    return example._replace(y=labels[index], row=index)
 
   whole = Dataset(fetch, blank.size, blank.classes, blank.table, blank.facts)
   index = splits.split(blank.table, **split)
