@@ -261,7 +261,7 @@ def enter(context: RunContext, state: State, progress: Progress) -> State:
 
 def _phase(run: _Run, state: State) -> State:
   context, progress, watch = run.context, run.progress, run.watch
-  phase, config = context.phases[progress.phase], context.config
+  phase = context.phases[progress.phase]
   until = progress.phase_start + phase.steps
   with watch('activations'):
     sides = frozen_features.boundary(context, progress.phase, state.params, state.extra, write)
@@ -285,9 +285,7 @@ def _phase(run: _Run, state: State) -> State:
       run.checkpoints.save('latest', state, progress)
       run.checkpoints.wait()
 
-    batches = assemble.train_batches(
-      sides['train'], config, int(state.step), config.sampling, views
-    )
+    batches = assemble.step_batches(context, sides['train'], int(state.step), views)
     with batch_size.explain_out_of_memory(context, progress.phase, start_child):
       return loop.fit(
         program,
