@@ -65,6 +65,9 @@ def is_mask(y: np.ndarray) -> bool:
   return y.ndim > 0 and y.dtype.kind in 'iub'
 
 
+Draw = Callable[[Example, np.random.Generator], Example]
+
+
 @dataclass(frozen=True)
 class Dataset:
   """One split. Nothing is read from disk before `fetch(i)`, 0 <= i < size.
@@ -82,6 +85,12 @@ class Dataset:
     default_factory=dict
   )  # name, licence, citation, notes … for the report
   fingerprint: str = ''  # '' is refused by data.load
+  draw: Draw | None = None  # what a training batch takes of a case, see data/patches.py
+
+  def sample(self) -> Example:
+    """Return one example as a training batch holds it."""
+    case = self.fetch(0)
+    return case if self.draw is None else self.draw(case, np.random.default_rng(0))
 
   @property
   def masks(self) -> bool:
@@ -103,6 +112,7 @@ class Dataset:
       {name: column[index] for name, column in self.table.items()},
       self.facts,
       self.fingerprint,
+      self.draw,
     )
 
 

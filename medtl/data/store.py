@@ -214,7 +214,9 @@ def _write(
   aside = folder.with_name(f'{folder.name}.{uuid.uuid4().hex[:8]}')
   aside.mkdir()
   try:
-    np.savez_compressed(aside / 'index.npz', **_pass(dataset, operations, aside, skip, most, many_shapes))
+    np.savez_compressed(
+      aside / 'index.npz', **_pass(dataset, operations, aside, skip, most, many_shapes)
+    )
     try:
       aside.rename(folder)
     except OSError:  # another process was faster, with the same bytes

@@ -33,7 +33,7 @@ def initial_variables(
 
   facts['drawn'] are the paths of the parameters that chance drew.
   """
-  example = jnp.zeros((1, *dataset.fetch(0).x.shape))
+  example = jnp.zeros((1, *dataset.sample().x.shape))
   init = lambda key: pytrees.flatten(net.init(key, example, train=False))
   begun = pytrees.unflatten(jax.eval_shape(init, jax.random.key(0)))
   paths = [port.bare(path) for path in pytrees.flatten(begun)]

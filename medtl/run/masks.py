@@ -10,8 +10,9 @@ from PIL import Image
 from medtl.core import frames
 from medtl.core.types import Dataset, Tree
 from medtl.data.geometry import frame_of
+from medtl.evaluation import predictions
 from medtl.run import assemble
-from medtl.runtime import files, multihost
+from medtl.runtime import files
 
 
 def write(
@@ -30,15 +31,13 @@ def write(
   """
   factor = 255 // (len(classes) - 1) if len(classes) < 256 else 1
   place_of = {int(row): place for place, row in enumerate(dataset.table['row'])}
-  for batch in assemble.eval_batches(dataset, config):
-    maps = dense(params, extra, batch)
-    rows, real, prediction = multihost.to_numpy((batch.row, batch.mask, maps['prediction']))
-    for row, mask in zip(rows[real].tolist(), prediction[real], strict=True):
-      place = place_of[row]
-      example = dataset.fetch(place)
-      file_frame = example.file_frame or frame_of(example)
-      whole = frames.resampled(mask, frame_of(example), file_frame, order=0)
-      _write_one(folder / dataset.table['file'][place], whole, factor)
+  batches = assemble.eval_batches(dataset, config)
+  for row, maps in predictions.maps(dense, params, extra, batches):
+    place = place_of[row]
+    example = dataset.fetch(place)
+    file_frame = example.file_frame or frame_of(example)
+    whole = frames.resampled(maps['prediction'], frame_of(example), file_frame, order=0)
+    _write_one(folder / dataset.table['file'][place], whole, factor)
   shades = ', '.join(f'{number * factor} {name}' for number, name in enumerate(classes))
   return [f'the masks are in {folder}, each of the size of its file: {shades}']
 

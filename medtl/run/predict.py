@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -44,7 +43,7 @@ def load_trained(
   params, extra = checkpoints.params('best')
   checkpoints.close()
   task, measure, dense = assemble.trained_net(config, plan)
-  return task, (jax.jit(measure), dense and jax.jit(dense)), params, extra, plan
+  return task, (measure, dense), params, extra, plan
 
 
 def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:

@@ -166,6 +166,7 @@ def run(tmp_path_factory):
     config.phases = (('depth(1.0)', '2 epochs'),)
     config.batch = 4
     config.monitor = 'dice'
+    config.cache = 'on'
   return config
 """,
     )
