@@ -67,9 +67,9 @@ def sigmoid(outputs: jax.Array, y: jax.Array, smoothing: Smoothing = 0.0) -> jax
   It is for multi-label targets [b, k]. Smoothing draws each binary target towards one half.
   """
   soft = _probabilities(outputs, y) * (1 - smoothing) + smoothing / 2
-  log_present = jax.nn.log_sigmoid(outputs)
-  log_absent = jax.nn.log_sigmoid(-outputs)
-  return jnp.mean(-soft * log_present - (1 - soft) * log_absent, -1)
+  present = -soft * jax.nn.log_sigmoid(outputs)
+  absent = (1 - soft) * jax.nn.log_sigmoid(-outputs)
+  return jnp.mean(present - absent, -1)
 
 
 @learns('multiclass', 'binary')
