@@ -142,8 +142,8 @@ def words(kind: Any, many: bool = False) -> str:
   if base is Annotated:
     return f'{words(inner[0], many)} {inner[1].words}'
   if base in (typing.Union, types.UnionType):
-    kinds = [one for one in inner if not (one is int and float in inner)]
-    return ' or '.join(dict.fromkeys(words(one, many) for one in kinds))
+    kinds = [part for part in inner if not (part is int and float in inner)]
+    return ' or '.join(dict.fromkeys(words(part, many) for part in kinds))
   if base is typing.Literal:
     return ' or '.join(map(repr, inner))
   if base is Any or not isinstance(base, type):
@@ -166,7 +166,7 @@ def _of(base: type, inner: tuple) -> str:
 
 
 def _parts(kind: Any) -> tuple[Any, tuple]:
-  """Return (tuple, (int, ...)) of tuple[int, ...], (int, ()) of int, (Annotated, (int, FROM_0)) …"""
+  """Return (tuple, (int, ...)) of tuple[int, ...], (int, ()) of int, (Annotated, (int, Range)) …"""
   if kind is None:
     return Nothing, ()
   return typing.get_origin(kind) or kind, typing.get_args(kind)
@@ -202,14 +202,14 @@ def _within(value: Any, span: Range) -> Any:
 
 
 def _known(value: Any, known: tuple) -> Any:
-  if not any(value == one and type(value) is type(one) for one in known):
+  if not any(value == entry and type(value) is type(entry) for entry in known):
     raise Misfit
   return value
 
 
 def _one_of(value: Any, kinds: tuple) -> Any:
   """Return the value as one of the kinds takes it; its own type comes first: 3 is no float."""
-  for kind in sorted(kinds, key=lambda one: one is not type(value)):
+  for kind in sorted(kinds, key=lambda kind: kind is not type(value)):
     try:
       return fitted(value, kind)
     except Misfit:
@@ -222,7 +222,7 @@ def _mapping(value: Any, inner: tuple) -> dict:
     raise Misfit
   key_kind, value_kind = inner or (Any, Any)
   keys = [fitted(key, key_kind) for key in value]
-  values = [fitted(one, value_kind) for one in value.values()]
+  values = [fitted(entry, value_kind) for entry in value.values()]
   return dict(zip(keys, values, strict=True))
 
 
@@ -238,7 +238,7 @@ def _sequence(value: Any, base: type, inner: tuple) -> Any:
   if exact and len(value) != len(inner):
     raise Misfit
   each = inner if exact else (inner[:1] or (Any,)) * len(value)
-  entries = [_entry(one, kind) for one, kind in zip(value, each, strict=True)]
+  entries = [_entry(entry, kind) for entry, kind in zip(value, each, strict=True)]
   return entries if base is list else tuple(entries)
 
 
@@ -328,7 +328,7 @@ def agree(function: Callable, bound: inspect.BoundArguments) -> None:
     return
   whole = inspect.BoundArguments(bound.signature, bound.arguments.copy())
   whole.apply_defaults()
-  given = {name: whole.arguments[name] for name in law.names}
-  if not law.holds(**given):
-    shown = ', '.join(f'{name}={value}' for name, value in given.items())
+  arguments = {name: whole.arguments[name] for name in law.names}
+  if not law.holds(**arguments):
+    shown = ', '.join(f'{name}={value}' for name, value in arguments.items())
     raise MedtlError(f'{function.__name__}: {shown}; expected {law.words}')

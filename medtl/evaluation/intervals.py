@@ -148,10 +148,10 @@ def bootstrap(
       low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
       if tested:
         p = _two_sided(np.array(draws)).tolist()
-  found = {}
+  interval_of = {}
   for index, name in enumerate(_names(values)):
     undefined = math.isnan(point[index])
-    found[name] = Interval(
+    interval_of[name] = Interval(
       value=float(point[index]),
       low=float(low[index]),
       high=float(high[index]),
@@ -161,7 +161,7 @@ def bootstrap(
       reason=UNDEFINED if undefined else reason,
       p=None if undefined else p[index],
     )
-  return found
+  return interval_of
 
 
 def _names(values: Mapping[str, np.ndarray]) -> list[str]:

@@ -56,13 +56,13 @@ def equivalents(
 
   runs, _, k = next(iter(score.values())).shape
   has = intervals.presence(y, k)
-  found = intervals.bootstrap(statistic, has, patient, resamples, runs=runs)
+  interval_of = intervals.bootstrap(statistic, has, patient, resamples, runs=runs)
   rows = []
   for other in others:
     least = min(curves[other])
     most = max(curves[other])
     for amount in curves[first]:
-      interval = found[_key(other, amount)]
+      interval = interval_of[_key(other, amount)]
       row = {'family': first, 'amount': amount, 'other': other, 'least': least, 'most': most}
       row['value'] = interval.value
       # what chance between seeds adds may carry a bound beyond what was tried

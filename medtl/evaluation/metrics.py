@@ -72,9 +72,9 @@ def _average_precision(positive: np.ndarray, negative: np.ndarray) -> float:
   """
   if not (positive.size and negative.size):
     return math.nan
-  hits = positive.size - np.searchsorted(positive, positive, 'left')
-  found = hits + negative.size - np.searchsorted(negative, positive, 'left')
-  return (hits / found).mean()
+  true_positive = positive.size - np.searchsorted(positive, positive, 'left')
+  false_positive = negative.size - np.searchsorted(negative, positive, 'left')
+  return (true_positive / (true_positive + false_positive)).mean()
 
 
 class_auroc = _one_versus_rest(_area)

@@ -110,8 +110,8 @@ def leep(source: np.ndarray, y: np.ndarray) -> float:
   """
   _check(source, y)
   one_hot = _one_hot(y)
-  _, given = _joint_and_conditional(source, one_hot)
-  likelihood = np.sum((one_hot @ given) * source, 1)
+  _, conditional = _joint_and_conditional(source, one_hot)
+  likelihood = np.sum((one_hot @ conditional) * source, 1)
   return float(np.mean(np.log(np.maximum(likelihood, 1e-300))))
 
 
@@ -122,8 +122,8 @@ def nce(source: np.ndarray, y: np.ndarray) -> float:
   """
   _check(source, y)
   decided = np.eye(source.shape[1])[source.argmax(1)]
-  joint, given = _joint_and_conditional(decided, _one_hot(y))
-  return float(np.sum(joint * np.log(np.where(joint > 0, given, 1.0))))
+  joint, conditional = _joint_and_conditional(decided, _one_hot(y))
+  return float(np.sum(joint * np.log(np.where(joint > 0, conditional, 1.0))))
 
 
 def _joint_and_conditional(

@@ -81,7 +81,7 @@ def cache_folder() -> Path:
   """Return the folder that keeps what was downloaded, unpacked or computed.
 
   `MEDTL_CACHE` names it, else it is ~/.cache/medtl. A user without a home to write to, as in many
-  containers, has a temporary one, which is said. Raises RuntimeError where `MEDTL_CACHE` begins
+  containers, has a temporary one, and is told so. Raises RuntimeError where `MEDTL_CACHE` begins
   with ~ and there is no home.
   """
   named = os.environ.get('MEDTL_CACHE', '')
@@ -261,15 +261,15 @@ def _download_part(wanted: Wanted, part: Path) -> bool:
 
 def _settle(wanted: Wanted, path: Path) -> None:
   """Check a whole file, record its checksums beside its final place and move it there."""
-  found = digests(path)
+  sums = digests(path)
   known = _record(wanted.path)
-  wanted.check(found, path)
-  if known and known['sha256'] != found.sha256:
+  wanted.check(sums, path)
+  if known and known['sha256'] != sums.sha256:
     raise MedtlError(
-      f'{wanted.url} is not the file that was first downloaded: sha256 {found.sha256}, recorded '
+      f'{wanted.url} is not the file that was first downloaded: sha256 {sums.sha256}, recorded '
       f'{known["sha256"]}; if the new one is right, delete {_record_file(wanted.path)}'
     )
-  record = {'url': wanted.url, **found._asdict(), 'stamp': _stamp(path)}
+  record = {'url': wanted.url, **sums._asdict(), 'stamp': _stamp(path)}
   files.write(_record_file(wanted.path), json.dumps(record, indent=1), own=True)
   os.replace(path, wanted.path)
 
@@ -330,5 +330,5 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _unchanged(path: Path) -> bool:
-  """Return whether a downloaded file has the size and date that were recorded with its checksums."""
+  """Return whether a downloaded file still has its recorded size and date."""
   return _record(path).get('stamp') == _stamp(path)
