@@ -83,7 +83,7 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
 
 
 def _refuse_other_keys(verb: str, words: Sequence[str]) -> None:
-  """Raise for the first config key that a verb does not take which works from a run folder."""
+  """Raise for the first config key that a verb does not take, since the run folder decides it."""
   for word in words:
     key = word.partition('=')[0]
     is_taken = key.startswith(FAMILIES[verb]) or key in TAKEN[verb]

@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _verb(argv: list[str]) -> str:
-  """Return what is asked for."""
+  """Return the verb that the words ask for."""
   if {'-h', '--help', '--helpshort'} & set(argv):
     return 'help'
   return argv[0] if argv and not argv[0].startswith('-') else 'train'
@@ -94,9 +94,9 @@ def _advice(verb: str) -> str:
 def heed_signals() -> None:
   """Let Ctrl-C and SIGTERM end the process at once, with a sentence.
 
-  The loop of a training run saves its state first (loop.fit). Elsewhere nothing is half-written
-  then, as nothing is after kill -9. An exception in its place, KeyboardInterrupt, was lost where it
-  arose in a callback of the garbage collector, and crashed in XLA where it unwound.
+  The loop of a training run saves its state first (loop.fit). Elsewhere nothing is left
+  half-written, as after kill -9. To raise KeyboardInterrupt instead was tried: it was lost where it
+  arose in a callback of the garbage collector, and crashed in XLA's frames.
   """
   for number in INTERRUPTS:
     if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell's background jobs have it
@@ -122,7 +122,7 @@ def _tell(words: str) -> None:
 
 
 def _discard(stream: TextIO | None) -> None:
-  """Lead a stream whose reader has gone to /dev/null, with what it still holds."""
+  """Send what a stream still holds to /dev/null, since its reader has gone."""
   if stream is not None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
@@ -130,7 +130,7 @@ def _discard(stream: TextIO | None) -> None:
 
 
 def _open_streams() -> None:
-  """Make of the standard streams what anything can be printed to.
+  """Make sure that anything can be printed to the standard streams.
 
   What their encoding lacks is escaped, as Python does on stderr. One that is closed becomes
   /dev/null: its number would go to the next file that is opened.
@@ -202,7 +202,7 @@ def _explained(error: OSError) -> str:
 
 
 def _cache(argv: list[str]) -> int:
-  """Print what the cache folder holds, after it was cleared if so asked."""
+  """Print what the cache folder holds; --clear removes first what can be computed again."""
   from medtl.core.types import MedtlError
   from medtl.runtime import downloads, files
 

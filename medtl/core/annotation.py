@@ -6,8 +6,8 @@ classes=(0, 1, 2) are the labels '0', '1' and '2', and 1.0 is '1.0'. A number wh
 expected is refused: label=1 may mean the name of a column or its place. NaN and infinity are no
 numbers.
 
-`Annotated[float, FROM_0]` has a range as well, which is checked with the kind. What several
-arguments of a function must be beside each other is declared above it, by `together`.
+`Annotated[float, FROM_0]` has a range as well, which is checked with the kind. A condition on
+several arguments of a function is declared above it, by `together`.
 """
 
 import ast
@@ -38,7 +38,7 @@ TRUTHS = {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0'
 
 
 class Range(NamedTuple):
-  """What a number may be: in words, which follow 'a number', and as a function."""
+  """A condition on a number: in words, which follow 'a number', and as a function."""
 
   words: str
   holds: Callable[[Any], bool]
@@ -59,7 +59,7 @@ class Misfit(Exception):
 def checked(where: str, name: str, value: Any, parameter: Parameter) -> Any:
   """Return the value as the parameter takes it.
 
-  A value of another kind, or out of range, is an error, which shows a value that is right.
+  A value of another kind, or out of range, is a MedtlError, which shows a valid one if it can.
   """
   if value is parameter.default:
     return value
@@ -78,8 +78,8 @@ def checked(where: str, name: str, value: Any, parameter: Parameter) -> Any:
 def read(text: str, parameter: Parameter | None) -> Any:
   """Return what a word of the command line means for a parameter: the first reading that fits.
 
-  It is read as a Python literal, as a truth value, and as the word that it is. Where nothing fits
-  (or no parameter is known) the first reading is returned: the check of the keys refuses it.
+  The word is read as a Python literal, as a truth value, and as text. Where nothing fits, or no
+  parameter is known, the first reading is returned: the check of the keys refuses it.
 
   >>> flag = Parameter('allow_leak', Parameter.KEYWORD_ONLY, annotation=bool)
   >>> root = Parameter('root', Parameter.KEYWORD_ONLY, annotation=str)
@@ -288,7 +288,7 @@ def _literal(text: str) -> list[Any]:
 
 
 class Law(NamedTuple):
-  """What a function's arguments must be beside each other."""
+  """A condition on several arguments of a function."""
 
   words: str
   holds: Callable[..., bool]
@@ -296,7 +296,7 @@ class Law(NamedTuple):
 
 
 def together(words: str, holds: Callable[..., bool]) -> Callable[[Callable], Callable]:
-  """Return a decorator that declares a law; `holds` takes the arguments that it is about by name.
+  """Return a decorator that declares a condition on several arguments: `holds` takes them by name.
 
   The function refuses arguments that break it; so does `agree`, before the function is called.
 
@@ -322,7 +322,7 @@ def together(words: str, holds: Callable[..., bool]) -> Callable[[Callable], Cal
 
 
 def agree(function: Callable, bound: inspect.BoundArguments) -> None:
-  """Raise a MedtlError where arguments break the law that is declared above their function."""
+  """Raise a MedtlError where arguments break the condition declared above their function."""
   law: Law | None = getattr(function, 'law', None)
   if law is None:
     return

@@ -92,8 +92,8 @@ def bind(
 ) -> inspect.BoundArguments:
   """Return a call's arguments as the function takes them, without those that the caller gives.
 
-  Arguments that the function does not take, or not in this kind, are a MedtlError; it says `what`
-  the function is, or its name.
+  An argument that the function lacks, or of another kind than it takes, is a MedtlError; it calls
+  the function `what`, or by its name.
   """
   where = what or call.name
   whole = signature(function)
@@ -160,7 +160,7 @@ def checked_keys(
 ) -> dict[str, Any]:
   """Return the keys with their values as the `known` parameters take them.
 
-  A key that is not known, or lacks, or has a value of another kind, is a MedtlError.
+  An unknown key, a missing one and a value of another kind are MedtlErrors.
   """
   for name in keys:
     if name not in known:

@@ -13,11 +13,9 @@ def roc(score: np.ndarray, has: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
   threshold = np.unique(score)[::-1]
   false_positive = _count_above(score[~has], threshold)
   true_positive = _count_above(score[has], threshold)
-  return (
-    metrics.ratio(false_positive, (~has).sum()),
-    metrics.ratio(true_positive, has.sum()),
-    np.concatenate([[np.inf], threshold]),
-  )
+  false_rate = metrics.ratio(false_positive, (~has).sum())
+  sensitivity = metrics.ratio(true_positive, has.sum())
+  return false_rate, sensitivity, np.concatenate([[np.inf], threshold])
 
 
 def _count_above(score: np.ndarray, threshold: np.ndarray) -> np.ndarray:

@@ -83,13 +83,16 @@ def train(
   Raises a MedtlError for other shapes.
   """
   shape = (len(settings.lr), len(y))
-  used = np.ones(shape, np.float32) if used is None else np.asarray(used, np.float32)
+  if used is None:
+    used = np.ones(shape)
+  used = np.asarray(used, np.float32)
   if used.shape != shape or x.shape[:1] != y.shape:
     raise MedtlError(
       f'probe: x {x.shape}, y {y.shape}, used {used.shape} for {shape[0]} heads; expected '
       '[n, d], [n] and [heads, n]'
     )
-  weight = used * _class_weights(used, y, settings.balance, classes)[:, y]
+  factor = _class_weights(used, y, settings.balance, classes)
+  weight = used * factor[:, y]
   weight = weight / weight.sum(1, keepdims=True)
   features = jnp.asarray(x, jnp.float32)
   on_device = jax.tree.map(jnp.asarray, settings)

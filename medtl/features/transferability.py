@@ -123,7 +123,8 @@ def nce(source: np.ndarray, y: np.ndarray) -> float:
   _check(source, y)
   decided = np.eye(source.shape[1])[source.argmax(1)]
   joint, conditional = _joint_and_conditional(decided, _one_hot(y))
-  return float(np.sum(joint * np.log(np.where(joint > 0, conditional, 1.0))))
+  log_conditional = np.log(np.where(joint > 0, conditional, 1.0))
+  return float(np.sum(joint * log_conditional))
 
 
 def _joint_and_conditional(

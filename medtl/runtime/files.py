@@ -25,7 +25,7 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # of a file system witho
 
 @contextlib.contextmanager
 def exclusive_lock(lock: Path, instead: str = 'choose a --workdir elsewhere') -> Iterator[None]:
-  """Keep other processes out of the folder of the file `lock` for as long as this context is open.
+  """While open, keep other processes out of the folder of the file `lock`.
 
   The kernel frees the lock when a process ends, however it ends; so the file itself may stay. The
   main process takes the lock for all processes of its run. Raises MedtlError where the folder
@@ -97,7 +97,7 @@ def atomic_write(path: Path, own: bool = False) -> Iterator[Path]:
 
   A reader sees the old file or the new one, never half of it. Several processes, on several
   machines too, may write the same file at the same time: each writes to a name of its own.
-  Every process of a run must call this; only the main process's file is kept, unless own=True, and
+  Unless own=True, every process of a run must call this: only the main process's file is kept, and
   the others wait until it is there. Raises MedtlError where they cannot see it then.
   """
   path.parent.mkdir(parents=True, exist_ok=True)

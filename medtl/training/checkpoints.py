@@ -213,11 +213,15 @@ class Checkpoints:
 
   def params(self, kind: str) -> tuple[Tree, Tree]:
     """Return the newest checkpoint's (params, extra) as numpy trees, whatever its optimizer was."""
-    leaves = {path: np.asarray(leaf) for path, leaf in self._leaves(kind).items()}
+    leaves = self._leaves(kind)
 
     def part(name: str) -> Tree:
-      paths = [path for path in leaves if path.startswith(f'{name}/')]
-      return pytrees.unflatten({path.removeprefix(f'{name}/'): leaves[path] for path in paths})
+      inner = {}
+      for path, leaf in leaves.items():
+        first, _, rest = path.partition('/')
+        if first == name:
+          inner[rest] = np.asarray(leaf)
+      return pytrees.unflatten(inner)
 
     return part('params'), part('extra')
 
