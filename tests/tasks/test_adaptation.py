@@ -77,6 +77,6 @@ def test_streams_that_no_task_reads_are_refused():
     MedtlError, match=r"holds nothing, and the task adaptation reads \['target'\]"
   ):
     assemble.run_context(config(streams={}))
-  with pytest.raises(MedtlError, match='reads no other data than config.data'):
+  with pytest.raises(MedtlError, match=r'reads no other data than config.data'):
     changes = (('streams', dict(target=TARGET)),)
     assemble.run_context(assemble.with_changes(tiny.get_config(), changes))
