@@ -91,7 +91,7 @@ def of_means(values: Mapping[str, np.ndarray], draw: Mapping[str, Any]) -> dict[
 
   runs, count = next(iter(values.values())).shape
   has = np.ones((count, 1), bool)
-  return plain(intervals.of(statistic, has, **draw, runs=runs))
+  return plain(intervals.bootstrap(statistic, has, **draw, runs=runs))
 
 
 def _stacked(runs: Runs, names: Sequence[str]) -> dict[str, np.ndarray]:
