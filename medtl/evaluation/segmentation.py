@@ -139,7 +139,7 @@ def _of(
       'no test image has a Dice: none shows a class in truth or prediction; expected masks that '
       'hold something'
     )
-  found = intervals.of(statistic, has[:, None], **draw, runs=len(first), tested=tested)
+  found = intervals.bootstrap(statistic, has[:, None], **draw, runs=len(first), tested=tested)
   return plain(found)
 
 
