@@ -28,13 +28,20 @@ def get_config():
     config.augment = 'flip'
     config.batch = 8
     config.cache = 'head'
-    config.lr = 1e-3
+    config.lr = 2e-4
+    config.head_lr = 5.0
     config.lr_decay = 0.8
     config.monitor = 'dice'
     config.compare = (
       (
         'from scratch',
-        (('model.weights', ''), ('lr_decay', 1.0), ('phases', (('none', '7 epochs'),))),
+        (
+          ('model.weights', ''),
+          ('lr', 1e-3),
+          ('head_lr', 1.0),
+          ('lr_decay', 1.0),
+          ('phases', (('none', '7 epochs'),)),
+        ),
       ),
     )
   return config

@@ -47,7 +47,7 @@ def shrunk(name):
     )
     if config.task.name == 'segmentation':
       config.data.target = 'mask'
-    elif config.task.kind == 'binary':
+    elif config.task.to_dict().get('kind') == 'binary':
       config.data.classes = ('NORMAL', 'CNV')
     family = config.model.name.partition('.')[0]
     keys = {key: value for key, value in config.model.items() if key not in ('weights', 'size')}
