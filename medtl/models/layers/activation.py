@@ -31,6 +31,23 @@ _relu.defvjp(_relu_forward, _relu_backward)
 relu = jax.jit(_relu)  # traced once for each shape
 
 
+@jax.custom_jvp
+def relu6(x: Any) -> Any:
+  """Return x between 0 and 6; the gradient at both ends is 0, as in PyTorch.
+
+  That of `clip` would be shared out at the ends, by divisions.
+  """
+  return jnp.clip(x, 0, 6)
+
+
+@relu6.defjvp
+def _relu6_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+  (x,) = primals
+  (tangent,) = tangents
+  inside = (x > 0) & (x < 6)
+  return relu6(x), jnp.where(inside, tangent, jnp.zeros_like(tangent))
+
+
 @jax.custom_vjp
 def _joined(x: Any, shortcut: Any) -> Any:
   """Return max(x + shortcut, 0), the end of a residual block.
