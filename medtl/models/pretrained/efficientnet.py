@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from medtl.core.types import Weights
-from medtl.models.pretrained.port import Dialect
+from medtl.models.pretrained.port import TORCH_LEAVES, Dialect
 
 _MEAN = (127 / 255,) * 3
 _STD = (128 / 255,) * 3
@@ -34,9 +34,7 @@ def _pytorch(blocks: Sequence[int]) -> Dialect:
     (r'_bn2\.', 'norm3.'),
     (r'^params/(.*)\.running_mean$', r'batch_stats/\1/mean'),
     (r'^params/(.*)\.running_var$', r'batch_stats/\1/var'),
-    (r'(norm\d?)\.weight$', r'\1/scale'),
-    (r'\.weight$', '/kernel'),
-    (r'\.bias$', '/bias'),
+    *TORCH_LEAVES,
   )
   return Dialect('torch', renames, _MEAN, _STD)
 

@@ -21,6 +21,11 @@ Arrays = Mapping[str, np.ndarray]
 Shapes = Mapping[str, Shape]
 Rule = Callable[[np.ndarray, Shape], np.ndarray]
 Adapt = Mapping[str, Rule]
+TORCH_LEAVES = (  # PyTorch's words for leaves; they come last in a family's renames
+  (r'(norm\d?)\.weight$', r'\1/scale'),
+  (r'\.weight$', '/kernel'),
+  (r'\.bias$', '/bias'),
+)
 _STEM = r'params/backbone/stem/(.*/)?kernel'
 _CUT = r'([^{]*)(?:\{(.*)\})?(.*)'  # of a/{query,key,value}/b: 'a/', 'query,key,value', '/b'
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from medtl.core.types import MedtlError, Weights
-from medtl.models.pretrained.port import Dialect
+from medtl.models.pretrained.port import TORCH_LEAVES, Dialect
 
 
 def resize_positions(positions: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
@@ -83,11 +83,6 @@ _VIT_AND_DINOV2_HF = (  # names that Hugging Face's ViT and DINOv2 share
   (r'^layernorm\.', f'{_BACKBONE}/norm.'),
   (r'^classifier\.', 'params/head/dense.'),
 )
-_TORCH = (  # last of all: ….weight → …/kernel or …/scale
-  (r'(norm\d?)\.weight$', r'\1/scale'),
-  (r'\.weight$', '/kernel'),
-  (r'\.bias$', '/bias'),
-)
 _HALF = (0.5, 0.5, 0.5)  # mean and std of inputs from -1 to 1
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -106,7 +101,7 @@ _OPENAI = (  # OpenAI's names, of the whole model
   (r'^visual\.conv1\.', f'{_STEM}/embedding.'),
   (r'^visual\.ln_pre\.', f'{_STEM}/norm.'),
   (r'^visual\.ln_post\.', f'{_BACKBONE}/norm.'),
-  *_TORCH,
+  *TORCH_LEAVES,
 )
 _AUGREG = (  # vision_transformer (AugReg) and big_vision
   *_stages(r'^Transformer/encoderblock_{}/'),
@@ -139,7 +134,7 @@ _TIMM = (  # DeiT, DINO, DINOv2, MAE and timm (whose AugReg ones want mean and s
   (r'^norm_pre\.', f'{_STEM}/norm.'),
   (r'^norm\.', f'{_BACKBONE}/norm.'),
   (r'^head\.', 'params/head/dense.'),
-  *_TORCH,
+  *TORCH_LEAVES,
 )
 _VIT_HF = (  # Hugging Face's ViT, as Google's checkpoints were converted
   (r'^vit\.', ''),
@@ -148,7 +143,7 @@ _VIT_HF = (  # Hugging Face's ViT, as Google's checkpoints were converted
   (r'layernorm_after\.', 'norm2.'),
   (r'intermediate\.dense\.', 'mlp/up.'),
   (r'output\.dense\.', 'mlp/down.'),
-  *_TORCH,
+  *TORCH_LEAVES,
 )
 _DINOV2_HF = (  # Hugging Face's DINOv2, with and without registers
   (r'^dinov2(_with_registers)?\.', ''),
@@ -156,7 +151,7 @@ _DINOV2_HF = (  # Hugging Face's DINOv2, with and without registers
   (r'mlp\.fc1\.', 'mlp/up.'),
   (r'mlp\.fc2\.', 'mlp/down.'),
   (r'layer_scale(\d)\.lambda1$', r'scale\1'),
-  *_TORCH,
+  *TORCH_LEAVES,
 )
 _CLIP_HF = (  # Hugging Face: CLIPModel, CLIPVisionModel, …WithProjection
   (r'^(text_model\.|text_projection\.|visual_projection\.|logit_scale$).*|.*\.position_ids$', ''),
@@ -175,7 +170,7 @@ _CLIP_HF = (  # Hugging Face: CLIPModel, CLIPVisionModel, …WithProjection
   (r'^vision_model\.embeddings\.patch_embedding\.', f'{_STEM}/embedding.'),
   (r'^vision_model\.pre_layrnorm\.', f'{_STEM}/norm.'),
   (r'^vision_model\.post_layernorm\.', f'{_BACKBONE}/norm.'),
-  *_TORCH,
+  *TORCH_LEAVES,
 )
 RENAMES = {
   'augreg': Dialect('flax', _AUGREG, _HALF, _HALF),
