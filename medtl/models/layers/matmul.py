@@ -49,7 +49,7 @@ def _cpu_kernel_gradient(way: str, dtype: Any) -> Callable[[Any, Any], Any]:
     return kernel_gradient_at_once
   if dtype == jnp.bfloat16:
     return _kernel_gradient_of_bfloat16
-  return kernel_gradient_in_pieces if way == 'pieces' else kernel_gradient_at_once
+  return _kernel_gradient_in_pieces if way == 'pieces' else kernel_gradient_at_once
 
 
 _product.defvjp(_product_forward, _product_backward)
@@ -94,7 +94,7 @@ def _count_pieces(rows: int) -> int:
   return 1
 
 
-def kernel_gradient_in_pieces(x: Any, gradient: Any) -> Any:
+def _kernel_gradient_in_pieces(x: Any, gradient: Any) -> Any:
   """Return xᵀ @ gradient of [r, c] and [r, d], summed over pieces of the rows.
 
   XLA's CPU backend transposes an operand first: that of a piece stays in the cache. The loop also
