@@ -209,3 +209,14 @@ def test_a_share_of_a_publishers_training_set_and_a_share_that_is_none():
   for share in (0, 1.5):
     with pytest.raises(MedtlError, match=r'labels=.* above 0 and at most 1'):
       splits.split(data, labels=share)
+
+
+def test_a_patient_with_two_classes_counts_as_the_rarer_when_labels_are_few():
+  """Every patient has an image of class 0, two also one of class 1: of these two one is kept, of the others half."""
+  owner = np.array([*range(10), 3, 8])
+  data = dict(row=np.arange(12), y=np.repeat([0, 1], [10, 2]), patient=owner.astype(str))
+  data['split'] = np.full(12, 'train')
+  for seed in range(8):
+    kept = splits.split(data, by='publisher', val=0, labels=0.5, seed=seed)['train']
+    patients = set(owner[kept])
+    assert len(patients & {3, 8}) == 1 and len(patients) == 5

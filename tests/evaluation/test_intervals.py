@@ -125,6 +125,25 @@ def test_a_paired_difference(many):
     difference(score, other[:-1], y, ACCURACY)
 
 
+def test_p_counts_the_observed_difference_as_one_more_resample_and_is_at_most_1():
+  """Davison and Hinkley 1997, equation 4.11: a model that is always right against one that is always wrong."""
+  right = np.arange(40) >= 0
+  best, y = answers(right)
+  worst, _ = answers(~right)
+  for first, second in ((best, worst), (worst, best)):
+    found = difference(first, second, y, ACCURACY, resamples=99)['accuracy']
+    assert found.p == pytest.approx(2 * (0 + 1) / (99 + 1))
+  assert difference(best, best, y, ACCURACY, resamples=99)['accuracy'].p == 1
+
+
+def test_p_is_twice_the_share_of_resamples_on_the_rarer_side_of_0():
+  """One answer of 20 differs: the share of resamples without it, where the difference is 0."""
+  first, y = answers(np.arange(20) >= 0)
+  second, _ = answers(np.arange(20) > 0)
+  found = difference(first, second, y, ACCURACY, resamples=4000)['accuracy']
+  assert found.p == pytest.approx(2 * (19 / 20) ** 20, rel=0.1)
+
+
 def test_a_shift_of_both_models_cancels_in_the_pair():
   """Two models that differ in one answer of 100: the paired interval is far narrower than either's own."""
   right = np.arange(100) < 70

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl.core.types import Batch, Dataset, Example, MedtlError
+from medtl.core.types import Batch, Dataset, Example, MedtlError, Predictions
 from medtl.evaluation import predictions
 
 
@@ -76,6 +76,26 @@ def test_a_file_keeps_predictions_table_and_the_pictures_that_are_shown(tmp_path
   )
   assert set(again.pictures) == {103, 100}
   chex.assert_shape(again.pictures[103], (4, 6, 1))
+
+
+@pytest.mark.parametrize(
+  ('shape', 'kept'),
+  [
+    ((256, 40), np.s_[:, :]),
+    ((257, 40), np.s_[::2, ::2]),
+    ((40, 600), np.s_[::3, ::3]),
+    ((5, 40, 600), np.s_[2, ::3, ::3]),
+  ],
+)
+def test_a_picture_is_kept_small_and_of_a_volume_the_middle_slice(tmp_path, shape, kept):
+  x = np.random.RandomState(0).rand(*shape, 2).astype('f4') * 1.2 - 0.1
+  table = {'row': np.array([7]), 'y': np.array([0])}
+  dataset = Dataset(lambda i: Example(x, 0, 7), 1, ('a', 'b'), table)
+  found = Predictions(table['row'], table['y'], np.array([[0.6, 0.4]]))
+  predictions.save(tmp_path / 'test.npz', found, dataset, shown=[0])
+  picture = predictions.load(tmp_path / 'test.npz').pictures[7]
+  assert picture.dtype == np.uint8 and max(picture.shape) <= 256
+  np.testing.assert_array_equal(picture, (np.clip(x, 0, 1)[kept] * 255).astype(np.uint8))
 
 
 def test_folds_are_pooled_by_row_and_may_not_overlap(tmp_path):

@@ -66,6 +66,22 @@ def test_sigmoid_is_the_mean_binary_log_loss():
   )
 
 
+@pytest.mark.parametrize('targets', [y, np.array([[1, 0, 0, 1]] * 6)])
+def test_sigmoid_smoothing_mixes_with_the_loss_of_one_half(targets):
+  x = jnp.asarray(logits)
+  plain = losses.sigmoid(x, jnp.asarray(targets))
+  undecided = losses.sigmoid(x, jnp.full((6, 4), 0.5))
+  chex.assert_trees_all_close(
+    losses.sigmoid(x, jnp.asarray(targets), smoothing=0.2), 0.8 * plain + 0.2 * undecided, atol=1e-6
+  )
+
+
+def test_mse_is_a_mean_over_the_outputs():
+  """Outputs .5, −1 and 2 against class 0: (.5² + 1² + 2²) ÷ 3."""
+  found = losses.mse(jnp.array([[0.5, -1.0, 2.0]]), jnp.array([0]))
+  assert float(found[0]) == pytest.approx((0.25 + 1 + 4) / 3)
+
+
 def test_ordinal_by_hand():
   """Grade 1 of 3: task 'above 0' is yes, task 'above 1' (reached) is no."""
   x = np.array([[0.3, -0.7]], 'f4')

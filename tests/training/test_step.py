@@ -5,10 +5,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from medtl.core import pytrees
-from medtl.core.types import Batch, MedtlError, State
+from medtl.core.types import Batch, MedtlError, State, Task
 from medtl.models import Net
 from medtl.run import assemble
 from medtl.tasks import classification
@@ -105,6 +106,41 @@ def test_augmentation_sees_another_key_each_step(plain, batch):
   run(*plain, batch, steps=3, augment=augment)
   jax.effects_barrier()
   assert len(set(seen)) == 3
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_augmentation_dropout_and_every_microbatch_draw_from_keys_of_their_own(batch, accumulate):
+  """A key that serves twice ties what should be independent, such as a flip and a dropout mask."""
+  keys = []
+
+  def note(key):
+    data = jax.random.key_data(key)
+    jax.debug.callback(lambda numbers: keys.append(tuple(np.asarray(numbers).tolist())), data)
+
+  def augment(key, batch):
+    note(key)
+    return batch
+
+  def loss(params, extra, batch, key):
+    note(key)
+    return params['w'], (extra, {'loss': params['w']})
+
+  task = Task(init=None, loss=loss, measure=None)
+  tx = optax.with_extra_args_support(optax.identity())
+  params = {'w': jnp.zeros(())}
+  state = State(jnp.zeros((), jnp.int32), params, {}, tx.init(params), jax.random.key(0))
+  for _ in range(3):
+    state, _ = step.update(
+      state,
+      batch,
+      task=task,
+      tx=tx,
+      live={'w': True},
+      augment=augment,
+      accumulate=accumulate,
+    )
+  jax.effects_barrier()
+  assert len(set(keys)) == len(keys) == 3 * (1 + accumulate)
 
 
 def test_it_compiles_once_and_donates_its_state(plain, batch):
