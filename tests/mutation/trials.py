@@ -1,0 +1,101 @@
+"""The tests of each mutant, run in copies of the tree; results are kept line by line."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+from tests.mutation import processes
+from tests.mutation.mutants import Mutant, changed_line, mutate
+from tests.mutation.reach import Reach, tests_of
+
+KILLED, OVER_TIME, NO_IMPORT, SURVIVED = 'killed', 'over time', 'no import', 'survived'
+SLACK = 40.0  # CPU seconds more than the tests of a mutant take: start, imports, compiling anew
+
+Result = dict[str, Any]  # path, line, function, before, after, outcome, state, …
+
+
+def run_all(
+  root: Path, chosen: Sequence[Mutant], reach: Reach, trees: Sequence[Path], kept: Path
+) -> Iterator[Result]:
+  """Yield a result for each mutant; those in the file `kept` that still hold are not run again."""
+  known = _known(kept)
+  free: Queue[Path] = Queue()
+  for tree in trees:
+    free.put(tree)
+
+  def trial(mutant: Mutant, state: str) -> Result:
+    tree = free.get()
+    try:
+      return _trial(root, tree, mutant, reach) | {'state': state}
+    finally:
+      free.put(tree)
+
+  with ThreadPoolExecutor(len(trees)) as pool:
+    waiting = []
+    for mutant in chosen:
+      state = _state(root, mutant, tests_of(mutant, reach))
+      if state in known:
+        yield known[state]
+      else:
+        waiting.append(pool.submit(trial, mutant, state))
+    for done in as_completed(waiting):
+      result = done.result()
+      with kept.open('a') as file:
+        file.write(json.dumps(result) + '\n')
+      yield result
+
+
+def _known(kept: Path) -> dict[str, Result]:
+  if not kept.exists():
+    return {}
+  results = [json.loads(line) for line in kept.read_text().splitlines()]
+  return {result['state']: result for result in results}
+
+
+def _state(root: Path, mutant: Mutant, tests: Sequence[str]) -> str:
+  """Return a digest of all that a result hangs on: the mutated file, and the tests given to it."""
+  files = sorted({test.partition('::')[0] for test in tests} - {mutant.path})
+  parts = [mutant.path, mutate((root / mutant.path).read_text(), mutant), *tests]
+  parts += [(root / file).read_text() for file in files]
+  return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:24]
+
+
+def _trial(root: Path, tree: Path, mutant: Mutant, reach: Reach) -> Result:
+  source = (root / mutant.path).read_text()
+  tests = tests_of(mutant, reach)
+  before, after = changed_line(source, mutant)
+  outcome, killer = SURVIVED, ''
+  if tests:
+    (tree / mutant.path).write_text(mutate(source, mutant))
+    limit = SLACK + 4 * sum(reach.seconds[test] for test in tests)
+    code, output = processes.pytest(tree, tests, limit)
+    (tree / mutant.path).write_text(source)
+    outcome, killer = _judge(code, output)
+  return {
+    'path': mutant.path,
+    'line': mutant.place[0],
+    'function': mutant.function,
+    'operator': mutant.operator.removeprefix('core/'),
+    'before': before,
+    'after': after,
+    'tests': len(tests),
+    'outcome': outcome,
+    'killer': killer,
+  }
+
+
+def _judge(code: int, output: str) -> tuple[str, str]:
+  """Return (outcome, what noticed) from pytest's exit code and output."""
+  if code == 0:
+    return SURVIVED, ''
+  if code == processes.OVER_TIME:
+    return OVER_TIME, ''
+  failed = [line for line in output.splitlines() if line.startswith(('FAILED ', 'ERROR '))]
+  killer = failed[0].split(' - ')[0] if failed else output[-200:]
+  if code == 1:
+    return KILLED, killer
+  return (KILLED if code < 0 else NO_IMPORT), killer
