@@ -10,7 +10,7 @@ from scipy import stats
 
 from medtl.core.types import MedtlError, Predictions
 from medtl.evaluation import curves, metrics, operating_points, thresholds
-from medtl.evaluation.intervals import difference, intervals
+from medtl.evaluation.intervals import difference, holm, intervals, of, presence
 from tests.evaluation.test_metrics import case
 
 ACCURACY = dict(accuracy=metrics.accuracy)
@@ -256,3 +256,89 @@ def test_the_mean_of_runs_from_several_seeds_has_their_chance_in_its_interval():
     resamples=200,
   )['value']
   assert shifted.low == pytest.approx(1) and shifted.high == pytest.approx(1), 'paired by seed'
+
+
+def test_level_seed_and_resamples_are_those_asked_for_and_the_defaults_are_one_set():
+  score, y = case(n=60, k=2)
+  patient = np.arange(60)
+  usual = intervals(score, y, ACCURACY, patient)['accuracy']
+  asked = dict(resamples=1000, seed=0, level=0.95)
+  assert usual == intervals(score, y, ACCURACY, patient, **asked)['accuracy']
+  half = intervals(score, y, ACCURACY, patient, level=0.5)['accuracy']
+  ratio = (half.high - half.low) / (usual.high - usual.low)
+  assert ratio == pytest.approx(stats.norm.ppf(0.75) / stats.norm.ppf(0.975), abs=0.06)
+  has = presence(y, 2)
+  value = lambda rows, runs: {'accuracy': metrics.accuracy(score[rows], y[rows])}
+  assert of(value, has, patient)['accuracy'] == usual
+  assert of(value, has, patient, **asked)['accuracy'] == usual
+  other = np.roll(score, 1, 0)
+  gap = difference(score, other, y, ACCURACY, patient)
+  assert gap == difference(score, other, y, ACCURACY, patient, **asked)
+  few = difference(score, other, y, ACCURACY, patient, resamples=9)['accuracy']
+  assert few.p is not None and few.p >= 2 / 10
+
+
+def test_two_patients_of_each_class_are_enough():
+  score, y = case(n=12, k=2)
+  y = (np.arange(12) < 2).astype(int)
+  found = intervals(score, y, ACCURACY, np.arange(12), resamples=50)['accuracy']
+  assert np.isfinite(found[:3]).all() and found.reason == ''
+  lonely = intervals(score, y, ACCURACY, np.where(y == 1, 0, np.arange(12)), resamples=50)
+  assert 'a class has 1 patient' in lonely['accuracy'].reason
+  everyone = intervals(score, y, ACCURACY, None, resamples=50)['accuracy']
+  assert (everyone.n, everyone.unit, everyone.p) == (12, 'image', None)
+
+
+def test_presence_of_classes_and_of_labels_and_their_absence():
+  assert presence(np.array([0, 2]), 3).tolist() == [[True, False, False], [False, False, True]]
+  found = presence(np.array([[1, 0], [0, 0.5]]), 2)
+  assert found.tolist() == [[True, False, False, True], [False, False, True, True]]
+
+
+def test_a_label_that_all_patients_have_leaves_no_second_side_to_draw():
+  """Of label 0 there is no absence, so none is asked of a resample."""
+  y = np.stack([np.ones(20), np.arange(20) % 2], 1)
+  found = intervals(y * 0.5, y, ACCURACY, resamples=40)['accuracy']
+  assert np.isfinite(found[:3]).all() and found.redrawn == 0
+
+
+def test_resamples_draw_each_patient_as_often_as_any_other_with_all_of_its_rows():
+  """A statistic that counts: patients of 1, 2 and 3 images appear together, and evenly."""
+  patient = np.array(['c', 'a', 'b', 'c', 'b', 'c'])
+  drawn = []
+
+  def statistic(rows, runs):
+    drawn.append(np.bincount(rows, minlength=6))
+    return {'size': np.asarray(float(len(rows)))}
+
+  found = of(statistic, np.ones((6, 1), bool), patient, resamples=2000)['size']
+  counts = np.array(drawn[2:])  # after the value itself and the value of the one run
+  assert found.value == 6 and found.n == 3 and len(counts) == 2000
+  assert (counts[:, 0] == counts[:, 3]).all() and (counts[:, 2] == counts[:, 4]).all()
+  owners = counts[:, [1, 2, 0]]
+  assert (owners.sum(1) == 3).all() and owners.max() == 3
+  np.testing.assert_allclose(owners.mean(0), 1, atol=0.08)
+
+
+def test_a_share_of_resamples_that_never_come_is_told():
+  """40 classes of two patients: hardly a resample of 80 holds each."""
+  y = np.repeat(np.arange(40), 2)
+  found = intervals(np.eye(40)[y], y, ACCURACY, resamples=3)['accuracy']
+  assert 'only 0 of 60 resamples of the images held every class' in found.reason
+  assert found.redrawn == 1 and found.p is None
+
+
+def test_the_standard_error_over_two_runs_is_half_their_gap():
+  """Two runs at 0 and 2, patients all alike: Student's interval with one degree of freedom."""
+  y = np.arange(40) % 2
+  runs = np.stack([np.full((40, 2), offset) for offset in (0.0, 2.0)])
+  value = dict(value=lambda score, y: score[:, 0].mean())
+  found = intervals(runs, y, value, resamples=4000, level=0.5)['value']
+  assert found.value == 1
+  reach = stats.t.ppf(0.75, 1) * 1.0  # the standard error is (2 − 0) ÷ √2 ÷ √2
+  assert (found.low, found.high) == pytest.approx((1 - reach, 1 + reach), abs=0.12)
+
+
+def test_holm_stops_at_1_keeps_the_order_and_lets_nan_stand():
+  assert holm([0.04, np.nan, 0.5, 0.01]) == pytest.approx([0.08, np.nan, 0.5, 0.03], nan_ok=True)
+  assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
