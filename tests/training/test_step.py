@@ -213,3 +213,56 @@ def test_what_is_computed_again_gives_the_same_step_and_is_not_held(model):
     MedtlError, match=r"config.remat: 'stage99' matches no child; there are: stem, stage1"
   ):
     assemble.run_context(assemble.with_changes(plain.config, (('remat', ('stage99',)),)))
+
+
+def test_a_step_by_hand(plain, batch):
+  """SGD without momentum on the live leaves: w − lr · g, the logs those of the loss and of the live gradient."""
+  net, params = plain
+  parts = parameter_groups.partition(
+    params,
+    parameter_groups.rule_table(params, 'depth(1.0)'),
+    direction=lambda decay: optax.identity(),
+    lr=0.5,
+  )
+  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  key = jax.random.key(4)
+  state = State(jnp.asarray(7, jnp.int32), params, {}, parts.tx.init(params), key)
+  after, logs = step.update(state, batch, task=task, tx=parts.tx, live=parts.live)
+  value, grads = jax.value_and_grad(lambda params: task.loss(params, {}, batch, key)[0])(params)
+  expected = jax.tree.map(lambda w, g: w - 0.5 * g, params['head'], grads['head'])
+  chex.assert_trees_all_close(after.params['head'], expected, atol=1e-6)
+  chex.assert_trees_all_equal(after.params['backbone'], params['backbone'])
+  assert int(after.step) == 8 and after.key is key
+  assert float(logs['loss']) == pytest.approx(float(value))
+  assert float(logs['grad_norm']) == pytest.approx(float(optax.tree.norm(grads['head'])), rel=1e-5)
+  assert set(logs) == {'loss', 'grad_norm'}
+
+
+def test_a_batch_of_padding_alone_moves_nothing(plain, batch):
+  net, params = plain
+  for accumulate in (1, 2):
+    state, logs = run(net, params, batch._replace(mask=jnp.zeros(8, bool)), accumulate=accumulate)
+    chex.assert_trees_all_equal(state.params, params)
+    assert float(logs['loss']) == 0
+
+
+def test_microbatches_share_what_is_no_parameter_one_after_the_other(batch):
+  """Running averages see each part in turn: a counter goes up by one a part."""
+
+  def loss(params, extra, batch, key):
+    return params['w'] * 0.0, ({'seen': extra['seen'] + 1}, {'loss': params['w']})
+
+  tx = optax.with_extra_args_support(optax.identity())
+  params = {'w': jnp.ones(())}
+  extra = {'seen': jnp.zeros(())}
+  state = State(jnp.zeros((), jnp.int32), params, extra, tx.init(params), jax.random.key(0))
+  keys = dict(task=Task(None, loss, None), tx=tx, live={'w': True})
+  for accumulate in (1, 4):
+    after, logs = step.update(state, batch, accumulate=accumulate, **keys)
+    assert float(after.extra['seen']) == accumulate and float(logs['loss']) == pytest.approx(1)
+
+
+def test_flops_are_xlas_count():
+  x = jnp.ones((3, 5))
+  count = step.flops(jax.jit(lambda a, b: a @ b).lower(x, x.T))
+  assert count == 2 * 3 * 5 * 3
