@@ -4,6 +4,7 @@ cosmic-ray makes them. Left out are its swaps that are errors of type at once (`
 and annotations, which decide nothing at run time.
 """
 
+import difflib
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,13 +111,18 @@ def mutate(source: str, mutant: Mutant) -> str:
 
 
 def changed_line(source: str, mutant: Mutant) -> tuple[str, str]:
-  """Return the line that a mutant changes, before and after, without the blanks around it."""
-  before = source.splitlines()
-  after = mutate(source, mutant).splitlines()
-  for old, new in zip(before, after, strict=False):
-    if old != new:
-      return old.strip(), new.strip()
-  return '', ''
+  """Return the line that a mutant changes, before and after; '' after where a decorator is gone."""
+  lines = source.splitlines()
+  mutated_lines = mutate(source, mutant).splitlines()
+  before: list[str] = []
+  after: list[str] = []
+  for line in difflib.unified_diff(lines, mutated_lines, n=0):
+    words = ' '.join(line[1:].split())  # cosmic-ray puts blanks before numbers
+    if line.startswith('-') and not line.startswith('---'):
+      before.append(words)
+    if line.startswith('+') and not line.startswith('+++'):
+      after.append(words)
+  return ' '.join(before).strip(), ' '.join(after).strip()
 
 
 def _ancestors(leaf: NodeOrLeaf) -> Iterator[tuple[NodeOrLeaf, NodeOrLeaf]]:

@@ -74,7 +74,7 @@ def _trial(root: Path, tree: Path, mutant: Mutant, reach: Reach) -> Result:
     limit = SLACK + 4 * sum(reach.seconds[test] for test in tests)
     code, output = processes.pytest(tree, tests, limit)
     (tree / mutant.path).write_text(source)
-    outcome, killer = _judge(code, output)
+    outcome, killer = judge(code, output)
   return {
     'path': mutant.path,
     'line': mutant.place[0],
@@ -88,7 +88,7 @@ def _trial(root: Path, tree: Path, mutant: Mutant, reach: Reach) -> Result:
   }
 
 
-def _judge(code: int, output: str) -> tuple[str, str]:
+def judge(code: int, output: str) -> tuple[str, str]:
   """Return (outcome, what noticed) from pytest's exit code and output."""
   if code == 0:
     return SURVIVED, ''
