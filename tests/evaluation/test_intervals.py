@@ -1,5 +1,6 @@
 """Intervals: what they cover, what they refuse, that patients and not pictures are drawn; thresholds and curves."""
 
+import re
 import time
 
 import chex
@@ -320,12 +321,27 @@ def test_resamples_draw_each_patient_as_often_as_any_other_with_all_of_its_rows(
   np.testing.assert_allclose(owners.mean(0), 1, atol=0.08)
 
 
-def test_a_share_of_resamples_that_never_come_is_told():
-  """40 classes of two patients: hardly a resample of 80 holds each."""
-  y = np.repeat(np.arange(40), 2)
-  found = intervals(np.eye(40)[y], y, ACCURACY, resamples=3)['accuracy']
-  assert 'only 0 of 60 resamples of the images held every class' in found.reason
-  assert found.redrawn == 1 and found.p is None
+@pytest.mark.parametrize('classes', [27, 40])
+def test_a_bootstrap_that_gives_up_says_how_many_resamples_it_found(classes):
+  """Of 27 classes of two patients a resample in fifty has each, of 40 hardly one."""
+  y = np.repeat(np.arange(classes), 2)
+  found = intervals(np.eye(classes)[y], y, ACCURACY, resamples=60)['accuracy']
+  number = int(re.search(r'only (\d+) of 1200 resamples of the images', found.reason).group(1))
+  assert found.redrawn == pytest.approx(1 - number / 1200) and (number > 0) == (classes == 27)
+  assert np.isnan(found.low) and found.p is None
+
+
+def test_one_run_is_the_same_with_and_without_an_axis_of_runs():
+  """Also where there are fewer rows than classes."""
+  random = np.random.RandomState(0)
+  y = np.array([6, 6, 0, 0])
+  score = random.dirichlet(np.ones(7), 4)
+  chosen = dict(accuracy=metrics.accuracy, loss=metrics.log_loss)
+  single = intervals(score, y, chosen, resamples=40)
+  assert single == intervals(score[None], y, chosen, resamples=40)
+  gap = difference(score, score[::-1], y, chosen, resamples=40)
+  assert gap == difference(score[None], score[None, ::-1], y, chosen, resamples=40)
+  assert single['loss'].redrawn > 0
 
 
 def test_the_standard_error_over_two_runs_is_half_their_gap():

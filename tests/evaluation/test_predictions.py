@@ -129,7 +129,9 @@ def test_damaged_predictions_are_named_with_the_command_that_writes_them_anew(tm
     path = tmp_path / f'{name}.npz'
     predictions.save(path, found, dataset)
     assert predictions.load(path).pictures == {}
-    for damage in (path.read_bytes()[:300], b'', b'nothing'):
+    np.savez(tmp_path / 'other.npz', row=np.arange(3))
+    other = (tmp_path / 'other.npz').read_bytes()
+    for damage in (path.read_bytes()[:300], b'', b'nothing', other):
       path.write_bytes(damage)
       with pytest.raises(
         MedtlError, match=rf'the predictions .*{name}.npz are damaged .*; {words}'

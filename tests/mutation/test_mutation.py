@@ -65,7 +65,7 @@ def test_a_mutant_gets_the_tests_of_its_statement_else_of_what_stands_around_it(
 
 def test_an_outcome_is_read_off_pytests_exit_code():
   assert trials.judge(0, '') == (trials.SURVIVED, '')
-  assert trials.judge(1, 'x\nFAILED a.py::b - why') == (trials.KILLED, 'FAILED a.py::b')
+  assert trials.judge(1, 'x\nFAILED a.py::b - why') == (trials.KILLED, 'a.py::b')
   assert trials.judge(4, 'ERROR: not found')[0] == trials.NO_IMPORT
   assert trials.judge(-11, '')[0] == trials.KILLED
   assert trials.judge(-24, '')[0] == trials.OVER_TIME

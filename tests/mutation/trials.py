@@ -15,7 +15,8 @@ from tests.mutation.reach import Reach, tests_of
 KILLED, OVER_TIME, NO_IMPORT, SURVIVED = 'killed', 'over time', 'no import', 'survived'
 SLACK = 40.0  # CPU seconds more than the tests of a mutant take: start, imports, compiling anew
 
-Result = dict[str, Any]  # path, line, function, before, after, outcome, state, …
+Result = dict[str, Any]  # path, line, function, before, after, outcome, killer, state, …
+State = dict[str, Any]
 
 
 def run_all(
@@ -27,7 +28,7 @@ def run_all(
   for tree in trees:
     free.put(tree)
 
-  def trial(mutant: Mutant, state: str) -> Result:
+  def trial(mutant: Mutant, state: State) -> Result:
     tree = free.get()
     try:
       return _trial(root, tree, mutant, reach) | {'state': state}
@@ -38,8 +39,9 @@ def run_all(
     waiting = []
     for mutant in chosen:
       state = _state(root, mutant, tests_of(mutant, reach))
-      if state in known:
-        yield known[state]
+      result = known.get(state['mutant'])
+      if result is not None and _holds(result, state):
+        yield result
       else:
         waiting.append(pool.submit(trial, mutant, state))
     for done in as_completed(waiting):
@@ -53,15 +55,29 @@ def _known(kept: Path) -> dict[str, Result]:
   if not kept.exists():
     return {}
   results = [json.loads(line) for line in kept.read_text().splitlines()]
-  return {result['state']: result for result in results}
+  return {result['state']['mutant']: result for result in results}
 
 
-def _state(root: Path, mutant: Mutant, tests: Sequence[str]) -> str:
-  """Return a digest of all that a result hangs on: the mutated file, and the tests given to it."""
-  files = sorted({test.partition('::')[0] for test in tests} - {mutant.path})
-  parts = [mutant.path, mutate((root / mutant.path).read_text(), mutant), *tests]
-  parts += [(root / file).read_text() for file in files]
-  return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:24]
+def _state(root: Path, mutant: Mutant, tests: Sequence[str]) -> State:
+  """Return digests of all that a result hangs on: the mutated file, and each test given to it."""
+  mutated = mutate((root / mutant.path).read_text(), mutant)
+  files = {test: test.partition('::')[0] for test in tests}
+  return {
+    'mutant': _digest(f'{mutant.path}\0{mutated}'),
+    'tests': {test: _digest((root / file).read_text()) for test, file in files.items()},
+  }
+
+
+def _holds(result: Result, state: State) -> bool:
+  """Return whether a kept result is what a trial would give: the killer, or all tests, are as then."""
+  killer = result['killer']
+  if killer in state['tests']:
+    return result['state']['tests'][killer] == state['tests'][killer]
+  return result['state'] == state
+
+
+def _digest(text: str) -> str:
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _trial(root: Path, tree: Path, mutant: Mutant, reach: Reach) -> Result:
@@ -89,13 +105,13 @@ def _trial(root: Path, tree: Path, mutant: Mutant, reach: Reach) -> Result:
 
 
 def judge(code: int, output: str) -> tuple[str, str]:
-  """Return (outcome, what noticed) from pytest's exit code and output."""
+  """Return (outcome, the test that noticed) from pytest's exit code and output."""
   if code == 0:
     return SURVIVED, ''
   if code == processes.OVER_TIME:
     return OVER_TIME, ''
   failed = [line for line in output.splitlines() if line.startswith(('FAILED ', 'ERROR '))]
-  killer = failed[0].split(' - ')[0] if failed else output[-200:]
+  killer = failed[0].partition(' ')[2].partition(' - ')[0] if failed else ''
   if code == 1:
     return KILLED, killer
   return (KILLED if code < 0 else NO_IMPORT), killer

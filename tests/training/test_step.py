@@ -266,3 +266,16 @@ def test_flops_are_xlas_count():
   x = jnp.ones((3, 5))
   count = step.flops(jax.jit(lambda a, b: a @ b).lower(x, x.T))
   assert count == 2 * 3 * 5 * 3
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_only_parts_of_a_batch_are_looped_over(plain, batch, accumulate):
+  net, params = plain
+  parts = parameter_groups.partition(
+    params, parameter_groups.rule_table(params, 'none'), direction=optimizers.sgd, lr=0.1
+  )
+  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  keys = dict(task=task, tx=parts.tx, live=parts.live)
+  state = State(jnp.zeros((), jnp.int32), params, {}, parts.tx.init(params), jax.random.key(0))
+  program = jax.make_jaxpr(lambda: step.update(state, batch, accumulate=accumulate, **keys))()
+  assert (' scan[' in str(program)) == (accumulate > 1)
