@@ -143,6 +143,8 @@ def test_p_is_twice_the_share_of_resamples_on_the_rarer_side_of_0():
   second, _ = answers(np.arange(20) > 0)
   found = difference(first, second, y, ACCURACY, resamples=4000)['accuracy']
   assert found.p == pytest.approx(2 * (19 / 20) ** 20, rel=0.1)
+  back = difference(second, first, y, ACCURACY, resamples=4000)['accuracy']
+  assert back.p == found.p
 
 
 def test_a_shift_of_both_models_cancels_in_the_pair():
@@ -208,6 +210,18 @@ def test_no_threshold_without_both_sides():
     Predictions(np.arange(30), np.where(y == 2, 0, y), score), 'youden', 'multiclass'
   )
   assert np.isnan(cut).tolist() == [False, False, True]
+  for rule in (thresholds.youden, thresholds.at_sensitivity):
+    for everyone in (True, False):
+      assert np.isnan(rule(score[:, 0], np.full(30, everyone)))
+
+
+def test_thresholds_lie_between_two_scores_and_the_sensitivity_is_at_least_95_percent_by_default():
+  score, has = np.arange(40) / 40, np.arange(40) >= 20
+  assert thresholds.youden(score, has) == pytest.approx(19.5 / 40)
+  assert thresholds.at_sensitivity(score, has) == pytest.approx(20.5 / 40), '19 of 20'
+  assert thresholds.at_sensitivity(score, has, 0.5) == pytest.approx(29.5 / 40)
+  assert thresholds.at_sensitivity(score, has, 0.51) == pytest.approx(28.5 / 40)
+  assert thresholds.at_sensitivity(np.zeros(4), np.arange(4) > 1) == 0, 'one score, no other below'
 
 
 @pytest.mark.parametrize('runs', [2, 3, 5])

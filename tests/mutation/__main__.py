@@ -8,6 +8,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.mutation import equivalents, processes, reach, table, trials
@@ -25,31 +26,29 @@ def main() -> int:
     print(f'{entry.path} {entry.function}: no mutant of today is {entry.before} → {entry.after}')
   if gone:
     return 1
-  chosen = sample(ROOT, given.seed, given.count)
-  results = list(_results(given, chosen))
+  results = list(_results(given.seed, given.count, given.jobs))
   print(table.markdown(results, argued))
   for line in table.remarks(results, argued):
     print(line)
-  wrong = [result for result in results if result['outcome'] != trials.SURVIVED]
-  return 1 if any(equivalents.argued(result, argued) for result in wrong) else 0
+  noticed = [result for result in results if result['outcome'] != trials.SURVIVED]
+  return 1 if any(equivalents.argued(result, argued) for result in noticed) else 0
 
 
-def _results(given: argparse.Namespace, chosen: list) -> list[trials.Result]:
+def _results(seed: int, count: int, jobs: int) -> Iterator[trials.Result]:
+  """Yield results as they come; the tree as it is now is what they are of, edited meanwhile or not."""
   began = time.monotonic()
-  results: list[trials.Result] = []
   processes.KEPT.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(prefix='medtl-mutants-') as scratch:
-    places = [Path(scratch) / f'tree{number}' for number in range(given.jobs)]
-    trees = [processes.copy_tree(ROOT, place) for place in places]
-    reached = reach.measure(ROOT, trees[0], processes.KEPT / 'reach')
-    for result in trials.run_all(ROOT, chosen, reached, trees, processes.KEPT / 'results.jsonl'):
-      results.append(result)
+    source = processes.copy_tree(ROOT, Path(scratch) / 'source')
+    trees = [processes.copy_tree(source, Path(scratch) / f'tree{n}') for n in range(jobs)]
+    chosen = sample(source, seed, count)
+    reached = reach.measure(source, trees[0], processes.KEPT / 'reach')
+    kept = processes.KEPT / 'results.jsonl'
+    for number, result in enumerate(trials.run_all(source, chosen, reached, trees, kept), 1):
       minutes = (time.monotonic() - began) / 60
       where = f'{result["path"]}:{result["line"]}'
-      print(
-        f'{len(results)}/{len(chosen)} {minutes:.0f} min {result["outcome"]} {where}', flush=True
-      )
-  return results
+      print(f'{number}/{count} {minutes:.0f} min {result["outcome"]} {where}', flush=True)
+      yield result
 
 
 def _arguments() -> argparse.Namespace:

@@ -35,7 +35,8 @@ def run_all(
     finally:
       free.put(tree)
 
-  with ThreadPoolExecutor(len(trees)) as pool:
+  pool = ThreadPoolExecutor(len(trees))
+  try:
     waiting = []
     for mutant in chosen:
       state = _state(root, mutant, tests_of(mutant, reach))
@@ -49,6 +50,8 @@ def run_all(
       with kept.open('a') as file:
         file.write(json.dumps(result) + '\n')
       yield result
+  finally:
+    pool.shutdown(cancel_futures=True)  # who stops a run does not wait for all the others
 
 
 def _known(kept: Path) -> dict[str, Result]:

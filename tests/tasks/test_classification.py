@@ -159,3 +159,11 @@ def test_a_head_has_as_many_logits_as_the_kind_needs(kind, classes, logits):
 def test_what_cannot_be_is_refused_with_what_can(call, words):
   with pytest.raises(MedtlError, match=re.escape(words)):
     call()
+
+
+@pytest.mark.parametrize('kind', classification.KINDS)
+def test_probabilities_are_of_each_position_by_itself(kind):
+  """Leading axes are only places: [2, 2, k] logits give the numbers of [4, k]."""
+  found = classification.probabilities(jnp.asarray(LOGITS).reshape(2, 2, 3), kind)
+  flat = classification.probabilities(jnp.asarray(LOGITS), kind)
+  chex.assert_trees_all_close(found, flat.reshape(2, 2, -1), atol=1e-6)

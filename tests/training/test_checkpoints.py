@@ -436,3 +436,18 @@ def test_a_key_is_saved_as_numbers_also_where_it_is_only_described():
   np.testing.assert_array_equal(checkpoints.with_raw_key(state).key, jax.random.key_data(key))
   described = checkpoints.with_raw_key(jax.eval_shape(lambda: state)).key
   assert (described.shape, described.dtype) == ((2,), np.uint32)
+
+
+def test_a_twin_that_is_damaged_is_not_linked(made, tmp_path):
+  _, _, start = made
+  params, extra = jax.device_get((start().params, start().extra))
+  twin = Checkpoints(tmp_path / 'one')
+  twin.begin(params, extra)
+  twin.close()
+  for path in (tmp_path / 'one' / 'origin').rglob('*'):
+    if path.is_file() and path.parent.name != '0':
+      path.write_bytes(b'')
+  saved = Checkpoints(tmp_path / 'two')
+  assert saved.begin(params, extra, [tmp_path / 'one'])
+  chex.assert_trees_all_equal(saved.params('origin'), (params, extra))
+  saved.close()

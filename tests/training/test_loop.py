@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -179,3 +180,13 @@ def test_as_many_batches_are_drawn_as_steps_are_taken():
     on_signal=lambda step, state: None,
   )
   assert next(batches) == 3
+
+
+def test_a_thread_of_its_own_leaves_signals_alone():
+  """Only the main thread may listen to signals; elsewhere the loop runs without."""
+  found = []
+  before = signal.getsignal(signal.SIGTERM)
+  thread = threading.Thread(target=lambda: found.append(fit(3)[0]))
+  thread.start()
+  thread.join()
+  assert found == [3] and signal.getsignal(signal.SIGTERM) == before

@@ -473,3 +473,10 @@ def test_which_children_are_live_and_how_many_are_frozen_whole(freeze, names, de
   live = build(VIT, freeze).live
   assert set(parameter_groups.live_children(live)) == set(names)
   assert parameter_groups.frozen_depth(live) == depth
+
+
+def test_a_run_begins_with_phase_0():
+  rules = parameter_groups.rule_table(VIT, 'depth(1.0)')
+  parts = parameter_groups.partition(VIT, rules, direction=optimizers.adamw, lr=0.1)
+  assert parameter_groups.label(VIT, rules) == parts.labels
+  assert parts.labels['head']['dense']['bias'] == 'lr 1.0 decay 0.0 since phase 0'

@@ -279,3 +279,19 @@ def test_only_parts_of_a_batch_are_looped_over(plain, batch, accumulate):
   state = State(jnp.zeros((), jnp.int32), params, {}, parts.tx.init(params), jax.random.key(0))
   program = jax.make_jaxpr(lambda: step.update(state, batch, accumulate=accumulate, **keys))()
   assert (' scan[' in str(program)) == (accumulate > 1)
+
+
+def test_a_steps_state_stays_where_it_is_placed(plain, batch):
+  net, params = plain
+  parts = parameter_groups.partition(
+    params, parameter_groups.rule_table(params, 'none'), direction=optimizers.sgd, lr=0.1
+  )
+  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  params = jax.tree.map(jnp.array, params)
+  state = State(jnp.zeros((), jnp.int32), params, {}, parts.tx.init(params), jax.random.key(0))
+  mesh = jax.make_mesh((1,), ('batch',), devices=jax.devices()[:1])
+  place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  places = jax.tree.map(lambda leaf: place, state)
+  move = step.jit_update(places, task=task, tx=parts.tx, live=parts.live)
+  after, _ = move(state, batch)
+  assert {leaf.sharding for leaf in jax.tree.leaves(after)} == {place}
