@@ -201,7 +201,7 @@ def test_light_changes_as_named():
 
 
 def test_two_operations_of_a_chain_draw_independently():
-  """Half the sum of two uniform numbers is triangular; of one number that was drawn once, uniform."""
+  """Half the sum of two uniform numbers is triangular; a number drawn once stays uniform."""
   expected = stats.triang(0.5, -0.1, 0.2).cdf
   dark = batch_of((1, 1), count=500, channels=1)
   lighter = np.asarray(run('brightness(0.1) | brightness(0.1)', dark).x - dark.x) / 2

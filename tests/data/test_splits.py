@@ -213,7 +213,7 @@ def test_a_share_of_a_publishers_training_set_and_a_share_that_is_none():
 
 
 def test_a_patient_with_two_classes_counts_as_the_rarer_when_labels_are_few():
-  """Every patient has an image of class 0, two also one of class 1: of these two one is kept, of the others half."""
+  """All ten have an image of class 0, two also one of class 1: half of these and of the rest."""
   owner = np.array([*range(10), 3, 8])
   data = dict(row=np.arange(12), y=np.repeat([0, 1], [10, 2]), patient=owner.astype(str))
   data['split'] = np.full(12, 'train')

@@ -127,7 +127,7 @@ def test_a_paired_difference(many):
 
 
 def test_p_counts_the_observed_difference_as_one_more_resample_and_is_at_most_1():
-  """Davison and Hinkley 1997, equation 4.11: a model that is always right against one that is always wrong."""
+  """Davison and Hinkley 1997, equation 4.11: one model is always right, the other always wrong."""
   right = np.arange(40) >= 0
   best, y = answers(right)
   worst, _ = answers(~right)

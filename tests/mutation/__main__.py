@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def _results(seed: int, count: int, jobs: int) -> Iterator[trials.Result]:
-  """Yield results as they come; the tree as it is now is what they are of, edited meanwhile or not."""
+  """Yield results as they come, all of the tree as it is now: it may be edited meanwhile."""
   began = time.monotonic()
   processes.KEPT.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(prefix='medtl-mutants-') as scratch:

@@ -80,7 +80,7 @@ def mutated_files(root: Path) -> list[str]:
 
 
 def sample(root: Path, seed: int, count: int) -> list[Mutant]:
-  """Return `count` mutants, each at another place; a smaller sample is the begin of a larger one."""
+  """Return `count` mutants, each at another place; a small sample begins a larger one."""
   places: dict[tuple[str, tuple[int, int]], list[Mutant]] = {}
   for path in mutated_files(root):
     for mutant in mutants(path, (root / path).read_text()):

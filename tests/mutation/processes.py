@@ -25,7 +25,7 @@ def copy_tree(root: Path, tree: Path) -> Path:
 
 
 def pytest(tree: Path, arguments: list[str], limit: float, **variables: str) -> tuple[int, str]:
-  """Return (exit code, output) of pytest; OVER_TIME where it takes more than `limit` CPU seconds."""
+  """Return (exit code, output) of pytest; OVER_TIME where it exceeds `limit` CPU seconds."""
   scratch = tree.with_name(f'{tree.name}-scratch')
   scratch.mkdir(exist_ok=True)
   command = [sys.executable, '-m', 'pytest', '-n', '0', '-x', '--tb=line']

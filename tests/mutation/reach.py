@@ -79,7 +79,7 @@ def _within_budget(tests: Sequence[str], reach: Reach) -> list[str]:
 
 
 def _record(tree: Path, file: str, place: Path) -> None:
-  """Run a test file under the recorder; one that fails is an error, for then nothing can be told."""
+  """Run a test file under the recorder; it must pass, or no mutant could be told from it."""
   place.parent.mkdir(parents=True, exist_ok=True)
   aside = place.with_suffix('.part')
   arguments = ['-p', 'tests.mutation.recorder', '-m', 'not slow', file]

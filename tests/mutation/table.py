@@ -1,4 +1,4 @@
-"""The table of a mutation run: how many mutants of each package were noticed, and how sure that is."""
+"""The table of a mutation run: how many mutants of each package the tests noticed."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def wilson(part: int, whole: int) -> tuple[float, float]:
 
 
 def markdown(results: Sequence[Result], argued: Sequence[Equivalent]) -> str:
-  """Return a row for each package and one for all; the share is of all mutants, the equivalent too."""
+  """Return a row for each package and one for all; equivalent mutants count as not killed."""
   lines = [
     '| package | mutants | killed | survived | argued equivalent | share killed (95 % Wilson) |',
     '|---|---|---|---|---|---|',

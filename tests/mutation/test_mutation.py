@@ -1,4 +1,4 @@
-"""The mutation tester itself: what it mutates, what it samples, which tests it runs, what it counts."""
+"""The mutation tester: what it mutates, what it samples, which tests it runs, what it counts."""
 
 from tests.mutation import equivalents, mutants, reach, table, trials
 from tests.mutation.equivalents import Equivalent

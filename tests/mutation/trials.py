@@ -72,7 +72,7 @@ def _state(root: Path, mutant: Mutant, tests: Sequence[str]) -> State:
 
 
 def _holds(result: Result, state: State) -> bool:
-  """Return whether a kept result is what a trial would give: the killer, or all tests, are as then."""
+  """Return whether a kept result still counts: its killer, else every test, is as it was."""
   killer = result['killer']
   if killer in state['tests']:
     return result['state']['tests'][killer] == state['tests'][killer]

@@ -342,7 +342,7 @@ def test_children_are_in_the_order_of_their_numbers():
 
 
 def test_the_table_by_hand():
-  """Rates fall by lr_decay a child; vectors have no decay; a rule that nothing is left for is not there."""
+  """Rates fall by lr_decay a child, vectors have no decay, a rule without a leaf is left out."""
   found = parameter_groups.rule_table(
     VIT, 'only(0) | match("backbone/stage1/.*")', decay=0.1, head_lr=3.0, lr_decay=0.5
   )

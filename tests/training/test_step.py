@@ -216,7 +216,7 @@ def test_what_is_computed_again_gives_the_same_step_and_is_not_held(model):
 
 
 def test_a_step_by_hand(plain, batch):
-  """SGD without momentum on the live leaves: w − lr · g, the logs those of the loss and of the live gradient."""
+  """The live leaves go to w − lr · g; the logs are the loss and the norm of their gradient."""
   net, params = plain
   parts = parameter_groups.partition(
     params,
