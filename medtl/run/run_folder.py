@@ -403,7 +403,7 @@ def write_report(workdir: Path, name: str = 'test') -> dict[str, Any]:
     found,
     by_side,
     tables,
-    images=lambda index: test.pictures[int(test.predictions.row[index])],
+    images=lambda index: test.pictures.get(int(test.predictions.row[index])),
   )
   page.write(workdir / page_name(name), facts, found, task.page.template, content)
   found['warnings'] = page.warnings(facts, found)  # those of the facts too: the console tells them
