@@ -340,7 +340,7 @@ def _by_patient(
   except MedtlError as error:
     return None, f'{error}.'
   if len(pooled['test'].y) == len(predictions['test'].y):
-    return None, 'Each patient has one image: the numbers per image are the numbers per patient.'
+    return None, 'Each patient is tested once: the numbers per patient are the same.'
   found = _all(
     pooled['test'], thresholds_of(pooled['test'], pooled.get('val'), rule, kind), kind, draw
   )

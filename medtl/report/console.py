@@ -6,6 +6,9 @@ from typing import Any
 from medtl.evaluation.summary import LABELS
 
 
+IMAGE = 'image'  # what an example is, where numbers do not say it
+
+
 def console(numbers: Mapping[str, Any]) -> str:
   """Return a table in plain text: each metric, its value and interval; first the headline ones, then the others."""
   headline = numbers['headline']
@@ -25,9 +28,13 @@ def over(numbers: Mapping[str, Any]) -> str:
   >>> over({'images': 48, 'patients': 24})
   '48 images of 24 patients'
   """
-  return f'{numbers["images"]} images' + (
-    f' of {numbers["patients"]} patients' if numbers['patients'] is not None else ''
-  )
+  people = f' of {numbers["patients"]} patients' if numbers['patients'] is not None else ''
+  return f'{numbers["images"]} {noun(numbers)}s{people}'
+
+
+def noun(numbers: Mapping[str, Any]) -> str:
+  """Return what an example is called: 'image', or what the numbers say."""
+  return numbers.get('noun', IMAGE)
 
 
 def words(interval: Mapping[str, Any], digits: int = 3) -> str:

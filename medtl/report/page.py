@@ -72,6 +72,7 @@ def render(
     numbers=numbers,
     labels=LABELS,
     over=console.over(numbers),
+    noun=console.noun(numbers),
     warnings=warnings(facts, numbers),
     curves=curves(facts),
     sources=sources,
