@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from medtl.core.frames import Frame
+
 if TYPE_CHECKING:
   import jax
 
@@ -45,9 +47,25 @@ class Example(NamedTuple):
   """One case on the host."""
 
   x: np.ndarray  # [*s, c], float32, 0 … 1 for pictures
-  y: np.ndarray  # () integer | [k] float | [*s] mask
+  y: np.ndarray  # () integer | [k] float | [*s] integers: a mask
   row: int  # index in the source's table, the same in every split and fold
-  spacing: tuple[float, ...] = ()  # mm along each axis of s; () where the file does not say
+  frame: Frame | None = None  # where x and a mask lie; None: at their own indices
+  file_frame: Frame | None = None  # of the file, before any operation
+
+  @property
+  def spacing(self) -> tuple[float, ...]:
+    """Return the millimetres of a voxel along each axis of s; () where the file does not say."""
+    if self.frame is None or not self.frame.millimetres:
+      return ()
+    return self.frame.spacing
+
+
+def is_mask(y: np.ndarray) -> bool:
+  """Return whether labels are a mask [*s]: whole numbers with axes; several labels are floats [k]."""
+  return y.ndim > 0 and y.dtype.kind in 'iub'
+
+
+Draw = Callable[[Example, np.random.Generator], Example]
 
 
 @dataclass(frozen=True)
@@ -67,6 +85,12 @@ class Dataset:
     default_factory=dict
   )  # name, licence, citation, notes … for the report
   fingerprint: str = ''  # '' is refused by data.load
+  draw: Draw | None = None  # what a training batch takes of a case, see data/patches.py
+
+  def sample(self) -> Example:
+    """Return one example as a training batch holds it."""
+    case = self.fetch(0)
+    return case if self.draw is None else self.draw(case, np.random.default_rng(0))
 
   def subset(self, index: np.ndarray) -> Dataset:
     """Return the examples at `index`, in that order; rows keep their numbers."""
@@ -78,6 +102,7 @@ class Dataset:
       {name: column[index] for name, column in self.table.items()},
       self.facts,
       self.fingerprint,
+      self.draw,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from medtl.core import expressions
 from medtl.core.types import Dataset, MedtlError
-from medtl.data import arguments, splits, store
+from medtl.data import arguments, patches, splits, store
 from medtl.data import transforms as operations
 from medtl.data.listing import labels
 
@@ -24,24 +24,29 @@ def load(
   *,
   split: Mapping[str, Any],
   ops: str = '',
+  draw: str = '',
   skip_unreadable: int = 0,
   allow_leak: bool = False,
   keep_gb: float = 4.0,
   site: str = '',
   **source: Any,
 ) -> dict[str, Dataset]:
-  """Return {'train', 'val', 'test'} (`split` says which there are; see split.split) of a source, checked.
+  """Return {'train', 'val', 'test'} (`split` says which there are; see splits.split) of a source, checked.
 
-  `name` is a function of medtl/data/sources ('folder.load', 'folder' for short) and `source` are its keys. `ops` are applied to each
-  picture as it is read. Up to `skip_unreadable` pictures that cannot be read are left out; `facts['unreadable']` lists them.
-  `allow_leak` lets a patient or an equal picture stand on two sides; `facts['leak']` lists them. Pictures are kept decoded
-  in the cache folder where they need at most `keep_gb` (10⁹ bytes), otherwise read anew each time. `site` is the column of the
-  table that says where an example comes from: it becomes the column `site`, and `group` are the numbers of its names
-  (-1: not known), which `facts['groups']` list. `facts` also gain
-  `ops`, `hash`, `shape`, `split` (its keys), `split_hash`, `split_ignored` (the source has one of its own), `patients` (0: unknown)
-  and `notes`: sentences on what was guessed or left out, which console and page show.
+  `name` is a function of medtl/data/sources ('folder.load', 'folder' for short) and `source` are its
+  keys. `ops` are applied to each case as it is read. `draw` says what a training batch takes of a
+  case (data/patches.py); cases may then differ in shape. Up to `skip_unreadable` pictures that
+  cannot be read are left out; `facts['unreadable']` lists them. `allow_leak` lets a patient or an
+  equal picture stand on two sides; `facts['leak']` lists them. Pictures are kept decoded in the
+  cache folder where they need at most `keep_gb` (10⁹ bytes), otherwise read anew each time. `site`
+  is the column of the table that says where an example comes from: the table gains the columns
+  `site` and `group`, the number of a site (-1: not known) in facts['groups']. `facts`
+  also gain `ops`, `hash`, `shape`, `split` (its keys), `split_hash`, `split_ignored` (the source has
+  one of its own), `patients` (0: unknown) and `notes`: sentences on what was guessed or left out,
+  which console and page show.
   """
-  chain = expressions.functions(ops, operations, given=('x',))
+  chain = expressions.functions(ops, operations, given=('example',))
+  drawn = expressions.single_function(draw, patches, given=('example', 'random')) if draw else None
   everything = expressions.find(name, 'medtl.data.sources')(**source)
   if not everything.fingerprint:
     raise MedtlError(
@@ -57,6 +62,7 @@ def load(
     dict(source, name=name, ops=ops),
     skip_unreadable=skip_unreadable,
     keep_gb=keep_gb,
+    many_shapes=drawn is not None,
   )
   whole = _grouped(_without_content(whole), site)
   index = splits.split(whole.table, **split)
@@ -73,7 +79,7 @@ def load(
     patients=len(people),
     notes=[*whole.facts['notes'], *_notes(whole)],
   )
-  whole = dataclasses.replace(whole, facts=facts)
+  whole = dataclasses.replace(whole, facts=facts, draw=drawn)
   return {side: whole.subset(rows) for side, rows in index.items()}
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from medtl.core import expressions
 from medtl.core.types import MedtlError
-from medtl.data import splits, transforms
+from medtl.data import patches, splits, transforms
 
 # keys of `load` that must be 0 or more
 LEAST = {
@@ -66,7 +66,9 @@ def fitted(load: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
   if split_keys['by'] != splits.AUTO:
     defaults = {key: parameter.default for key, parameter in known.items()}
     splits.check_keys(**defaults | keys['split'])
-  expressions.functions(keys.get('ops', ''), transforms, given=('x',))
+  expressions.functions(keys.get('ops', ''), transforms, given=('example',))
+  if keys.get('draw'):
+    expressions.single_function(keys['draw'], patches, given=('example', 'random'))
   for key, words in LEAST.items():
     if key in keys and not keys[key] >= 0:  # also true of NaN
       raise MedtlError(f'config.data: {key} is {keys[key]}; expected 0 or more, {words}')

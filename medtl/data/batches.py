@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medtl.core.types import Batch, Dataset, MedtlError
+from medtl.core.types import Batch, Dataset, Draw, Example, MedtlError
 
 Rows = tuple[
   np.ndarray, np.ndarray
@@ -46,7 +46,7 @@ def train_batches(
     raise MedtlError(
       f"sampling={sampling!r}; expected '' (each example once an epoch) or 'balanced' (classes alike)"
     )
-  return _read(Steps(dataset, _part(rows, share), start, 2**31 - 1), workers)
+  return _read(Steps(dataset, _part(rows, share), start, 2**31 - 1, dataset.draw, seed), workers)
 
 
 def eval_batches(
@@ -81,13 +81,16 @@ class Steps:
   rows: Callable[[int], Rows]
   start: int
   count: int
+  draw: Draw | None = None
+  seed: int = 0
 
   def __len__(self) -> int:
     return self.count
 
   def __getitem__(self, item: Any) -> Batch:
-    index, mask = self.rows(self.start + int(item))
-    examples = [self.dataset.fetch(int(place)) for place in index]
+    step = self.start + int(item)
+    index, mask = self.rows(step)
+    examples = [self.fetch(int(place), step) for place in index]
     x = np.stack([example.x for example in examples])
     if x.dtype.name != 'bfloat16':  # activations may be kept in it
       x = x.astype(np.float32, copy=False)
@@ -95,6 +98,13 @@ class Steps:
     y = y.astype(np.float32 if y.dtype.kind == 'f' else np.int32)
     row = np.where(mask, [example.row for example in examples], -1).astype(np.int32)
     return Batch._make((x, y, mask, row, self.groups(index)))
+
+  def fetch(self, place: int, step: int) -> Example:
+    """Return an example; what is drawn of it is a function of (seed, step, row)."""
+    example = self.dataset.fetch(place)
+    if self.draw is None:
+      return example
+    return self.draw(example, np.random.default_rng([self.seed, step, example.row]))
 
   def groups(self, index: np.ndarray) -> np.ndarray | None:
     """Return the group of each example; None where the data set has no groups."""

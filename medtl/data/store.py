@@ -1,7 +1,8 @@
 """Every picture is read once, before training: checked, hashed, and kept as a memory-mapped file where it fits.
 
 What was found is remembered in the cache folder under a hash of the source's fingerprint, facts and keys, the operations and this folder's
-code, so that a second start reads nothing. `x.bin` holds float32 pictures after the operations, `y.bin` what is learned.
+code, so that a second start reads nothing. `x.bin` holds float32 pictures after the operations, `y.bin` what is learned, one case
+after the other: cases may differ in shape where batches cut patches out of them.
 """
 
 import hashlib
@@ -18,11 +19,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medtl.core.types import Dataset, Example, MedtlError, ShapesDiffer
+from medtl.core.frames import Frame
+from medtl.core.types import Dataset, Example, MedtlError, ShapesDiffer, is_mask
+from medtl.data.geometry import frame_of
 from medtl.data.splits import name_of
 from medtl.runtime.downloads import cache_folder
 
-Operations = Sequence[Callable[[np.ndarray], np.ndarray]]
+Operations = Sequence[Callable[[Example], Example]]
 PATIENCE = 2000  # examples from which on a progress bar is shown
 DAY = 86400  # seconds after which an unfinished folder is a dead run's
 
@@ -38,7 +41,10 @@ class Seen(NamedTuple):
   flat: bool = False  # all pixels equal
   finite: bool = True
   shape: tuple[int, ...] = ()
-  spacing: tuple[float, ...] = ()
+  y_shape: tuple[int, ...] = ()
+  frame: Frame = Frame((), np.eye(1))  # after the operations
+  file_frame: Frame = Frame((), np.eye(1))
+  target: str = ''  # a hash of the mask
   range: tuple[float, float] = (0.0, 0.0)  # after the operations
 
 
@@ -49,16 +55,17 @@ def prepare(
   *,
   skip_unreadable: int,
   keep_gb: float,
+  many_shapes: bool = False,
 ) -> Dataset:
   """Return the data set after the operations, without its unreadable examples, its table with a column `content`.
 
   `facts` gain `hash` (of pixels and labels), `unreadable` (what was dropped, in words), `shape`, `range` and `kept`. MedtlErrors name
-  what cannot be read (more than `skip_unreadable`), holds NaN or infinity, or differs in shape.
+  what cannot be read (more than `skip_unreadable`), holds NaN or infinity, or differs in shape (unless `many_shapes` are allowed).
   """
   folder = cache_folder() / 'decoded' / _name(dataset, key, keep_gb)
   try:
     if not (folder / 'index.npz').exists():
-      _write(dataset, operations, folder, skip_unreadable, keep_gb * 1e9)
+      _write(dataset, operations, folder, skip_unreadable, keep_gb * 1e9, many_shapes)
     os.utime(folder)  # what was used longest ago makes room first
   except OSError as error:
     raise MedtlError(
@@ -73,9 +80,9 @@ def prepare(
     'content': np.where(index['flat'], '', index['content'])
   }  # two empty pictures are no leak
   facts = dict(dataset.facts) | dict(
-    hash=_hash(index['content'], table['y']),
+    hash=_hash(index['content'], table['y'], index['targets']),
     unreadable=unreadable,
-    shape=index['shape'].tolist(),
+    shape=index['shapes'][0].tolist(),
     range=index['range'].tolist(),
     kept=bool(index['kept']),
   )
@@ -95,7 +102,9 @@ def _name(dataset: Dataset, key: Mapping[str, Any], keep_gb: float) -> str:
   return digest.hexdigest()[:32]
 
 
-def _hash(content: np.ndarray, y: np.ndarray) -> str:
+def _hash(content: np.ndarray, y: np.ndarray, targets: np.ndarray) -> str:
+  if (targets != '').any():
+    content = np.char.add(content, targets)
   return hashlib.sha256(
     '\n'.join(content.tolist()).encode() + np.ascontiguousarray(y).tobytes()
   ).hexdigest()
@@ -104,15 +113,22 @@ def _hash(content: np.ndarray, y: np.ndarray) -> str:
 def _mapped(
   folder: Path, index: Mapping[str, np.ndarray], table: Mapping[str, np.ndarray]
 ) -> Callable[[int], Example]:
-  size = len(index['good'])
-  x = np.memmap(folder / 'x.bin', np.float32, 'r', shape=(size, *index['shape'])).view(np.ndarray)
-  y = np.memmap(folder / 'y.bin', str(index['y_dtype']), 'r', shape=(size, *index['y_shape'])).view(
-    np.ndarray
-  )
-  spacing = index['spacing']
-  return lambda i: Example(
-    x[i], y[i], int(table['row'][i]), tuple(spacing[i][spacing[i] > 0].tolist())
-  )
+  shapes = index['shapes']
+  y_shapes = index['y_shapes']
+  x = np.memmap(folder / 'x.bin', np.float32, 'r').view(np.ndarray)
+  y = np.memmap(folder / 'y.bin', str(index['y_dtype']), 'r').view(np.ndarray)
+  x_ends = np.cumsum(shapes.prod(axis=1))
+  y_ends = np.cumsum(y_shapes.prod(axis=1))
+
+  def fetch(i: int) -> Example:
+    picture = x[x_ends[i] - shapes[i].prod() : x_ends[i]].reshape(shapes[i])
+    label = y[y_ends[i] - y_shapes[i].prod() : y_ends[i]].reshape(y_shapes[i])
+    frame = Frame(tuple(shapes[i][:-1].tolist()), index['affines'][i], bool(index['mm'][i]))
+    file_shape = tuple(index['file_shapes'][i].tolist())
+    file_frame = Frame(file_shape, index['file_affines'][i], bool(index['mm'][i]))
+    return Example(picture, label, int(table['row'][i]), frame, file_frame)
+
+  return fetch
 
 
 def _streamed(
@@ -120,7 +136,8 @@ def _streamed(
 ) -> Callable[[int], Example]:
   def fetch(i: int) -> Example:
     try:
-      return _apply(dataset.fetch(int(good[i])), operations)
+      example, _, _ = _apply(dataset.fetch(int(good[i])), operations)
+      return example
     except OSError as error:
       raise MedtlError(
         f'{name_of(dataset.table, int(good[i]))} could be read when the run began, not now: {error}'
@@ -129,17 +146,14 @@ def _streamed(
   return fetch
 
 
-def _apply(example: Example, operations: Operations) -> Example:
-  x, y, before = example.x, np.asarray(example.y), example.x.shape
+def _apply(example: Example, operations: Operations) -> tuple[Example, Frame, Frame]:
+  """Return (the case after the operations, its frame, the frame of the file)."""
+  file_frame = frame_of(example)
+  moved = example._replace(y=np.asarray(example.y), frame=file_frame, file_frame=file_frame)
   for operation in operations:
-    x = operation(x)
-  if x.shape != before and y.ndim and y.shape == before[:-1]:
-    raise MedtlError(
-      f'data.ops turn a picture of shape {before} into {x.shape}, but its mask stays as it is; '
-      'expected operations that keep the shape'
-    )
-  spacing = example.spacing if x.shape == before else ()  # operations do not say what a pixel spans
-  return Example(np.ascontiguousarray(x, np.float32), y, example.row, spacing)
+    moved = operation(moved)
+  moved = moved._replace(x=np.ascontiguousarray(moved.x, np.float32))
+  return moved, frame_of(moved), file_frame
 
 
 def _see(dataset: Dataset, operations: Operations, index: int) -> Seen:
@@ -152,7 +166,9 @@ def _see(dataset: Dataset, operations: Operations, index: int) -> Seen:
   digest = hashlib.sha256(
     f'{raw.x.shape} {raw.x.dtype} '.encode() + np.ascontiguousarray(raw.x).tobytes()
   ).hexdigest()[:16]
-  example = _apply(raw, operations)
+  example, frame, file_frame = _apply(raw, operations)
+  y = np.asarray(raw.y)
+  target = hashlib.sha256(y.tobytes()).hexdigest()[:16] if is_mask(y) else ''
   after = _numbers(example.x)
   finite = bool(np.isfinite([low, high]).all() and np.isfinite(after).all())
   return Seen(
@@ -162,7 +178,10 @@ def _see(dataset: Dataset, operations: Operations, index: int) -> Seen:
     low == high,
     finite,
     example.x.shape,
-    example.spacing,
+    example.y.shape,
+    frame,
+    file_frame,
+    target,
     (float(after.min()), float(after.max())),
   )
 
@@ -194,13 +213,17 @@ def _all(dataset: Dataset, operations: Operations) -> Iterator[Seen]:
       yield pending.popleft().result()
 
 
-def _write(dataset: Dataset, operations: Operations, folder: Path, skip: int, most: float) -> None:
+def _write(
+  dataset: Dataset, operations: Operations, folder: Path, skip: int, most: float, many_shapes: bool
+) -> None:
   """Read everything once and write index.npz, x.bin and y.bin aside; rename when all is well."""
   folder.parent.mkdir(parents=True, exist_ok=True)
   aside = folder.with_name(f'{folder.name}.{uuid.uuid4().hex[:8]}')
   aside.mkdir()
   try:
-    np.savez(aside / 'index.npz', **_pass(dataset, operations, aside, skip, most))
+    np.savez_compressed(
+      aside / 'index.npz', **_pass(dataset, operations, aside, skip, most, many_shapes)
+    )
     try:
       aside.rename(folder)
     except OSError:  # another process was faster, with the same bytes
@@ -211,7 +234,7 @@ def _write(dataset: Dataset, operations: Operations, folder: Path, skip: int, mo
 
 
 def _pass(
-  dataset: Dataset, operations: Operations, aside: Path, skip: int, most: float
+  dataset: Dataset, operations: Operations, aside: Path, skip: int, most: float, many_shapes: bool
 ) -> dict[str, Any]:
   """Write the pictures as they come and return what index.npz holds."""
   met: list[Seen] = []
@@ -225,7 +248,7 @@ def _pass(
           kept = _room(aside.parent, dataset.size * (first.x.nbytes + first.y.nbytes), most)
         if kept:
           xs.write(seen.example.x.tobytes())
-          ys.write(seen.example.y.astype(first.y.dtype).tobytes())
+          ys.write(np.ascontiguousarray(seen.example.y, first.y.dtype).tobytes())
       met.append(seen._replace(example=None))
   names = [name_of(dataset.table, number) for number in range(dataset.size)]
   unreadable = [
@@ -235,21 +258,24 @@ def _pass(
   assert first is not None
   good = [number for number, seen in enumerate(met) if not seen.unreadable]
   _stop_infinite([names[number] for number in good if not met[number].finite])
-  _stop_shapes({names[number]: met[number].shape for number in good})
-  spacing = np.zeros((len(good), first.x.ndim - 1))  # 0 where it is unknown
-  for row, number in enumerate(good):
-    spacing[row, : len(met[number].spacing)] = met[number].spacing
+  if not many_shapes:
+    _stop_shapes({names[number]: met[number].shape for number in good})
+  met_frames = [(met[number].frame, met[number].file_frame) for number in good]
   ranges = np.array([met[number].range for number in good])
   return dict(
     good=np.array(good),
     range=np.array([ranges[:, 0].min(), ranges[:, 1].max()]),
     unreadable=np.array(unreadable, str),
     content=np.array([met[number].content for number in good]),
+    targets=np.array([met[number].target for number in good]),
     flat=np.array([met[number].flat for number in good]),
-    spacing=spacing,
     kept=kept,
-    shape=np.array(first.x.shape),
-    y_shape=np.array(first.y.shape, int),
+    shapes=np.array([met[number].shape for number in good]),
+    y_shapes=np.array([met[number].y_shape for number in good], int),
+    affines=np.array([frame.affine for frame, _ in met_frames]),
+    file_affines=np.array([frame.affine for _, frame in met_frames]),
+    file_shapes=np.array([frame.shape for _, frame in met_frames], int),
+    mm=np.array([frame.millimetres for frame, _ in met_frames]),
     y_dtype=str(first.y.dtype),
   )
 

@@ -1,58 +1,186 @@
-"""Host operations on one picture x [*s, c] → x, chained as text: 'window(-1000, 400) | resize(224, 224)'.
+"""Operations on one case on the host, chained as text: 'window(-1000, 400) | resize(224, 224)'.
 
-Any number of spatial axes; one size means that size along each of them. Values are float32; the spacing is not followed.
+Each maps Example → Example: picture, mask and frame move together. Any number of spatial axes; one
+size means that size along each of them. Values are float32. A mask takes its nearest neighbour.
 """
 
 from functools import lru_cache
 
 import numpy as np
 
+from medtl.core import frames
 from medtl.core.annotation import together
-from medtl.core.types import MedtlError
+from medtl.core.types import Example, MedtlError
+from medtl.data.geometry import cut, each, frame_of
 
 positive = together('positive whole numbers', lambda size: all(length >= 1 for length in size))
+LENGTHS = together('lengths above 0', lambda millimetres: all(length > 0 for length in millimetres))
+ORIENTATIONS = ('RAS', 'LPS', 'LAS', 'RPS', 'RAI', 'LPI', 'LAI', 'RPI')
 
 
 @together('low < high', lambda low, high: low < high)
-def window(x: np.ndarray, low: float, high: float) -> np.ndarray:
-  """Return x with low … high stretched to 0 … 1 and what lies outside clipped, as a CT window does (units of x, often HU).
+def window(example: Example, low: float, high: float) -> Example:
+  """Return low … high stretched to 0 … 1 and what lies outside clipped, as a CT window does.
 
-  >>> window(np.array([[-2000.0], [-300.0], [400.0]], np.float32), -1000, 400).ravel().tolist()
-  [0.0, 0.5, 1.0]
+  Units are those of x, often HU.
   """
-  return np.clip((x.astype(np.float32) - np.float32(low)) / np.float32(high - low), 0, 1)
+  x = example.x.astype(np.float32)
+  return example._replace(x=np.clip((x - np.float32(low)) / np.float32(high - low), 0, 1))
 
 
 @together('0 <= low < high <= 100', lambda low, high: 0 <= low < high <= 100)
-def percentiles(x: np.ndarray, low: float = 1.0, high: float = 99.0) -> np.ndarray:
-  """Return x clipped to its own percentiles low … high (in %), all channels together; follow it with rescale."""
-  return np.clip(x, *np.percentile(x, [low, high])).astype(np.float32)
+def percentiles(example: Example, low: float = 1.0, high: float = 99.0) -> Example:
+  """Return x clipped to its own percentiles low … high (in %), all channels together.
+
+  Follow it with rescale.
+  """
+  x = np.clip(example.x, *np.percentile(example.x, [low, high]))
+  return example._replace(x=x.astype(np.float32))
 
 
-def rescale(x: np.ndarray, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+def rescale(example: Example, low: float = 0.0, high: float = 1.0) -> Example:
   """Return x with its own minimum … maximum moved to low … high; a constant picture becomes low."""
+  x = example.x
   least, most = np.float32(x.min()), np.float32(x.max())
-  share = (
-    (x.astype(np.float32) - least) / (most - least)
-    if most > least
-    else np.zeros(x.shape, np.float32)
-  )
-  return np.float32(low) + share * np.float32(high - low)
+  share = np.zeros(x.shape, np.float32)
+  if most > least:
+    share = (x.astype(np.float32) - least) / (most - least)
+  return example._replace(x=np.float32(low) + share * np.float32(high - low))
+
+
+def standardise(example: Example) -> Example:
+  """Return x minus its own mean, divided by its own standard deviation: MRI has no unit.
+
+  Voxels that are exactly 0 are background, and stay 0 (Isensee et al. 2021, nnU-Net, supplement 2).
+  """
+  x = example.x.astype(np.float32)
+  tissue = x != 0
+  if not tissue.any():
+    return example._replace(x=x)
+  mean, deviation = x[tissue].mean(), x[tissue].std()
+  return example._replace(x=np.where(tissue, (x - mean) / max(deviation, 1e-8), 0.0))
 
 
 @positive
-def resize(x: np.ndarray, *size: int, method: str = 'linear') -> np.ndarray:
-  """Return x [*size, c], resampled without aliasing: the filter widens by the factor of shrinking, as Pillow's does.
+def resize(example: Example, *size: int, method: str = 'linear') -> Example:
+  """Return x [*size, c], resampled without aliasing: the filter widens by the factor of shrinking.
 
-  `method` is 'linear' (triangle) or 'cubic' (Keys 1981, a = -1/2). Values stay within the range of x: overshoot is clipped.
+  It equals Pillow's. `method` is 'linear' (triangle) or 'cubic' (Keys 1981, a = -1/2). Values stay
+  within the range of x: overshoot is clipped.
   """
   if method not in ('linear', 'cubic'):
     raise MedtlError(f"resize has no method {method!r}; expected 'linear' or 'cubic'")
-  least, most = x.min(), x.max()
-  for axis, length in enumerate(_sizes('resize', x, size)):
-    if length != x.shape[axis]:
-      x = _resample(x, axis, *_taps(x.shape[axis], length, method))
-  return np.ascontiguousarray(np.clip(x, least, most), np.float32)
+  return _resized(example, _sizes('resize', example.x, size), method)
+
+
+@LENGTHS
+def resample(example: Example, *millimetres: float) -> Example:
+  """Return the case with voxels of so many millimetres along each axis.
+
+  The size is rounded to whole voxels, so that the spacing comes out within half a voxel of the
+  whole length. A case whose file says no spacing is an error.
+  """
+  frame = frame_of(example)
+  axes = len(frame.shape)
+  if not frame.millimetres:
+    raise MedtlError(
+      f'resample{millimetres} needs the spacing of voxels, which the file does not say; use resize'
+    )
+  if len(millimetres) not in (1, axes):
+    raise MedtlError(
+      f'resample{millimetres} does not fit a case of shape {example.x.shape}; expected 1 or {axes} '
+      'lengths in mm'
+    )
+  wanted = millimetres * axes if len(millimetres) == 1 else millimetres
+  lengths = np.array(frame.shape) * np.array(frame.spacing)
+  size = np.maximum(1, np.round(lengths / np.array(wanted))).astype(int)
+  return _resized(example, tuple(size.tolist()), 'linear')
+
+
+def orient(example: Example, axes: str = 'RAS') -> Example:
+  """Return the volume with its axes turned and flipped so that they run to `axes`; nothing is resampled."""
+  frame = frame_of(example)
+  if axes not in ORIENTATIONS:
+    raise MedtlError(f'orient({axes!r}); expected one of {", ".join(ORIENTATIONS)}')
+  if len(frame.shape) != 3 or not frame.millimetres:
+    raise MedtlError(
+      f'orient({axes!r}) needs a volume whose file says how it lies, found shape {example.x.shape}; '
+      'leave orient out'
+    )
+  permutation, flipped = frames.to_axes(frame, axes)
+  shape = tuple(frame.shape[axis] for axis in permutation)
+  index_map = np.zeros((4, 4))
+  index_map[3, 3] = 1.0
+  for new, old in enumerate(permutation):
+    index_map[old, new] = -1.0 if new in flipped else 1.0
+    index_map[old, 3] = shape[new] - 1 if new in flipped else 0.0
+  moved = example._replace(frame=frame.moved(shape, index_map))
+  return each(moved, lambda values, _: np.flip(_permuted(values, permutation), flipped))
+
+
+@positive
+def crop(example: Example, *size: int) -> Example:
+  """Return the centre, at most `size` along each axis; an axis that is shorter stays as it is."""
+  found = example.x.shape[:-1]
+  wanted = np.minimum(_sizes('crop', example.x, size), found)
+  begin = (np.array(found) - wanted) // 2
+  return cut(example, begin.tolist(), wanted.tolist())
+
+
+@positive
+def pad(example: Example, *size: int, value: float = 0.0) -> Example:
+  """Return x in the centre of at least `size` along each axis, surrounded by `value`.
+
+  A longer axis stays as it is; a mask is surrounded by background, 0.
+  """
+  found = np.array(example.x.shape[:-1])
+  extra = np.maximum(0, np.array(_sizes('pad', example.x, size)) - found)
+  before = extra // 2
+  around = list(zip(before.tolist(), (extra - before).tolist(), strict=True))
+  shape = tuple((found + extra).tolist())
+  frame = frame_of(example).moved(shape, frames.shifted(-before))
+
+  def padded(values: np.ndarray, mask: bool) -> np.ndarray:
+    channels = [(0, 0)] * (values.ndim - len(around))
+    return np.pad(values, around + channels, constant_values=0 if mask else value)
+
+  return each(example._replace(frame=frame), padded)
+
+
+def square(example: Example, value: float = 0.0) -> Example:
+  """Return x padded to a square (a cube) of its longest side: a later resize keeps proportions."""
+  return pad(example, max(example.x.shape[:-1]), value=value)
+
+
+def _resized(example: Example, size: tuple[int, ...], method: str) -> Example:
+  frame = frame_of(example)
+
+  def resized(values: np.ndarray, mask: bool) -> np.ndarray:
+    if mask:
+      return _nearest(values, size)
+    least, most = values.min(), values.max()
+    for axis, length in enumerate(size):
+      if length != values.shape[axis]:
+        values = _resample(values, axis, *_taps(values.shape[axis], length, method))
+    return np.ascontiguousarray(np.clip(values, least, most), np.float32)
+
+  moved = frame.moved(size, frames.scaled(frame.shape, size))
+  return each(example._replace(frame=moved), resized)
+
+
+def _permuted(values: np.ndarray, permutation: tuple[int, ...]) -> np.ndarray:
+  """Return the array with its spatial axes in another order; channels stay last."""
+  rest = range(len(permutation), values.ndim)
+  return values.transpose(*permutation, *rest)
+
+
+def _nearest(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+  """Return a mask [*s] resized: each place takes the voxel that its centre lies in."""
+  for axis, length in enumerate(size):
+    found = mask.shape[axis]
+    index = ((np.arange(length) + 0.5) * found / length).astype(int)
+    mask = np.take(mask, np.minimum(index, found - 1), axis)
+  return mask
 
 
 def _resample(x: np.ndarray, axis: int, index: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -81,32 +209,6 @@ def _taps(found: int, wanted: int, method: str) -> tuple[np.ndarray, np.ndarray]
   index = np.minimum(first, found - reach)[:, None] + np.arange(reach)
   weight = np.take_along_axis(dense / dense.sum(axis=1, keepdims=True), index, 1)
   return index, weight.astype(np.float32)
-
-
-@positive
-def crop(x: np.ndarray, *size: int) -> np.ndarray:
-  """Return the centre of x, at most `size` along each axis; an axis that is shorter stays as it is."""
-  for axis, length in enumerate(_sizes('crop', x, size)):
-    start = max(0, (x.shape[axis] - length) // 2)
-    x = x[(slice(None),) * axis + (slice(start, start + length),)]
-  return x
-
-
-@positive
-def pad(x: np.ndarray, *size: int, value: float = 0.0) -> np.ndarray:
-  """Return x in the centre of at least `size` along each axis, surrounded by `value`; a longer axis stays as it is."""
-  extra = [
-    max(0, length - found)
-    for length, found in zip(_sizes('pad', x, size), x.shape[:-1], strict=True)
-  ]
-  return np.pad(
-    x, [(more // 2, more - more // 2) for more in extra] + [(0, 0)], constant_values=value
-  )
-
-
-def square(x: np.ndarray, value: float = 0.0) -> np.ndarray:
-  """Return x padded to a square (a cube) of its longest side, so that a later resize keeps proportions."""
-  return pad(x, max(x.shape[:-1]), value=value)
 
 
 def _sizes(what: str, x: np.ndarray, size: tuple[int, ...]) -> tuple[int, ...]:

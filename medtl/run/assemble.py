@@ -1,7 +1,6 @@
 """config → the context of a run: data sets, net with ported weights, phases. With run.py the only place that reads a config."""
 
 import dataclasses
-import functools
 import inspect
 import re
 import sys
@@ -20,7 +19,7 @@ from medtl.core.types import Batch, Dataset, MedtlError, Task, Tree
 from medtl.data import augmentation, batches, splits
 from medtl.models.pretrained import checkpoint_files, port
 from medtl.run import components, initial_weights, validate
-from medtl.run.context import Phase, RunContext
+from medtl.run.context import Phase, RunContext, measured
 from medtl.runtime import multihost, sharding
 from medtl.training import batch_statistics, optimizers, parameter_groups, schedules
 from medtl.training.forward import forward
@@ -51,11 +50,11 @@ def run_context(
     )
     _stop_random_frozen(same)
     return same if like.config.seed == config.seed else _reseeded(same)
-  net, module = build_net(config, train.fetch(0).x.shape, train.classes)
+  net, module = build_net(config, train.sample().x.shape, train.classes)
   net, params, extra, source = initial_weights.initial_variables(config, net, module, train, run)
   extra = _statistics(config, net, params, extra, train)
   moves = (
-    augmentation.augment(config.augment, ndim=train.fetch(0).x.ndim - 1, classes=len(train.classes))
+    augmentation.augment(config.augment, ndim=train.sample().x.ndim - 1, classes=len(train.classes))
     if config.augment
     else None
   )
@@ -112,7 +111,7 @@ def load_data(config: ConfigDict, like: RunContext | None = None) -> dict[str, D
 def _reseeded(like: RunContext) -> RunContext:
   """Return context of another seed than the weights that they hold: leaves that do not come from the checkpoint are drawn anew."""
   config, train = like.config, like.data['train']
-  net, module = build_net(config, train.fetch(0).x.shape, train.classes)
+  net, module = build_net(config, train.sample().x.shape, train.classes)
   net, params, extra, _ = initial_weights.initial_variables(config, net, module, train, like.run)
   return dataclasses.replace(
     like, params=params, extra=_statistics(config, net, params, extra, train)
@@ -222,7 +221,8 @@ def trained_net(config: ConfigDict, plan: dict[str, Any]) -> tuple[Task, Callabl
   net, _ = build_net(config, plan['shape'], plan['classes'])
   net = net.clone(mean=tuple(plan['mean']), std=tuple(plan['std']))
   task = tasks.make(config.task.to_dict())
-  return task, functools.partial(task.measure, forward(net))
+  size = plan['shape'][:-1] if config.data.to_dict().get('draw') else None
+  return task, measured(task, forward(net), size)
 
 
 def dtype(config: ConfigDict) -> Any:
@@ -400,7 +400,7 @@ def plan_json(context: RunContext, rows: list[dict[str, Any]]) -> dict[str, Any]
   }
   train = context.data['train']
   return {
-    'shape': list(train.fetch(0).x.shape),
+    'shape': list(train.sample().x.shape),
     'classes': list(train.classes),
     'task': dict(context.task.keys),
     'label_columns': np.ndim(train.table['y']) == 2,
@@ -423,9 +423,8 @@ def class_counts(dataset: Dataset) -> dict[str, int]:
 
 def eval_batches(dataset: Dataset, config: ConfigDict) -> Iterator[Batch]:
   """Return batches on the device that hold every example once."""
-  count = sharding.round_up_to_devices(
-    min(config.batch, dataset.size), sharding.make_mesh(**config.mesh)
-  )
+  whole = 1 if dataset.draw is not None else min(config.batch, dataset.size)  # shapes may differ
+  count = sharding.round_up_to_devices(whole, sharding.make_mesh(**config.mesh))
   return _on_device(
     batches.eval_batches(dataset, count, workers=config.workers, share=multihost.host_share()),
     config,

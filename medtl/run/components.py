@@ -96,7 +96,7 @@ def _operations(text: str) -> None:
   """Raise for the first operation whose arguments do not go together."""
   for call in expressions.parse_chain(text):
     operation = expressions.public(transforms)[call.name]
-    annotation.agree(operation, expressions.bind(operation, call, given=('x',)))
+    annotation.agree(operation, expressions.bind(operation, call, given=('example',)))
 
 
 def _heads(config: ConfigDict) -> None:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from medtl.core import expressions
 from medtl.core.types import Batch, Dataset, Forward, State, Task, Tree
 from medtl.features import packing
 from medtl.runtime import sharding
-from medtl.training import batch_statistics, parameter_groups, step
+from medtl.training import batch_statistics, parameter_groups, step, windows
 from medtl.training.forward import before, forward
 
 
@@ -150,13 +150,16 @@ class RunContext:
     )
 
   def measure(self, start_child: int = 0) -> Any:
-    """Return the jitted measure of the task, from pictures or from what the children below `start_child` make of them."""
+    """Return the compiled measure of the task, from pictures or from what the children below make.
+
+    Where training draws patches, whole cases go through the net window by window.
+    """
+    train = self.data['train']
+    size = None if train.draw is None else train.sample().x.shape[:-1]
+    places = sharding.replicated(self.mesh)
     return self.memoised(
       ('measure', start_child),
-      lambda: jax.jit(
-        functools.partial(self.task.measure, self.forward(0, start_child)),
-        out_shardings=sharding.replicated(self.mesh),
-      ),
+      lambda: measured(self.task, self.forward(0, start_child), size, places),
     )
 
   def with_precise_batch_stats(
@@ -199,7 +202,7 @@ class RunContext:
 
     def shapes() -> Any:
       variables = {'params': self.params, **self.extra}
-      shape = self.data['train'].fetch(0).x.shape
+      shape = self.data['train'].sample().x.shape
       picture = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
       return jax.eval_shape(lambda x: self.applied(variables, x, 0, cut), picture)
 
@@ -250,7 +253,7 @@ class RunContext:
 
   def example(self, start_child: int = 0) -> Batch:
     """Return a batch of zeros, of pictures or of what the children below `start_child` make of them."""
-    case, count = self.data['train'].fetch(0), self.config.batch
+    case, count = self.data['train'].sample(), self.config.batch
     x, y = jnp.zeros((count, *case.x.shape)), np.asarray(case.y)
     if start_child:
       shape = jax.eval_shape(
@@ -282,3 +285,16 @@ class RunContext:
       self.config.batch,
       sum(phase.steps for phase in self.phases),
     )
+
+
+def measured(
+  task: Task, forward: Forward, window: Sequence[int] | None, places: Any = None
+) -> Callable[[Tree, Tree, Batch], dict[str, Any]]:
+  """Return (params, extra, batch) → what a task measures, compiled; `places` is where results lie.
+
+  With a `window` [*s] batches hold one whole case each, of any shape.
+  """
+  if window is None:
+    return jax.jit(functools.partial(task.measure, forward), out_shardings=places)
+  whole = windows.windowed(jax.jit(forward.eval), window)
+  return functools.partial(task.measure, forward._replace(eval=whole))

@@ -65,6 +65,8 @@ def _choice(context: RunContext, index: int) -> Choice:
   cut = context.net.reduced if probe else depth  # a head that learns alone says what it reads
   if not depth:
     return Choice(0, 'no child is frozen whole')
+  if context.data['train'].draw is not None:
+    return Choice(0, 'patches are drawn anew in each step')
   moving = _moving(context, depth)
   if moving:
     return Choice(

@@ -1,5 +1,6 @@
 """Where a run's first parameters come from: a publisher's checkpoint, another run, or chance."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ def initial_variables(
 
   facts['drawn'] are the paths of the parameters that chance drew.
   """
-  example = jnp.zeros((1, *dataset.fetch(0).x.shape))
+  example = jnp.zeros((1, *dataset.sample().x.shape))
   init = lambda key: pytrees.flatten(net.init(key, example, train=False))
   begun = pytrees.unflatten(jax.eval_shape(init, jax.random.key(0)))
   paths = [port.bare(path) for path in pytrees.flatten(begun)]
@@ -246,7 +247,7 @@ def statistics(
   the same everywhere has the deviation 1, as scikit-learn's StandardScaler gives it: another value
   on another side is no outlier by that.
   """
-  places = max(1, int(np.prod(dataset.fetch(0).x.shape[:-1])))
+  places = max(1, math.prod(dataset.fetch(0).x.shape[:-1]))
   count = min(max(most, least_places // places), dataset.size)
   index = np.unique(np.linspace(0, dataset.size - 1, count).astype(int))
   pictures = [dataset.fetch(int(i)).x for i in index]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -42,7 +41,7 @@ def load_trained(
   params, extra = checkpoints.params('best')
   checkpoints.close()
   task, measure = assemble.trained_net(config, plan)
-  return task, jax.jit(measure), params, extra, plan
+  return task, measure, params, extra, plan
 
 
 def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:

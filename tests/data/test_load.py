@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from medtl import data
+from medtl.core import expressions, frames
 from medtl.core.types import Dataset, Example, MedtlError
-from medtl.data import batches, store
+from medtl.data import batches, store, transforms
 from medtl.data.listing import labels
 from medtl.data.sources import folder
 
@@ -184,7 +185,7 @@ def test_equal_pictures_on_two_sides_are_a_leak(clinic):
 def source(x: np.ndarray, y: np.ndarray, spacing=None) -> Dataset:
   spacing = spacing or [()] * len(x)
   return Dataset(
-    lambda i: Example(x[i], y[i], i, spacing[i]),
+    lambda i: Example(x[i], y[i], i, frames.plain(x[i].shape[:-1], spacing[i])),
     len(x),
     ('a', 'b'),
     {'row': np.arange(len(x)), 'y': y},
@@ -216,11 +217,32 @@ def test_masks_spacings_and_volumes_survive_being_kept():
   kept = store.prepare(whole, [], {}, skip_unreadable=0, keep_gb=1)
   assert kept.facts['kept']
   for number in range(3):
-    chex.assert_trees_all_equal(
-      kept.fetch(number), Example(x[number], mask[number], number, spacing[number])
-    )
-  with pytest.raises(MedtlError, match='its mask stays'):
-    store.prepare(whole, [lambda x: x[:2]], dict(ops='cut'), skip_unreadable=0, keep_gb=1)
+    case = kept.fetch(number)
+    chex.assert_trees_all_equal((case.x, case.y, case.row), (x[number], mask[number], number))
+    assert case.spacing == spacing[number] and case.frame.shape == (4, 5, 6)
+  chain = expressions.functions('crop(2)', transforms, given=('example',))
+  cropped = store.prepare(whole, chain, dict(ops='crop'), skip_unreadable=0, keep_gb=1).fetch(0)
+  assert cropped.y.shape == (2, 2, 2) and cropped.file_frame.shape == (4, 5, 6)
+  np.testing.assert_array_equal(cropped.y, mask[0, 1:3, 1:3, 2:4])
+  np.testing.assert_allclose(cropped.frame.affine[:3, 3], (1.0, 0.5, 4.0))
+
+
+def test_cases_of_several_shapes_are_kept_where_batches_cut_patches():
+  random = np.random.RandomState(0)
+  x = [random.rand(*shape, 1).astype(np.float32) for shape in ((4, 5), (7, 3), (2, 9))]
+  masks = [(picture[..., 0] > 0.5).astype(np.uint8) for picture in x]
+  table = {'row': np.arange(3), 'y': np.zeros(3, int)}
+  whole = Dataset(source(x, masks).fetch, 3, ('background', 'lesion'), table)
+  with pytest.raises(MedtlError, match='pictures of 3 shapes'):
+    store.prepare(whole, [], {'keep': 0}, skip_unreadable=0, keep_gb=1)
+  kept = store.prepare(whole, [], {'keep': 1}, skip_unreadable=0, keep_gb=1, many_shapes=True)
+  for number in range(3):
+    case = kept.fetch(number)
+    chex.assert_trees_all_equal((case.x, case.y), (x[number], masks[number]))
+  other = [1 - mask for mask in masks]
+  again = Dataset(source(x, other).fetch, 3, whole.classes, table)
+  changed = store.prepare(again, [], {'keep': 2}, skip_unreadable=0, keep_gb=1, many_shapes=True)
+  assert changed.facts['hash'] != kept.facts['hash'], 'other masks are other data'
 
 
 def test_labels_outside_the_classes_and_absent_classes_stop(clinic, monkeypatch):

@@ -89,11 +89,12 @@ def test_volumes_are_resized_too_and_pictures_are_no_volumes(tmp_path, monkeypat
   volume = np.random.RandomState(0).rand(8, 6, 4, 1).astype(np.float32)
 
   def load(name, *, ops='', split=None, **keys):
-    x = (
-      other_data.expressions.functions(ops, other_data.datasets.operations, given=('x',))[0](volume)
-      if ops
-      else volume
-    )
+    case = Example(volume, 0, 0)
+    for operation in other_data.expressions.functions(
+      ops, other_data.datasets.operations, given=('example',)
+    ):
+      case = operation(case)
+    x = case.x
     facts = {'shape': list(x.shape), 'notes': [], 'ops': ops}
     return {
       'test': Dataset(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from medtl.core import frames
 from medtl.core.types import Dataset, Example, MedtlError
 from medtl.data.formats import dicom_header, dicom_pixels, dicom_values, signature
 from medtl.data.formats.pictures import grey_or_colour
@@ -119,7 +120,9 @@ def load(
 
   def fetch(index: int) -> Example:
     x, spacing = read(listing.folder / table['file'][index], values, channels)
-    return Example(listing.cut(x, index), table['y'][index], index, spacing)
+    cut = listing.cut(x, index)
+    frame = frames.plain(cut.shape[:-1], spacing)
+    return Example(cut, table['y'][index], index, frame)
 
   return Dataset(fetch, len(rows), listing.classes, table, facts, listing.fingerprint)
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from medtl.core import frames
 from medtl.core.expressions import did_you_mean
 from medtl.core.types import Dataset, Example, MedtlError
 from medtl.data import synthetic_retina
@@ -308,7 +309,7 @@ def load(
   def fetch(index: int) -> Example:
     picture, mask = stored(int(index))
     y = mask if target == 'mask' else table['y'][index].astype(np.int32)
-    return Example(picture, y, int(index), spacing)
+    return Example(picture, y, int(index), frames.plain(picture.shape[:-1], spacing))
 
   asked = dict(
     patients=patients,
