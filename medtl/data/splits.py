@@ -162,9 +162,7 @@ def _publisher(table: Table, folds: int, fold: int, seed: int, val: int) -> Inde
   return {side: index[side] for side in SIDES if side in index}
 
 
-def _sites(
-  table: Table, folds: int, fold: int, seed: int, val: int, test: Sequence[str]
-) -> Index:
+def _sites(table: Table, folds: int, fold: int, seed: int, val: int, test: Sequence[str]) -> Index:
   """Return the sides where the sites `test`, or site number `fold`, test."""
   names = site_names(table)
   tested = _tested_sites(names, fold, test)

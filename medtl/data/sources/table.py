@@ -165,7 +165,9 @@ def _numeric(numbers: Columns, other: Sequence[str], notes: list[str]) -> tuple[
   free = [name for name in numbers if name not in other]
   numeric = tuple(name for name in free if numbers[name].dtype.kind == 'f')
   words = [name for name in free if name not in numeric]
-  notes.append(f'the net sees every column of numbers ({", ".join(numeric)}); data.features chooses')
+  notes.append(
+    f'the net sees every column of numbers ({", ".join(numeric)}); data.features chooses'
+  )
   if words:
     notes.append(
       f'columns of words, which the net does not see: {", ".join(words)}; data.categories takes them'
@@ -235,7 +237,9 @@ def _as_known(
 ) -> list[Channel]:
   """Return the channels that `columns` names, in that order; `notes` tell of the others."""
   made = {channel.name: channel for channel in channels}
-  unknown = [f'{name} ({int(made[name].values.sum())} rows)' for name in made if name not in columns]
+  unknown = [
+    f'{name} ({int(made[name].values.sum())} rows)' for name in made if name not in columns
+  ]
   if unknown:
     notes.append(f'values that the net was not trained with: {", ".join(unknown)}')
   none = np.zeros(len(channels[0].values), bool)
