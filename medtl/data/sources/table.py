@@ -77,7 +77,11 @@ def load(
   numbers = {name: labels.numbers(column, column == '') for name, column in cells.items()}
   names = [f'{path.name}:{line}' for line in csv.lines]
   notes: list[str] = []
-  wanted = tuple(features) or _numeric(numbers, [*other, *categories], notes)
+  wanted = tuple(features)
+  if not wanted and columns:
+    wanted = tuple(name for name in columns if name in numbers)
+  elif not wanted:
+    wanted = _numeric(numbers, [*other, *categories], notes)
   _check_meanings(wanted, categories, other)
   _check_numeric(wanted, numbers, names)
   channels = list(_channels(numbers, wanted, categories))
