@@ -5,7 +5,6 @@ from typing import Any
 
 from medtl.evaluation.summary import LABELS
 
-
 IMAGE = 'image'  # what an example is, where numbers do not say it
 
 

@@ -25,6 +25,7 @@ OWN = ('train', 'val', 'test')  # names of a run's own predictions
 READING = ('name', 'ops', 'exif', 'masks', 'values', 'skip_unreadable', 'keep_gb')
 # keys of a table that say nothing of how a row is read
 ABOUT_ANSWERS = ('split', 'site', 'above', 'patient', 'partition', 'allow_leak')
+PLURAL = {'image': 'pictures', 'row': 'rows'}  # of what an example is called
 FORMULA = ('=', '+', '-', '@', '\t', '\r')  # a spreadsheet computes text that begins so
 
 
@@ -180,9 +181,10 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   if skipped:
     notes.append(f'{len(skipped)} could not be read: {", ".join(skipped)}')
   _say(notes)
-  lines = [f'predictions of {pictures.size} pictures in {images} by {workdir}', *notes]
+  count = f'{pictures.size} {PLURAL[run_folder.noun(plan["shape"])]}'
+  lines = [f'predictions of {count} in {images} by {workdir}', *notes]
   files.write(remarks, '\n- '.join(lines) + '\n')
-  console.print(files.printable(f'{pictures.size} pictures: {output}{replaced}'))
+  console.print(files.printable(f'{count}: {output}{replaced}'))
   return output
 
 

@@ -142,7 +142,8 @@ def test_a_leak_stops_and_is_named_unless_it_is_allowed():
   [
     (dict(by='patient'), 'patient', "by='image'"),
     (dict(by='publisher'), 'split', 'no column'),
-    (dict(by='site'), '', 'expected'),
+    (dict(by='hospital'), '', 'expected'),
+    (dict(by='site'), '', 'data.site'),
     (dict(fold=5), '', 'fold < folds'),
     (dict(folds=2), '', 'folds - 2'),
     (dict(seed=-1), '', 'seed=-1; expected a whole number from 0'),

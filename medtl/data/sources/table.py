@@ -102,12 +102,13 @@ def load(
   for name, column in numbers.items():
     if name not in other:
       table[f'{name}_' if name in manifest.RESERVED else name] = column
+  channel_names = [channel.name for channel in channels]
   notes += [*_missing_notes(cells, [*wanted, *categories]), *_equal_rows(csv, names)]
   facts = dict(
     name=path.stem,
     order=order,
     notes=notes,
-    columns=[channel.name for channel in channels],
+    columns=channel_names,
     features=[*wanted, *categories],
     flags=[number for number, channel in enumerate(channels) if channel.is_flag],
     licence=licence,
@@ -117,7 +118,7 @@ def load(
   def fetch(index: int) -> Example:
     return Example(x[index], table['y'][index], int(index))
 
-  fingerprint = _fingerprint(path, facts['columns'], x, table)
+  fingerprint = _fingerprint(path, channel_names, x, table)
   return Dataset(fetch, len(y), class_names, table, facts, fingerprint)
 
 
@@ -311,8 +312,8 @@ def _missing_notes(cells: Columns, names: Sequence[str]) -> list[str]:
   if not each:
     return []
   return [
-    f'missing values: {", ".join(each)}; the net sees the mean of the training side in their place, '
-    'and that they are missing'
+    f'missing values: {", ".join(each)}; in the place of a missing number the net sees the mean of '
+    'the training side, and beside it that it is missing'
   ]
 
 
