@@ -188,7 +188,9 @@ def _see(dataset: Dataset, operations: Operations, index: int) -> Seen:
 
 def _numbers(x: np.ndarray) -> np.ndarray:
   """Return the numbers of x; of a vector those alone that are not missing (NaN)."""
-  return x[~np.isnan(x)] if x.ndim == 1 else x
+  if x.ndim > 1 or np.isnan(x).all():
+    return x
+  return x[~np.isnan(x)]
 
 
 def _all(dataset: Dataset, operations: Operations) -> Iterator[Seen]:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from medtl.core.types import Weights
+from medtl.core.types import MedtlError, Weights
 from medtl.models import Backbone, child_name
 from medtl.models.layers.convolution import convolve
 from medtl.models.layers.depthwise import depthwise
@@ -201,6 +201,8 @@ def _factory(words: str, width: float, depth: float) -> Callable[..., EfficientN
     drop_path: float = 0.0,
     dtype: Any = jnp.float32,
   ) -> EfficientNet:
+    if not 1 <= ndim <= 3:
+      raise MedtlError(f'ndim={ndim}; an EfficientNet has 1, 2 or 3 spatial axes')
     return EfficientNet(width, depth, ndim=ndim, drop_path=drop_path, dtype=dtype)
 
   factory.__doc__ = words
