@@ -60,6 +60,10 @@ def shrunk(name):
 
 # fifty layers take a minute to compile; quickstart and images compile the same EfficientNet as oct_efficientnet
 DEEP = {
+  'configs/blueprint.py',
+  'configs/blueprint.py:kermany',
+  'configs/blueprint.py:offline',
+  'configs/blueprint.py:source',
   'configs/oct_resnet.py',
   'configs/oct_resnet.py:keras',
   'configs/breast_resnet.py',

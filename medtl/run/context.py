@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +46,7 @@ class RunContext:
   augment: step.Augment | None
   class_weights: tuple[float, ...] | None
   run: Path | None = None  # the run folder that the weights came from, where they did
+  streams: Mapping[str, Dataset] = field(default_factory=dict)  # beside the training side
   remarks: dict[str, list[str]] = field(
     default_factory=dict
   )  # on the data, shared with context that are alike
@@ -229,7 +230,7 @@ class RunContext:
 
     def count() -> tuple[float, int]:
       variables = {'params': self.params, **self.extra}
-      pictures = self.example().x
+      pictures = self._zeros(self.data['train']).x
       program = self.features(0, cut)
       packed = jax.eval_shape(program, variables, pictures)
       flops = step.flops(program.lower(variables, pictures)) / len(packed)
@@ -251,24 +252,41 @@ class RunContext:
       self.programs[key] = make()
     return self.programs[key]
 
-  def example(self, start_child: int = 0) -> Batch:
-    """Return a batch of zeros, of pictures or of what the children below `start_child` make of them."""
-    case, count = self.data['train'].sample(), self.config.batch
-    x, y = jnp.zeros((count, *case.x.shape)), np.asarray(case.y)
+  def example(self, start_child: int = 0) -> Any:
+    """Return what a step sees, of zeros: a batch of pictures, or of what the children below make.
+
+    Of several streams it is {name: batch}.
+    """
+    train = self.train_example(start_child)
+    if not self.streams:
+      return train
+    streams = {name: self._zeros(dataset) for name, dataset in self.streams.items()}
+    return {'train': train, **self._placed(streams)}
+
+  def train_example(self, start_child: int = 0) -> Batch:
+    """Return a batch of the training side, of zeros."""
+    train = self._zeros(self.data['train'])
     if start_child:
-      shape = jax.eval_shape(
-        self.features(0, start_child), {'params': self.params, **self.extra}, x
-      )
-      x = jnp.zeros(shape.shape, shape.dtype)
-    made = Batch(
-      x,
+      variables = {'params': self.params, **self.extra}
+      packed = jax.eval_shape(self.features(0, start_child), variables, train.x)
+      train = train._replace(x=jnp.zeros(packed.shape, packed.dtype))
+    return self._placed(train)
+
+  def _placed(self, batches: Tree) -> Any:
+    places = jax.tree.map(lambda _: sharding.batch_sharding(self.mesh), batches)
+    return sharding.device_put(batches, places)
+
+  def _zeros(self, dataset: Dataset) -> Batch:
+    """Return a batch of zeros as the data set gives them."""
+    case = dataset.sample()
+    y = np.asarray(case.y)
+    count = self.config.batch
+    return Batch(
+      jnp.zeros((count, *case.x.shape)),
       jnp.zeros((count, *y.shape), jnp.float32 if y.dtype.kind == 'f' else jnp.int32),
       jnp.ones(count, bool),
       jnp.arange(count, dtype=jnp.int32),
-      jnp.zeros(count, jnp.int32) if 'group' in self.data['train'].table else None,
-    )
-    return sharding.device_put(
-      made, jax.tree.map(lambda _: sharding.batch_sharding(self.mesh), made)
+      jnp.zeros(count, jnp.int32) if 'group' in dataset.table else None,
     )
 
   @property

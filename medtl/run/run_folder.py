@@ -48,6 +48,7 @@ ADVICE = {
 
 # keys that came later, with the value that does what runs without them did
 ADDED = {
+  'streams': {},
   'transfer': 'weights',
   'truncate': 0,
   'norms': (),

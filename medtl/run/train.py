@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from medtl.core.types import Dataset, MedtlError, Missing, State, Task, Tree
@@ -200,11 +201,17 @@ def write_predictions(
       predictions.save(workdir / 'predictions' / f'{name}.npz', predicted, dataset, shown)
 
 
-def describe(config: ConfigDict, workdir: Path) -> None:
-  """Print what would move, what it costs and how long it takes; train nothing."""
+def describe(config: ConfigDict, workdir: Path, parameters: bool = False) -> None:
+  """Print what would move, what it costs and how long it takes; train nothing.
+
+  With `parameters` each array is listed, with the mean and the standard deviation that a checkpoint
+  or chance gave it.
+  """
   validate.check_config(config)
   context = prepare(config, resolve_pretrained_run(config, workdir, '', may_train=False))
   write(assemble.one_line(context))
+  if parameters:
+    write(parameter_overview.get_parameter_overview(context.params))
   cost.print_plan(context, write)
 
 
@@ -255,7 +262,7 @@ def enter(context: RunContext, state: State, progress: Progress) -> State:
 
 def _phase(run: _Run, state: State) -> State:
   context, progress, watch = run.context, run.progress, run.watch
-  phase, config = context.phases[progress.phase], context.config
+  phase = context.phases[progress.phase]
   until = progress.phase_start + phase.steps
   with watch('activations'):
     sides = frozen_features.boundary(context, progress.phase, state.params, state.extra, write)
@@ -279,9 +286,7 @@ def _phase(run: _Run, state: State) -> State:
       run.checkpoints.save('latest', state, progress)
       run.checkpoints.wait()
 
-    batches = assemble.train_batches(
-      sides['train'], config, int(state.step), config.sampling, views
-    )
+    batches = assemble.step_batches(context, sides['train'], int(state.step), views)
     with batch_size.explain_out_of_memory(context, progress.phase, start_child):
       return loop.fit(
         program,

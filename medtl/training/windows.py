@@ -1,6 +1,7 @@
 """Whole cases through a net of patches: overlapping windows, weighted towards their centres."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,6 +58,18 @@ def window_starts(length: int, size: int) -> list[int]:
   step = max(1, int(size * (1 - OVERLAP)))
   count = 1 + -(-(length - size) // step)
   return np.round(np.linspace(0, length - size, count)).astype(int).tolist()
+
+
+def count(shape: Sequence[int], size: Sequence[int]) -> int:
+  """Return how many windows of `size` [*s] cover a case of `shape` [*s].
+
+  >>> count((10, 4), (4, 4))
+  4
+  """
+  starts = (
+    window_starts(max(length, wide), wide) for length, wide in zip(shape, size, strict=True)
+  )
+  return math.prod(map(len, starts))
 
 
 def centre_weight(size: Sequence[int]) -> np.ndarray:
