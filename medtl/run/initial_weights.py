@@ -243,7 +243,7 @@ def statistics(
 
   These are `most`, or more where they are so small that `least_places` are not seen in them.
   Missing numbers (NaN) count for nothing. Channels of facts['flags'] hold 0 and 1 for no and yes:
-  they stay as they are (Gelman 2008, Statistics in Medicine 27:2865, section 2). A channel that is
+  they stay as they are (Gelman 2008, Statistics in Medicine 27:2865). A channel that is
   the same everywhere has the deviation 1, as scikit-learn's StandardScaler gives it: another value
   on another side is no outlier by that.
   """
