@@ -25,6 +25,7 @@ USED = ('train', 'val')  # sides that train a net, or choose between nets
 HOW = (
   'ops',
   'split',
+  'site',
   'skip_unreadable',
   'allow_leak',
   'keep_gb',

@@ -2,9 +2,9 @@
 
 A missing number is NaN in x, which `models.Net` replaces by the mean of the training side: the
 source sees all sides, and a mean taken here would leak from one to another. A column of 0 and 1
-beside it says where a number was missing (the missing-indicator method): that a test was not made
-tells something of the patient, but also of the hospital. Constant imputation is consistent for
-learners that can approximate any function (Josse et al. 2024, Statistical Papers 65:5447).
+beside it says where a number was missing (the missing-indicator method). Imputing the mean is
+consistent where missing values are not informative (Josse et al. 2019, arXiv 1902.06931); that
+column is for where they are. That a test was not made tells of the patient, but also of the site.
 """
 
 import hashlib
