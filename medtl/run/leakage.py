@@ -26,6 +26,7 @@ HOW = (
   'ops',
   'split',
   'site',
+  'draw',
   'skip_unreadable',
   'allow_leak',
   'keep_gb',
