@@ -193,7 +193,7 @@ def patients(table: Table) -> tuple[np.ndarray | None, list[str]]:
   """Return the patient of each example, or None and a warning where they are not known for all."""
   if 'patient' not in table:
     return None, [
-      'Patients are not known: intervals are over images, and too narrow if several images show one patient.'
+      'Patients are not known: intervals are over examples, and too narrow if several are of one patient.'
     ]
   names = np.asarray(table['patient']).astype(str)
   missing = int(np.isin(names, ['', 'nan', 'None']).sum())

@@ -13,7 +13,7 @@ def console(numbers: Mapping[str, Any]) -> str:
   headline = numbers['headline']
   names = [*headline, *(name for name in numbers['metrics'] if name not in headline)]
   wide = max(len(LABELS[name]) for name in names) + 2
-  lines = [f'{over(numbers)}, {numbers["level"]:.0%} intervals by {numbers["unit"]}']
+  lines = [f'{over(numbers)}, {numbers["level"]:.0%} intervals by {unit(numbers)}']
   lines += [f'  {LABELS[name]:<{wide}}{words(numbers["metrics"][name])}' for name in names]
   if numbers['by_patient']:
     lines += [f'mean probability of each of {numbers["patients"]} patients']
@@ -34,6 +34,11 @@ def over(numbers: Mapping[str, Any]) -> str:
 def noun(numbers: Mapping[str, Any]) -> str:
   """Return what an example is called: 'image', or what the numbers say."""
   return numbers.get('noun', IMAGE)
+
+
+def unit(numbers: Mapping[str, Any]) -> str:
+  """Return what intervals are over: 'patient', or what an example is called."""
+  return 'patient' if numbers['unit'] == 'patient' else noun(numbers)
 
 
 def words(interval: Mapping[str, Any], digits: int = 3) -> str:

@@ -73,6 +73,7 @@ def render(
     labels=LABELS,
     over=console.over(numbers),
     noun=console.noun(numbers),
+    unit=console.unit(numbers),
     warnings=warnings(facts, numbers),
     curves=curves(facts),
     sources=sources,

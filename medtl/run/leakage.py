@@ -353,6 +353,6 @@ def _claim_of_lines(found: Overlap, those: str, folds: int) -> str:
   if found.patients:
     names = '; but patients of the same names are'
   return (
-    f'{never} for training or for any choice (compared by file, line and patient with {those}'
+    f'{never} for training or for any choice (compared by file and line with {those}'
     f'{names}; the same row in another file would not be noticed)'
   )

@@ -125,3 +125,8 @@ def test_a_row_without_a_site_has_no_group(path):
   assert whole.table['group'].tolist() == [0, 0, -1, 1]
   with pytest.raises(MedtlError, match=r'1 examples have no site \(first: heart.csv:4\)'):
     loaded(path, by='site')
+
+
+def test_operations_that_resize_need_a_picture(path):
+  with pytest.raises(MedtlError, match=r'resize changes the size of pictures.*row of 6 numbers'):
+    data.load('table', root=str(path), split=dict(by='none'), ops='resize(3)', **KEYS)
