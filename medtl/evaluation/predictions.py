@@ -66,12 +66,17 @@ def _real(batch: Batch, values: dict[str, jax.Array]) -> dict[str, np.ndarray]:
 def save(path: Path, predictions: Predictions, dataset: Dataset, shown: Sequence[int] = ()) -> None:
   """Write predictions with their rows of the table, and small copies of the pictures of the predictions `shown`.
 
-  A run folder is all that a report needs: nothing else is read for one.
+  A run folder is all that a report needs: nothing else is read for one. An example without spatial
+  axes has no picture.
   """
   where = {int(row): index for index, row in enumerate(dataset.table['row'])}
   index = np.array([where[int(row)] for row in predictions.row])
   table = {name: column[index] for name, column in dataset.table.items()}
-  pictures = {int(predictions.row[i]): _small(dataset.fetch(int(index[i])).x) for i in shown}
+  pictures = {}
+  for number in shown:
+    x = dataset.fetch(int(index[number])).x
+    if x.ndim > 1:
+      pictures[int(predictions.row[number])] = _small(x)
   _write(path, predictions, table, dataset.classes, pictures)
 
 

@@ -138,12 +138,67 @@ def test_a_leak_stops_and_is_named_unless_it_is_allowed():
     splits.check(data, splits.split(data, by='image'))
 
 
+def with_sites(names: str, seed: int = 0) -> dict[str, np.ndarray]:
+  """The patients of `table`, each at one of the sites."""
+  made = table(90, seed=seed)
+  number = np.array([int(name[1:]) for name in made['patient']])
+  return made | {'site': np.array(list(names))[number % len(names)]}
+
+
+@settings(max_examples=15, deadline=None)
+@given(sites=st.integers(2, 6), seed=st.integers(0, 99), folds=st.integers(2, 5))
+def test_a_site_that_tests_has_no_part_in_training_or_choice(sites, seed, folds):
+  data = with_sites('abcdef'[:sites], seed)
+  chosen = []
+  for fold in range(sites):
+    index = splits.split(data, by='site', fold=fold, folds=folds, seed=seed)
+    assert sorted(np.concatenate(list(index.values()))) == list(range(len(data['y'])))
+    assert set(data['site'][index['test']]) == {'abcdef'[fold]}
+    assert 'abcdef'[fold] not in {*data['site'][index['train']], *data['site'][index['val']]}
+    assert splits.leaks(data, index) == []
+    named = splits.split(data, by='site', test=('abcdef'[fold],), folds=folds, seed=seed)
+    assert all(np.array_equal(index[side], named[side]) for side in index)
+    # every other site has its share in the choice
+    assert set(data['site'][index['val']]) == set('abcdef'[:sites]) - {'abcdef'[fold]}
+    chosen.append(index['val'])
+  # so that out-of-fold validation can be pooled
+  assert len(np.unique(np.concatenate(chosen))) == sum(map(len, chosen))
+
+
+def test_several_sites_test_and_a_share_of_labels_touches_training_alone():
+  data = with_sites('abcd')
+  index = splits.split(data, by='site', test=('a', 'c'), labels=0.5)
+  whole = splits.split(data, by='site', test=('a', 'c'))
+  assert set(data['site'][index['test']]) == {'a', 'c'}
+  assert set(index['train']) < set(whole['train'])
+  assert np.array_equal(index['val'], whole['val'])
+  assert 'val' not in splits.split(data, by='site', val=0)
+
+
+@pytest.mark.parametrize(
+  'sites, keys, words',
+  [
+    ('a', dict(), "of one site, 'a'"),
+    ('ab', dict(fold=2), r'fold=2, but there are 2 sites \(a, b\).*0 … 1'),
+    ('ab', dict(test=('c',)), "no site 'c'"),
+    ('ab', dict(test=('a', 'b')), 'all sites'),
+    ('ab', dict(test=('a',), fold=1), 'either test or fold'),
+    ('ab', dict(by='patient', test=('a',)), "by='patient'"),
+    ('ab', dict(fold=-1), 'number of a site'),
+  ],
+)
+def test_wrong_sites_say_what_is_right(sites, keys, words):
+  with pytest.raises(MedtlError, match=words):
+    splits.split(with_sites(sites), **{'by': 'site', **keys})
+
+
 @pytest.mark.parametrize(
   'keys, without, words',
   [
     (dict(by='patient'), 'patient', "by='image'"),
     (dict(by='publisher'), 'split', 'no column'),
-    (dict(by='site'), '', 'expected'),
+    (dict(by='hospital'), '', 'expected'),
+    (dict(by='site'), '', 'data.site'),
     (dict(fold=5), '', 'fold < folds'),
     (dict(folds=2), '', 'folds - 2'),
     (dict(seed=-1), '', 'seed=-1; expected a whole number from 0'),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from medtl.core.types import MedtlError
 from medtl.models import Backbone, child_name
 from medtl.models.layers.activation import relu6
 from medtl.models.layers.depthwise import depthwise
@@ -210,6 +211,8 @@ def _factory(docstring: str, width: float, depth: float) -> Callable[..., Effici
     drop_path: float = 0.0,
     dtype: Any = jnp.float32,
   ) -> EfficientNet:
+    if not 1 <= ndim <= 3:
+      raise MedtlError(f'ndim={ndim}; an EfficientNet has 1, 2 or 3 spatial axes')
     return EfficientNet(width, depth, ndim=ndim, drop_path=drop_path, dtype=dtype)
 
   factory.__doc__ = docstring
