@@ -91,7 +91,7 @@ def test_a_picture_is_kept_small_and_of_a_volume_the_middle_slice(tmp_path, shap
   x = np.random.RandomState(0).rand(*shape, 2).astype('f4') * 1.2 - 0.1
   table = {'row': np.array([7]), 'y': np.array([0])}
   dataset = Dataset(lambda i: Example(x, 0, 7), 1, ('a', 'b'), table)
-  found = Predictions(table['row'], table['y'], np.array([[0.6, 0.4]]))
+  found = Predictions(table['row'], table['y'], {'score': np.array([[0.6, 0.4]])})
   predictions.save(tmp_path / 'test.npz', found, dataset, shown=[0])
   picture = predictions.load(tmp_path / 'test.npz').pictures[7]
   assert picture.dtype == np.uint8 and max(picture.shape) <= 256
@@ -147,7 +147,7 @@ def test_measures_and_the_table_go_with_their_rows_through_a_file_and_a_pool(tmp
   again = predictions.load(tmp_path / 'a.npz')
   assert again.predictions.row.tolist() == again.table['row'].tolist() == [104, 101, 107]
   assert again.table['patient'].tolist() == ['p2', 'p0', 'p3']
-  chex.assert_trees_all_equal(again.predictions.measures, found.measures)
+  chex.assert_trees_all_equal(again.predictions.values, found.values)
   other = dataset.subset(np.array([3, 0]))
   predictions.save(tmp_path / 'b.npz', predicted(other), other)
   parts = [again, predictions.load(tmp_path / 'b.npz')]
@@ -155,7 +155,7 @@ def test_measures_and_the_table_go_with_their_rows_through_a_file_and_a_pool(tmp
   both = predictions.load(tmp_path / 'both.npz')
   assert both.predictions.row.tolist() == both.table['row'].tolist() == [100, 101, 103, 104, 107]
   assert both.predictions.y.tolist() == [0, 1, 1, 0, 1] and both.classes == ('a', 'b')
-  loss = both.predictions.measures['loss']
+  loss = both.predictions.values['loss']
   assert loss[2] == 9 and loss[[0, 1, 3, 4]] == pytest.approx(
     both.predictions.score[[0, 1, 3, 4], 1]
   )
@@ -166,5 +166,5 @@ def test_a_measure_beside_the_score_need_not_be_finite():
     'score': jnp.full((4, 2), 0.5),
     'loss': jnp.full(4, jnp.inf),
   }
-  found = predictions.predict(strange, {}, {}, batches(data()))
-  assert np.isinf(found.measures['loss']).all() and len(found.row) == 10
+  found = predictions.predict(strange, {}, {}, batches(data()), data().table)
+  assert np.isinf(found.values['loss']).all() and len(found.row) == 10

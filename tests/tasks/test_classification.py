@@ -11,6 +11,7 @@ import pytest
 from medtl.core.types import Batch, MedtlError
 from medtl.tasks import classification
 from medtl.training import losses
+from tests.conftest import supervised
 
 
 class Identity:
@@ -18,9 +19,6 @@ class Identity:
 
   def __init__(self):
     self.calls = []
-
-  def init(self, key, x, train):
-    return {'params': {'head': {'w': x[:1]}}, 'batch_stats': {'mean': x[0]}, 'other': {}}
 
   def apply(self, variables, x, *, train, start_child, mutable=None, rngs=None):
     self.calls.append((train, start_child, mutable, rngs))
@@ -37,14 +35,14 @@ def batch_of(y, real=4):
 
 
 def loss_of(task, batch):
-  value, (_, logs) = task.loss({}, {}, batch, jax.random.key(0))
+  value, (_, logs) = task.mean({}, {}, batch, jax.random.key(0))
   assert float(logs['loss']) == float(value)
   return float(value)
 
 
 def test_the_loss_is_the_mean_over_real_rows():
   y = jnp.array([0, 1, 2, 0])
-  task = classification.supervised(Identity(), losses.softmax, kind='multiclass')
+  task = supervised(Identity(), losses.softmax, kind='multiclass')
   each = np.asarray(losses.softmax(jnp.asarray(LOGITS), y))
   assert loss_of(task, batch_of(y)) == pytest.approx(each.mean())
   assert loss_of(task, batch_of(y, real=3)) == pytest.approx(each[:3].mean())
@@ -54,16 +52,12 @@ def test_the_loss_is_the_mean_over_real_rows():
 def test_class_weights_multiply_a_row_by_its_class_and_by_the_mean_of_its_labels():
   weights = (0.5, 1.0, 4.0)
   y = jnp.array([0, 1, 2, 0])
-  task = classification.supervised(
-    Identity(), losses.softmax, kind='multiclass', class_weights=weights
-  )
+  task = supervised(Identity(), losses.softmax, kind='multiclass', class_weights=weights)
   each = np.asarray(losses.softmax(jnp.asarray(LOGITS), y))
   expected = (each * [0.5, 1, 4, 0.5]).mean()
   assert loss_of(task, batch_of(y)) == pytest.approx(expected, rel=1e-6)
   many = jnp.array([[1.0, 0, 1], [0, 1, 0], [0, 0, 0], [0.5, 0, 0]])
-  task = classification.supervised(
-    Identity(), losses.sigmoid, kind='multilabel', class_weights=weights
-  )
+  task = supervised(Identity(), losses.sigmoid, kind='multilabel', class_weights=weights)
   each = np.asarray(losses.sigmoid(jnp.asarray(LOGITS), many))
   expected = (each * [2.25, 1, 1, 0.5]).mean()
   assert loss_of(task, batch_of(many)) == pytest.approx(expected, rel=1e-6)
@@ -71,10 +65,10 @@ def test_class_weights_multiply_a_row_by_its_class_and_by_the_mean_of_its_labels
 
 def test_training_mode_is_for_live_children_and_dropout_has_the_steps_key():
   net = Identity()
-  task = classification.supervised(net, losses.softmax, kind='multiclass', live=LIVE, start_child=1)
+  task = supervised(net, losses.softmax, kind='multiclass', live=LIVE, start_child=1)
   key = jax.random.key(5)
   extra = {'batch_stats': {'mean': jnp.zeros(1)}, 'kept': {}}
-  _, (after, _) = task.loss({}, extra, batch_of(jnp.zeros(4, int)), key)
+  _, (after, _) = task.mean({}, extra, batch_of(jnp.zeros(4, int)), key)
   train, start_child, mutable, rngs = net.calls[0]
   assert set(train) == {'stage1', 'head'} and start_child == 1
   assert mutable == ['batch_stats', 'kept'] and rngs == {'dropout': key}
@@ -82,16 +76,8 @@ def test_training_mode_is_for_live_children_and_dropout_has_the_steps_key():
   task.measure({}, extra, batch_of(jnp.zeros(4, int)))
   assert net.calls[1] == (False, 1, None, None)
   plain = Identity()
-  classification.supervised(plain, losses.softmax, kind='multiclass').measure(
-    {}, {}, batch_of(jnp.zeros(4, int))
-  )
+  supervised(plain, losses.softmax, kind='multiclass').measure({}, {}, batch_of(jnp.zeros(4, int)))
   assert plain.calls == [(False, 0, None, None)]
-
-
-def test_parameters_and_what_is_no_parameter_come_apart():
-  task = classification.supervised(Identity(), losses.softmax, kind='multiclass')
-  params, extra = task.init(jax.random.key(0), batch_of(jnp.zeros(4, int)))
-  assert set(params) == {'head'} and set(extra) == {'batch_stats', 'other'}
 
 
 @pytest.mark.parametrize('kind', ['multiclass', 'multilabel', 'ordinal'])
@@ -99,7 +85,7 @@ def test_a_measure_is_probabilities_and_the_unweighted_loss_of_each_row(kind):
   name = classification.DEFAULT[kind]
   y = jnp.array([[1, 0, 1]] * 4) if kind == 'multilabel' else jnp.array([0, 1, 2, 0])
   loss = classification.loss_of(kind, name)
-  task = classification.supervised(Identity(), loss, kind=kind, class_weights=(9.0, 9.0, 9.0))
+  task = supervised(Identity(), loss, kind=kind, class_weights=(9.0, 9.0, 9.0))
   found = task.measure({}, {}, batch_of(y, real=2))
   chex.assert_trees_all_close(found['score'], classification.probabilities(LOGITS, kind))
   chex.assert_trees_all_close(found['loss'], loss(jnp.asarray(LOGITS), y))

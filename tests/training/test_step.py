@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from medtl.core import pytrees
-from medtl.core.types import Batch, MedtlError, State, Task
+from medtl.core.types import Batch, MedtlError, State, Term
 from medtl.models import Net
 from medtl.run import assemble
 from medtl.training import losses, optimizers, parameter_groups, step
@@ -120,11 +120,10 @@ def test_augmentation_dropout_and_every_microbatch_draw_from_keys_of_their_own(b
     note(key)
     return batch
 
-  def loss(params, extra, batch, key):
+  def loss(params, extra, batch, key, step):
     note(key)
-    return params['w'], (extra, {'loss': params['w']})
+    return {'loss': Term(params['w'])}, extra
 
-  task = Task(init=None, loss=loss, measure=None)
   tx = optax.with_extra_args_support(optax.identity())
   params = {'w': jnp.zeros(())}
   state = State(jnp.zeros((), jnp.int32), params, {}, tx.init(params), jax.random.key(0))
@@ -132,7 +131,8 @@ def test_augmentation_dropout_and_every_microbatch_draw_from_keys_of_their_own(b
     state, _ = step.update(
       state,
       batch,
-      task=task,
+      loss=loss,
+      counts=lambda batch: {'loss': 1},
       tx=tx,
       live={'w': True},
       augment=augment,
@@ -227,11 +227,11 @@ def test_a_step_by_hand(plain, batch):
     direction=lambda decay: optax.identity(),
     lr=0.5,
   )
-  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  task = supervised(net, losses.softmax, kind='multiclass', live=parts.live)
   key = jax.random.key(4)
   state = State(jnp.asarray(7, jnp.int32), params, {}, parts.tx.init(params), key)
-  after, logs = step.update(state, batch, task=task, tx=parts.tx, live=parts.live)
-  value, grads = jax.value_and_grad(lambda params: task.loss(params, {}, batch, key)[0])(params)
+  after, logs = step.update(state, batch, **task.bound, tx=parts.tx, live=parts.live)
+  value, grads = jax.value_and_grad(lambda params: task.mean(params, {}, batch, key)[0])(params)
   expected = jax.tree.map(lambda w, g: w - 0.5 * g, params['head'], grads['head'])
   chex.assert_trees_all_close(after.params['head'], expected, atol=1e-6)
   chex.assert_trees_all_equal(after.params['backbone'], params['backbone'])
@@ -252,14 +252,16 @@ def test_a_batch_of_padding_alone_moves_nothing(plain, batch):
 def test_microbatches_share_what_is_no_parameter_one_after_the_other(batch):
   """Running averages see each part in turn: a counter goes up by one a part."""
 
-  def loss(params, extra, batch, key):
-    return params['w'] * 0.0, ({'seen': extra['seen'] + 1}, {'loss': params['w']})
+  def loss(params, extra, batch, key, step):
+    return {'loss': Term(params['w'] * jnp.sum(batch.mask))}, {'seen': extra['seen'] + 1}
+
+  counts = lambda batch: {'loss': jnp.sum(batch.mask)}
 
   tx = optax.with_extra_args_support(optax.identity())
   params = {'w': jnp.ones(())}
   extra = {'seen': jnp.zeros(())}
   state = State(jnp.zeros((), jnp.int32), params, extra, tx.init(params), jax.random.key(0))
-  keys = dict(task=Task(None, loss, None), tx=tx, live={'w': True})
+  keys = dict(loss=loss, counts=counts, tx=tx, live={'w': True})
   for accumulate in (1, 4):
     after, logs = step.update(state, batch, accumulate=accumulate, **keys)
     assert float(after.extra['seen']) == accumulate and float(logs['loss']) == pytest.approx(1)
@@ -277,8 +279,8 @@ def test_only_parts_of_a_batch_are_looped_over(plain, batch, accumulate):
   parts = parameter_groups.partition(
     params, parameter_groups.rule_table(params, 'none'), direction=optimizers.sgd, lr=0.1
   )
-  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
-  keys = dict(task=task, tx=parts.tx, live=parts.live)
+  task = supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  keys = dict(task.bound, tx=parts.tx, live=parts.live)
   state = State(jnp.zeros((), jnp.int32), params, {}, parts.tx.init(params), jax.random.key(0))
   program = jax.make_jaxpr(lambda: step.update(state, batch, accumulate=accumulate, **keys))()
   assert (' scan[' in str(program)) == (accumulate > 1)
@@ -289,12 +291,12 @@ def test_a_steps_state_stays_where_it_is_placed(plain, batch):
   parts = parameter_groups.partition(
     params, parameter_groups.rule_table(params, 'none'), direction=optimizers.sgd, lr=0.1
   )
-  task = classification.supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  task = supervised(net, losses.softmax, kind='multiclass', live=parts.live)
   params = jax.tree.map(jnp.array, params)
   state = State(jnp.zeros((), jnp.int32), params, {}, parts.tx.init(params), jax.random.key(0))
   mesh = jax.make_mesh((1,), ('batch',), devices=jax.devices()[:1])
   place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   places = jax.tree.map(lambda leaf: place, state)
-  move = step.jit_update(places, task=task, tx=parts.tx, live=parts.live)
+  move = step.jit_update(places, **task.bound, tx=parts.tx, live=parts.live)
   after, _ = move(state, batch)
   assert {leaf.sharding for leaf in jax.tree.leaves(after)} == {place}
