@@ -32,7 +32,11 @@ def summarise(
   val = predictions.get('val')
   patient, warnings = patients(tables['test'])
   draw: dict[str, Any] = dict(patient=patient, resamples=resamples, seed=seed, level=level)
-  val_means = {} if val is None else {name: float(np.mean(val.values[name])) for name in names}
+  val_means: dict[str, float | None] = {}
+  if val is not None:
+    for name in names:
+      mean = float(of_known(np.asarray(val.values[name], float)))
+      val_means[name] = None if np.isnan(mean) else mean
   return {
     'classes': list(classes),
     'images': len(test.row),
@@ -80,18 +84,38 @@ def compare(
   ours, theirs = _stacked(first, names), _stacked(second, names)
   difference = {name: ours[name] - theirs[name] for name in names}
   draw = dict(patient=patients(table)[0], resamples=resamples, seed=seed, level=level)
-  return of_means(difference, draw)
+  return of_means(difference, draw, tested=True)
 
 
-def of_means(values: Mapping[str, np.ndarray], draw: Mapping[str, Any]) -> dict[str, Any]:
-  """Return {name: interval} of the mean over examples and runs of values [runs, n]."""
+def of_means(
+  values: Mapping[str, np.ndarray], draw: Mapping[str, Any], tested: bool = False
+) -> dict[str, Any]:
+  """Return {name: interval} of the mean over examples and runs of values [runs, n].
+
+  Examples without a value, which is nan then, are left out of the mean. `tested` adds p.
+  """
 
   def statistic(rows: np.ndarray, runs: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: np.mean(value[np.ix_(runs, rows)]) for name, value in values.items()}
+    return {name: of_known(value[np.ix_(runs, rows)]) for name, value in values.items()}
 
-  runs, count = next(iter(values.values())).shape
-  has = np.ones((count, 1), bool)
-  return plain(intervals.bootstrap(statistic, has, **draw, runs=runs))
+  first = next(iter(values.values()))
+  has = np.isfinite(first).all(axis=0)
+  if not has.any():
+    has[:] = True
+  interval_of = intervals.bootstrap(statistic, has[:, None], **draw, runs=len(first), tested=tested)
+  return plain(interval_of)
+
+
+def of_known(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+  """Return the mean of what is not nan, nan where all are.
+
+  >>> float(of_known(np.array([1.0, np.nan, 3.0])))
+  2.0
+  """
+  known = ~np.isnan(values)
+  count = known.sum(axis)
+  total = np.where(known, values, 0.0).sum(axis)
+  return np.where(count > 0, total / np.maximum(1, count), np.nan)
 
 
 def _stacked(runs: Runs, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,17 @@ def predict(
   return Predictions(row, _labels(table, row), values)
 
 
+def maps(
+  dense: Measure, params: Tree, extra: Tree, batches: Iterable[Batch]
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+  """Yield (row, {name: map [*s]}) of each unmasked row; cases may differ in shape."""
+  for batch in batches:
+    values = _real(batch, dense(params, extra, batch))
+    rows = values.pop('row').tolist()
+    for place, row in enumerate(rows):
+      yield row, {name: value[place] for name, value in values.items()}
+
+
 def _stop_infinite(score: np.ndarray, row: np.ndarray) -> None:
   bad = ~np.isfinite(score).reshape(len(row), -1).all(1)
   if bad.any():
@@ -63,21 +74,39 @@ def _real(batch: Batch, values: dict[str, jax.Array]) -> dict[str, np.ndarray]:
   return {name: value[mask] for name, value in numbers.items()}
 
 
-def save(path: Path, predictions: Predictions, dataset: Dataset, shown: Sequence[int] = ()) -> None:
+Maps = Mapping[str, Mapping[int, np.ndarray]]  # name -> row -> uint8 [h, w]
+
+
+def save(
+  path: Path,
+  predictions: Predictions,
+  dataset: Dataset,
+  shown: Sequence[int] = (),
+  dense: Mapping[int, Mapping[str, np.ndarray]] | None = None,
+) -> None:
   """Write predictions with their rows of the table, and small copies of the pictures of the predictions `shown`.
 
-  A run folder is all that a report needs: nothing else is read for one. An example without spatial
-  axes has no picture.
+  `dense` are maps that were predicted of these, {row: {name: [*s]}}; with masks, the true ones are
+  kept beside them. A run folder is all that a report needs: nothing else is read for one. An
+  example without spatial axes has no picture.
   """
   where = {int(row): index for index, row in enumerate(dataset.table['row'])}
   index = np.array([where[int(row)] for row in predictions.row])
   table = {name: column[index] for name, column in dataset.table.items()}
   pictures = {}
-  for number in shown:
-    x = dataset.fetch(int(index[number])).x
-    if x.ndim > 1:
-      pictures[int(predictions.row[number])] = _small(x)
-  _write(path, predictions, table, dataset.classes, pictures)
+  truth = {}
+  for place in shown:
+    example = dataset.fetch(int(index[place]))
+    if example.x.ndim > 1:
+      pictures[example.row] = _small(example.x)
+    truth[example.row] = np.asarray(example.y)
+  kept: dict[str, dict[int, np.ndarray]] = {}
+  for row, own in (dense or {}).items():
+    for name, values in own.items():
+      kept.setdefault(name, {})[row] = _thin(values)
+  if dataset.masks:
+    kept['truth'] = {row: _thin(mask) for row, mask in truth.items()}
+  _write(path, predictions, table, dataset.classes, pictures, kept)
 
 
 def pooled(parts: Sequence['Saved'], path: Path) -> None:
@@ -97,7 +126,11 @@ def pooled(parts: Sequence['Saved'], path: Path) -> None:
     name: np.concatenate([found.table[name] for found in parts])[order] for name in parts[0].table
   }
   pictures = {number: picture for found in parts for number, picture in found.pictures.items()}
-  _write(path, Predictions(row[order], y, values), table, parts[0].classes, pictures)
+  kept: dict[str, dict[int, np.ndarray]] = {}
+  for found in parts:
+    for name, of_row in found.maps.items():
+      kept.setdefault(name, {}).update(of_row)
+  _write(path, Predictions(row[order], y, values), table, parts[0].classes, pictures, kept)
 
 
 def _write(
@@ -106,6 +139,7 @@ def _write(
   table: Table,
   classes: Sequence[str],
   pictures: Mapping[int, np.ndarray],
+  kept: Maps,
 ) -> None:
   with atomic_write(path) as aside, aside.open('wb') as file:
     arrays: dict[str, Any] = {
@@ -114,6 +148,8 @@ def _write(
       'classes': np.array(classes),
     }
     arrays |= {f'picture/{row}': picture for row, picture in pictures.items()}
+    for name, of_row in kept.items():
+      arrays |= {f'map/{name}/{row}': values for row, values in of_row.items()}
     arrays |= {_key(name): value for name, value in predictions.values.items()}
     arrays |= {f'table/{name}': _plain(column) for name, column in table.items()}
     np.savez_compressed(file, **arrays)
@@ -124,12 +160,20 @@ def _key(name: str) -> str:
   return name if name == SCORE else f'measure/{name}'
 
 
-def _small(x: np.ndarray, most: int = 256) -> np.ndarray:
-  """Return a picture as uint8 [h, w, c], of a volume its middle slice, thinned to at most `most` pixels a side."""
-  while x.ndim > 3:
-    x = x[x.shape[0] // 2]
-  thin = -(-max(x.shape[:2]) // most)
-  return np.clip(x[::thin, ::thin] * 255, 0, 255).astype(np.uint8)
+def _small(x: np.ndarray) -> np.ndarray:
+  """Return a picture as uint8 [h, w, c], of a volume its middle slice, thinned."""
+  return np.clip(_thin(x, channels=1) * 255, 0, 255).astype(np.uint8)
+
+
+def _thin(values: np.ndarray, channels: int = 0, most: int = 256) -> np.ndarray:
+  """Return every n-th point of [h, w, …], of a volume's middle slice, at most `most` a side.
+
+  `channels` is how many axes follow the spatial ones.
+  """
+  while values.ndim > 2 + channels:
+    values = values[values.shape[0] // 2]
+  thin = -(-max(values.shape[:2]) // most)
+  return values[::thin, ::thin]
 
 
 def _plain(column: np.ndarray) -> np.ndarray:
@@ -143,6 +187,7 @@ class Saved(NamedTuple):
   table: Table
   classes: tuple[str, ...]
   pictures: dict[int, np.ndarray]  # row -> uint8 [h, w, c]
+  maps: Maps  # 'truth' and what was predicted, of the same rows and size
 
 
 def load(path: Path) -> Saved:
@@ -167,8 +212,12 @@ def _loaded(path: Path) -> Saved:
       prefix: {
         name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)
       }
-      for prefix in ('measure/', 'table/', 'picture/')
+      for prefix in ('measure/', 'table/', 'picture/', 'map/')
     }
+    kept: dict[str, dict[int, np.ndarray]] = {}
+    for key, values in part['map/'].items():
+      name, _, row = key.partition('/')
+      kept.setdefault(name, {})[int(row)] = values
     values = part['measure/']
     if SCORE in file.files:
       values = {SCORE: file[SCORE], **values}
@@ -177,4 +226,5 @@ def _loaded(path: Path) -> Saved:
       part['table/'],
       tuple(str(name) for name in file['classes']),
       {int(row): x for row, x in part['picture/'].items()},
+      kept,
     )

@@ -155,12 +155,19 @@ class RunContext:
 
     Where training draws patches, whole cases go through the net window by window.
     """
+    return self._measured('measure', self.task.measure, start_child)
+
+  def dense(self, start_child: int = 0) -> Any:
+    """Return the compiled maps of the task, as `measure` is; None where it has none."""
+    return self.task.dense and self._measured('dense', self.task.dense, start_child)
+
+  def _measured(self, name: str, function: Callable, start_child: int) -> Any:
     train = self.data['train']
     size = None if train.draw is None else train.sample().x.shape[:-1]
     places = sharding.replicated(self.mesh)
     return self.memoised(
-      ('measure', start_child),
-      lambda: measured(self.task, self.forward(0, start_child), size, places),
+      (name, start_child),
+      lambda: measured(function, self.forward(0, start_child), size, places),
     )
 
   def with_precise_batch_stats(
@@ -306,13 +313,15 @@ class RunContext:
 
 
 def measured(
-  task: Task, forward: Forward, window: Sequence[int] | None, places: Any = None
+  function: Callable, forward: Forward, window: Sequence[int] | None, places: Any = None
 ) -> Callable[[Tree, Tree, Batch], dict[str, Any]]:
-  """Return (params, extra, batch) → what a task measures, compiled; `places` is where results lie.
+  """Return (params, extra, batch) → what a task's measure or dense gives, compiled.
+
+  `places` is where results lie.
 
   With a `window` [*s] batches hold one whole case each, of any shape.
   """
   if window is None:
-    return jax.jit(functools.partial(task.measure, forward), out_shardings=places)
+    return jax.jit(functools.partial(function, forward), out_shardings=places)
   whole = windows.windowed(jax.jit(forward.eval), window)
-  return functools.partial(task.measure, forward._replace(eval=whole))
+  return functools.partial(function, forward._replace(eval=whole))

@@ -401,12 +401,12 @@ def write_report(workdir: Path, name: str = 'test') -> dict[str, Any]:
         'classes': {},
       }
     }
-  content = task.page.content(
-    found,
-    by_side,
-    tables,
-    images=lambda index: test.pictures.get(int(test.predictions.row[index])),
-  )
+
+  def images(index: int, name: str = 'picture') -> Any:
+    kept = test.pictures if name == 'picture' else test.maps[name]
+    return kept.get(int(test.predictions.row[index]))
+
+  content = task.page.content(found, by_side, tables, images=images)
   page.write(workdir / page_name(name), facts, found, task.page.template, content)
   found['warnings'] = page.warnings(facts, found)  # those of the facts too: the console tells them
   write_json(workdir / ('numbers.json' if name == 'test' else f'numbers-{name}.json'), found)
@@ -519,7 +519,8 @@ def _facts(
   trained = f'trained on {size["size"]} {what}s{people} of {data["name"]}'
   if 'folds' in plan:
     trained = f'trained in {len(plan["folds"])} folds of {data["name"]}, each {what} tested by a net that never saw its fold,'
-  sentence = f'{made.model.name.partition(".")[2]} from {begin}, {trained} to tell {len(plan["classes"])} classes apart'
+  aim = tasks.make(made.task.to_dict()).page.aim(plan['classes'])
+  sentence = f'{made.model.name.partition(".")[2]} from {begin}, {trained} {aim}'
   warnings = []
   if tested.get('leak'):
     warnings.append(
