@@ -92,6 +92,16 @@ class Dataset:
     case = self.fetch(0)
     return case if self.draw is None else self.draw(case, np.random.default_rng(0))
 
+  @property
+  def masks(self) -> bool:
+    """Return whether y is a mask [*s] of `classes`; table['y'] then is the class of the picture."""
+    return self.facts.get('target') == 'mask'
+
+  @property
+  def strata(self) -> tuple[str, ...]:
+    """Return what the numbers of table['y'] stand for: the classes, or of masks facts['classes']."""
+    return tuple(self.facts['classes']) if self.masks else self.classes
+
   def subset(self, index: np.ndarray) -> Dataset:
     """Return the examples at `index`, in that order; rows keep their numbers."""
     index = np.asarray(index)
@@ -184,6 +194,7 @@ class Task:
   summary: Summary
   page: Page
   answers: Callable[..., Answers]  # what is said of each case by the verb predict
+  dense: Callable[..., dict[str, jax.Array]] | None = None  # as measure → {name: [b, *s] classes}
   metrics: Mapping[str, Callable] = field(default_factory=dict)  # name → f(score, y), if of scores
   one_class: bool = False  # each example has one class, and `score` holds a probability of each
   copies: int = 1  # of each example, augmented under keys of their own
@@ -205,8 +216,8 @@ class Page(NamedTuple):
   """What the page shows of a task."""
 
   template: str  # a file of report/
-  content: Callable[..., dict[str, Any]]  # numbers, predictions, tables, pictures → its variables
-  shown: Callable[[Predictions], list[int]]  # predictions whose pictures are kept for it
+  content: Callable[..., dict[str, Any]]  # numbers, predictions, tables, images → its variables
+  shown: Callable[[Predictions], list[int]]  # predictions whose pictures and maps are kept for it
 
 
 class Answers(NamedTuple):

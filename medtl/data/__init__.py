@@ -80,10 +80,12 @@ def load(
 
 def _notes(dataset: Dataset) -> list[str]:
   """Return sentences on what nobody said of the data: the order of classes, which is positive, numbers of doubtful range."""
-  classes, found = dataset.classes, [labels.order_note(dataset.classes, dataset.facts['order'])]
-  if (
-    len(classes) == 2 and np.ndim(dataset.table['y']) == 1 and not (dataset.table['y'] == -1).all()
-  ):
+  classes = dataset.classes
+  y = dataset.table['y']
+  found = []
+  if not dataset.masks:
+    found.append(labels.order_note(classes, dataset.facts['order']))
+  if len(classes) == 2 and np.ndim(y) == 1 and not (y == -1).all() and not dataset.masks:
     turned = '' if dataset.facts['order'] == labels.GIVEN else '; data.classes turns them round'
     found.append(f'of the two classes {classes[1]!r} is the positive one{turned}')
   found += _twins(dataset)
@@ -129,29 +131,37 @@ def _power(high: float) -> float:
 
 
 def _check_labels(dataset: Dataset) -> None:
-  """Raise unless y is a class's number, one number of 0 … 1 for each class, or -1 for all (unlabelled)."""
-  y, count = np.asarray(dataset.table['y']), len(dataset.classes)
+  """Raise unless the table's y is a class's number, one number of 0 … 1 for each class, or -1 for all (unlabelled).
+
+  What masks hold is the task's to check: it takes pixels, and these are not read here.
+  """
+  y = np.asarray(dataset.table['y'])
+  classes = dataset.strata
+  count = len(classes)
   if (y.dtype.kind == 'f' and y.ndim == 1) or (y == -1).all():
     return
   if y.ndim == 2 and y.shape[1] != count:
     raise MedtlError(
-      f'labels have {y.shape[1]} columns, but there are {count} classes: {", ".join(dataset.classes)}'
+      f'labels have {y.shape[1]} columns, but there are {count} classes: {", ".join(classes)}'
     )
   most = 1 if y.ndim == 2 else count - 1
   wrong = np.flatnonzero(~((y >= 0) & (y <= most)).reshape(len(y), -1).all(axis=1))
   if len(wrong):
     raise MedtlError(
       f'{len(wrong)} labels outside the classes, first {y[wrong[0]]} of '
-      f'{splits.name_of(dataset.table, wrong[0])}; expected 0 … {most} ({", ".join(dataset.classes)})'
+      f'{splits.name_of(dataset.table, wrong[0])}; expected 0 … {most} ({", ".join(classes)})'
     )
 
 
 def _check_classes(
   dataset: Dataset, index: Mapping[str, np.ndarray], split: Mapping[str, Any]
 ) -> None:
-  """Raise where a class has no example on a side; a source that is one side only may lack classes."""
+  """Raise where a class has no example on a side; a source that is one side only may lack classes.
+
+  Of masks nothing is asked: the classes of the pictures are not what is learned.
+  """
   y = np.asarray(dataset.table['y'])
-  if len(index) < 2 or (y.dtype.kind == 'f' and y.ndim == 1):
+  if len(index) < 2 or dataset.masks or (y.dtype.kind == 'f' and y.ndim == 1):
     return
   for side, rows in index.items():
     present = (

@@ -118,9 +118,13 @@ def of(
   seed: int = 0,
   level: float = 0.95,
   runs: int = 1,
+  tested: bool = False,
 ) -> dict[str, Interval]:
-  """Return {name: Interval} of any statistic(rows, runs); `has` is `presence` of the labels that each resample must hold."""
-  return _bootstrap(statistic, has, patient, resamples, seed, level, runs=runs)
+  """Return {name: Interval} of any statistic(rows, runs), `tested` against 0 where it is a difference.
+
+  `has` is `presence` of the labels that each resample must hold.
+  """
+  return _bootstrap(statistic, has, patient, resamples, seed, level, tested=tested, runs=runs)
 
 
 def presence(y: np.ndarray, k: int) -> np.ndarray:

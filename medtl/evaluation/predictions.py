@@ -63,16 +63,38 @@ def _real(batch: Batch, values: dict[str, jax.Array]) -> dict[str, np.ndarray]:
   return {name: value[mask] for name, value in numbers.items()}
 
 
-def save(path: Path, predictions: Predictions, dataset: Dataset, shown: Sequence[int] = ()) -> None:
+Maps = Mapping[str, Mapping[int, np.ndarray]]  # name -> row -> uint8 [h, w]
+
+
+def save(
+  path: Path,
+  predictions: Predictions,
+  dataset: Dataset,
+  shown: Sequence[int] = (),
+  dense: Predictions | None = None,
+) -> None:
   """Write predictions with their rows of the table, and small copies of the pictures of the predictions `shown`.
 
-  A run folder is all that a report needs: nothing else is read for one.
+  `dense` are maps [*s] that were predicted of these; with masks, the true ones are kept beside
+  them. A run folder is all that a report needs: nothing else is read for one.
   """
   where = {int(row): index for index, row in enumerate(dataset.table['row'])}
   index = np.array([where[int(row)] for row in predictions.row])
   table = {name: column[index] for name, column in dataset.table.items()}
-  pictures = {int(predictions.row[i]): _small(dataset.fetch(int(index[i])).x) for i in shown}
-  _write(path, predictions, table, dataset.classes, pictures)
+  pictures = {}
+  truth = {}
+  for place in shown:
+    example = dataset.fetch(int(index[place]))
+    pictures[example.row] = _small(example.x)
+    truth[example.row] = np.asarray(example.y)
+  maps: dict[str, dict[int, np.ndarray]] = {}
+  if dense is not None:
+    for name, values in dense.values.items():
+      rows = dense.row.tolist()
+      maps[name] = {row: _thin(value) for row, value in zip(rows, values, strict=True)}
+  if dataset.masks:
+    maps['truth'] = {row: _thin(mask) for row, mask in truth.items()}
+  _write(path, predictions, table, dataset.classes, pictures, maps)
 
 
 def pooled(parts: Sequence['Saved'], path: Path) -> None:
@@ -92,7 +114,11 @@ def pooled(parts: Sequence['Saved'], path: Path) -> None:
     name: np.concatenate([found.table[name] for found in parts])[order] for name in parts[0].table
   }
   pictures = {number: picture for found in parts for number, picture in found.pictures.items()}
-  _write(path, Predictions(row[order], y, values), table, parts[0].classes, pictures)
+  maps: dict[str, dict[int, np.ndarray]] = {}
+  for found in parts:
+    for name, of_row in found.maps.items():
+      maps.setdefault(name, {}).update(of_row)
+  _write(path, Predictions(row[order], y, values), table, parts[0].classes, pictures, maps)
 
 
 def _write(
@@ -101,6 +127,7 @@ def _write(
   table: Table,
   classes: Sequence[str],
   pictures: Mapping[int, np.ndarray],
+  maps: Maps,
 ) -> None:
   with atomic_write(path) as aside, aside.open('wb') as file:
     arrays: dict[str, Any] = {
@@ -109,6 +136,8 @@ def _write(
       'classes': np.array(classes),
     }
     arrays |= {f'picture/{row}': picture for row, picture in pictures.items()}
+    for name, of_row in maps.items():
+      arrays |= {f'map/{name}/{row}': values for row, values in of_row.items()}
     arrays |= {_key(name): value for name, value in predictions.values.items()}
     arrays |= {f'table/{name}': _plain(column) for name, column in table.items()}
     np.savez_compressed(file, **arrays)
@@ -119,12 +148,20 @@ def _key(name: str) -> str:
   return name if name == SCORE else f'measure/{name}'
 
 
-def _small(x: np.ndarray, most: int = 256) -> np.ndarray:
-  """Return a picture as uint8 [h, w, c], of a volume its middle slice, thinned to at most `most` pixels a side."""
-  while x.ndim > 3:
-    x = x[x.shape[0] // 2]
-  thin = -(-max(x.shape[:2]) // most)
-  return np.clip(x[::thin, ::thin] * 255, 0, 255).astype(np.uint8)
+def _small(x: np.ndarray) -> np.ndarray:
+  """Return a picture as uint8 [h, w, c], of a volume its middle slice, thinned."""
+  return np.clip(_thin(x, channels=1) * 255, 0, 255).astype(np.uint8)
+
+
+def _thin(values: np.ndarray, channels: int = 0, most: int = 256) -> np.ndarray:
+  """Return every n-th point of [h, w, …], of a volume's middle slice, at most `most` a side.
+
+  `channels` is how many axes follow the spatial ones.
+  """
+  while values.ndim > 2 + channels:
+    values = values[values.shape[0] // 2]
+  thin = -(-max(values.shape[:2]) // most)
+  return values[::thin, ::thin]
 
 
 def _plain(column: np.ndarray) -> np.ndarray:
@@ -138,6 +175,7 @@ class Saved(NamedTuple):
   table: Table
   classes: tuple[str, ...]
   pictures: dict[int, np.ndarray]  # row -> uint8 [h, w, c]
+  maps: Maps  # 'truth' and what was predicted, of the same rows and size
 
 
 def load(path: Path) -> Saved:
@@ -162,8 +200,12 @@ def _loaded(path: Path) -> Saved:
       prefix: {
         name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)
       }
-      for prefix in ('measure/', 'table/', 'picture/')
+      for prefix in ('measure/', 'table/', 'picture/', 'map/')
     }
+    maps: dict[str, dict[int, np.ndarray]] = {}
+    for key, values in part['map/'].items():
+      name, _, row = key.partition('/')
+      maps.setdefault(name, {})[int(row)] = values
     values = part['measure/']
     if SCORE in file.files:
       values = {SCORE: file[SCORE], **values}
@@ -172,4 +214,5 @@ def _loaded(path: Path) -> Saved:
       part['table/'],
       tuple(str(name) for name in file['classes']),
       {int(row): x for row, x in part['picture/'].items()},
+      maps,
     )

@@ -35,6 +35,7 @@ LABELS = Labels(
   brier='Brier score',
   log_loss='Log-loss',
   ece='Calibration error',
+  iou='IoU',
   loss='Loss',
 )
 HEADLINE = {

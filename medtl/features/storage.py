@@ -68,9 +68,15 @@ def stored_features(dataset: Dataset, path: Path) -> Dataset | None:
   ):  # the oldest by use goes first when the folder is full; it may be read-only
     os.utime(path)
   values = values.view(jnp.bfloat16) if values.dtype == BFLOAT16 else values
-  labels, rows = dataset.table['y'], dataset.table['row']
+  labels = dataset.table['y']
+  rows = dataset.table['row']
+
+  def fetch(index: int) -> Example:
+    y = dataset.fetch(index).y if dataset.masks else labels[index]
+    return Example(np.asarray(values[index]), y, int(rows[index]))
+
   return Dataset(
-    lambda i: Example(np.asarray(values[i]), labels[i], int(rows[i])),
+    fetch,
     dataset.size,
     dataset.classes,
     dataset.table,

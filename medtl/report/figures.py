@@ -230,6 +230,34 @@ def picture(x: np.ndarray) -> str:
   return uri(file.getvalue(), 'image/png')
 
 
+def contours(x: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> str:
+  """Return a picture x [h, w, c] in 0 … 1 or 8 bits with the contours of two masks [h, w] of classes."""
+  x = np.asarray(x) / np.float32(255 if x.dtype == np.uint8 else 1)
+  height, width = truth.shape
+  with _axes((3, 3 * height / width)) as (figure, (axes,)):
+    grey = x if x.shape[-1] == 3 else x[..., 0]
+    axes.imshow(np.clip(grey, 0, 1), cmap='gray', vmin=0, vmax=1)
+    for mask, colour, style in ((truth, COLOURS[2], '-'), (prediction, COLOURS[1], '--')):
+      for label in np.unique(mask[mask > 0]):
+        inside = np.pad(mask == label, 1).astype(float)  # so that a contour closes at the border
+        places = (np.arange(-1, width + 1), np.arange(-1, height + 1))
+        axes.contour(*places, inside, [0.5], colors=colour, linestyles=style, linewidths=1.6)
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
+    axes.grid(False)
+    return svg(figure)
+
+
+def histogram(values: np.ndarray, label: str, count: str) -> str:
+  """Return how often values of 0 … 1 fall into each twentieth, with their median."""
+  with _axes((4.3, 3)) as (figure, (axes,)):
+    axes.hist(values, np.linspace(0, 1, 21), color=COLOURS[5], edgecolor='white')
+    axes.axvline(float(np.median(values)), color=COLOURS[0], linewidth=1.4, label='median')
+    axes.set(xlim=(-0.02, 1.02), xlabel=label, ylabel=count)
+    axes.yaxis.set_major_locator(_whole())
+    axes.legend(loc='upper left')
+    return svg(figure)
+
+
 def _traces(x: np.ndarray) -> str:
   with _axes((4, 3)) as (figure, (axes,)):
     gap = 1.1 * float(np.ptp(x)) / max(1, x.shape[1] ** 0.5) or 1.0

@@ -19,7 +19,7 @@ from medtl.core.types import Batch, Dataset, MedtlError, Task, Tree
 from medtl.data import augmentation, batches, splits
 from medtl.models.pretrained import checkpoint_files, port
 from medtl.run import components, initial_weights, validate
-from medtl.run.context import Phase, RunContext, measured
+from medtl.run.context import Phase, RunContext, compiled
 from medtl.runtime import multihost, sharding
 from medtl.training import batch_statistics, optimizers, parameter_groups, schedules
 from medtl.training.forward import forward
@@ -216,13 +216,17 @@ def count_children(config: ConfigDict) -> int:
   return len(build_net(config, (224, 224, 1), PAIR)[0].children)
 
 
-def trained_net(config: ConfigDict, plan: dict[str, Any]) -> tuple[Task, Callable]:
-  """Return (task, measure) of a finished run, from its config and plan.json alone."""
+def trained_net(
+  config: ConfigDict, plan: dict[str, Any]
+) -> tuple[Task, Callable, Callable | None]:
+  """Return (task, its compiled measure and dense) of a finished run, from its config and plan.json alone."""
   net, _ = build_net(config, plan['shape'], plan['classes'])
   net = net.clone(mean=tuple(plan['mean']), std=tuple(plan['std']))
   task = tasks.make(config.task.to_dict())
   size = plan['shape'][:-1] if config.data.to_dict().get('draw') else None
-  return task, measured(task, forward(net), size)
+  applied = forward(net)
+  dense = task.dense and compiled(task.dense, applied, size)
+  return task, compiled(task.measure, applied, size), dense
 
 
 def dtype(config: ConfigDict) -> Any:
@@ -415,10 +419,11 @@ def plan_json(context: RunContext, rows: list[dict[str, Any]]) -> dict[str, Any]
 
 
 def class_counts(dataset: Dataset) -> dict[str, int]:
-  """Return how many examples each class has."""
+  """Return how many examples each class has; of masks, each class of the pictures."""
   y = np.asarray(dataset.table['y'])
-  many = np.bincount(y[y >= 0], minlength=len(dataset.classes)) if y.ndim == 1 else y.sum(0)
-  return {name: int(number) for name, number in zip(dataset.classes, many, strict=True)}
+  names = dataset.strata
+  many = np.bincount(y[y >= 0], minlength=len(names)) if y.ndim == 1 else y.sum(0)
+  return {name: int(number) for name, number in zip(names, many, strict=True)}
 
 
 def eval_batches(dataset: Dataset, config: ConfigDict) -> Iterator[Batch]:

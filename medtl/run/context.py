@@ -150,16 +150,23 @@ class RunContext:
     )
 
   def measure(self, start_child: int = 0) -> Any:
-    """Return the compiled measure of the task, from pictures or from what the children below make.
+    """Return the compiled measure of the task, from pictures or from what the children below make."""
+    return self._evaluated('measure', self.task.measure, start_child)
 
-    Where training draws patches, whole cases go through the net window by window.
-    """
+  def dense(self, start_child: int = 0) -> Any:
+    """Return the compiled maps [b, *s] of the task, as `measure` is; None where it has none."""
+    if self.task.dense is None:
+      return None
+    return self._evaluated('dense', self.task.dense, start_child)
+
+  def _evaluated(self, name: str, function: Callable, start_child: int) -> Any:
+    """Return a function of the task, compiled; its net is applied window by window to what was drawn."""
     train = self.data['train']
     size = None if train.draw is None else train.sample().x.shape[:-1]
     places = sharding.replicated(self.mesh)
     return self.memoised(
-      ('measure', start_child),
-      lambda: measured(self.task, self.forward(0, start_child), size, places),
+      (name, start_child),
+      lambda: compiled(function, self.forward(0, start_child), size, places),
     )
 
   def with_precise_batch_stats(
@@ -287,14 +294,24 @@ class RunContext:
     )
 
 
-def measured(
-  task: Task, forward: Forward, window: Sequence[int] | None, places: Any = None
+def compiled(
+  function: Callable[[Forward, Tree, Tree, Batch], dict[str, Any]],
+  forward: Forward,
+  window: Sequence[int] | None,
+  places: Any = None,
 ) -> Callable[[Tree, Tree, Batch], dict[str, Any]]:
-  """Return (params, extra, batch) → what a task measures, compiled; `places` is where results lie.
+  """Return (params, extra, batch) → what a task's measure or dense gives; `places` is where it lies.
 
-  With a `window` [*s] batches hold one whole case each, of any shape.
+  With a `window` [*s] batches hold one whole case each, of any shape, and the net sees windows of
+  them. It is then compiled once, and the rest once for each shape.
   """
   if window is None:
-    return jax.jit(functools.partial(task.measure, forward), out_shardings=places)
+    return jax.jit(functools.partial(function, forward), out_shardings=places)
   whole = windows.windowed(jax.jit(forward.eval), window)
-  return functools.partial(task.measure, forward._replace(eval=whole))
+
+  @functools.partial(jax.jit, out_shardings=places)
+  def of_outputs(outputs: Any, batch: Batch) -> dict[str, Any]:
+    known = forward._replace(eval=lambda params, extra, x: outputs)
+    return function(known, {}, {}, batch)
+
+  return lambda params, extra, batch: of_outputs(whole(params, extra, batch.x), batch)

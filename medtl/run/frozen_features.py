@@ -77,6 +77,8 @@ def _choice(context: RunContext, index: int) -> Choice:
     return Choice(
       0, f'{config.augment} mixes examples and their labels: no view belongs to one of them'
     )
+  if views and context.data['train'].masks:
+    return Choice(0, 'views move pictures, and the masks that are kept would not move with them')
   if config.cache in ('on', 'off'):
     return Choice(cut, "cache='on'", views) if config.cache == 'on' else Choice(0, "cache='off'")
   if config.cache == 'head':

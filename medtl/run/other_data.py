@@ -15,6 +15,7 @@ from medtl import data as datasets
 from medtl.core import expressions
 from medtl.core.types import Dataset, MedtlError, ShapesDiffer
 from medtl.data.formats import signature
+from medtl.data.listing import mask_files
 from medtl.data.listing.walk import walk
 from medtl.data.sources import dicom, folder
 
@@ -47,7 +48,7 @@ def load(
   keys = _like_the_run(keys, plan)
   dataset, keys, resized = _of_size({**keys, 'split': {'by': 'none'}}, plan['shape'])
   notes = [*dataset.facts['notes'], *notes, *resized, *_colours(dataset, keys, plan)]
-  if keys.get('label', 'label'):  # '': unlabelled pictures
+  if keys.get('label', 'label') or dataset.masks:  # '': unlabelled pictures
     notes += _labels(dataset, keys, plan)
   return dataclasses.replace(dataset, facts={**dataset.facts, 'notes': notes}), keys
 
@@ -185,6 +186,8 @@ def _like_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
     )
   label = keys.get('label', 'label')
   found = {**keys, 'channels': channels}
+  if keys.get('masks') == mask_files.TARGET:
+    return found  # its own labels only say how pictures are dealt
   if not label:
     return {**found, 'classes': ()}
   many = plan['label_columns']
@@ -322,6 +325,8 @@ def _labels(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]:
       f'the run knows the classes {", ".join(plan["classes"])}, in this order; the '
       f'other data has {", ".join(dataset.classes)}. {_class_advice(keys, plan)}'
     )
+  if dataset.masks:
+    return []
   present = (y > 0).any(axis=0) if many else np.isin(np.arange(len(dataset.classes)), y)
   there = dict(zip(dataset.classes, np.atleast_1d(present).tolist(), strict=True))
   absent = [name for name in there if not there[name]]

@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 
 from medtl import data
 from medtl.core.types import Dataset, MedtlError, Task, Tree
+from medtl.data.listing import mask_files
 from medtl.evaluation import predictions
-from medtl.run import assemble, leakage, other_data, run_folder
+from medtl.run import assemble, leakage, masks, other_data, run_folder
 from medtl.run.train import write_predictions
 from medtl.runtime import files
 from medtl.runtime.run_log import console
@@ -23,13 +24,14 @@ from medtl.training.checkpoints import Checkpoints
 OWN = ('train', 'val', 'test')  # names of a run's own predictions
 # keys of a run's data that also say how unlabelled pictures are read
 READING = ('name', 'ops', 'exif', 'masks', 'values', 'skip_unreadable', 'keep_gb')
+Functions = tuple[Callable, Callable | None]  # measure and dense of a task
 FORMULA = ('=', '+', '-', '@', '\t', '\r')  # a spreadsheet computes text that begins so
 
 
 def load_trained(
   config: ConfigDict, workdir: Path
-) -> tuple[Task, Callable, Tree, Tree, dict[str, Any]]:
-  """Return (task, jitted measure, params, extra, plan) of a finished run, from its folder alone."""
+) -> tuple[Task, Functions, Tree, Tree, dict[str, Any]]:
+  """Return (task, its jitted measure and dense, params, extra, plan) of a finished run, from its folder alone."""
   plan = run_folder.read_plan(workdir)
   run_folder.read(workdir, 'numbers.json')
   if 'folds' in plan:
@@ -40,8 +42,8 @@ def load_trained(
   checkpoints = Checkpoints(workdir / 'checkpoints')
   params, extra = checkpoints.params('best')
   checkpoints.close()
-  task, measure = assemble.trained_net(config, plan)
-  return task, measure, params, extra, plan
+  task, measure, dense = assemble.trained_net(config, plan)
+  return task, (measure, dense), params, extra, plan
 
 
 def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
@@ -60,10 +62,10 @@ def _own(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
       f"--name={name} is for other data, and data are the run's own; give "
       '--config.data.root=OTHER, or leave it out'
     )
-  task, measure, params, extra, plan = load_trained(config, workdir)
+  task, functions, params, extra, plan = load_trained(config, workdir)
   sides = data.load(**config.data.to_dict())
   overlap = _own_overlap(config, workdir, plan, sides)
-  write_predictions(task, measure, params, extra, sides, config, workdir)
+  write_predictions(task, functions, params, extra, sides, config, workdir)
   leakage.keep(workdir, name, overlap)
   return run_folder.write_report(workdir)
 
@@ -102,9 +104,9 @@ def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
       f"predictions/{name}.npz are the run's own"
     )
   own = run_folder.read_config(workdir).data.to_dict()
-  task, measure, params, extra, plan = load_trained(config, workdir)
+  task, functions, params, extra, plan = load_trained(config, workdir)
   other, keys = other_data.load(config.data.to_dict(), own, plan)
-  if (np.asarray(other.table['y']) == -1).all():
+  if (np.asarray(other.table['y']) == -1).all() and not other.masks:
     raise MedtlError(
       "the other data have no labels (data.label=''), so that nothing can be "
       'measured; use the verb predict: '
@@ -115,7 +117,7 @@ def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   if overlap is not None:
     leakage.stop(overlap, keys.get('allow_leak', False), 'Take them out of the other data')
   _say(other.facts['notes'])
-  write_predictions(task, measure, params, extra, {name: other}, config, workdir)
+  write_predictions(task, functions, params, extra, {name: other}, config, workdir)
   run_folder.write_json(workdir / 'predictions' / f'{name}.json', dict(other.facts))
   leakage.keep(workdir, name, overlap)
   return run_folder.write_report(workdir, name)
@@ -155,9 +157,10 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   remarks = output.with_name(f'{output.name}.notes.txt')
   _replaceable(output, '"file', 'file,predicted')
   _replaceable(remarks, 'predictions of ')
-  task, measure, params, extra, plan = load_trained(config, workdir)
+  task, functions, params, extra, plan = load_trained(config, workdir)
   own = run_folder.read_config(workdir).data.to_dict()
   pictures, keys = other_data.load(_unlabelled(config, images), own, plan)
+  measure, dense = functions
   predicted = predictions.predict(
     measure, params, extra, assemble.eval_batches(pictures, config), pictures.table
   )
@@ -168,10 +171,16 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   table = [answers.header, *answers.rows]
   replaced = '; it replaces an earlier one' if output.exists() else ''
   files.write(output, files.csv_text(table))
+  drawn = []
+  if dense is not None:
+    folder = output.with_name(f'{output.stem}_masks')
+    batches = assemble.eval_batches(pictures, config)
+    drawn = masks.write(folder, dense, params, extra, batches, pictures.table, plan['classes'])
   notes = [
     *pictures.facts['notes'],
     *leakage.in_training(_overlap(workdir, pictures, keys)),
     *answers.notes,
+    *drawn,
     *_doubtful(table),
   ]
   skipped = pictures.facts['unreadable']
@@ -187,6 +196,8 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
 def _unlabelled(config: ConfigDict, images: Path) -> dict[str, Any]:
   """Return the data keys by which unlabelled pictures are read."""
   keys = {key: value for key, value in config.data.to_dict().items() if key in READING}
+  if keys.get('masks') == mask_files.TARGET:
+    keys['masks'] = 'leave_out'
   if other_data.reader(keys['name']) not in other_data.READERS.values():
     keys['name'] = other_data.READERS['pictures']
   return {**keys, 'root': str(images), 'label': ''}

@@ -399,12 +399,12 @@ def write_report(workdir: Path, name: str = 'test') -> dict[str, Any]:
         'classes': {},
       }
     }
-  content = task.page.content(
-    found,
-    by_side,
-    tables,
-    images=lambda index: test.pictures[int(test.predictions.row[index])],
-  )
+
+  def images(index: int, name: str = 'picture') -> Any:
+    kept = test.pictures if name == 'picture' else test.maps[name]
+    return kept[int(test.predictions.row[index])]
+
+  content = task.page.content(found, by_side, tables, images=images)
   page.write(workdir / page_name(name), facts, found, task.page.template, content)
   found['warnings'] = page.warnings(facts, found)  # those of the facts too: the console tells them
   write_json(workdir / ('numbers.json' if name == 'test' else f'numbers-{name}.json'), found)

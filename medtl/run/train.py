@@ -85,10 +85,11 @@ def _train(
     checkpoints.close()
   with watch('evaluate'):
     sides = frozen_features.boundary(context, progress.best_phase, params, extra)
+    start_child = frozen_features.start_child(context, progress.best_phase)
     params, extra = context.device_put((params, extra))
     write_predictions(
       context.task,
-      context.measure(frozen_features.start_child(context, progress.best_phase)),
+      (context.measure(start_child), context.dense(start_child)),
       params,
       extra,
       context.data,
@@ -182,7 +183,7 @@ def resolve_pretrained_run(
 
 def write_predictions(
   task: Task,
-  measure: Callable,
+  functions: tuple[Callable, Callable | None],
   params: Tree,
   extra: Tree,
   sides: Mapping[str, Dataset],
@@ -190,13 +191,25 @@ def write_predictions(
   workdir: Path,
   inputs: Mapping[str, Dataset] | None = None,
 ) -> None:
-  """Predict every side but train, from `inputs` where these are not the pictures, and keep it in predictions/<side>.npz."""
+  """Predict every side but train, from `inputs` where these are not the pictures, and keep it in predictions/<side>.npz.
+
+  `functions` are the task's measure and dense, jitted. Maps are predicted of those examples alone
+  that the page shows.
+  """
+  measure, dense = functions
   for name, dataset in sides.items():
-    if name != 'train':
-      batches = assemble.eval_batches((inputs or sides)[name], config)
-      predicted = predictions.predict(measure, params, extra, batches, dataset.table)
-      shown = task.page.shown(predicted)
-      predictions.save(workdir / 'predictions' / f'{name}.npz', predicted, dataset, shown)
+    if name == 'train':
+      continue
+    side = (inputs or sides)[name]
+    batches = assemble.eval_batches(side, config)
+    predicted = predictions.predict(measure, params, extra, batches, dataset.table)
+    shown = task.page.shown(predicted)
+    maps = None
+    if dense is not None and shown:
+      few = assemble.eval_batches(side.subset(np.array(shown)), config)
+      maps = predictions.predict(dense, params, extra, few, dataset.table)
+    path = workdir / 'predictions' / f'{name}.npz'
+    predictions.save(path, predicted, dataset, shown, maps)
 
 
 def describe(config: ConfigDict, workdir: Path) -> None:

@@ -113,13 +113,17 @@ def _check_learns(name: str, learns: Mapping[str, Sequence[str]], kind: str) -> 
       f'medtl/training/losses.py the kinds of task that it can learn: @learns({kind!r})'
     )
   for word in own:
-    if word not in KINDS:
+    if word not in (*KINDS, losses.MASKS):
       raise MedtlError(
         f'@learns above the loss {name!r} names {word!r}, which is no kind of task; '
         f'{expressions.did_you_mean(str(word), KINDS)}'
       )
   if kind not in own:
-    other = f'set task.kind={own[0]!r} or ' if len(own) == 1 else ''
+    other = ''
+    if len(own) == 1:
+      where = 'name' if own[0] == losses.MASKS else 'kind'
+      word = 'segmentation' if own[0] == losses.MASKS else own[0]
+      other = f'set task.{where}={word!r} or '
     fit = [repr(loss) for loss, kinds in learns.items() if kind in kinds]
     raise MedtlError(
       f'the loss {name!r} cannot learn a task of kind {kind!r}; {other}choose a '

@@ -1,8 +1,9 @@
 """Losses: (outputs, y) -> [b]. Logits in, no reduction; y is a class [b] or a target [b, k].
 
 Targets are soft or multi-hot. Above each loss stands what it `learns`: the kinds of task (see
-tasks.KINDS) whose decisions, as tasks.probabilities reads them off the logits, are right where the
-loss is least.
+classification.KINDS) whose decisions, as its probabilities read them off the logits, are right
+where the loss is least. Those that learn MASKS take outputs [b, *s, k] and classes y [b, *s], and
+return [b], or [b, *s] where each pixel is a decision of its own.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from medtl.core.annotation import FROM_0, FROM_0_BELOW_1
 from medtl.core.types import MedtlError
 
+MASKS = 'masks'
 Smoothing = Annotated[float, FROM_0_BELOW_1]
 
 
@@ -45,7 +47,7 @@ def _target(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Arr
   return soft * (1 - smoothing) + smoothing / k
 
 
-@learns('multiclass', 'binary')
+@learns('multiclass', 'binary', MASKS)
 def softmax(outputs: jax.Array, y: jax.Array, smoothing: Smoothing = 0.0) -> jax.Array:
   """Return the cross-entropy of softmax(outputs [b, k]) against y [b] or [b, k].
 
@@ -70,11 +72,32 @@ def sigmoid(outputs: jax.Array, y: jax.Array, smoothing: Smoothing = 0.0) -> jax
   )
 
 
-@learns('multiclass', 'binary')
+@learns('multiclass', 'binary', MASKS)
 def focal(outputs: jax.Array, y: jax.Array, gamma: Annotated[float, FROM_0] = 2.0) -> jax.Array:
   """Return the focal loss −Σ t (1 − p)^γ log p over softmax probabilities (Lin et al. 2017, equation 4, without α)."""
   logs = jax.nn.log_softmax(outputs)
   return -jnp.sum(_target(outputs, y) * (1 - jnp.exp(logs)) ** gamma * logs, -1)
+
+
+@learns(MASKS)
+def dice(outputs: jax.Array, y: jax.Array, smooth: Annotated[float, FROM_0] = 1.0) -> jax.Array:
+  """Return [b]: one minus the soft Dice of softmax(outputs [b, *s, k]) and y [b, *s].
+
+  D = 2 Σ p g / (Σ p² + Σ g²), sums over pixels (Milletari et al. 2016, arXiv 1606.04797), and its
+  mean over the classes but the first, the background. Each example has a Dice of its own: sums over
+  a batch would make an example's loss depend on which others it was drawn with. `smooth` is added
+  to both parts of the quotient, so that a class that an example does not show costs its p alone.
+
+  >>> certain = 50 * jax.nn.one_hot(jnp.array([[0, 1, 1, 0]]), 2)
+  >>> round(float(dice(certain, jnp.array([[0, 0, 1, 0]]), smooth=0.0)[0]), 4)   # 1 − 2 / (2 + 1)
+  0.3333
+  """
+  pixels = tuple(range(1, outputs.ndim - 1))
+  p = jax.nn.softmax(outputs)[..., 1:]
+  g = jax.nn.one_hot(y, outputs.shape[-1])[..., 1:]
+  common = jnp.sum(p * g, pixels)
+  total = jnp.sum(p**2 + g, pixels)  # g is 0 or 1, its own square
+  return jnp.mean(1 - (2 * common + smooth) / (total + smooth), -1)
 
 
 @learns('ordinal')

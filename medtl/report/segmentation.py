@@ -1,0 +1,79 @@
+"""What the page shows of masks: numbers by class, and images with the contours of truth and mask."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from medtl.core.types import Predictions, Table
+from medtl.evaluation.segmentation import per_image
+from medtl.report import figures
+
+Images = Callable[..., np.ndarray] | None
+CASES = ('worst', 'median', 'best')
+
+
+def content(
+  numbers: Mapping[str, Any],
+  predictions: Mapping[str, Predictions],
+  tables: Mapping[str, Table],
+  images: Images = None,
+) -> dict[str, Any]:
+  """Return the variables of segmentation.html.j2.
+
+  `images(i)` is the picture x [*s, c] of the i-th test prediction, images(i, 'truth') and
+  images(i, 'prediction') its masks; KeyError where they were not kept. None: all out of reach.
+  """
+  test = predictions['test']
+  dice = per_image(test, 'dice')
+  return {
+    'histogram': figures.histogram(dice[np.isfinite(dice)], 'Dice', 'Images'),
+    'cases': [] if images is None else cases(dice, tables['test'], images),
+  }
+
+
+def cases(dice: np.ndarray, table: Table, images: Callable[..., np.ndarray]) -> list[dict]:
+  """Return the best, the median and the worst image among those that were kept, with contours."""
+  found = []
+  for name, order in reversed(list(zip(CASES, ordered(dice), strict=True))):
+    index = _first_kept(order, images)
+    if index is None:
+      continue
+    where = [f'{column} {table[column][index]}' for column in ('file', 'patient') if column in table]
+    found.append(
+      {
+        'name': name,
+        'dice': float(dice[index]),
+        'where': where or [f'row {table["row"][index]}'],
+        'picture': figures.contours(
+          images(index), images(index, 'truth'), images(index, 'prediction')
+        ),
+      }
+    )
+  return found
+
+
+def ordered(dice: np.ndarray) -> list[list[int]]:
+  """Return the images from the worst on, from the median on, and from the best on."""
+  known = np.flatnonzero(np.isfinite(dice))
+  rising = known[np.argsort(dice[known], kind='stable')]
+  middle = (len(rising) - 1) / 2
+  from_middle = np.argsort(np.abs(np.arange(len(rising)) - middle), kind='stable')
+  return [rising.tolist(), rising[from_middle].tolist(), rising[::-1].tolist()]
+
+
+def shown(predictions: Predictions) -> list[int]:
+  """Return the worst, the median and the best prediction, each once."""
+  firsts = [order[0] for order in ordered(per_image(predictions, 'dice')) if order]
+  return list(dict.fromkeys(firsts))
+
+
+def _first_kept(order: Iterable[int], images: Callable[..., np.ndarray]) -> int | None:
+  """Return the first image that was kept: of pooled folds, each fold kept its own."""
+  for index in order:
+    try:
+      images(index)
+    except KeyError:
+      continue
+    return index
+  return None

@@ -1,0 +1,262 @@
+"""Segmentation: a class for every pixel or voxel, one of them the background.
+
+The head's outputs are logits [b, *s, k]; the mask is the most probable class. Number 0 is the
+background, which Dice leaves out.
+"""
+
+import ast
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from medtl.core import expressions
+from medtl.core.types import (
+  Answers,
+  Batch,
+  Dataset,
+  Forward,
+  MedtlError,
+  Page,
+  Predictions,
+  Summary,
+  Table,
+  Task,
+  Term,
+  Terms,
+  Tree,
+)
+from medtl.data import augmentation
+from medtl.evaluation import metrics
+from medtl.evaluation import segmentation as numbers
+from medtl.report import segmentation as section
+from medtl.training import losses
+
+LOOK = 32  # masks a side that are looked at before a run
+
+
+class Part(NamedTuple):
+  """One term of the loss: weight · function(outputs, y)."""
+
+  name: str
+  weight: float
+  function: Any
+
+
+def task(loss: str = 'dice + softmax') -> Task:
+  """Return the task of outlining classes.
+
+  `loss` is a sum of functions of medtl/training/losses.py that learn masks, each with its arguments
+  and perhaps a weight before it: 'dice + 0.5 * softmax(smoothing=0.1)'. Each is a mean over the
+  pixels of an example, then over examples.
+  """
+  parts = parts_of(loss)
+  return Task(
+    outputs=len,
+    check=check,
+    accepts=accepts,
+    loss=partial(terms, parts),
+    counts=partial(counts, parts),
+    measure=partial(measure, parts),
+    monitor=numbers.monitor,
+    summary=Summary(numbers.summarise, numbers.summarise_seeds, numbers.compare, pooled),
+    page=Page('segmentation.html.j2', section.content, section.shown),
+    answers=answers,
+    dense=dense,
+    keys={'name': 'segmentation', 'loss': loss},
+  )
+
+
+def parts_of(loss: str) -> list[Part]:
+  """Return the terms of a text such as 'dice + 0.5 * softmax'.
+
+  >>> [(part.name, part.weight) for part in parts_of('dice + 0.5 * softmax(smoothing=0.1)')]
+  [('dice', 1.0), ('softmax', 0.5)]
+  """
+  known = {
+    name: function
+    for name, function in expressions.operations(losses, given=('outputs', 'y')).items()
+    if losses.MASKS in getattr(function, 'learns', ())
+  }
+  parts = []
+  for weight, text in summands(loss):
+    for call in expressions.parse_chain(text):
+      if call.name not in known:
+        raise MedtlError(
+          f'the loss {call.name!r} in {loss!r} cannot learn masks; '
+          f'{expressions.did_you_mean(call.name, known)}'
+        )
+    function = expressions.single_function(text, known, given=('outputs', 'y'))
+    name = expressions.parse_chain(text)[0].name
+    parts.append(Part(name, weight, function))
+  names = [part.name for part in parts]
+  if len(set(names)) < len(names):
+    raise MedtlError(f'the loss {loss!r} has a term twice; expected each once, with a weight')
+  return parts
+
+
+def summands(text: str) -> list[tuple[float, str]]:
+  """Return (weight, call) of each term of a sum of calls.
+
+  >>> summands('dice + 0.5 * softmax')
+  [(1.0, 'dice'), (0.5, 'softmax')]
+  """
+  wrong = MedtlError(
+    f"cannot read the loss {text!r}; expected a sum of calls, for instance 'dice + 0.5 * softmax'"
+  )
+  try:
+    node: ast.expr = ast.parse(text.strip(), mode='eval').body
+  except SyntaxError:
+    raise wrong from None
+  calls: list[tuple[float, str]] = []
+  while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+    calls.insert(0, _weighted(node.right, wrong))
+    node = node.left
+  return [_weighted(node, wrong), *calls]
+
+
+def _weighted(node: ast.expr, wrong: MedtlError) -> tuple[float, str]:
+  """Return (weight, call) of 'call' or 'weight * call'."""
+  if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)):
+    return 1.0, ast.unparse(node)
+  weight = node.left.value if isinstance(node.left, ast.Constant) else None
+  if not isinstance(weight, int | float) or isinstance(weight, bool) or weight <= 0:
+    raise wrong
+  return float(weight), ast.unparse(node.right)
+
+
+def terms(
+  parts: Sequence[Part],
+  forward: Forward,
+  params: Tree,
+  extra: Tree,
+  batch: Batch,
+  key: jax.Array,
+  step: jax.Array,
+  class_weights: Any = None,
+) -> tuple[Terms, Tree]:
+  """Return the terms of the loss, sums over the examples of a batch."""
+  logits, extra = forward.train(params, extra, batch.x, key)
+  found = {}
+  for part in parts:
+    values = jnp.where(batch.mask, per_example(part, logits, batch.y), 0.0)
+    found[_term(part, parts)] = Term(jnp.sum(values), part.weight)
+  return found, extra
+
+
+def counts(parts: Sequence[Part], batch: Batch) -> dict[str, jax.Array]:
+  """Return over how many examples each term is a mean."""
+  examples = jnp.sum(batch.mask)
+  return {_term(part, parts): examples for part in parts}
+
+
+def _term(part: Part, parts: Sequence[Part]) -> str:
+  """Return the name of a term in the logs; a loss of one term is the loss."""
+  return part.name if len(parts) > 1 else 'loss'
+
+
+def per_example(part: Part, logits: jax.Array, y: jax.Array) -> jax.Array:
+  """Return a part of the loss [b], without its weight: a mean over pixels."""
+  values = part.function(logits.astype(jnp.float32), y)
+  return values.reshape(len(values), -1).mean(axis=1)
+
+
+def measure(
+  parts: Sequence[Part], forward: Forward, params: Tree, extra: Tree, batch: Batch
+) -> dict[str, jax.Array]:
+  """Return what is measured of each example: pixels [b, k] of each class in the predicted mask.
+
+  Where masks are known, also dice and iou [b, k − 1] of the classes but the background (nan where
+  truth and prediction show none), shows [b, k − 1] (whether the truth has the class), and the loss.
+  """
+  logits = forward.eval(params, extra, batch.x)
+  classes = logits.shape[-1]
+  pixels = tuple(range(1, logits.ndim - 1))
+  said = jax.nn.one_hot(logits.argmax(-1), classes)
+  found = {'pixels': said.sum(pixels)}
+  if batch.y.ndim != logits.ndim - 1:  # pictures without masks can be predicted
+    return found
+  truth = jax.nn.one_hot(batch.y, classes)
+  common = (said * truth).sum(pixels)[:, 1:]
+  both = (said.sum(pixels) + truth.sum(pixels))[:, 1:]
+  dice = jnp.where(both > 0, 2 * common / jnp.maximum(1, both), jnp.nan)
+  loss = sum(part.weight * per_example(part, logits, batch.y) for part in parts)
+  return {
+    **found,
+    'dice': dice,
+    'iou': dice / (2 - dice),  # IoU = D / (2 − D)
+    'shows': truth.sum(pixels)[:, 1:] > 0,
+    'loss': jnp.asarray(loss),
+  }
+
+
+def dense(forward: Forward, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
+  """Return the predicted masks [b, *s]: numbers of classes."""
+  logits = forward.eval(params, extra, batch.x)
+  smallest = jnp.uint8 if logits.shape[-1] <= 256 else jnp.uint16
+  return {'prediction': logits.argmax(-1).astype(smallest)}
+
+
+def check(keys: Mapping[str, Any]) -> None:
+  """Raise for a key of the run that does not go with masks."""
+  metrics.chosen(dict.fromkeys([*numbers.METRICS, 'loss'], 0.0), keys['monitor'])
+  if keys['class_weights']:
+    raise MedtlError(
+      f'config.class_weights is {keys["class_weights"]!r}, which weighs the classes of pictures, '
+      "but what is learned are masks; set class_weights='' (the Dice loss weighs classes alike)"
+    )
+  if augmentation.mixes(keys['augment']):
+    raise MedtlError(
+      f'config.augment is {keys["augment"]!r}, which mixes examples, and masks cannot be mixed; '
+      'leave mixup out'
+    )
+
+
+def accepts(sides: Mapping[str, Dataset], keys: Mapping[str, Any]) -> None:
+  """Raise where y is no mask of the picture's size, or holds other numbers than classes'."""
+  for name, dataset in sides.items():
+    places = np.unique(np.linspace(0, dataset.size - 1, min(LOOK, dataset.size)).astype(int))
+    for place in places:
+      example = dataset.fetch(int(place))
+      y = np.asarray(example.y)
+      row = f'row {example.row} ({name})'
+      if y.shape != example.x.shape[:-1] or y.dtype.kind not in 'iub':
+        raise MedtlError(
+          f'task.name is {"segmentation"!r}, but what is learned of {row} has the shape {y.shape}, '
+          f'where a picture has {example.x.shape}; expected a mask of classes for each picture: of '
+          "a folder data.masks='target'"
+        )
+      if y.min() < 0 or y.max() >= len(dataset.classes):
+        raise MedtlError(
+          f'the mask of {row} holds {y.min()} … {y.max()}; expected numbers of classes, '
+          f'0 … {len(dataset.classes) - 1} ({", ".join(dataset.classes)})'
+        )
+
+
+def pooled(test: Predictions, val: Predictions, table: Table, threshold: str) -> Predictions:
+  """Return the test predictions of a fold: validation chooses nothing of them."""
+  return test
+
+
+def answers(
+  predictions: Predictions,
+  files: Sequence[str],
+  classes: Sequence[str],
+  *,
+  val: Predictions,
+  threshold: str,
+) -> Answers:
+  """Return how many pixels of each file have each class, and their share of the picture."""
+  header = ['file']
+  for name in classes:
+    header += [f'{name}: pixels', f'{name}: share']
+  rows: list[list[Any]] = []
+  for file, pixels in zip(files, np.asarray(predictions.values['pixels']), strict=True):
+    row: list[Any] = [file]
+    for count in pixels.tolist():
+      row += [int(count), round(count / pixels.sum(), 6)]
+    rows.append(row)
+  return Answers(header, rows, ['a pixel has the most probable class; pixels are those of the net'])
