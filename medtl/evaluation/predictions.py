@@ -15,6 +15,7 @@ from medtl.runtime.files import atomic_write
 
 SCORE = 'score'
 OWN = ('train', 'val', 'test')  # sides of the run's own data
+Maps = Mapping[str, Mapping[int, np.ndarray]]  # name -> row -> uint8 [h, w]
 Measure = Callable[[Tree, Tree, Batch], dict[str, jax.Array]]
 
 
@@ -63,7 +64,17 @@ def _real(batch: Batch, values: dict[str, jax.Array]) -> dict[str, np.ndarray]:
   return {name: value[mask] for name, value in numbers.items()}
 
 
-Maps = Mapping[str, Mapping[int, np.ndarray]]  # name -> row -> uint8 [h, w]
+def dense_maps(dense: Measure, params: Tree, extra: Tree, batches: Iterable[Batch]) -> Maps:
+  """Return what `dense` gives for all unmasked rows, thinned; examples may differ in shape."""
+  maps: dict[str, dict[int, np.ndarray]] = {}
+  for batch in batches:
+    found = _real(batch, dense(params, extra, batch))
+    rows = found.pop('row').tolist()
+    for name, values in found.items():
+      of_row = maps.setdefault(name, {})
+      for row, value in zip(rows, values, strict=True):
+        of_row[row] = _thin(value)
+  return maps
 
 
 def save(
@@ -71,12 +82,12 @@ def save(
   predictions: Predictions,
   dataset: Dataset,
   shown: Sequence[int] = (),
-  dense: Predictions | None = None,
+  dense: Maps | None = None,
 ) -> None:
   """Write predictions with their rows of the table, and small copies of the pictures of the predictions `shown`.
 
-  `dense` are maps [*s] that were predicted of these; with masks, the true ones are kept beside
-  them. A run folder is all that a report needs: nothing else is read for one.
+  `dense` are maps that were predicted of these; with masks, the true ones are kept beside them.
+  A run folder is all that a report needs: nothing else is read for one.
   """
   where = {int(row): index for index, row in enumerate(dataset.table['row'])}
   index = np.array([where[int(row)] for row in predictions.row])
@@ -87,11 +98,7 @@ def save(
     example = dataset.fetch(int(index[place]))
     pictures[example.row] = _small(example.x)
     truth[example.row] = np.asarray(example.y)
-  maps: dict[str, dict[int, np.ndarray]] = {}
-  if dense is not None:
-    for name, values in dense.values.items():
-      rows = dense.row.tolist()
-      maps[name] = {row: _thin(value) for row, value in zip(rows, values, strict=True)}
+  maps = dict(dense or {})
   if dataset.masks:
     maps['truth'] = {row: _thin(mask) for row, mask in truth.items()}
   _write(path, predictions, table, dataset.classes, pictures, maps)
@@ -149,8 +156,14 @@ def _key(name: str) -> str:
 
 
 def _small(x: np.ndarray) -> np.ndarray:
-  """Return a picture as uint8 [h, w, c], of a volume its middle slice, thinned."""
-  return np.clip(_thin(x, channels=1) * 255, 0, 255).astype(np.uint8)
+  """Return a picture as uint8 [h, w, c], of a volume its middle slice, thinned.
+
+  What holds numbers outside 0 … 1, as a standardised MRI does, is shown from its least to its most.
+  """
+  thin = _thin(x, channels=1)
+  if thin.min() < 0 or thin.max() > 1:
+    thin = (thin - thin.min()) / max(np.ptp(thin), 1e-8)
+  return np.clip(thin * 255, 0, 255).astype(np.uint8)
 
 
 def _thin(values: np.ndarray, channels: int = 0, most: int = 256) -> np.ndarray:

@@ -216,9 +216,7 @@ def count_children(config: ConfigDict) -> int:
   return len(build_net(config, (224, 224, 1), PAIR)[0].children)
 
 
-def trained_net(
-  config: ConfigDict, plan: dict[str, Any]
-) -> tuple[Task, Callable, Callable | None]:
+def trained_net(config: ConfigDict, plan: dict[str, Any]) -> tuple[Task, Callable, Callable | None]:
   """Return (task, its compiled measure and dense) of a finished run, from its config and plan.json alone."""
   net, _ = build_net(config, plan['shape'], plan['classes'])
   net = net.clone(mean=tuple(plan['mean']), std=tuple(plan['std']))

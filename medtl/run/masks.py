@@ -1,4 +1,4 @@
-"""Predicted masks as files: PNG for pictures, npy for arrays of other numbers of axes."""
+"""Predicted masks as files: NIfTI for volumes, PNG for pictures, npy for other arrays."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medtl.core.types import Batch, Table, Tree
+from medtl.core import frames
+from medtl.core.types import Batch, Dataset, Example, Tree
+from medtl.data.formats import nifti
+from medtl.data.geometry import frame_of
 from medtl.runtime import files, multihost
 
 
@@ -16,25 +19,65 @@ def write(
   params: Tree,
   extra: Tree,
   batches: Iterable[Batch],
-  table: Table,
+  dataset: Dataset,
   classes: Sequence[str],
+  root: Path,
 ) -> list[str]:
-  """Write each example's predicted mask to folder/<its file>.png; return in words what they hold.
+  """Write each example's predicted mask to `folder`; return in words what the files hold.
 
+  A volume that was read from a NIfTI file below `root` gets a file of the same name, on that file's
+  own grid: shape, affine and codes. A picture x.jpg gets x.jpg.png, of the size that the net sees.
   One batch is in memory at a time.
   """
-  file_of = dict(zip(table['row'].tolist(), table['file'].tolist(), strict=True))
+  place_of = {int(row): place for place, row in enumerate(dataset.table['row'])}
   factor = 255 // (len(classes) - 1) if len(classes) < 256 else 1
+  on_own_grid = 0
   for batch in batches:
     maps = dense(params, extra, batch)
     rows, real, prediction = multihost.to_numpy((batch.row, batch.mask, maps['prediction']))
     for row, mask in zip(rows[real].tolist(), prediction[real], strict=True):
-      _write_one(folder / file_of[row], mask, factor)
+      place = place_of[row]
+      name = str(dataset.table['file'][place])
+      if mask.ndim == 3 and nifti.belongs(Path(name)):
+        like = root if root.is_file() else root / name
+        own = on_file_grid(mask, dataset.fetch(place))
+        _write_volume(folder / name, own, like)
+        on_own_grid += 1
+      else:
+        _write_array(folder / name, mask, factor)
+  if on_own_grid:
+    numbers = ', '.join(f'{number} {name}' for number, name in enumerate(classes))
+    return [f"the masks are in {folder}, NIfTI files on the volumes' own grids: {numbers}"]
   shades = ', '.join(f'{number * factor} {name}' for number, name in enumerate(classes))
   return [f'the masks are in {folder}, of the size that the net sees: {shades}']
 
 
-def _write_one(path: Path, mask: np.ndarray, factor: int) -> None:
+def on_file_grid(mask: np.ndarray, example: Example) -> np.ndarray:
+  """Return a mask [*s] that was predicted of an example on the grid of the example's file.
+
+  Each class is resampled linearly, and the largest wins: its border then lies between voxels, where
+  the nearest neighbour would show steps of the net's grid. Where operations only turned, flipped,
+  cut or padded the volume, no voxel changes. What lies outside is background, 0.
+  """
+  frame = frame_of(example)
+  target = example.file_frame or frame
+  best = np.full(target.shape, -1.0, np.float32)
+  found = np.zeros(target.shape, mask.dtype)
+  for number in range(int(mask.max()) + 1):
+    outside = 1.0 if number == 0 else 0.0
+    share = frames.resampled((mask == number).astype(np.float32), frame, target, 1, outside)
+    larger = share > best
+    best[larger] = share[larger]
+    found[larger] = number
+  return found
+
+
+def _write_volume(path: Path, mask: np.ndarray, like: Path) -> None:
+  with files.atomic_write(path) as aside:
+    nifti.write_mask(aside, mask, like, path.name)
+
+
+def _write_array(path: Path, mask: np.ndarray, factor: int) -> None:
   """Write a mask [*s] of classes beside its name; of a picture in shades that can be told apart."""
   suffix = '.png' if mask.ndim == 2 else '.npy'
   with files.atomic_write(path.with_name(path.name + suffix)) as aside, aside.open('wb') as file:

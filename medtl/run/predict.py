@@ -23,7 +23,7 @@ from medtl.training.checkpoints import Checkpoints
 
 OWN = ('train', 'val', 'test')  # names of a run's own predictions
 # keys of a run's data that also say how unlabelled pictures are read
-READING = ('name', 'ops', 'exif', 'masks', 'values', 'skip_unreadable', 'keep_gb')
+READING = ('name', 'ops', 'draw', 'exif', 'masks', 'values', 'skip_unreadable', 'keep_gb')
 Functions = tuple[Callable, Callable | None]  # measure and dense of a task
 FORMULA = ('=', '+', '-', '@', '\t', '\r')  # a spreadsheet computes text that begins so
 
@@ -175,7 +175,7 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   if dense is not None:
     folder = output.with_name(f'{output.stem}_masks')
     batches = assemble.eval_batches(pictures, config)
-    drawn = masks.write(folder, dense, params, extra, batches, pictures.table, plan['classes'])
+    drawn = masks.write(folder, dense, params, extra, batches, pictures, plan['classes'], images)
   notes = [
     *pictures.facts['notes'],
     *leakage.in_training(_overlap(workdir, pictures, keys)),
@@ -196,6 +196,8 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
 def _unlabelled(config: ConfigDict, images: Path) -> dict[str, Any]:
   """Return the data keys by which unlabelled pictures are read."""
   keys = {key: value for key, value in config.data.to_dict().items() if key in READING}
+  if other_data.reader(keys['name']) == other_data.READERS[other_data.VOLUMES]:
+    return {**keys, 'root': str(images), 'masks': ''}
   if keys.get('masks') == mask_files.TARGET:
     keys['masks'] = 'leave_out'
   if other_data.reader(keys['name']) not in other_data.READERS.values():

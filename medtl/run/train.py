@@ -207,7 +207,7 @@ def write_predictions(
     maps = None
     if dense is not None and shown:
       few = assemble.eval_batches(side.subset(np.array(shown)), config)
-      maps = predictions.predict(dense, params, extra, few, dataset.table)
+      maps = predictions.dense_maps(dense, params, extra, few)
     path = workdir / 'predictions' / f'{name}.npz'
     predictions.save(path, predicted, dataset, shown, maps)
 
