@@ -1,5 +1,6 @@
 """Decoders on a backbone: its maps, from coarse to fine, become outputs for every pixel."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -41,7 +42,7 @@ class UNet(Head):
     maps = [taken[name] for name in names if name in taken]
     maps[-1] = backbone.maps(last)  # after the backbone's norm, where it has one
     finer: list[Any] = []
-    for level, following in zip(maps, maps[1:], strict=False):
+    for level, following in itertools.pairwise(maps):
       if level.shape[1:-1] != following.shape[1:-1]:
         finer.append(level)
     return [*finer, maps[-1]]

@@ -39,7 +39,9 @@ def cases(dice: np.ndarray, table: Table, images: Callable[..., np.ndarray]) -> 
     index = _first_kept(order, images)
     if index is None:
       continue
-    where = [f'{column} {table[column][index]}' for column in ('file', 'patient') if column in table]
+    where = [
+      f'{column} {table[column][index]}' for column in ('file', 'patient') if column in table
+    ]
     found.append(
       {
         'name': name,

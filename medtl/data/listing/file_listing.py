@@ -4,6 +4,7 @@
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,16 @@ import numpy as np
 
 from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError
-from medtl.data.listing import class_folders, labels, manifest_rows, patients, repeated_rows
+from medtl.data.listing import (
+  class_folders,
+  labels,
+  manifest_rows,
+  mask_files,
+  patients,
+  repeated_rows,
+)
 from medtl.data.listing.records import Keys, Kind, Listed
+from medtl.data.listing.walk import walk
 
 
 class Listing(NamedTuple):
@@ -24,6 +33,7 @@ class Listing(NamedTuple):
   facts: dict[str, Any]  # name, order (of the classes), notes
   fingerprint: str  # tells a changed file, label or key
   boxes: np.ndarray | None  # [n, 4] of left, top, right, bottom, where a row is a box
+  masks: list[tuple[str, ...]] | None  # files of each picture's masks, where they are learned
 
   def cut(self, x: np.ndarray, index: int) -> np.ndarray:
     """Return the part of a file's picture x [h, w, c] that a row means: all of it, or its box."""
@@ -42,6 +52,11 @@ def find(root: str, kind: Kind, keys: Keys, guess: bool = True) -> Listing:
   """
   _check_keys(keys)
   folder, listed = _listed(root, kind, keys)
+  if keys.only:
+    listed = _only(listed, keys.only)
+  if keys.masks == mask_files.TARGET:
+    everything = walk(folder, kind.belongs).files
+    listed = mask_files.matched(listed, everything, keys.unmasked)
   where = f' (in {keys.manifest})' if keys.manifest else ''
   shown = [f'{name}{where}' for name in listed.names]
   classes, y, order = labels.find(listed.raw, keys.label, keys.classes, shown, keys.missing)
@@ -49,7 +64,27 @@ def find(root: str, kind: Kind, keys: Keys, guess: bool = True) -> Listing:
   notes = list(listed.notes)
   _add_patients(table, keys, notes, guess, has_boxes=listed.boxes is not None)
   facts = dict(name=folder.name, order=order, notes=notes)
-  return Listing(folder, classes, table, facts, fingerprint(folder, table), listed.boxes)
+  masks = [name for names in listed.masks or () for name in names]
+  whole = fingerprint(folder, table, masks)
+  return Listing(folder, classes, table, facts, whole, listed.boxes, listed.masks)
+
+
+def _only(listed: Listed, only: Sequence[str]) -> Listed:
+  """Return the files with one of these labels; a note counts the others."""
+  if listed.raw.ndim > 1:
+    raise MedtlError(
+      f'data.only={tuple(only)} chooses by one label, and there are several of a picture; expected '
+      'the name of one column in data.label'
+    )
+  keep = np.isin(listed.raw, [str(word) for word in only])
+  known = sorted(set(listed.raw.tolist()))
+  for word in only:
+    if str(word) not in known:
+      raise MedtlError(f'data.only: no picture has the label {word!r}; {did_you_mean(word, known)}')
+  others = ', '.join(sorted(set(listed.raw[~keep].tolist())))
+  note = f'left out by data.only: {int((~keep).sum())} pictures of {others}'
+  kept = listed.rows(keep)
+  return kept if keep.all() else kept._replace(notes=[*kept.notes, note])
 
 
 def _listed(root: str, kind: Kind, keys: Keys) -> tuple[Path, Listed]:
@@ -69,12 +104,12 @@ def _listed(root: str, kind: Kind, keys: Keys) -> tuple[Path, Listed]:
   return folder, class_folders.find(folder, kind, keys)
 
 
-def fingerprint(folder: Path, table: dict[str, np.ndarray]) -> str:
-  """Return a sha256 of a folder's place, the table, and each file's size, times and inode."""
+def fingerprint(folder: Path, table: dict[str, np.ndarray], masks: Sequence[str] = ()) -> str:
+  """Return a sha256 of a folder's place, the table, and each file's and mask's size, times and inode."""
   digest = hashlib.sha256(str(folder.resolve()).encode('utf-8', 'surrogateescape'))
   for name, column in sorted(table.items()):
     digest.update(f'{name}\t{column.tolist()}\n'.encode('utf-8', 'surrogateescape'))
-  for name in table['file']:
+  for name in (*table['file'], *masks):
     path = folder / name
     state = None
     if path.is_file():
@@ -89,11 +124,14 @@ def _check_keys(keys: Keys) -> None:
   if keys.repeated not in repeated_rows.MEANINGS:
     known = map(repr, repeated_rows.MEANINGS)
     raise MedtlError(f'data.repeated={keys.repeated!r}; {did_you_mean(keys.repeated, known)}')
-  if keys.masks not in ('leave_out', 'keep'):
+  if keys.masks not in ('leave_out', 'keep', mask_files.TARGET):
     raise MedtlError(
-      f"data.masks={keys.masks!r}; expected 'leave_out' (x_mask.png beside x.png is no picture) or "
-      "'keep'"
+      f"data.masks={keys.masks!r}; expected 'leave_out' (x_mask.png beside x.png is no picture), "
+      "'keep' or 'target' (masks are what is learned)"
     )
+  if keys.unmasked not in mask_files.UNMASKED:
+    known = map(repr, mask_files.UNMASKED)
+    raise MedtlError(f'data.unmasked={keys.unmasked!r}; {did_you_mean(keys.unmasked, known)}')
   if keys.manifest:
     return
   set_keys = []

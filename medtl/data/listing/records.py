@@ -50,6 +50,8 @@ class Keys(NamedTuple):
   repeated: str
   masks: str
   suffix: str
+  only: Sequence[str] = ()
+  unmasked: str = 'stop'
 
 
 class Listed(NamedTuple):
@@ -60,3 +62,15 @@ class Listed(NamedTuple):
   table: dict[str, np.ndarray]  # split, patient and all other columns
   notes: list[str]
   boxes: np.ndarray | None = None
+  masks: list[tuple[str, ...]] | None = None  # the masks of each file, where they are asked for
+
+  def rows(self, keep: np.ndarray) -> 'Listed':
+    """Return the files where `keep`, bool [n], is true."""
+    index = np.flatnonzero(keep)
+    return self._replace(
+      names=[self.names[place] for place in index],
+      raw=self.raw[index],
+      table={name: column[index] for name, column in self.table.items()},
+      boxes=None if self.boxes is None else self.boxes[index],
+      masks=None if self.masks is None else [self.masks[place] for place in index],
+    )

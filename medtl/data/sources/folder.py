@@ -5,12 +5,18 @@ no type the first bytes. `fetch` raises OSError for a file that cannot be read.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 
 from medtl.core.types import Dataset, Example, MedtlError
 from medtl.data.formats.pictures import SUFFIXES, read, recognised
 from medtl.data.listing import file_listing
 from medtl.data.listing.labels import MISSING
 
+MASKED = ('background', 'lesion')
+NOISE = 0.15  # of a mask's largest value: what a JPEG adds to two values
+BLURRED = 0.1  # share of a mask's pixels that may lie between them: an edge that was resized
 KIND = file_listing.Kind(recognised, f'pictures ({", ".join(SUFFIXES)})')
 
 
@@ -27,6 +33,8 @@ def load(
   missing: Sequence[str] = MISSING,
   repeated: str = '',
   masks: str = 'leave_out',
+  unmasked: str = 'stop',
+  only: Sequence[str] = (),
   suffix: str = '',
   channels: int = 1,
   exif: str = 'stop',
@@ -40,6 +48,13 @@ def load(
   Without `manifest`: pictures lie in root/CLASS/… or root/{train,val,test}/CLASS/…, and folders
   name the class and the publisher's split. Files that are named as masks of a picture beside them
   are left out (`masks='keep'` reads them).
+
+  `masks='target'`: such masks are what is learned. y is then an integer array [h, w], 0 background
+  and 1 lesion, the union of a picture's masks, each cut at half of its largest value; the label
+  stays in the table, by which splits are balanced. Masks lie beside the picture (x_mask.png) or in
+  a folder of masks beside the pictures' (images/x.png, masks/x.png). `unmasked` says what pictures
+  without a mask are: an error ('stop'), empty ('zeros'), or left out ('leave_out').
+  `only`: labels whose pictures are read; the others are left out.
 
   With `manifest` (a csv; its path and its column `file` are relative to root): `label` is a column,
   or several columns of 0 and 1 (many labels, y [k] float). `patient` and `partition` (the
@@ -72,14 +87,61 @@ def load(
       'the pictures upright with boxes that fit, and leave data.exif out'
     )
   keys = file_listing.Keys(
-    manifest, file, label, patient, partition, pattern, classes, missing, repeated, masks, suffix
+    manifest,
+    file,
+    label,
+    patient,
+    partition,
+    pattern,
+    classes,
+    missing,
+    repeated,
+    masks,
+    suffix,
+    only,
+    unmasked,
   )
   listing = file_listing.find(root, KIND, keys)
   table = listing.table
 
   def fetch(index: int) -> Example:
     x = read(listing.folder / table['file'][index], channels, exif)
-    return Example(listing.cut(x, index), table['y'][index], index)
+    y = table['y'][index]
+    if listing.masks is not None:
+      mask = np.zeros(x.shape[:2], bool)
+      for name in listing.masks[index]:
+        mask |= _mask(listing.folder / name, x.shape[:2], exif)
+      y = listing.cut(mask.astype(np.uint8)[..., None], index)[..., 0]
+    return Example(listing.cut(x, index), y, index)
 
   facts = dict(licence=licence, citation=citation) | listing.facts
-  return Dataset(fetch, len(table['y']), listing.classes, table, facts, listing.fingerprint)
+  classes = listing.classes
+  if listing.masks is not None:
+    facts.update(target='mask', classes=classes)
+    classes = MASKED
+  return Dataset(fetch, len(table['y']), classes, table, facts, listing.fingerprint)
+
+
+def _mask(path: Path, size: tuple[int, int], exif: str) -> np.ndarray:
+  """Return bool [h, w]: where a mask's values reach half of its largest one.
+
+  Raises MedtlError where it is not of the picture's size, or holds more than two values: a JPEG's
+  noise is none.
+  """
+  values = read(path, 1, exif)[..., 0]
+  if values.shape != size:
+    raise MedtlError(
+      f'the mask {path} has {values.shape[0]} × {values.shape[1]} pixels, and its picture '
+      f'{size[0]} × {size[1]}; expected the same size'
+    )
+  most = values.max()
+  if most <= 0:
+    return np.zeros(size, bool)
+  share = values / most
+  between = (share > NOISE) & (share < 1 - NOISE)
+  if between.sum() > BLURRED * (share > NOISE).sum():
+    raise MedtlError(
+      f'the mask {path} holds more than two values: {between.mean():.1%} of its pixels are neither '
+      'near 0 nor near its largest one. Expected 0 for the background and one other value'
+    )
+  return share >= 0.5

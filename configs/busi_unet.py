@@ -1,0 +1,39 @@
+"""Lesions in breast ultrasound (BUSI): a U-Net's decoder on ImageNet's EfficientNet-Lite0, at 128 px.
+
+python -m medtl.main --config=configs/busi_unet.py --config.data.root=FOLDER --folds
+    FOLDER/labels.csv with columns file and label, FOLDER/images/x.jpg, FOLDER/masks/x.png.
+python -m medtl.main --config=configs/busi_unet.py --config.data.root=FOLDER --config.data.manifest= --folds
+    As published: FOLDER/{benign,malignant,normal}/x.png beside x_mask.png.
+"""
+
+from configs import base
+
+
+def get_config():
+  config = base.get_config()
+  with config.unlocked():
+    config.data = dict(
+      name='folder.load',
+      root='',
+      manifest='labels.csv',
+      masks='target',
+      only=('benign', 'malignant'),  # 'normal' shows no lesion
+      ops='resize(128, 128)',
+      split=dict(by='image', folds=5, fold=0, seed=0),  # whose picture it is, BUSI does not say
+    )
+    config.model = dict(name='efficientnet.efficientnet_lite0', weights='imagenet')
+    config.head = dict(name='decoders.unet')
+    config.task = dict(name='segmentation', loss='dice + softmax')
+    config.phases = (('depth(1.0)', '4 epochs'), ('none', '4 epochs'))
+    config.batch = 8
+    config.cache = 'head'
+    config.lr = 1e-3
+    config.lr_decay = 0.8
+    config.monitor = 'dice'
+    config.compare = (
+      (
+        'from scratch',
+        (('model.weights', ''), ('lr_decay', 1.0), ('phases', (('none', '8 epochs'),))),
+      ),
+    )
+  return config
