@@ -11,7 +11,7 @@ from rich.table import Table
 from medtl.core import pytrees
 from medtl.run import assemble, batch_size, frozen_features
 from medtl.run.context import RunContext
-from medtl.training import batch_statistics, parameter_groups, step
+from medtl.training import batch_statistics, parameter_groups, step, windows
 
 
 def phase_rows(context: RunContext) -> list[dict[str, Any]]:
@@ -152,8 +152,12 @@ def _children(context: RunContext, start_child: int) -> tuple[float, float]:
 
 
 def _evaluation(context: RunContext, index: int, start_child: int) -> float:
-  """Return the FLOPs of an evaluation's batch in a phase that starts at child `first`."""
+  """Return the FLOPs of evaluating as many examples as a batch holds, in a phase that starts at child `first`."""
   state = context.shapes(index)
-  return step.flops(
-    context.measure(start_child).lower(state.params, state.extra, context.example(start_child))
-  )
+  batch = context.example(start_child)
+  train = context.data['train']
+  if train.draw is None:
+    return step.flops(context.measure(start_child).lower(state.params, state.extra, batch))
+  case, size = train.facts['shape'][:-1], train.sample().x.shape[:-1]
+  patches = jax.jit(context.forward(0, start_child).eval).lower(state.params, state.extra, batch.x)
+  return windows.count(case, size) * step.flops(patches)

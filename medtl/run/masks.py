@@ -1,15 +1,17 @@
 """Predicted masks as files: NIfTI for volumes, PNG for pictures, npy for other arrays."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
 from medtl.core import frames
-from medtl.core.types import Batch, Dataset, Example, Tree
+from medtl.core.types import Dataset, Example, Tree
 from medtl.data.formats import nifti
 from medtl.data.geometry import frame_of
+from medtl.run import assemble
 from medtl.runtime import files, multihost
 
 
@@ -18,38 +20,37 @@ def write(
   dense: Callable,
   params: Tree,
   extra: Tree,
-  batches: Iterable[Batch],
   dataset: Dataset,
+  config: ConfigDict,
   classes: Sequence[str],
   root: Path,
 ) -> list[str]:
   """Write each example's predicted mask to `folder`; return in words what the files hold.
 
-  A volume that was read from a NIfTI file below `root` gets a file of the same name, on that file's
-  own grid: shape, affine and codes. A picture x.jpg gets x.jpg.png, of the size that the net sees.
-  One batch is in memory at a time.
+  A mask returns to the grid of its file: what data.ops cut off there is background. A volume that
+  was read from a NIfTI file below `root` gets a file of the same name, shape, affine and codes; a
+  picture x.jpg gets x.jpg.png. One batch is in memory at a time.
   """
   place_of = {int(row): place for place, row in enumerate(dataset.table['row'])}
   factor = 255 // (len(classes) - 1) if len(classes) < 256 else 1
-  on_own_grid = 0
-  for batch in batches:
+  volumes = False
+  for batch in assemble.eval_batches(dataset, config):
     maps = dense(params, extra, batch)
     rows, real, prediction = multihost.to_numpy((batch.row, batch.mask, maps['prediction']))
     for row, mask in zip(rows[real].tolist(), prediction[real], strict=True):
       place = place_of[row]
       name = str(dataset.table['file'][place])
-      if mask.ndim == 3 and nifti.belongs(Path(name)):
-        like = root if root.is_file() else root / name
-        own = on_file_grid(mask, dataset.fetch(place))
-        _write_volume(folder / name, own, like)
-        on_own_grid += 1
+      whole = on_file_grid(mask, dataset.fetch(place))
+      if nifti.belongs(Path(name)):
+        volumes = True
+        _write_volume(folder / name, whole, root if root.is_file() else root / name)
       else:
-        _write_array(folder / name, mask, factor)
-  if on_own_grid:
+        _write_array(folder / name, whole, factor)
+  if volumes:
     numbers = ', '.join(f'{number} {name}' for number, name in enumerate(classes))
     return [f"the masks are in {folder}, NIfTI files on the volumes' own grids: {numbers}"]
   shades = ', '.join(f'{number * factor} {name}' for number, name in enumerate(classes))
-  return [f'the masks are in {folder}, of the size that the net sees: {shades}']
+  return [f'the masks are in {folder}, each of the size of its file: {shades}']
 
 
 def on_file_grid(mask: np.ndarray, example: Example) -> np.ndarray:

@@ -174,8 +174,7 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   drawn = []
   if dense is not None:
     folder = output.with_name(f'{output.stem}_masks')
-    batches = assemble.eval_batches(pictures, config)
-    drawn = masks.write(folder, dense, params, extra, batches, pictures, plan['classes'], images)
+    drawn = masks.write(folder, dense, params, extra, pictures, config, plan['classes'], images)
   notes = [
     *pictures.facts['notes'],
     *leakage.in_training(_overlap(workdir, pictures, keys)),

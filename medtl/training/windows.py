@@ -1,6 +1,7 @@
 """Whole cases through a net of patches: overlapping windows, weighted towards their centres."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,6 +47,18 @@ def windowed(apply: Callable[[Tree, Tree, Any], Any], size: Sequence[int]) -> Ca
     return (total / weights)[inside][None]
 
   return whole
+
+
+def count(shape: Sequence[int], size: Sequence[int]) -> int:
+  """Return how many windows of a size a case has.
+
+  >>> count((10, 4), (4, 4))
+  4
+  """
+  return math.prod(
+    len(window_starts(max(length, wanted), wanted))
+    for length, wanted in zip(shape, size, strict=True)
+  )
 
 
 def window_starts(length: int, size: int) -> list[int]:
