@@ -40,7 +40,7 @@ def short(config):
   config.model.widths = (8, 16, 32, 64)
   config.head.widths = (8, 8, 16, 32)
   config.phases = (('none', '12 epochs'),)
-  config.every = '4 epochs'
+  config.every = '6 epochs'
 
 
 def get_config(variant=''):
