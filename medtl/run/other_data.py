@@ -62,8 +62,8 @@ def contents(root: Path) -> Contents:
     return _one_file(root)
   if not root.is_dir():
     raise MedtlError(
-      f'no file or folder {root}; expected a picture, a DICOM file, a NIfTI file, or a folder of '
-      'one kind'
+      f'no file or folder {root}; expected a picture, a DICOM file or a NIfTI file, or a '
+      'folder of one kind'
     )
   walked = walk(root, _is_read)
   found = Contents([], [], [], walked.passed_over)
