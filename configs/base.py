@@ -16,6 +16,9 @@ def get_config() -> ConfigDict:
   # What is read. name: a function of medtl/data/sources; its own keys stand beside split and ops, and are checked against its signature.
   # split.by: patient | image | publisher, or auto = the publisher's, else by patient where known, else by image.
   config.data = dict(name='phantom.load', split=dict(by='patient', folds=5, fold=0, seed=0), ops='')
+  # Further data that a task learns from beside its own, without labels: {name: keys as of config.data};
+  # task.streams says which. Their training side is used.
+  config.streams = {}
   # What computes. name: a factory of medtl/models/backbones; weights: a name of its WEIGHTS, a file (or FILE::PART),
   # 'run:<folder or config>', or '' for scratch.
   config.model = dict(name='resnet.resnet18', weights='')

@@ -22,9 +22,10 @@ def get_config():
       split=dict(by='image', folds=5, fold=0, seed=0),  # whose picture it is, BUSI does not say
     )
     config.model = dict(name='efficientnet.efficientnet_lite0', weights='imagenet')
-    config.head = dict(name='decoders.unet')
+    config.head = dict(name='decoders.unet', widths=(8, 16, 24, 32, 48))
     config.task = dict(name='segmentation', loss='dice + softmax')
-    config.phases = (('depth(1.0)', '4 epochs'), ('none', '4 epochs'))
+    config.phases = (('depth(1.0)', '4 epochs'), ('none', '3 epochs'))
+    config.augment = 'flip'
     config.batch = 8
     config.cache = 'head'
     config.lr = 1e-3
@@ -33,7 +34,7 @@ def get_config():
     config.compare = (
       (
         'from scratch',
-        (('model.weights', ''), ('lr_decay', 1.0), ('phases', (('none', '8 epochs'),))),
+        (('model.weights', ''), ('lr_decay', 1.0), ('phases', (('none', '7 epochs'),))),
       ),
     )
   return config

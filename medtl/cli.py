@@ -26,7 +26,7 @@ TAKEN = {
     '--config.data.masks',
   ),
 }
-SWITCHES = ('folds', 'offline')
+SWITCHES = ('folds', 'offline', 'parameters')
 EXPECTED = {  # by absl's names of kinds of flags
   'int': 'a whole number at least 1',
   'bool': 'True or False',
@@ -37,6 +37,7 @@ HEEDED = {
   'sweep': ('ablate',),
   'only': ('ablate',),
   'layers': ('probe',),
+  'parameters': ('describe',),
   'images': ('predict',),
   'output': ('predict',),
   'name': ('evaluate', 'report'),
@@ -90,6 +91,7 @@ def _flags() -> Any:
   flags.DEFINE_bool(
     'folds', False, 'train every fold and pool the out-of-fold predictions', flag_values=values
   )
+  flags.DEFINE_bool('parameters', False, 'list every parameter', flag_values=values)
   flags.DEFINE_string('hosts', '', 'several processes as one run', flag_values=values)
   flags.DEFINE_bool('offline', False, 'never ask the network', flag_values=values)
   flags.DEFINE_string('sweep', '', 'file of experiments/ with a sweep(config)', flag_values=values)

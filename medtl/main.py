@@ -6,7 +6,7 @@ verbs
              --only: these are trained now, and reported with those that are finished
   probe      [--folds] [--layers=N]: linear heads by the hundred on frozen features, chosen on validation, beside the exact solutions
   lr_find    a range test of config.lr for the last phase, with its plot
-  describe   what would move, what it costs, how long it takes; trains nothing
+  describe   what would move, what it costs, how long it takes; trains nothing; --parameters: every array with its shape, mean and std
   evaluate   --workdir=RUN [--config.data.root=… --name=NAME]: predictions and report, also on another data set
   report     --workdir=RUN: write report.html again from the run folder alone
   predict    --workdir=RUN --images=FOLDER or FILE [--output=FILE.csv]: class probabilities of unlabelled pictures
@@ -42,6 +42,7 @@ VERBS = (
 )
 INTERRUPTS: dict[int, str] = {signal.SIGINT: 'Ctrl-C', signal.SIGTERM: 'SIGTERM'}
 SHOW_CURSOR = b'\x1b[?25h\n'
+FETCHING = ('train', 'ablate', 'probe', 'lr_find', 'describe')  # begin with data and weights
 PRINTING = ('describe', 'cache', 'help')  # do nothing else
 CONTINUED = ('train', 'ablate')  # another process goes on from their run folders
 
@@ -242,7 +243,7 @@ def _call(verb: str, argv: list[str]) -> int:
 
   from medtl.core import user_files
   from medtl.core.types import MedtlError
-  from medtl.run import open_keys, predict, run_folder, train, validate
+  from medtl.run import download_plan, open_keys, predict, run_folder, train, validate
   from medtl.runtime import files
   from medtl.runtime.run_log import console
   from medtl.studies import ablation, linear_probe, lr_range_test
@@ -263,6 +264,9 @@ def _call(verb: str, argv: list[str]) -> int:
     raise MedtlError('predict needs --images=FOLDER, or one file')
   if verb == 'ablate' and not flags.sweep:
     raise MedtlError('ablate needs --sweep=experiments/x.py')
+  finished = verb == 'train' and run_folder.is_finished(workdir)
+  if verb in FETCHING and not finished:
+    download_plan.tell(config, console.print)
   config, begin = open_keys.settle(config, workdir, command, flags.folds), time.time()
   call: dict[str, Callable[[], Any]] = {
     'train': lambda: (ablation.folds if flags.folds else train.train)(config, workdir, command),
@@ -278,7 +282,7 @@ def _call(verb: str, argv: list[str]) -> int:
       config, workdir, command, every_fold=flags.folds, layers=flags.layers
     ),
     'lr_find': lambda: lr_range_test.find(config, workdir, command),
-    'describe': lambda: train.describe(config, workdir),
+    'describe': lambda: train.describe(config, workdir, flags.parameters),
     'evaluate': lambda: predict.evaluate_again(config, workdir, flags.name),
     'report': lambda: run_folder.write_report(workdir, flags.name),
     'predict': lambda: predict.predict(config, workdir, Path(flags.images).expanduser(), output),

@@ -212,12 +212,17 @@ class Summary(NamedTuple):
   pooled: Callable[..., Predictions]  # a fold's test, val, table of val, threshold → test
 
 
+def _tell_apart(classes: Sequence[str]) -> str:
+  return f'to tell {len(classes)} classes apart'
+
+
 class Page(NamedTuple):
   """What the page shows of a task."""
 
   template: str  # a file of report/
   content: Callable[..., dict[str, Any]]  # numbers, predictions, tables, images → its variables
   shown: Callable[[Predictions], list[int]]  # predictions whose pictures and maps are kept for it
+  aim: Callable[[Sequence[str]], str] = _tell_apart  # classes → what the net was trained to do
 
 
 class Answers(NamedTuple):

@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,17 @@ def predict(
   return Predictions(row, _labels(table, row), values)
 
 
+def maps(
+  dense: Measure, params: Tree, extra: Tree, batches: Iterable[Batch]
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+  """Yield (row, {name: map [*s]}) of each unmasked row; cases may differ in shape."""
+  for batch in batches:
+    values = _real(batch, dense(params, extra, batch))
+    rows = values.pop('row').tolist()
+    for place, row in enumerate(rows):
+      yield row, {name: value[place] for name, value in values.items()}
+
+
 def _stop_infinite(score: np.ndarray, row: np.ndarray) -> None:
   bad = ~np.isfinite(score).reshape(len(row), -1).all(1)
   if bad.any():
@@ -64,30 +75,17 @@ def _real(batch: Batch, values: dict[str, jax.Array]) -> dict[str, np.ndarray]:
   return {name: value[mask] for name, value in numbers.items()}
 
 
-def dense_maps(dense: Measure, params: Tree, extra: Tree, batches: Iterable[Batch]) -> Maps:
-  """Return what `dense` gives for all unmasked rows, thinned; examples may differ in shape."""
-  maps: dict[str, dict[int, np.ndarray]] = {}
-  for batch in batches:
-    found = _real(batch, dense(params, extra, batch))
-    rows = found.pop('row').tolist()
-    for name, values in found.items():
-      of_row = maps.setdefault(name, {})
-      for row, value in zip(rows, values, strict=True):
-        of_row[row] = _thin(value)
-  return maps
-
-
 def save(
   path: Path,
   predictions: Predictions,
   dataset: Dataset,
   shown: Sequence[int] = (),
-  dense: Maps | None = None,
+  dense: Mapping[int, Mapping[str, np.ndarray]] | None = None,
 ) -> None:
   """Write predictions with their rows of the table, and small copies of the pictures of the predictions `shown`.
 
-  `dense` are maps that were predicted of these; with masks, the true ones are kept beside them.
-  A run folder is all that a report needs: nothing else is read for one.
+  `dense` are maps that were predicted of these, {row: {name: [*s]}}; with masks, the true ones are
+  kept beside them. A run folder is all that a report needs: nothing else is read for one.
   """
   where = {int(row): index for index, row in enumerate(dataset.table['row'])}
   index = np.array([where[int(row)] for row in predictions.row])
@@ -98,10 +96,13 @@ def save(
     example = dataset.fetch(int(index[place]))
     pictures[example.row] = _small(example.x)
     truth[example.row] = np.asarray(example.y)
-  maps = dict(dense or {})
+  kept: dict[str, dict[int, np.ndarray]] = {}
+  for row, own in (dense or {}).items():
+    for name, values in own.items():
+      kept.setdefault(name, {})[row] = _thin(values)
   if dataset.masks:
-    maps['truth'] = {row: _thin(mask) for row, mask in truth.items()}
-  _write(path, predictions, table, dataset.classes, pictures, maps)
+    kept['truth'] = {row: _thin(mask) for row, mask in truth.items()}
+  _write(path, predictions, table, dataset.classes, pictures, kept)
 
 
 def pooled(parts: Sequence['Saved'], path: Path) -> None:
@@ -121,11 +122,11 @@ def pooled(parts: Sequence['Saved'], path: Path) -> None:
     name: np.concatenate([found.table[name] for found in parts])[order] for name in parts[0].table
   }
   pictures = {number: picture for found in parts for number, picture in found.pictures.items()}
-  maps: dict[str, dict[int, np.ndarray]] = {}
+  kept: dict[str, dict[int, np.ndarray]] = {}
   for found in parts:
     for name, of_row in found.maps.items():
-      maps.setdefault(name, {}).update(of_row)
-  _write(path, Predictions(row[order], y, values), table, parts[0].classes, pictures, maps)
+      kept.setdefault(name, {}).update(of_row)
+  _write(path, Predictions(row[order], y, values), table, parts[0].classes, pictures, kept)
 
 
 def _write(
@@ -134,7 +135,7 @@ def _write(
   table: Table,
   classes: Sequence[str],
   pictures: Mapping[int, np.ndarray],
-  maps: Maps,
+  kept: Maps,
 ) -> None:
   with atomic_write(path) as aside, aside.open('wb') as file:
     arrays: dict[str, Any] = {
@@ -143,7 +144,7 @@ def _write(
       'classes': np.array(classes),
     }
     arrays |= {f'picture/{row}': picture for row, picture in pictures.items()}
-    for name, of_row in maps.items():
+    for name, of_row in kept.items():
       arrays |= {f'map/{name}/{row}': values for row, values in of_row.items()}
     arrays |= {_key(name): value for name, value in predictions.values.items()}
     arrays |= {f'table/{name}': _plain(column) for name, column in table.items()}
@@ -215,10 +216,10 @@ def _loaded(path: Path) -> Saved:
       }
       for prefix in ('measure/', 'table/', 'picture/', 'map/')
     }
-    maps: dict[str, dict[int, np.ndarray]] = {}
+    kept: dict[str, dict[int, np.ndarray]] = {}
     for key, values in part['map/'].items():
       name, _, row = key.partition('/')
-      maps.setdefault(name, {})[int(row)] = values
+      kept.setdefault(name, {})[int(row)] = values
     values = part['measure/']
     if SCORE in file.files:
       values = {SCORE: file[SCORE], **values}
@@ -227,5 +228,5 @@ def _loaded(path: Path) -> Saved:
       part['table/'],
       tuple(str(name) for name in file['classes']),
       {int(row): x for row, x in part['picture/'].items()},
-      maps,
+      kept,
     )

@@ -251,10 +251,9 @@ def histogram(values: np.ndarray, label: str, count: str) -> str:
   """Return how often values of 0 … 1 fall into each twentieth, with their median."""
   with _axes((4.3, 3)) as (figure, (axes,)):
     axes.hist(values, np.linspace(0, 1, 21), color=COLOURS[5], edgecolor='white')
-    axes.axvline(float(np.median(values)), color=COLOURS[0], linewidth=1.4, label='median')
+    axes.axvline(float(np.median(values)), color=COLOURS[0], linewidth=1.4)
     axes.set(xlim=(-0.02, 1.02), xlabel=label, ylabel=count)
     axes.yaxis.set_major_locator(_whole())
-    axes.legend(loc='upper left')
     return svg(figure)
 
 

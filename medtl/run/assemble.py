@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 
 from medtl import data, models, tasks
 from medtl.core import expressions, pytrees
-from medtl.core.types import Batch, Dataset, MedtlError, Task, Tree
+from medtl.core.types import Batch, Dataset, Example, MedtlError, Task, Tree
 from medtl.data import augmentation, batches, splits
 from medtl.models.pretrained import checkpoint_files, port
 from medtl.run import components, initial_weights, validate
-from medtl.run.context import Phase, RunContext, compiled
+from medtl.run.context import Phase, RunContext, measured
 from medtl.runtime import multihost, sharding
 from medtl.training import batch_statistics, optimizers, parameter_groups, schedules
 from medtl.training.forward import forward
@@ -28,15 +28,20 @@ PAIR = ('0', '1')  # any classes, where none are known
 
 
 def run_context(
-  config: ConfigDict, run: Path | None = None, like: RunContext | None = None
+  config: ConfigDict,
+  run: Path | None = None,
+  like: RunContext | None = None,
+  sides: dict[str, Dataset] | None = None,
 ) -> RunContext:
   """Return the context of a run that trains; `run` is the run folder that the weights come from, where they do.
 
-  What it has in common with `like`, the context of another run, is taken from there: data, weights, compiled programs.
+  What it has in common with `like`, the context of another run, is taken from there: data, weights, compiled programs. `sides` stand
+  in for the config's data.
   """
   validate.check_config(config)
   sharding.check_rules(config.shards)
-  sides = load_data(config, like)
+  if sides is None:
+    sides = load_data(config, like)
   train = sides['train']
   balance = class_weights(config, train)
   if like is not None and like.run == run and shares_weights(like.config, config):
@@ -59,6 +64,7 @@ def run_context(
     else None
   )
   drawn = source.pop('drawn')
+  task = tasks.make(config.task.to_dict())
   made = RunContext(
     config,
     sides,
@@ -66,12 +72,13 @@ def run_context(
     params,
     extra,
     source,
-    tasks.make(config.task.to_dict()),
+    task,
     phases(config, params, train.size),
     moves,
     balance,
     run,
     drawn=drawn,
+    streams=load_streams(config, task),
   )
   _stop_random_frozen(made)
   return made
@@ -106,6 +113,30 @@ def load_data(config: ConfigDict, like: RunContext | None = None) -> dict[str, D
       sides = data.load(**config.data.to_dict())
   validate.check_training(config, sides, sharding.make_mesh(**config.mesh).size)
   return sides
+
+
+def load_streams(config: ConfigDict, task: Task) -> dict[str, Dataset]:
+  """Return the training sides of the streams that a task reads beside its own, without labels."""
+  wanted = task.streams[1:]
+  given = config.streams.to_dict()
+  if set(given) != set(wanted):
+    raise MedtlError(
+      f'config.streams holds {sorted(given) or "nothing"}, and the task {config.task.name} reads '
+      f'{sorted(wanted) or "no other data than config.data"}; give each of them the keys of a data '
+      "set, such as streams=dict(target=dict(name='folder.load', root=FOLDER, split=…))"
+    )
+  with multihost.main_process_first('streams'):
+    return {name: _unlabelled(data.load(**given[name])['train']) for name in wanted}
+
+
+def _unlabelled(dataset: Dataset) -> Dataset:
+  """Return the data set with every label hidden: what a task learns from it cannot be its labels."""
+  table = {**dataset.table, 'y': np.full(dataset.size, -1, np.int32)}
+
+  def fetch(index: int) -> Example:
+    return dataset.fetch(index)._replace(y=np.array(-1, np.int32))
+
+  return dataclasses.replace(dataset, fetch=fetch, table=table)
 
 
 def _reseeded(like: RunContext) -> RunContext:
@@ -217,14 +248,13 @@ def count_children(config: ConfigDict) -> int:
 
 
 def trained_net(config: ConfigDict, plan: dict[str, Any]) -> tuple[Task, Callable, Callable | None]:
-  """Return (task, its compiled measure and dense) of a finished run, from its config and plan.json alone."""
+  """Return (task, measure, dense) of a finished run, from its config and plan.json alone."""
   net, _ = build_net(config, plan['shape'], plan['classes'])
   net = net.clone(mean=tuple(plan['mean']), std=tuple(plan['std']))
   task = tasks.make(config.task.to_dict())
   size = plan['shape'][:-1] if config.data.to_dict().get('draw') else None
-  applied = forward(net)
-  dense = task.dense and compiled(task.dense, applied, size)
-  return task, compiled(task.measure, applied, size), dense
+  dense = task.dense and measured(task.dense, forward(net), size)
+  return task, measured(task.measure, forward(net), size), dense
 
 
 def dtype(config: ConfigDict) -> Any:
@@ -450,6 +480,21 @@ def train_batches(
       share=multihost.host_share(),
     ),
     config,
+  )
+
+
+def step_batches(
+  context: RunContext, train: Dataset, start: int = 0, views: int = 1
+) -> Iterator[Any]:
+  """Return what the steps start, start + 1, … see: batches of the training side, or {stream: batch}."""
+  config = context.config
+  own = train_batches(train, config, start, config.sampling, views)
+  if not context.streams:
+    return own
+  read = {name: train_batches(dataset, config, start) for name, dataset in context.streams.items()}
+  names = ['train', *read]
+  return (
+    dict(zip(names, batches, strict=True)) for batches in zip(own, *read.values(), strict=False)
   )
 
 

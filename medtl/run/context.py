@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +46,7 @@ class RunContext:
   augment: step.Augment | None
   class_weights: tuple[float, ...] | None
   run: Path | None = None  # the run folder that the weights came from, where they did
+  streams: Mapping[str, Dataset] = field(default_factory=dict)  # beside the training side
   remarks: dict[str, list[str]] = field(
     default_factory=dict
   )  # on the data, shared with context that are alike
@@ -150,23 +151,23 @@ class RunContext:
     )
 
   def measure(self, start_child: int = 0) -> Any:
-    """Return the compiled measure of the task, from pictures or from what the children below make."""
-    return self._evaluated('measure', self.task.measure, start_child)
+    """Return the compiled measure of the task, from pictures or from what the children below make.
+
+    Where training draws patches, whole cases go through the net window by window.
+    """
+    return self._measured('measure', self.task.measure, start_child)
 
   def dense(self, start_child: int = 0) -> Any:
-    """Return the compiled maps [b, *s] of the task, as `measure` is; None where it has none."""
-    if self.task.dense is None:
-      return None
-    return self._evaluated('dense', self.task.dense, start_child)
+    """Return the compiled maps of the task, as `measure` is; None where it has none."""
+    return self.task.dense and self._measured('dense', self.task.dense, start_child)
 
-  def _evaluated(self, name: str, function: Callable, start_child: int) -> Any:
-    """Return a function of the task, compiled; its net is applied window by window to what was drawn."""
+  def _measured(self, name: str, function: Callable, start_child: int) -> Any:
     train = self.data['train']
     size = None if train.draw is None else train.sample().x.shape[:-1]
     places = sharding.replicated(self.mesh)
     return self.memoised(
       (name, start_child),
-      lambda: compiled(function, self.forward(0, start_child), size, places),
+      lambda: measured(function, self.forward(0, start_child), size, places),
     )
 
   def with_precise_batch_stats(
@@ -236,7 +237,7 @@ class RunContext:
 
     def count() -> tuple[float, int]:
       variables = {'params': self.params, **self.extra}
-      pictures = self.example().x
+      pictures = self._zeros(self.data['train']).x
       program = self.features(0, cut)
       packed = jax.eval_shape(program, variables, pictures)
       flops = step.flops(program.lower(variables, pictures)) / len(packed)
@@ -258,24 +259,41 @@ class RunContext:
       self.programs[key] = make()
     return self.programs[key]
 
-  def example(self, start_child: int = 0) -> Batch:
-    """Return a batch of zeros, of pictures or of what the children below `start_child` make of them."""
-    case, count = self.data['train'].sample(), self.config.batch
-    x, y = jnp.zeros((count, *case.x.shape)), np.asarray(case.y)
+  def example(self, start_child: int = 0) -> Any:
+    """Return what a step sees, of zeros: a batch of pictures, or of what the children below make.
+
+    Of several streams it is {name: batch}.
+    """
+    train = self.train_example(start_child)
+    if not self.streams:
+      return train
+    streams = {name: self._zeros(dataset) for name, dataset in self.streams.items()}
+    return {'train': train, **self._placed(streams)}
+
+  def train_example(self, start_child: int = 0) -> Batch:
+    """Return a batch of the training side, of zeros."""
+    train = self._zeros(self.data['train'])
     if start_child:
-      shape = jax.eval_shape(
-        self.features(0, start_child), {'params': self.params, **self.extra}, x
-      )
-      x = jnp.zeros(shape.shape, shape.dtype)
-    made = Batch(
-      x,
+      variables = {'params': self.params, **self.extra}
+      packed = jax.eval_shape(self.features(0, start_child), variables, train.x)
+      train = train._replace(x=jnp.zeros(packed.shape, packed.dtype))
+    return self._placed(train)
+
+  def _placed(self, batches: Tree) -> Any:
+    places = jax.tree.map(lambda _: sharding.batch_sharding(self.mesh), batches)
+    return sharding.device_put(batches, places)
+
+  def _zeros(self, dataset: Dataset) -> Batch:
+    """Return a batch of zeros as the data set gives them."""
+    case = dataset.sample()
+    y = np.asarray(case.y)
+    count = self.config.batch
+    return Batch(
+      jnp.zeros((count, *case.x.shape)),
       jnp.zeros((count, *y.shape), jnp.float32 if y.dtype.kind == 'f' else jnp.int32),
       jnp.ones(count, bool),
       jnp.arange(count, dtype=jnp.int32),
-      jnp.zeros(count, jnp.int32) if 'group' in self.data['train'].table else None,
-    )
-    return sharding.device_put(
-      made, jax.tree.map(lambda _: sharding.batch_sharding(self.mesh), made)
+      jnp.zeros(count, jnp.int32) if 'group' in dataset.table else None,
     )
 
   @property
@@ -294,16 +312,15 @@ class RunContext:
     )
 
 
-def compiled(
-  function: Callable[[Forward, Tree, Tree, Batch], dict[str, Any]],
-  forward: Forward,
-  window: Sequence[int] | None,
-  places: Any = None,
+def measured(
+  function: Callable, forward: Forward, window: Sequence[int] | None, places: Any = None
 ) -> Callable[[Tree, Tree, Batch], dict[str, Any]]:
-  """Return (params, extra, batch) → what a task's measure or dense gives; `places` is where it lies.
+  """Return (params, extra, batch) → what a task's measure or dense gives, compiled.
 
-  With a `window` [*s] batches hold one whole case each, of any shape, and the net sees windows of
-  them. It is then compiled once, and the rest once for each shape.
+  `places` is where results lie.
+
+  With a `window` [*s] batches hold one whole case each, of any shape: the net is compiled once for
+  its windows, and what follows it once for each shape.
   """
   if window is None:
     return jax.jit(functools.partial(function, forward), out_shardings=places)

@@ -142,7 +142,7 @@ def _children(context: RunContext, start_child: int) -> tuple[float, float]:
   """Return (FLOPs a second, seconds a batch) of the forward pass of the children below `first`."""
   run, arguments = (
     context.features(0, start_child),
-    ({'params': context.params, **context.extra}, context.example().x),
+    ({'params': context.params, **context.extra}, context.train_example().x),
   )
   jax.block_until_ready(run(*arguments))
   begin = time.perf_counter()
@@ -152,12 +152,14 @@ def _children(context: RunContext, start_child: int) -> tuple[float, float]:
 
 
 def _evaluation(context: RunContext, index: int, start_child: int) -> float:
-  """Return the FLOPs of evaluating as many examples as a batch holds, in a phase that starts at child `first`."""
+  """Return the FLOPs of evaluating as many cases as a batch holds, in a phase from `start_child` on."""
   state = context.shapes(index)
-  batch = context.example(start_child)
+  batch = context.train_example(start_child)
   train = context.data['train']
   if train.draw is None:
-    return step.flops(context.measure(start_child).lower(state.params, state.extra, batch))
-  case, size = train.facts['shape'][:-1], train.sample().x.shape[:-1]
-  patches = jax.jit(context.forward(0, start_child).eval).lower(state.params, state.extra, batch.x)
-  return windows.count(case, size) * step.flops(patches)
+    measure = context.measure(start_child)
+    return step.flops(measure.lower(state.params, state.extra, batch))
+  forward = jax.jit(context.forward(index, start_child).eval)
+  of_windows = step.flops(forward.lower(state.params, state.extra, batch.x))
+  case = train.fetch(0).x.shape[:-1]
+  return of_windows * windows.count(case, batch.x.shape[1:-1])

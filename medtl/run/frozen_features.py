@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from medtl.core import pytrees
@@ -65,6 +66,10 @@ def _choice(context: RunContext, index: int) -> Choice:
   cut = context.net.reduced if probe else depth  # a head that learns alone says what it reads
   if not depth:
     return Choice(0, 'no child is frozen whole')
+  if context.streams:
+    return Choice(0, 'a step sees several streams of pictures')
+  if context.task.copies > 1:
+    return Choice(0, 'each example is augmented anew in every copy')
   if context.data['train'].draw is not None:
     return Choice(0, 'patches are drawn anew in each step')
   moving = _moving(context, depth)
@@ -242,7 +247,12 @@ def vectors(
       found.append(heads.pooled(value, context.net.backbone, way))
     return found
 
-  widths = [leaf.shape[1] for leaf in jax.eval_shape(pooled, variables, context.example().x)]
+  widths = [
+    leaf.shape[1]
+    for leaf in jax.eval_shape(
+      pooled, variables, jnp.zeros((1, *context.data['train'].sample().x.shape))
+    )
+  ]
   whole = joined(context.data)
   apply = jax.jit(lambda variables, x: packing.pack(pooled(variables, x)))
   path = _path(context, variables, whole, depths[-1], {'pool': way, 'depths': tuple(depths)})

@@ -11,8 +11,9 @@ from medtl.core import frames
 from medtl.core.types import Dataset, Example, Tree
 from medtl.data.formats import nifti
 from medtl.data.geometry import frame_of
+from medtl.evaluation import predictions
 from medtl.run import assemble
-from medtl.runtime import files, multihost
+from medtl.runtime import files
 
 
 def write(
@@ -34,18 +35,16 @@ def write(
   place_of = {int(row): place for place, row in enumerate(dataset.table['row'])}
   factor = 255 // (len(classes) - 1) if len(classes) < 256 else 1
   volumes = False
-  for batch in assemble.eval_batches(dataset, config):
-    maps = dense(params, extra, batch)
-    rows, real, prediction = multihost.to_numpy((batch.row, batch.mask, maps['prediction']))
-    for row, mask in zip(rows[real].tolist(), prediction[real], strict=True):
-      place = place_of[row]
-      name = str(dataset.table['file'][place])
-      whole = on_file_grid(mask, dataset.fetch(place))
-      if nifti.belongs(Path(name)):
-        volumes = True
-        _write_volume(folder / name, whole, root if root.is_file() else root / name)
-      else:
-        _write_array(folder / name, whole, factor)
+  batches = assemble.eval_batches(dataset, config)
+  for row, maps in predictions.maps(dense, params, extra, batches):
+    place = place_of[row]
+    name = str(dataset.table['file'][place])
+    whole = on_file_grid(maps['prediction'], dataset.fetch(place))
+    if nifti.belongs(Path(name)):
+      volumes = True
+      _write_volume(folder / name, whole, root if root.is_file() else root / name)
+    else:
+      _write_array(folder / name, whole, factor)
   if volumes:
     numbers = ', '.join(f'{number} {name}' for number, name in enumerate(classes))
     return [f"the masks are in {folder}, NIfTI files on the volumes' own grids: {numbers}"]

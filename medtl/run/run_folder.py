@@ -48,6 +48,7 @@ ADVICE = {
 
 # keys that came later, with the value that does what runs without them did
 ADDED = {
+  'streams': {},
   'transfer': 'weights',
   'truncate': 0,
   'norms': (),
@@ -510,7 +511,8 @@ def _facts(
   trained = f'trained on {size["size"]} images{people} of {data["name"]}'
   if 'folds' in plan:
     trained = f'trained in {len(plan["folds"])} folds of {data["name"]}, each image tested by a net that never saw its fold,'
-  sentence = f'{made.model.name.partition(".")[2]} from {begin}, {trained} to tell {len(plan["classes"])} classes apart'
+  aim = tasks.make(made.task.to_dict()).page.aim(plan['classes'])
+  sentence = f'{made.model.name.partition(".")[2]} from {begin}, {trained} {aim}'
   warnings = []
   if tested.get('leak'):
     warnings.append(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from medtl.core.types import Dataset, MedtlError, Missing, State, Task, Tree
@@ -204,19 +205,25 @@ def write_predictions(
     batches = assemble.eval_batches(side, config)
     predicted = predictions.predict(measure, params, extra, batches, dataset.table)
     shown = task.page.shown(predicted)
-    maps = None
+    maps = {}
     if dense is not None and shown:
       few = assemble.eval_batches(side.subset(np.array(shown)), config)
-      maps = predictions.dense_maps(dense, params, extra, few)
+      maps = dict(predictions.maps(dense, params, extra, few))
     path = workdir / 'predictions' / f'{name}.npz'
     predictions.save(path, predicted, dataset, shown, maps)
 
 
-def describe(config: ConfigDict, workdir: Path) -> None:
-  """Print what would move, what it costs and how long it takes; train nothing."""
+def describe(config: ConfigDict, workdir: Path, parameters: bool = False) -> None:
+  """Print what would move, what it costs and how long it takes; train nothing.
+
+  With `parameters` each array is listed, with the mean and the standard deviation that a checkpoint
+  or chance gave it.
+  """
   validate.check_config(config)
   context = prepare(config, resolve_pretrained_run(config, workdir, '', may_train=False))
   write(assemble.one_line(context))
+  if parameters:
+    write(parameter_overview.get_parameter_overview(context.params))
   cost.print_plan(context, write)
 
 
@@ -267,7 +274,7 @@ def enter(context: RunContext, state: State, progress: Progress) -> State:
 
 def _phase(run: _Run, state: State) -> State:
   context, progress, watch = run.context, run.progress, run.watch
-  phase, config = context.phases[progress.phase], context.config
+  phase = context.phases[progress.phase]
   until = progress.phase_start + phase.steps
   with watch('activations'):
     sides = frozen_features.boundary(context, progress.phase, state.params, state.extra, write)
@@ -291,9 +298,7 @@ def _phase(run: _Run, state: State) -> State:
       run.checkpoints.save('latest', state, progress)
       run.checkpoints.wait()
 
-    batches = assemble.train_batches(
-      sides['train'], config, int(state.step), config.sampling, views
-    )
+    batches = assemble.step_batches(context, sides['train'], int(state.step), views)
     with batch_size.explain_out_of_memory(context, progress.phase, start_child):
       return loop.fit(
         program,

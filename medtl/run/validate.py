@@ -46,7 +46,7 @@ KEYS: dict[str, Any] = {
   **dict.fromkeys(INTEGERS, int),
   **dict.fromkeys(FLOATS, float),
   **dict.fromkeys(TEXTS, str),
-  **dict.fromkeys(('data', 'model', 'head', 'task', 'mesh'), Mapping),
+  **dict.fromkeys(('data', 'streams', 'model', 'head', 'task', 'mesh'), Mapping),
   **dict.fromkeys(('mean', 'std'), Sequence[float]),
   **dict.fromkeys(('fresh', 'remat'), Sequence[str]),
   **dict.fromkeys(('phases', 'norms', 'rules', 'shards', 'compare'), Sequence),

@@ -36,6 +36,14 @@ class Digests(NamedTuple):
   md5: str
 
 
+class Remote(NamedTuple):
+  """A file that a publisher serves, and where it lies once it is fetched."""
+
+  what: str
+  url: str
+  path: Path
+
+
 @dataclass(frozen=True)
 class Wanted:
   """What is asked for: a file, what its bytes must be, and what to tell a reader who cannot have it."""
@@ -157,10 +165,9 @@ def fetch(
   """
   if not re.fullmatch('[0-9a-fA-F]{0,64}', sha256) or not re.fullmatch('([0-9a-fA-F]{32})?', md5):
     raise MedtlError(f'sha256 {sha256!r} or md5 {md5!r} of {url} is not a checksum in hexadecimal')
-  scheme, host, path = urllib.parse.urlsplit(url)[:3]
-  if scheme in ('http', 'https'):
-    target = cache_folder() / 'downloads' / (name or host + urllib.parse.unquote(path))
-    return _downloaded(Wanted(url, target, sha256, md5, purpose, hint))
+  if served(url):
+    return _downloaded(Wanted(url, cached_path(url, name), sha256, md5, purpose, hint))
+  scheme, _, path = urllib.parse.urlsplit(url)[:3]
   if scheme == 'pypi':
     return _installed(url.removeprefix('pypi:'), sha256, md5, purpose, hint)
   local = Path(urllib.parse.unquote(path) if scheme == 'file' else url).expanduser()
@@ -170,6 +177,17 @@ def fetch(
   if sha256 or md5:
     wanted.check(digests(local), local)
   return local
+
+
+def served(url: str) -> bool:
+  """Return whether an address is that of a server."""
+  return urllib.parse.urlsplit(url).scheme in ('http', 'https')
+
+
+def cached_path(url: str, name: str = '') -> Path:
+  """Return where the file of a server lies once it is fetched; for `name` see `fetch`."""
+  _, host, path = urllib.parse.urlsplit(url)[:3]
+  return cache_folder() / 'downloads' / (name or host + urllib.parse.unquote(path))
 
 
 def digests(path: Path) -> Digests:

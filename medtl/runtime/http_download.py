@@ -55,6 +55,16 @@ def download_file(url: str, part: Path, *, checked: bool = False, what: str = ''
     resumed = True
 
 
+def remote_size(url: str) -> int | None:
+  """Return the bytes of the file at `url`, asked of its server; None where it does not say."""
+  try:
+    with _open(url, {'User-Agent': 'medtl'}, method='HEAD') as response:
+      length = response.headers.get('Content-Length', '')
+  except Unreachable:
+    return None
+  return int(length) if length.isdecimal() else None
+
+
 def _attempt(url: str, part: Path, checked: bool, what: str) -> int:
   """Append what is missing, or begin anew where the server does not continue this very file; return where it began."""
   have, known, headers = _size(part), _validator_file(part), {'User-Agent': 'medtl'}
@@ -84,15 +94,14 @@ def _attempt(url: str, part: Path, checked: bool, what: str) -> int:
   return begin
 
 
-def _open(url: str, headers: dict[str, str]) -> HTTPResponse:
+def _open(url: str, headers: dict[str, str], method: str = 'GET') -> HTTPResponse:
   """Return the server's answer, asked for in a thread: looking up a host's name has no time limit of its own."""
   answers: queue.SimpleQueue = queue.SimpleQueue()
 
   def ask() -> None:
     try:
-      answers.put(
-        urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=ANSWER)
-      )
+      request = urllib.request.Request(url, headers=headers, method=method)
+      answers.put(urllib.request.urlopen(request, timeout=ANSWER))
     except Exception as error:  # handed to the thread that waits
       answers.put(error)
 

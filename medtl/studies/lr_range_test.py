@@ -55,12 +55,8 @@ def _find(config: ConfigDict, workdir: Path, command: str) -> Found:
     frozen_features.start_child(context, 0),
   )
   program, state = context.program(0, start_child), context.start()
-  batches = assemble.train_batches(
-    sides['train'],
-    config,
-    sampling=config.sampling,
-    views=max(1, frozen_features.choose(context, 0).views),
-  )
+  views = max(1, frozen_features.choose(context, 0).views)
+  batches = assemble.step_batches(context, sides['train'], views=views)
 
   def loss() -> float:
     nonlocal state

@@ -100,7 +100,9 @@ def loss_of(kind: str, loss: str) -> Loss:
   for call in expressions.parse_chain(loss):
     if call.name in learns:
       _check_learns(call.name, learns, kind)
-  declared = {name: function for name, function in written.items() if learns[name]}
+  declared = {
+    name: function for name, function in written.items() if set(KINDS) & set(learns[name])
+  }
   return expressions.single_function(loss, declared, given=('outputs', 'y'))
 
 

@@ -63,7 +63,7 @@ def task(loss: str = 'dice + softmax') -> Task:
     measure=partial(measure, parts),
     monitor=numbers.monitor,
     summary=Summary(numbers.summarise, numbers.summarise_seeds, numbers.compare, pooled),
-    page=Page('segmentation.html.j2', section.content, section.shown),
+    page=Page('segmentation.html.j2', section.content, section.shown, aim),
     answers=answers,
     dense=dense,
     keys={'name': 'segmentation', 'loss': loss},
@@ -115,13 +115,16 @@ def summands(text: str) -> list[tuple[float, str]]:
   while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
     calls.insert(0, _weighted(node.right, wrong))
     node = node.left
-  return [_weighted(node, wrong), *calls]
+  calls.insert(0, _weighted(node, wrong))
+  return calls
 
 
 def _weighted(node: ast.expr, wrong: MedtlError) -> tuple[float, str]:
   """Return (weight, call) of 'call' or 'weight * call'."""
-  if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)):
+  if isinstance(node, ast.Name | ast.Call):
     return 1.0, ast.unparse(node)
+  if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)):
+    raise wrong
   weight = node.left.value if isinstance(node.left, ast.Constant) else None
   if not isinstance(weight, int | float) or isinstance(weight, bool) or weight <= 0:
     raise wrong
@@ -234,6 +237,12 @@ def accepts(sides: Mapping[str, Dataset], keys: Mapping[str, Any]) -> None:
           f'the mask of {row} holds {y.min()} … {y.max()}; expected numbers of classes, '
           f'0 … {len(dataset.classes) - 1} ({", ".join(dataset.classes)})'
         )
+
+
+def aim(classes: Sequence[str]) -> str:
+  """Return what the net was trained to do, in words."""
+  found = classes[1:]
+  return f'to outline {found[0] if len(found) == 1 else f"{len(found)} classes"}'
 
 
 def pooled(test: Predictions, val: Predictions, table: Table, threshold: str) -> Predictions:

@@ -49,18 +49,6 @@ def windowed(apply: Callable[[Tree, Tree, Any], Any], size: Sequence[int]) -> Ca
   return whole
 
 
-def count(shape: Sequence[int], size: Sequence[int]) -> int:
-  """Return how many windows of a size a case has.
-
-  >>> count((10, 4), (4, 4))
-  4
-  """
-  return math.prod(
-    len(window_starts(max(length, wanted), wanted))
-    for length, wanted in zip(shape, size, strict=True)
-  )
-
-
 def window_starts(length: int, size: int) -> list[int]:
   """Return where windows begin along one axis: evenly spread, the first and last at the ends.
 
@@ -70,6 +58,18 @@ def window_starts(length: int, size: int) -> list[int]:
   step = max(1, int(size * (1 - OVERLAP)))
   count = 1 + -(-(length - size) // step)
   return np.round(np.linspace(0, length - size, count)).astype(int).tolist()
+
+
+def count(shape: Sequence[int], size: Sequence[int]) -> int:
+  """Return how many windows of `size` [*s] cover a case of `shape` [*s].
+
+  >>> count((10, 4), (4, 4))
+  4
+  """
+  starts = (
+    window_starts(max(length, wide), wide) for length, wide in zip(shape, size, strict=True)
+  )
+  return math.prod(map(len, starts))
 
 
 def centre_weight(size: Sequence[int]) -> np.ndarray:

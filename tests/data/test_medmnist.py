@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from medtl.core.types import MedtlError
+from medtl.data import ahead
 from medtl.data.sources import medmnist
 from medtl.runtime.downloads import cache_folder
 
@@ -107,6 +108,49 @@ def test_examples_are_the_publishers_arrays(publish, flag, shape, labels, expect
     'octmnist': 'multi-class',
     'pathmnist': 'multi-class',
   }.get(flag, 'binary')
+
+
+@pytest.mark.parametrize(
+  'flag, shape, labels',
+  [
+    ('breastmnist', (28, 28), 1),
+    ('pathmnist', (28, 28, 3), 1),
+    ('chestmnist', (64, 64), 14),
+    ('adrenalmnist3d', (28, 28, 28), 1),
+  ],
+)
+def test_what_is_known_ahead_is_what_is_read(publish, monkeypatch, flag, shape, labels):
+  publish(flag, shape, labels)
+  monkeypatch.setitem(medmnist.COUNTS, flag, tuple(COUNTS.values()))
+  described = ahead.of('medmnist.load', dict(flag=flag, size=shape[0]))
+  dataset = medmnist.load(flag, size=shape[0])
+  blank = described.blank
+  assert described.remote.path.is_file()
+  assert (blank.size, blank.classes) == (dataset.size, dataset.classes)
+  for name in ('row', 'split'):
+    np.testing.assert_array_equal(blank.table[name], dataset.table[name])
+  chex.assert_trees_all_equal_shapes_and_dtypes(blank.table['y'], dataset.table['y'])
+  for index in (0, dataset.size - 1):
+    chex.assert_trees_all_equal_shapes_and_dtypes(blank.fetch(index)[:2], dataset.fetch(index)[:2])
+  arrays = (cache_folder() / 'medmnist').rglob('*_images.npy')
+  assert described.unpacked == sum(np.load(file).nbytes for file in arrays)
+
+
+def test_nothing_is_known_ahead_of_what_is_not_fetched(tmp_path):
+  assert set(medmnist.COUNTS) == set(medmnist.SOURCES)
+  for keys in (dict(root=str(tmp_path)), dict(flag='none'), dict(size=29)):
+    assert ahead.of('medmnist.load', keys) is None
+  assert ahead.of('folder.load', dict(root=str(tmp_path))) is None
+
+
+def test_blank_pictures_are_shaped_and_split_as_the_config_says():
+  blank = ahead.of('medmnist.load', dict(flag='breastmnist')).blank
+  sides = ahead.sides(blank, 'resize(32, 16)', dict(by='publisher'))
+  assert {side: dataset.size for side, dataset in sides.items()} == dict(
+    train=546, val=78, test=156
+  )
+  chex.assert_shape(sides['val'].fetch(77).x, (32, 16, 1))
+  assert sides['val'].fetch(3).y == sides['val'].table['y'][3]
 
 
 def test_a_file_is_unpacked_once(publish, monkeypatch):
@@ -232,4 +276,5 @@ def test_the_publishers_own_files(real, tmp_path, monkeypatch, flag, counts, pos
   with np.load(path) as arrays:
     check_equal(dataset, arrays)
   assert tuple(int((dataset.table['split'] == side).sum()) for side in COUNTS) == counts
+  assert medmnist.COUNTS[flag] == counts
   assert dataset.table['y'].mean() == pytest.approx(positive, abs=0.01)

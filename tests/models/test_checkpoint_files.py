@@ -19,6 +19,7 @@ import pytest
 from medtl.core.types import MedtlError, Weights
 from medtl.models.pretrained import checkpoint_files
 from medtl.models.pretrained.port import Dialect
+from medtl.runtime import downloads
 
 FIXTURES = Path(__file__).parents[1] / 'fixtures'
 TORCH = [FIXTURES / 'weights_zip.pth', FIXTURES / 'weights_legacy.pth']
@@ -474,6 +475,21 @@ def test_a_file_without_arrays_or_with_other_things(tmp_path):
     checkpoint_files.read(zipped(tmp_path / 'c.pth', pickle.dumps([1])))
   with pytest.raises(MedtlError, match='cannot read'):
     checkpoint_files.read(tmp_path)
+
+
+def test_a_file_to_fetch_is_known_before_it_is_fetched(tmp_path):
+  table = {
+    'served': Weights('https://host.org/models/net.pth'),
+    'packed': Weights('pypi:net==1.0/net.pth'),
+  }
+  path = downloads.cached_path('https://host.org/models/net.pth')
+  expected = downloads.Remote('the checkpoint served', 'https://host.org/models/net.pth', path)
+  assert checkpoint_files.remote('served', table) == expected
+  assert checkpoint_files.remote('served::student', table) == expected
+  file = tmp_path / 'net.pth'
+  file.write_bytes(b'')
+  for weights in ('', 'packed', 'unknown', str(file)):
+    assert checkpoint_files.remote(weights, table) is None
 
 
 def test_locate_names_paths_and_mistakes(tmp_path):

@@ -1,6 +1,7 @@
 """Vision transformers against transformers and timm: seeded weights (fixtures/make_vit.py), and laws of tokens and maps."""
 
 import json
+import re
 from pathlib import Path
 
 import chex
@@ -142,6 +143,37 @@ def test_openai_s_names_say_the_same_as_hugging_face_s():
   first, _ = port.port(square, parameters(backbone), vit.RENAMES, adapt=vit.ADAPT)
   second, report = port.port(other, parameters(backbone), vit.RENAMES, adapt=vit.ADAPT)
   assert report.dialect == 'clip_openai'
+  chex.assert_trees_all_equal(first, second)
+
+
+DINOV2_NAMES = (  # Hugging Face's names, and Meta's own
+  (r'^embeddings\.patch_embeddings\.projection\.', 'patch_embed.proj.'),
+  (r'^embeddings\.position_embeddings$', 'pos_embed'),
+  (r'^embeddings\.', ''),
+  (r'^layernorm\.', 'norm.'),
+  (r'^encoder\.layer\.', 'blocks.'),
+  (r'attention\.output\.dense\.', 'attn.proj.'),
+  (r'layer_scale(\d)\.lambda1$', r'ls\1.gamma'),
+)
+
+
+def test_meta_s_names_of_dinov2_say_the_same_as_hugging_face_s(reference):
+  backbone = vit.dinov2_vit_s14(size=(56, 56), registers=4, **TINY)
+  theirs = seeded.weights(json.loads(str(reference['dinov2_registers/shapes'])))
+  meta = {}
+  for name, array in theirs.items():
+    for pattern, word in DINOV2_NAMES:
+      name = re.sub(pattern, word, name)
+    meta[name] = array
+  for block in range(TINY['depth']):
+    for part in ('weight', 'bias'):
+      names = [
+        f'blocks.{block}.attention.attention.{word}.{part}' for word in ('query', 'key', 'value')
+      ]
+      meta[f'blocks.{block}.attn.qkv.{part}'] = np.concatenate([meta.pop(name) for name in names])
+  first, _ = port.port(theirs, parameters(backbone), vit.RENAMES, adapt=vit.ADAPT)
+  second, report = port.port(meta, parameters(backbone), vit.RENAMES, adapt=vit.ADAPT)
+  assert report.dialect == 'timm'
   chex.assert_trees_all_equal(first, second)
 
 

@@ -252,8 +252,8 @@ def test_a_place_without_pictures_says_what_it_holds(tmp_path):
     (tmp_path / name).write_text('x')
   with pytest.raises(MedtlError, match=r'it holds 2 .mgz, 1 without a suffix'):
     unlabelled(tmp_path)
-  with pytest.raises(MedtlError, match=r'a.nii is no picture \(.png, .*\) and no DICOM file'):
-    unlabelled(tmp_path / 'a.nii')
+  with pytest.raises(MedtlError, match=r'a.mgz is no picture \(.png, .*, no NIfTI file and no DICOM file'):
+    unlabelled(tmp_path / 'a.mgz')
 
 
 def test_one_file_is_read_by_its_content_whatever_the_run_was_trained_on(tmp_path):

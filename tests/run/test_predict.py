@@ -63,7 +63,7 @@ def predicted(tmp_path, monkeypatch, score, classes, kind, names):
   plan = {'classes': list(classes), 'task': dict(task.keys), 'shape': [2, 2, 1]}
   table = {'row': np.arange(len(names)), 'y': np.full(len(names), -1), 'file': np.array(names, str)}
   pictures = Dataset(val.fetch, len(names), (), table, {'notes': [], 'unreadable': []})
-  monkeypatch.setattr(predict, 'load_trained', lambda *_: (task, None, {}, {}, plan))
+  monkeypatch.setattr(predict, 'load_trained', lambda *_: (task, (None, None), {}, {}, plan))
   monkeypatch.setattr(
     predict.other_data,
     'load',

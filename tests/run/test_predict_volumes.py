@@ -56,7 +56,7 @@ def run(tmp_path, monkeypatch):
   predictions.save(folder / 'predictions' / 'val.npz', known, val)
   task = segmentation.task('dice')
   forward = Forward(bright, bright)
-  functions = [context.compiled(part, forward, (4, 4, 4)) for part in (task.measure, task.dense)]
+  functions = [context.measured(part, forward, (4, 4, 4)) for part in (task.measure, task.dense)]
   plan = {
     'classes': CLASSES,
     'task': dict(task.keys),

@@ -419,6 +419,23 @@ def test_describe_predicts_and_trains_nothing(tmp_path, capsys, monkeypatch):
     int, re.search(r'predicted: (\d+) s, (\d+) s of it to compile', said).groups()
   )
   assert len(phases) == 2 and abs(whole - compiling - sum(phases)) <= 2  # each is rounded
+  assert 'head/dense/kernel' not in said
+
+
+def test_describe_lists_every_parameter_when_it_is_asked_to(tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(train.cost, 'print_plan', lambda *_: None)
+  assert main.main(['describe', f'--config={ROOT}/tests/tiny.py', '--parameters']) == 0
+  printed = capsys.readouterr().out
+  context = assemble.run_context(run_folder.load_config(f'{ROOT}/tests/tiny.py'))
+  leaves = pytrees.flatten(context.params)
+  for path, leaf in leaves.items():
+    (line,) = re.findall(rf'^\| {path} .*', printed, re.MULTILINE)
+    _, shape, _, size, mean, std = [cell.strip() for cell in line.strip('|').split('|')]
+    assert shape == str(leaf.shape)
+    assert size == f'{leaf.size:,}'
+    np.testing.assert_allclose([float(mean), float(std)], [leaf.mean(), leaf.std()], rtol=1e-2)
+  assert f'Total: {pytrees.count_parameters(context.params):,}' in printed
 
 
 def test_a_publisher_s_checkpoint_refuses_numbers_that_are_not_0_to_1():

@@ -265,6 +265,28 @@ def test_a_size_that_is_not_told(publisher, monkeypatch, last):
       fetch(publisher.url)
 
 
+def test_a_size_is_asked_for_without_the_file(publisher, monkeypatch):
+  assert http_download.remote_size(publisher.url) is None  # a server that knows no HEAD
+  headers = {'Content-Length': str(len(BODY))}
+  answer_head = lambda handler: handler.answer(200, b'', headers)
+  monkeypatch.setattr(Publisher, 'do_HEAD', answer_head, raising=False)
+  assert http_download.remote_size(publisher.url) == len(BODY)
+  headers.clear()
+  assert http_download.remote_size(publisher.url) is None
+  assert publisher.log == []
+  publisher.shutdown()
+  publisher.server_close()
+  assert http_download.remote_size(publisher.url) is None
+
+
+def test_a_file_lies_where_it_was_said_to_lie(publisher):
+  assert fetching.cached_path(publisher.url) == fetch(publisher.url)
+  named = fetching.cached_path(publisher.url, 'set/x.npz')
+  assert named == fetch(publisher.url, name='set/x.npz')
+  assert fetching.served(publisher.url)
+  assert not any(map(fetching.served, ('pypi:a==1/b', 'file:///a', '/a/b', 'a.npz')))
+
+
 def test_two_processes_do_not_disturb_each_other(publisher):
   with ThreadPoolExecutor(4) as pool:  # flock holds between open files, so threads will do
     paths = list(pool.map(lambda _: fetch(publisher.url, sha256=SHA), range(4)))

@@ -108,6 +108,7 @@ DECLARED = {
   for name, function in expressions.public(losses).items()
   if hasattr(function, 'learns')
 }
+PAIRS = [(name, kind) for name, kinds in DECLARED.items() for kind in kinds]
 
 
 def answers(name: str, kind: str) -> np.ndarray:
@@ -129,12 +130,21 @@ def truth_of(kind: str) -> np.ndarray:
   return np.arange(2 if kind == 'binary' else 3)
 
 
-@pytest.mark.parametrize(
-  ('name', 'kind'), [(name, kind) for name, kinds in DECLARED.items() for kind in kinds]
-)
+@pytest.mark.parametrize(('name', 'kind'), [pair for pair in PAIRS if pair[1] != losses.MASKS])
 def test_a_loss_learns_what_it_declares(name, kind):
   decided, wanted = answers(name, kind), truth_of(kind)
   assert (decided == metrics.truth(decided, wanted)).all() and kind in classification.KINDS
+
+
+@pytest.mark.parametrize('name', [name for name, kind in PAIRS if kind == losses.MASKS])
+def test_a_loss_that_learns_masks_finds_every_pixel(name):
+  wanted = jnp.asarray(np.random.RandomState(3).randint(0, 3, (2, 4, 5)))
+  loss = getattr(losses, name)
+  slope = jax.jit(jax.grad(lambda x: loss(x, wanted).sum()))
+  x = jnp.full((2, 4, 5, 3), 0.1)
+  for _ in range(200):
+    x = x - 3 * slope(x)
+  np.testing.assert_array_equal(x.argmax(-1), wanted)
 
 
 @pytest.mark.parametrize(

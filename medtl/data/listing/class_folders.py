@@ -24,7 +24,8 @@ def find(folder: Path, kind: Kind, keys: Keys) -> Listed:
     raise MedtlError(words + dicom)
   files = walked.files
   if keys.masks != 'keep':
-    files = mask_files.without(files, notes)
+    learned = keys.masks == mask_files.TARGET  # then a note says how many there are
+    files = mask_files.without(files, [] if learned else notes)
   names = [path.as_posix() for path in files]
   if not keys.label:
     return Listed(names, np.full(len(names), ''), {}, notes)

@@ -14,7 +14,8 @@ import numpy as np
 
 from medtl.core.expressions import did_you_mean
 from medtl.core.types import Dataset, Example, MedtlError
-from medtl.runtime.downloads import cache_folder, fetch, locked
+from medtl.data import ahead
+from medtl.runtime.downloads import Remote, cache_folder, cached_path, fetch, locked
 from medtl.runtime.files import require_space
 from medtl.runtime.http_download import CHUNK
 
@@ -159,7 +160,53 @@ SOURCES = {
   ),
 }
 
+# examples of train, val and test: n_samples in info.py
+COUNTS = {
+  'pathmnist': (89996, 10004, 7180),
+  'chestmnist': (78468, 11219, 22433),
+  'dermamnist': (7007, 1003, 2005),
+  'octmnist': (97477, 10832, 1000),
+  'pneumoniamnist': (4708, 524, 624),
+  'retinamnist': (1080, 120, 400),
+  'breastmnist': (546, 78, 156),
+  'bloodmnist': (11959, 1712, 3421),
+  'tissuemnist': (165466, 23640, 47280),
+  'organamnist': (34561, 6491, 17778),
+  'organcmnist': (12975, 2392, 8216),
+  'organsmnist': (13932, 2452, 8827),
+  'organmnist3d': (971, 161, 610),
+  'nodulemnist3d': (1158, 165, 310),
+  'adrenalmnist3d': (1188, 98, 298),
+  'fracturemnist3d': (1027, 103, 240),
+  'vesselmnist3d': (1335, 191, 382),
+  'synapsemnist3d': (1230, 177, 352),
+}
 
+
+def _ahead(
+  flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str = ''
+) -> ahead.Ahead | None:
+  """Return what is known of a set that is fetched; None where `root` holds it."""
+  if root or flag not in SOURCES or size not in _sizes(flag):
+    return None
+  classes = tuple(SOURCES[flag].classes.split('; '))
+  counts = COUNTS[flag]
+  shape = _shape(flag, size)
+  picture = np.zeros(shape if flag in COLOUR else (*shape, 1), np.float32)
+  many = SOURCES[flag].task == 'multi-label'
+  labels = ahead.classes_in_turn(sum(counts), len(classes), many)
+  table = {
+    'row': np.arange(sum(counts)),
+    'y': labels,
+    'split': np.repeat(SIDES, counts),
+  }
+  blank = Dataset(lambda index: Example(picture, labels[index], index), sum(counts), classes, table)
+  name, url = _address(flag, size)
+  remote = Remote(f'MedMNIST {name}', url, cached_path(url, f'medmnist/{name}'))
+  return ahead.Ahead(remote, sum(counts) * picture.size, blank)
+
+
+@ahead.known_ahead(_ahead)
 def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str = '') -> Dataset:
   """Return the train, val and test rows of one set, in this order; `table['split']` tells which.
 
@@ -171,8 +218,7 @@ def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str
   if flag not in SOURCES:
     raise MedtlError(f'MedMNIST has no {flag!r}; {did_you_mean(flag, SOURCES)}')
   source = SOURCES[flag]
-  is_volume = flag.endswith('3d')
-  sizes = SIZES_3D if is_volume else SIZES
+  sizes = _sizes(flag)
   if size not in sizes:
     raise MedtlError(
       f'{flag} is published in sizes {", ".join(map(str, sizes))}, found size={size!r}; take the '
@@ -182,10 +228,7 @@ def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str
   path = _file(flag, size, root, md5, hint)
   classes = tuple(source.classes.split('; '))
   is_multi_label = source.task == 'multi-label'
-  axes = 3 if is_volume else 2
-  stored = (size,) * axes  # the shape of a picture in the file
-  if flag in COLOUR:
-    stored = (*stored, 3)
+  stored = _shape(flag, size)
   arrays = _arrays(_unpacked(path, md5), path, stored, len(classes) if is_multi_label else 1)
   y = np.concatenate([arrays[f'{side}_labels'] for side in SIDES])
   y = y.astype(np.float32) if is_multi_label else y[:, 0].astype(np.int32)
@@ -211,10 +254,26 @@ def load(flag: str = 'breastmnist', *, size: int = 28, root: str = '', hint: str
   return Dataset(read, len(y), classes, table, facts, fingerprint=f'md5:{md5}')
 
 
+def _sizes(flag: str) -> tuple[int, ...]:
+  """Return the sizes in which a set is published, in pixels a side."""
+  return SIZES_3D if flag.endswith('3d') else SIZES
+
+
+def _shape(flag: str, size: int) -> tuple[int, ...]:
+  """Return the shape of a picture as the publisher stores it."""
+  axes = 3 if flag.endswith('3d') else 2
+  return (size,) * axes + ((3,) if flag in COLOUR else ())
+
+
+def _address(flag: str, size: int) -> tuple[str, str]:
+  """Return (name, URL) of the publisher's file."""
+  name = f'{flag}.npz' if size == 28 else f'{flag}_{size}.npz'
+  return name, URL.format(file=name)
+
+
 def _file(flag: str, size: int, root: str, md5: str, hint: str) -> Path:
   """Return the publisher's file, from `root` or downloaded, its md5 checked."""
-  name = f'{flag}.npz' if size == 28 else f'{flag}_{size}.npz'
-  url = URL.format(file=name)
+  name, url = _address(flag, size)
   purpose = f'MedMNIST {name}'
   if not root:
     return fetch(url, md5=md5, name=f'medmnist/{name}', purpose=purpose, hint=hint)

@@ -47,9 +47,7 @@ def locate(weights: str, table: Mapping[str, Weights]) -> Source:
   if name in table:
     entry = table[name]
     hint = "config.model.weights=PATH reads a file, config.model.weights='' starts from scratch"
-    where = downloads.fetch(
-      entry.url, sha256=entry.sha256, purpose=f'the checkpoint {name}', hint=hint
-    )
+    where = downloads.fetch(entry.url, sha256=entry.sha256, purpose=_purpose(name), hint=hint)
     return Source(where, entry, part)
   path = Path(name).expanduser()
   if path.is_file():
@@ -62,6 +60,19 @@ def locate(weights: str, table: Mapping[str, Weights]) -> Source:
   raise MedtlError(
     f'no file and no known checkpoint {name!r}; {expressions.did_you_mean(name, table)}'
   )
+
+
+def remote(weights: str, table: Mapping[str, Weights]) -> downloads.Remote | None:
+  """Return the file that `locate` fetches; None where it is the user's or an installed package's."""
+  name = weights.partition(PART)[0]
+  if Path(weights).is_file() or name not in table or not downloads.served(table[name].url):
+    return None
+  url = table[name].url
+  return downloads.Remote(_purpose(name), url, downloads.cached_path(url))
+
+
+def _purpose(name: str) -> str:
+  return f'the checkpoint {name}'
 
 
 def _folder(path: Path) -> str:

@@ -1,0 +1,119 @@
+"""Masks find their pictures, and become what is learned."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medtl import data
+from medtl.core.types import MedtlError
+from medtl.data.sources import folder
+from medtl.run import other_data
+
+SPLIT = dict(by='image', folds=2, val=0)
+
+
+def draw(path: Path, values: np.ndarray) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(np.asarray(values, np.uint8)).save(path)
+
+
+def square(begin: int, value: int = 255) -> np.ndarray:
+  """A mask [8, 10] of 3 × 3 pixels."""
+  mask = np.zeros((8, 10), np.uint8)
+  mask[begin : begin + 3, 2:5] = value
+  return mask
+
+
+PICTURE = np.arange(80).reshape(8, 10)
+
+
+@pytest.mark.parametrize(
+  'picture, masks',
+  [
+    ('benign/benign (1).png', ('benign/benign (1)_mask.png', 'benign/benign (1)_mask_1.png')),
+    ('benign/images/x.png', ('benign/masks/x.png', 'benign/ISIC_GroundTruth/x_segmentation.png')),
+  ],
+)
+def test_a_mask_is_the_union_of_a_picture_s_masks(tmp_path, picture, masks):
+  draw(tmp_path / picture, PICTURE)
+  draw(tmp_path / 'normal' / 'y.png', PICTURE)
+  draw(tmp_path / masks[0], square(0))
+  draw(tmp_path / masks[1], square(4, value=1))
+  found = folder.load(str(tmp_path), masks='target', unmasked='zeros')
+  assert (found.classes, found.strata) == (('background', 'lesion'), ('benign', 'normal'))
+  assert found.masks and found.table['y'].tolist() == [0, 1]
+  first, second = found.fetch(0), found.fetch(1)
+  np.testing.assert_array_equal(first.y, (square(0) | square(4)) > 0)
+  assert first.y.dtype.kind == 'u' and not second.y.any()
+  notes = found.facts['notes']
+  assert notes[0] == ('2 masks are learned, of 1 of 2 pictures; several of one picture are joined')
+  assert notes[1].startswith('1 pictures without a mask count as empty, first normal/y.png')
+  alone = folder.load(str(tmp_path), masks='target', unmasked='leave_out', label='')
+  assert alone.size == 1 and alone.fetch(0).y.any()
+  with pytest.raises(
+    MedtlError, match=r"1 of 2 pictures have no mask, first normal/y.png.*'zeros'"
+  ):
+    folder.load(str(tmp_path), masks='target')
+  draw(tmp_path / masks[0], square(1))
+  changed = folder.load(str(tmp_path), masks='target', unmasked='zeros')
+  assert changed.fingerprint != found.fingerprint
+
+
+def manifest(root: Path) -> None:
+  """Four pictures of BUSI, as labels.csv lists them."""
+  lines = ['file,label']
+  for number, label in enumerate(('benign', 'malignant', 'benign', 'malignant', 'normal')):
+    draw(root / 'images' / f'{number}.png', (PICTURE * (number + 1)) % 256)
+    draw(root / 'masks' / f'{number}.png', square(number))
+    lines.append(f'images/{number}.png,{label}')
+  (root / 'labels.csv').write_text('\n'.join(lines))
+
+
+def test_masks_move_with_their_pictures_and_splits_are_balanced_by_the_label(tmp_path):
+  manifest(tmp_path)
+  keys = dict(root=str(tmp_path), manifest='labels.csv', masks='target', ops='resize(16, 20)')
+  only = ('benign', 'malignant')
+  sides = data.load('folder.load', split=SPLIT, only=only, **keys)
+  assert all(sorted(side.table['y'].tolist()) == [0, 1] for side in sides.values())
+  whole = data.load('folder.load', split={'by': 'none'}, only=only, **keys)['test']
+  assert whole.fetch(0).y.sum() == 4 * 9 and whole.fetch(0).y.shape == (16, 20)
+  assert any(
+    words == 'left out by data.only: 1 pictures of normal' for words in whole.facts['notes']
+  )
+  assert not any('positive' in words for words in whole.facts['notes'])
+  with pytest.raises(MedtlError, match="no picture has the label 'bening'; did you mean 'benign'"):
+    data.load('folder.load', split=SPLIT, only=('bening',), **keys)
+
+
+def test_other_data_bring_labels_of_their_own(tmp_path):
+  manifest(tmp_path)
+  keys = dict(name='folder.load', root=str(tmp_path), manifest='labels.csv', masks='target', ops='')
+  plan = {'shape': [8, 10, 1], 'classes': ['background', 'lesion'], 'label_columns': False}
+  other, _ = other_data.load(keys, keys, plan)
+  assert other.size == 5 and other.strata == ('benign', 'malignant', 'normal')
+
+
+@pytest.mark.parametrize(
+  'mask, words',
+  [
+    (square(0)[:, :9], '8 × 9 pixels, and its picture 8 × 10'),
+    (square(0) // 2 + square(2) // 2, 'holds more than two values'),
+  ],
+)
+def test_a_mask_of_another_size_or_of_several_labels_is_an_error(tmp_path, mask, words):
+  draw(tmp_path / 'x.png', PICTURE)
+  draw(tmp_path / 'x_mask.png', mask)
+  with pytest.raises(MedtlError, match=words):
+    folder.load(str(tmp_path), masks='target', label='').fetch(0)
+
+
+def test_a_mask_that_may_be_of_two_pictures_is_an_error(tmp_path):
+  for name in ('images/x.png', 'more/x.png'):
+    draw(tmp_path / name, PICTURE)
+  draw(tmp_path / 'masks' / 'x.png', square(0))
+  with pytest.raises(
+    MedtlError, match=r'masks/x.png may be the mask of images/x.png or more/x.png'
+  ):
+    folder.load(str(tmp_path), masks='target', label='')

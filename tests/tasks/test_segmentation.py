@@ -1,0 +1,206 @@
+"""Laws of segmentation: Dice as it was published, padding, parts of a batch, and a run to its page."""
+
+import csv
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+from scipy.spatial import distance
+
+from medtl import main
+from medtl.core.types import Batch, Dataset, Example, Forward, MedtlError, Predictions, State
+from medtl.evaluation import predictions as saved
+from medtl.evaluation import segmentation as numbers
+from medtl.report import segmentation as section
+from medtl.tasks import segmentation
+from medtl.training import losses, step
+from tests.conftest import ROOT
+
+RANDOM = np.random.RandomState(0)
+TRUTH = RANDOM.randint(0, 3, (4, 5, 6))
+LOGITS = RANDOM.randn(4, 5, 6, 3).astype(np.float32)
+STILL = Forward(lambda params, extra, x, key: (x * params['scale'], extra), lambda p, e, x: x)
+
+
+def batch(mask=(True,) * 4, y=TRUTH):
+  return Batch(jnp.asarray(LOGITS), jnp.asarray(y), jnp.asarray(mask), jnp.arange(4))
+
+
+def test_dice_and_iou_are_those_of_scipy_and_nan_where_no_one_sees_the_class():
+  task = segmentation.task()
+  truth = TRUTH.copy()
+  truth[0] = 0
+  logits = LOGITS.copy()
+  logits[0] = [9.0, 0.0, 0.0]  # the first example is all background, and said to be
+  found = task.measure(STILL, {}, {}, batch(y=truth)._replace(x=jnp.asarray(logits)))
+  assert np.isnan(found['dice'][0]).all() and not found['shows'][0].any()
+  said = logits.argmax(-1)
+  for row in (1, 2, 3):
+    for label in (1, 2):
+      pair = ((said[row] == label).ravel(), (truth[row] == label).ravel())
+      dice, iou = (found[name][row, label - 1] for name in ('dice', 'iou'))
+      np.testing.assert_allclose(dice, 1 - distance.dice(*pair), rtol=1e-6)
+      np.testing.assert_allclose(iou, 1 - distance.jaccard(*pair), rtol=1e-6)
+  assert (found['pixels'].sum(1) == 30).all()
+
+
+def test_the_soft_dice_is_milletari_s_and_one_example_does_not_see_the_others():
+  p = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
+  expected = []
+  for row in range(4):
+    terms = []
+    for label in (1, 2):
+      g = TRUTH[row] == label
+      q = p[row, ..., label]
+      terms.append(1 - 2 * (q * g).sum() / ((q**2).sum() + (g**2).sum()))
+    expected.append(np.mean(terms))
+  found = losses.dice(LOGITS, TRUTH, smooth=0.0)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  np.testing.assert_array_equal(losses.dice(LOGITS[:1], TRUTH[:1], smooth=0.0), found[:1])
+
+
+def test_padding_counts_for_nothing_and_parts_of_a_batch_sum_to_the_whole():
+  task = segmentation.task('dice + 0.5 * softmax')
+  params = {'scale': jnp.ones(())}
+  found, _ = task.loss(STILL, params, {}, batch(), jax.random.key(0), 0)
+  values = losses.dice(LOGITS, TRUTH) + 0.5 * losses.softmax(LOGITS, TRUTH).mean((1, 2))
+  total, logs = step.weighted(found, task.counts(batch()))
+  np.testing.assert_allclose(total, values.mean(), rtol=1e-6)
+  assert set(logs) == {'loss', 'dice', 'softmax'}
+  half = batch(mask=(True, True, False, False))
+  found, _ = task.loss(STILL, params, {}, half, jax.random.key(0), 0)
+  np.testing.assert_allclose(
+    step.weighted(found, task.counts(half))[0], values[:2].mean(), rtol=1e-6
+  )
+  tx = optax.with_extra_args_support(optax.sgd(0.1))
+  start = State(jnp.zeros((), jnp.int32), params, {}, tx.init(params), jax.random.key(0))
+  loss = functools.partial(task.loss, STILL)
+  after = []
+  for parts in (1, 2):
+    moved, logs = step.update(
+      start,
+      half,
+      loss=loss,
+      counts=task.counts,
+      tx=tx,
+      live={'scale': True},
+      accumulate=parts,
+    )
+    after.append((logs['loss'], logs['grad_norm'], moved.params['scale']))
+  np.testing.assert_allclose(after[0], after[1], rtol=1e-5)
+
+
+def predicted(dice):
+  dice = np.asarray(dice, float)
+  values = {'dice': dice, 'iou': dice / (2 - dice), 'shows': dice >= 0, 'loss': np.ones(len(dice))}
+  return Predictions(np.arange(len(dice)), np.zeros(len(dice), int), values)
+
+
+def test_numbers_are_means_over_images_and_leave_out_what_has_no_dice():
+  first = predicted([[0.5, 1.0], [0.2, np.nan], [np.nan, np.nan], [0.9, 0.7]])
+  second = predicted([[0.4, 0.9], [0.1, np.nan], [np.nan, np.nan], [0.8, 0.6]])
+  table = {'row': np.arange(4), 'patient': np.array(list('aabc'))}
+  found = numbers.summarise(
+    {'test': first, 'val': first}, {'test': table}, ('background', 'a', 'b'), resamples=50
+  )
+  np.testing.assert_allclose(found['metrics']['dice']['value'], np.mean([0.75, 0.2, 0.8]))
+  assert found['empty'] == 1 and '1 of 4 images' in found['warnings'][0]
+  assert [row['images'] for row in found['per_class']] == [3, 2]
+  np.testing.assert_allclose(found['per_class'][1]['dice']['value'], 0.85)
+  json.dumps(found, allow_nan=False)
+  difference = numbers.compare([(first, None)], [(second, None)], table, resamples=50)
+  for bound in ('value', 'low', 'high'):
+    np.testing.assert_allclose(difference['dice'][bound], 0.1)
+  seeds = numbers.summarise_seeds([(first, None), (second, None)], table, resamples=50)
+  np.testing.assert_allclose(seeds['dice']['value'], np.mean([0.7, 0.15, 0.75]))
+  assert section.shown(first) == [1, 0, 3]
+  broken = numbers.monitor(predicted([[np.nan]]))
+  assert np.isnan(broken['dice'])
+
+
+@pytest.mark.parametrize(
+  'loss, words',
+  [
+    (
+      'dice + sigmoid',
+      "'sigmoid' in 'dice \\+ sigmoid' cannot learn masks; .*dice, focal, softmax",
+    ),
+    ('dice - softmax', 'expected a sum of calls'),
+    ('0 * dice', 'expected a sum of calls'),
+    ('dice + dice(smooth=2)', 'has a term twice'),
+  ],
+)
+def test_a_loss_that_cannot_learn_masks_is_an_error(loss, words):
+  with pytest.raises(MedtlError, match=words):
+    segmentation.task(loss)
+
+
+def test_labels_that_are_no_masks_of_the_classes_are_an_error():
+  x = np.zeros((4, 4, 1), np.float32)
+  for y, words in (
+    (np.int32(1), r"shape \(\), .*data.masks='target'"),
+    (np.full((4, 4), 2, np.uint8), r'holds 2 … 2; expected numbers of classes, 0 … 1'),
+  ):
+    data = Dataset(lambda i, y=y: Example(x, y, i), 1, ('background', 'lesion'), {})
+    with pytest.raises(MedtlError, match=words):
+      segmentation.accepts({'train': data}, {})
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('segmentation')
+  config = folder / 'tiny.py'
+  config.write_text(
+    (ROOT / 'tests' / 'tiny.py')
+    .read_text()
+    .replace(
+      '  return config\n',
+      """    config.data.update(patients=12, scans=1, target='mask')
+    config.head = dict(name='decoders.unet', widths=(8,))
+    config.task = dict(name='segmentation', loss='dice + softmax')
+    config.phases = (('depth(1.0)', '2 epochs'),)
+    config.batch = 4
+    config.monitor = 'dice'
+    config.cache = 'on'
+  return config
+""",
+    )
+  )
+  assert main.main([f'--config={config}', f'--workdir={folder / "run"}']) == 0
+  return folder / 'run'
+
+
+def test_a_run_ends_with_numbers_and_a_page_that_shows_contours(run):
+  found = json.loads((run / 'numbers.json').read_text())
+  assert 0 <= found['metrics']['dice']['low'] <= found['metrics']['dice']['high'] <= 1
+  page = (run / 'report.html').read_text()
+  for words in ('Best, median and worst', 'alt="median: Dice', 'NORMAL', 'IoU'):
+    assert words in page
+  kept = saved.load(run / 'predictions' / 'test.npz')
+  assert set(kept.maps) == {'truth', 'prediction'} and set(kept.maps['truth']) == set(kept.pictures)
+  for row, mask in kept.maps['prediction'].items():
+    place = kept.predictions.row.tolist().index(row)
+    counted = np.bincount(mask.ravel(), minlength=17)
+    np.testing.assert_array_equal(counted, kept.predictions.values['pixels'][place])
+
+
+def test_predict_writes_pixels_and_masks_of_the_files_own_size(run, tmp_path):
+  for name, size in (('a.png', (32, 32)), ('b.png', (48, 64))):
+    Image.fromarray(RANDOM.randint(0, 255, size, np.uint8)).save(tmp_path / name)
+  output = tmp_path / 'out' / 'found.csv'
+  arguments = ['predict', f'--workdir={run}', f'--images={tmp_path}', f'--output={output}']
+  assert main.main(arguments) == 0
+  with open(output, newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert [row['file'] for row in rows] == ['a.png', 'b.png']
+  shares = [float(value) for key, value in rows[0].items() if key.endswith('share')]
+  np.testing.assert_allclose(sum(shares), 1, atol=1e-4)
+  mask = np.asarray(Image.open(output.with_name('found_masks') / 'b.png.png'))
+  assert mask.shape == (48, 64)
+  first = np.asarray(Image.open(output.with_name('found_masks') / 'a.png.png'))
+  assert (first == 0).sum() == int(rows[0]['vitreous: pixels'])
