@@ -39,8 +39,10 @@ def short(config):
   published(config)
   config.model.widths = (8, 16, 32, 64)
   config.head.widths = (8, 8, 16, 32)
-  config.phases = (('none', '12 epochs'),)
-  config.every = '6 epochs'
+  config.phases = (('none', '4 epochs'),)
+  config.every = '4 epochs'
+  config.batch = 2
+  config.lr = 4e-3
 
 
 def get_config(variant=''):

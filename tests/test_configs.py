@@ -25,6 +25,7 @@ NARROW = {
   'vit': dict(width=16, heads=2, patch=16),
   'resnet': dict(width=4),
   'efficientnet': dict(width=0.1),
+  'unet_encoder': dict(widths=(4, 8)),
 }
 
 
