@@ -252,7 +252,9 @@ def test_a_place_without_pictures_says_what_it_holds(tmp_path):
     (tmp_path / name).write_text('x')
   with pytest.raises(MedtlError, match=r'it holds 2 .mgz, 1 without a suffix'):
     unlabelled(tmp_path)
-  with pytest.raises(MedtlError, match=r'a.mgz is no picture \(.png, .*, no NIfTI file and no DICOM file'):
+  with pytest.raises(
+    MedtlError, match=r'a.mgz is no picture \(.png, .*, no NIfTI file and no DICOM file'
+  ):
     unlabelled(tmp_path / 'a.mgz')
 
 

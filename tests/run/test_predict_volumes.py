@@ -11,7 +11,7 @@ from PIL import Image
 
 from medtl.core.types import Dataset, Example, Forward, MedtlError, Predictions
 from medtl.evaluation import predictions
-from medtl.run import context, predict, run_folder
+from medtl.run import context, other_data, predict, run_folder
 from medtl.tasks import segmentation
 
 OBLIQUE = np.array([[-0.8, 0.1, 0, 30], [0.05, 0, 3.0, -20], [0.1, 1.2, 0.2, 5], [0, 0, 0, 1.0]])
@@ -113,3 +113,21 @@ def test_pictures_are_no_volumes(run, tmp_path):
   store(tmp_path / 'in')
   with pytest.raises(MedtlError, match=r'holds 1 pictures \(first: x.png\) and 2 NIfTI files'):
     predict.predict(run_folder.read_config(run), run, tmp_path / 'in', tmp_path / 'out.csv')
+
+
+def test_other_volumes_are_read_with_their_masks_whatever_their_size(run, tmp_path):
+  own = run_folder.read_config(run).data.to_dict()
+  store(tmp_path / 'other' / 'images')
+  for name, (shape, affine) in STORED.items():
+    path = tmp_path / 'other' / 'labels' / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(np.ones(shape, np.uint8), affine), path)
+  plan = {'classes': CLASSES, 'shape': [4, 4, 4, 1], 'label_columns': False}
+  other, keys = other_data.load({**own, 'root': str(tmp_path / 'other')}, own, plan)
+  assert other.masks and keys['draw'] == own['draw']
+  shapes = [other.fetch(place).y.shape for place in range(other.size)]
+  assert sorted(map(sorted, shapes)) == sorted(sorted(shape) for shape, _ in STORED.values())
+  with pytest.raises(MedtlError, match='the run knows the classes background, lesion'):
+    other_data.load(
+      {**own, 'root': str(tmp_path / 'other'), 'classes': ('nothing', 'something')}, own, plan
+    )
