@@ -1,4 +1,4 @@
-"""NIfTI volumes keep their place: from the file through operations and back onto the file's grid."""
+"""NIfTI volumes keep their place: from the file through operations and back onto its grid."""
 
 import gzip
 
@@ -109,6 +109,18 @@ def test_metres_become_millimetres(tmp_path):
   nibabel.save(image, tmp_path / 'y.nii')
   spacing = nifti.load(str(tmp_path / 'y.nii')).fetch(0).spacing
   np.testing.assert_allclose(spacing, (1, 2, 3), rtol=1e-5)
+
+
+def test_a_qform_that_places_a_volume_elsewhere_is_said_and_the_sform_holds(root):
+  for quaternion in (0.3, 9.0):  # another place, and no rotation at all
+    path = root / 'images' / 'p2_b.nii'
+    raw = bytearray(path.read_bytes())
+    raw[252:254] = np.array(1, '<i2').tobytes()  # qform_code
+    raw[256:260] = np.array(quaternion, '<f4').tobytes()  # quatern_b
+    path.write_bytes(raw)
+    data = load(root)
+    assert any('1 of 2 volumes have a sform and a qform' in note for note in data.facts['notes'])
+    np.testing.assert_allclose(data.fetch(1).frame.affine, AFFINE, atol=1e-5)
 
 
 @pytest.mark.parametrize('damage', ['header', 'cut', 'text', 'affine'])

@@ -1,4 +1,4 @@
-"""Volumes of several shapes and places: predicted by windows, each mask lies on its file's own grid."""
+"""Volumes of several shapes and places: predicted by windows, masks lie on their files' grids."""
 
 import csv
 from pathlib import Path

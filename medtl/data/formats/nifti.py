@@ -142,14 +142,19 @@ def _described(image: Any, path: Path) -> Header:
       f'the affine of {path} places no volume: {affine[:3].round(4).tolist()}; expected finite '
       'numbers, and three axes that span space. Mend its sform or qform'
     )
-  sform, sform_code = image.get_sform(coded=True)
-  qform, qform_code = image.get_qform(coded=True)
-  differ = False
-  if sform_code and qform_code:
-    differ = qform is None or farthest(sform, qform, spatial) > 0.1
-  known = bool(sform_code or qform_code)
-  frame = Frame(spatial, affine, known)
+  codes = (int(image.header['sform_code']), int(image.header['qform_code']))
+  differ = all(codes) and _forms_differ(image, spatial)
+  frame = Frame(spatial, affine, any(codes))
   return Header(frame, rest[0] if rest else 1, unit, differ)
+
+
+def _forms_differ(image: Any, shape: tuple[int, ...]) -> bool:
+  """Return whether sform and qform place a corner more than 0.1 mm apart, or the qform is none."""
+  try:
+    qform = image.get_qform()
+  except ValueError:  # a quaternion that is no rotation
+    return True
+  return farthest(image.get_sform(), qform, shape) > 0.1
 
 
 def farthest(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:

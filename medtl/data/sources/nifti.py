@@ -98,8 +98,8 @@ def _volumes(root: str, images: str, masks: str, suffix: str) -> tuple[Path, lis
     raise MedtlError(f'no folder {whole / images}; expected a folder of {KIND.words}')
   if masks and _same(images, masks) and not suffix:
     raise MedtlError(
-      f'data.images and data.masks are both {masks!r}; expected two folders, or in one folder masks '
-      "that are named x + data.suffix, such as '_seg'"
+      f'data.images and data.masks are both {masks!r}; expected two folders, or in one folder '
+      "masks that are named x + data.suffix, such as '_seg'"
     )
   walked = walk(whole / images, KIND.belongs)
   names = []
@@ -144,8 +144,8 @@ def _masks(
       lacking.append(name)
   if lacking:
     raise MedtlError(
-      f'{len(lacking)} of {len(names)} volumes have no mask in {folder / masks}, first {lacking[0]}: '
-      f'expected the same name there{f" + {suffix!r}" if suffix else ""}. Add it, take the volume '
+      f'{len(lacking)} of {len(names)} volumes have no mask in {folder / masks}, first '
+      f'{lacking[0]}: expected the same name there{f" + {suffix!r}" if suffix else ""}. Add it, take the volume '
       "out, or set data.suffix where masks are named x_seg.nii.gz (data.suffix='_seg')"
     )
   unused = sorted(set(path_of) - used)
@@ -170,8 +170,8 @@ def _check_channels(headers: Mapping[str, nifti.Header], channels: int) -> None:
     if header.channels != channels:
       raise MedtlError(
         f'{name} holds {header.channels} volumes, and data.channels is {channels}. Where these are '
-        f'channels (T1, T2 …) set data.channels={header.channels}; a time series is not read: store '
-        'each time as a file of its own'
+        f'channels (T1, T2 …) set data.channels={header.channels}; a time series is not read: '
+        'store each time as a file of its own'
       )
 
 
@@ -190,8 +190,8 @@ def _check_grid(folder: Path, name: str, mask_name: str, header: nifti.Header | 
     return
   raise MedtlError(
     f'the mask {mask_name} lies on another grid than {name}: shape {mask.frame.shape} and affine '
-    f'{_rows(mask)}, where the volume has {frame.shape} and {_rows(header)} (corners {apart:.3g} mm '
-    'apart). Expected the same grid: resample the mask onto the volume, or mend its sform'
+    f'{_rows(mask)}, where the volume has {frame.shape} and {_rows(header)} (corners '
+    f'{apart:.3g} mm apart). Expected the same grid: resample the mask onto the volume, or mend its sform'
   )
 
 

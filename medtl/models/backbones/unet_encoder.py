@@ -84,7 +84,8 @@ def unet_encoder(
   """
   if len(widths) < 2 or min(widths) < 1:
     raise MedtlError(
-      f'unet_encoder: widths={tuple(widths)}; expected channels of the stem and of one stage or more'
+      f'unet_encoder: widths={tuple(widths)}; expected channels of the stem and of one stage '
+      'or more'
     )
   if norm not in NORMS:
     raise MedtlError(f'unet_encoder has no norm {norm!r}; {did_you_mean(norm, NORMS)}')
