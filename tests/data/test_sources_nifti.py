@@ -19,12 +19,10 @@ SHAPE = (6, 7, 5)
 CLASSES = ('background', 'anterior', 'posterior')
 
 
-def store(path, values, affine=AFFINE, slope=None, **codes):
+def store(path, values, affine=AFFINE, **codes):
   path.parent.mkdir(parents=True, exist_ok=True)
   image = nibabel.Nifti1Image(values, affine)
   image.header.set_xyzt_units('mm')
-  if slope is not None:
-    image.header.set_slope_inter(*slope)
   for name, code in codes.items():
     image.header[name] = code
   nibabel.save(image, path)
@@ -35,7 +33,8 @@ def root(tmp_path):
   """Two volumes with masks, one of them not compressed."""
   random = np.random.RandomState(0)
   for name in ('p1_a.nii.gz', 'p2_b.nii'):
-    store(tmp_path / 'images' / name, random.randint(0, 900, SHAPE).astype(np.int16))
+    values = random.randint(0, 900, SHAPE).astype(np.int16)
+    store(tmp_path / 'images' / name, values, sform_code=1)
     store(tmp_path / 'labels' / name, random.randint(0, 3, SHAPE).astype(np.uint8))
   return tmp_path
 
