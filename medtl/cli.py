@@ -13,7 +13,7 @@ from medtl.core.types import MedtlError
 from medtl.run import components, run_folder, validate
 
 COMPONENTS = ('data', 'model', 'head', 'task')  # their keys are those of functions
-# keys that verbs take which work from a run folder: what begins so, and single ones
+# what the verbs that work from a run folder take: keys that begin so, and single ones
 FAMILIES = {'evaluate': ('--config.data.',), 'predict': (), 'report': ()}
 TAKEN = {
   'evaluate': (),
@@ -32,7 +32,7 @@ EXPECTED = {  # by absl's names of kinds of flags
   'bool': 'True or False',
   'comma separated list of strings': 'names with commas between them',
 }
-HEEDED = {
+HEEDED = {  # by which verbs
   'folds': ('train', 'ablate', 'probe'),
   'sweep': ('ablate',),
   'only': ('ablate',),
@@ -41,48 +41,58 @@ HEEDED = {
   'images': ('predict',),
   'output': ('predict',),
   'name': ('evaluate', 'report'),
-}  # by which verbs
+}
 
 
 def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
-  """Return (flags, locked config, the config's name). Verbs that start from a run folder take its config.json as the default."""
+  """Return (flags, locked config, the config's name); words that mean nothing are a MedtlError.
+
+  Verbs that work from a run folder take its config.json as the default, and its path as the name.
+  """
   values = _flags()
   words = joined(argv)
-  workdir, given = _option(words, 'workdir'), _option(words, 'config')
+  workdir = _option(words, 'workdir')
+  file = _option(words, 'config')
   for word in words:
     flag = word.removeprefix('--').partition('=')[0]
     if verb not in HEEDED.get(flag, (verb,)):
       raise MedtlError(f'{verb} takes no --{flag}; it belongs to {", ".join(HEEDED[flag])}')
-  if verb in ('evaluate', 'report', 'predict'):
-    if not workdir or given:
+  if verb in FAMILIES:
+    if not workdir or file:
       raise MedtlError(
-        f'{verb} works from a run folder: --workdir=RUN (and no --config: the run folder has its own)'
+        f'{verb} works from a run folder: --workdir=RUN (and no --config: the run folder has its '
+        'own)'
       )
     config = run_folder.require(Path(workdir).expanduser())
-    for word in words:
-      key = word.partition('=')[0]
-      heeded = key.startswith(FAMILIES[verb]) or key in TAKEN[verb]
-      if key.startswith('--config.') and not heeded:
-        taken = ', '.join([*TAKEN[verb], *(f'{family}…' for family in FAMILIES[verb])])
-        raise MedtlError(
-          f"{verb} takes no {key}: the run's own config decides; "
-          + (f'it takes {taken}' if taken else 'train again to change it')
-        )
-  elif given:
-    config = run_folder.load_config(given)
+    _refuse_other_keys(verb, words)
+  elif file:
+    config = run_folder.load_config(file)
   else:
     known = ', '.join(user_files.configs())
     raise MedtlError(f'{verb} needs --config=configs/x.py; the configs are: {known}')
   words = [word for word in words if not word.startswith('--config=')]
   config, words = read_components(config, words, other=verb == 'evaluate')
-  if given:  # a run folder's config was checked when it ran
+  if file:  # a run folder's config was checked when it ran
     components.check(config)
   if '--config.batch=auto' in words:  # a word where numbers stand: ml_collections would refuse it
-    config, words = _automatic(config), [word for word in words if word != '--config.batch=auto']
-  rest = _read(values, config, words)
-  if rest:
-    raise MedtlError(f'unexpected argument {rest[0]!r}; options are written --name=value')
-  return values, values.config.lock(), given or workdir
+    config = _automatic(config)
+    words = [word for word in words if word != '--config.batch=auto']
+  unexpected = _read(values, config, words)
+  if unexpected:
+    raise MedtlError(f'unexpected argument {unexpected[0]!r}; options are written --name=value')
+  return values, values.config.lock(), file or workdir
+
+
+def _refuse_other_keys(verb: str, words: Sequence[str]) -> None:
+  """Raise for the first config key that a verb does not take, since the run folder decides it."""
+  for word in words:
+    key = word.partition('=')[0]
+    is_taken = key.startswith(FAMILIES[verb]) or key in TAKEN[verb]
+    if key.startswith('--config.') and not is_taken:
+      families = [f'{family}…' for family in FAMILIES[verb]]
+      taken = ', '.join([*TAKEN[verb], *families])
+      advice = f'it takes {taken}' if taken else 'train again to change it'
+      raise MedtlError(f"{verb} takes no {key}: the run's own config decides; {advice}")
 
 
 def _flags() -> Any:
@@ -115,21 +125,24 @@ def joined(argv: Sequence[str]) -> list[str]:
   """
   words: list[str] = []
   for word in argv:
-    open_ended = (
-      words
-      and words[-1].startswith('--')
-      and '=' not in words[-1]
-      and words[-1].lstrip('-') not in SWITCHES
-    )
-    if open_ended and not word.startswith('--'):
+    if words and _lacks_value(words[-1]) and not word.startswith('--'):
       words[-1] += f'={word}'
     else:
       words.append(word)
   return words
 
 
+def _lacks_value(word: str) -> bool:
+  """Return whether a word is an option whose value comes in the next word."""
+  return word.startswith('--') and '=' not in word and word.lstrip('-') not in SWITCHES
+
+
 def _option(words: Sequence[str], name: str) -> str:
-  return next((word.partition('=')[2] for word in words if word.startswith(f'--{name}=')), '')
+  """Return the value of the first option of this name, '' where there is none."""
+  for word in words:
+    if word.startswith(f'--{name}='):
+      return word.partition('=')[2]
+  return ''
 
 
 def read_components(
@@ -142,16 +155,18 @@ def read_components(
   `--config.data.name` replaces the component whole; data keep their ops and split (`other`: an
   external data set is not split).
   """
-  new, left = ConfigDict(config.to_dict()), []
+  new = ConfigDict(config.to_dict())
+  left = []
   for part in COMPONENTS:
     name = _option(words, f'config.{part}.name')
     if name and name != new[part].name:
-      kept = (
-        {'ops': new.data.ops, 'split': {'by': 'none'} if other else new.data.split}
-        if part == 'data'
-        else {}
-      )
-      new[part] = ConfigDict({'name': name, **kept, **({'weights': ''} if part == 'model' else {})})
+      keys: dict[str, Any] = {'name': name}
+      if part == 'data':
+        keys['ops'] = new.data.ops
+        keys['split'] = {'by': 'none'} if other else new.data.split
+      if part == 'model':
+        keys['weights'] = ''
+      new[part] = ConfigDict(keys)
   for word in words:
     path, _, value = word.removeprefix('--config.').partition('=')
     part, _, last = path.rpartition('.')
@@ -187,7 +202,10 @@ def _automatic(config: ConfigDict) -> ConfigDict:
 
 
 def _read(values: Any, config: ConfigDict, words: Sequence[str]) -> list[str]:
-  """Let absl and ml_collections check the words, and say in one sentence what they say in several; return what is left."""
+  """Have absl and ml_collections check the words and set `values`; return the words left over.
+
+  What they say in several sentences is said in one, as a MedtlError.
+  """
   try:
     config_flags.DEFINE_config_dict(
       'config', config, flag_values=values, sys_argv=['medtl', *words]
@@ -195,31 +213,33 @@ def _read(values: Any, config: ConfigDict, words: Sequence[str]) -> list[str]:
     return values(['medtl', *words])[1:]
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
     _refuse(values, config, words)
-    said = str(error.args[0] if error.args else error).removeprefix('"').removesuffix('"')
-    unknown = re.fullmatch(r"Unknown command line flag '(data|model|head|task)\.(.*?)'.*", said)
-    if unknown:
-      raise MedtlError(
-        f'no flag --{unknown[1]}.{unknown[2]}; did you mean --config.{unknown[1]}.{unknown[2]}?'
-      ) from None
-    key = re.search(r'(\w+)\W+n?Did you mean \W?(\w+)\W? instead', said)
-    if key or ' ' not in said:  # ml_collections names a key alone where it has no better idea
-      every = 'configs/base.py holds every key with its meaning'
-      name = said.strip("'")
-      said = (
-        f'no config key {key[1]!r}; did you mean {key[2]!r}?'
-        if key
-        else f'no config key {name!r}; {every}'
-      )
-    raise MedtlError(said) from None
+    message = str(error.args[0] if error.args else error)
+    raise MedtlError(_shortened(message.removeprefix('"').removesuffix('"'))) from None
+
+
+def _shortened(message: str) -> str:
+  """Return in one sentence what absl or ml_collections says of an unknown flag or key."""
+  flag = re.fullmatch(r"Unknown command line flag '((?:data|model|head|task)\..*?)'.*", message)
+  if flag:
+    return f'no flag --{flag[1]}; did you mean --config.{flag[1]}?'
+  key = re.search(r'(\w+)\W+n?Did you mean \W?(\w+)\W? instead', message)
+  if key:
+    return f'no config key {key[1]!r}; did you mean {key[2]!r}?'
+  if ' ' not in message:  # ml_collections names a key alone where it has no better idea
+    name = message.strip("'")
+    return f'no config key {name!r}; configs/base.py holds every key with its meaning'
+  return message
 
 
 def _refuse(values: Any, config: ConfigDict, words: Sequence[str]) -> None:
   """Raise for the first word whose value is of another kind than its flag or key."""
   for word in words:
-    name, given, value = word.removeprefix('--').partition('=')
-    if name.startswith('config.') and given:
+    if '=' not in word:
+      continue
+    name, _, value = word.removeprefix('--').partition('=')
+    if name.startswith('config.'):
       _refuse_key(config, name.removeprefix('config.'), value)
-    elif name in values and given:
+    elif name in values:
       flag = values[name]
       try:
         flag.parser.parse(value)

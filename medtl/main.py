@@ -1,18 +1,27 @@
-"""python -m medtl.main [verb] --config=configs/x.py[:variant] [--config.key=value …] [--workdir=DIR]
+"""python -m medtl.main [verb] --config=configs/x.py[:variant] [--config.key=value …]
+                      [--workdir=DIR]
 
 verbs
-  train      train, evaluate and report (the default); continues a run that was stopped; --folds: every fold, pooled out of fold
-  ablate     --sweep=experiments/x.py [--folds] [--only=NAME,…]: every variant that the file's sweep yields, compared pair by pair;
+  train      train, evaluate and report (the default); continues a run that was stopped
+             --folds: every fold, pooled out of fold
+  ablate     --sweep=experiments/x.py [--folds] [--only=NAME,…]: every variant that the file's
+             sweep yields, compared pair by pair
              --only: these are trained now, and reported with those that are finished
-  probe      [--folds] [--layers=N]: linear heads by the hundred on frozen features, chosen on validation, beside the exact solutions
+  probe      [--folds] [--layers=N]: linear heads by the hundred on frozen features, chosen on
+             validation, beside the exact solutions
   lr_find    a range test of config.lr for the last phase, with its plot
-  describe   what would move, what it costs, how long it takes; trains nothing; --parameters: every array with its shape, mean and std
-  evaluate   --workdir=RUN [--config.data.root=… --name=NAME]: predictions and report, also on another data set
+  describe   what would move, what it costs, how long it takes; trains nothing
+              --parameters: every array with its shape, mean and std
+  evaluate   --workdir=RUN [--config.data.root=… --name=NAME]: predictions and report, also on
+              another data set
   report     --workdir=RUN: write report.html again from the run folder alone
-  predict    --workdir=RUN --images=FOLDER or FILE [--output=FILE.csv]: class probabilities of unlabelled pictures
-  cache      [--clear]: what the cache folder holds; remove the activations and decoded pictures in it, not what was downloaded
+  predict    --workdir=RUN --images=FOLDER or FILE [--output=FILE.csv]: class probabilities of
+             unlabelled pictures
+  cache      what the cache folder holds
+             --clear: remove the activations and decoded pictures in it, not what was downloaded
 
-  --hosts=auto|ADDRESS:PORT,COUNT,INDEX   with every verb that computes: one of several processes that are one run (docs/scale.md)
+  --hosts=auto|ADDRESS:PORT,COUNT,INDEX   with every verb that computes: one of several processes
+                                          that are one run (docs/scale.md)
 """
 
 import contextlib
@@ -71,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _verb(argv: list[str]) -> str:
-  """Return what is asked for."""
+  """Return the verb that the words ask for."""
   if {'-h', '--help', '--helpshort'} & set(argv):
     return 'help'
   return argv[0] if argv and not argv[0].startswith('-') else 'train'
@@ -87,9 +96,9 @@ def _advice(verb: str) -> str:
 def heed_signals() -> None:
   """Let Ctrl-C and SIGTERM end the process at once, with a sentence.
 
-  The loop of a training run saves its state first (loop.fit). Elsewhere nothing is half-written
-  then, as nothing is after kill -9. An exception in its place, KeyboardInterrupt, was lost where it
-  arose in a callback of the garbage collector, and crashed in XLA where it unwound.
+  The loop of a training run saves its state first (loop.fit). Elsewhere nothing is left
+  half-written, as after kill -9. To raise KeyboardInterrupt instead was tried: it was lost where it
+  arose in a callback of the garbage collector, and crashed in XLA's frames.
   """
   for number in INTERRUPTS:
     if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell's background jobs have it
@@ -115,7 +124,7 @@ def _tell(words: str) -> None:
 
 
 def _discard(stream: TextIO | None) -> None:
-  """Lead a stream whose reader has gone to /dev/null, with what it still holds."""
+  """Send what a stream still holds to /dev/null, since its reader has gone."""
   if stream is not None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
@@ -123,7 +132,7 @@ def _discard(stream: TextIO | None) -> None:
 
 
 def _open_streams() -> None:
-  """Make of the standard streams what anything can be printed to.
+  """Make sure that anything can be printed to the standard streams.
 
   What their encoding lacks is escaped, as Python does on stderr. One that is closed becomes
   /dev/null: its number would go to the next file that is opened.
@@ -165,7 +174,7 @@ def _guarded(verb: str, argv: list[str]) -> int:
   except BrokenPipeError:
     raise
   except OSError as error:
-    _tell(f'error: {_said(error)}')
+    _tell(f'error: {_explained(error)}')
     return 1
   except Terminated as error:
     _tell(f'{error}; the state is saved: the same command continues')
@@ -181,8 +190,8 @@ def _guarded(verb: str, argv: list[str]) -> int:
     raise
 
 
-def _said(error: OSError) -> str:
-  """Return what the system said, and of which file; of a full disk what to do."""
+def _explained(error: OSError) -> str:
+  """Return what the system says and of which file, and what to do where the disk is full."""
   if error.errno == errno.ENOSPC:
     where = error.filename or 'the run folder'
     return (
@@ -195,6 +204,7 @@ def _said(error: OSError) -> str:
 
 
 def _cache(argv: list[str]) -> int:
+  """Print what the cache folder holds; --clear removes first what can be computed again."""
   from medtl.core.types import MedtlError
   from medtl.runtime import downloads, files
 
@@ -221,8 +231,9 @@ def _settle(place: str, verb: str) -> None:
   if place:
     multihost.join_cluster(place)
     console.quiet = not multihost.is_main_process()
+    _, count = multihost.host_share()
     console.print(
-      f'{multihost.host_share()[1]} processes are one run; where one is lost the others stop, and {multihost.AGAIN}'
+      f'{count} processes are one run; where one is lost the others stop, and {multihost.AGAIN}'
     )
   if not downloads.at_home():
     os.environ.setdefault('MPLCONFIGDIR', str(downloads.cache_folder() / 'matplotlib'))
@@ -234,6 +245,7 @@ def _settle(place: str, verb: str) -> None:
 
 
 def _call(verb: str, argv: list[str]) -> int:
+  """Read the words, then call the function of the verb; return the exit status."""
   if verb == 'cache':
     return _cache(argv)
   from medtl import cli
@@ -252,14 +264,14 @@ def _call(verb: str, argv: list[str]) -> int:
   if flags.offline:
     os.environ['MEDTL_OFFLINE'] = '1'
   _settle(flags.hosts, verb)
-  kind = {'ablate': f'-{Path(flags.sweep).stem}', 'probe': '-probe', 'lr_find': '-lr_find'}.get(
-    verb, ''
-  )
-  workdir = Path(
-    flags.workdir or Path('runs') / (run_folder.default_name(name, config) + kind)
-  ).expanduser()
+  suffixes = {'ablate': f'-{Path(flags.sweep).stem}', 'probe': '-probe', 'lr_find': '-lr_find'}
+  if flags.workdir:
+    workdir = Path(flags.workdir).expanduser()
+  else:
+    workdir = Path('runs') / (run_folder.default_name(name, config) + suffixes.get(verb, ''))
   output = Path(flags.output or workdir / 'predictions.csv').expanduser()
-  command = ' '.join(['python -m medtl.main', *([verb] if verb != 'train' else []), *argv])
+  words = argv if verb == 'train' else [verb, *argv]
+  command = ' '.join(['python -m medtl.main', *words])
   if verb == 'predict' and not flags.images:
     raise MedtlError('predict needs --images=FOLDER, or one file')
   if verb == 'ablate' and not flags.sweep:
@@ -267,9 +279,11 @@ def _call(verb: str, argv: list[str]) -> int:
   finished = verb == 'train' and run_folder.is_finished(workdir)
   if verb in FETCHING and not finished:
     download_plan.tell(config, console.print)
-  config, begin = open_keys.settle(config, workdir, command, flags.folds), time.time()
+  config = open_keys.settle(config, workdir, command, flags.folds)
+  begin = time.time()
+  trained = ablation.folds if flags.folds else train.train
   call: dict[str, Callable[[], Any]] = {
-    'train': lambda: (ablation.folds if flags.folds else train.train)(config, workdir, command),
+    'train': lambda: trained(config, workdir, command),
     'ablate': lambda: ablation.ablate(
       config,
       user_files.locate(flags.sweep),
@@ -295,9 +309,8 @@ def _call(verb: str, argv: list[str]) -> int:
     numbers = call[verb]()
   if verb in ('train', 'evaluate', 'report'):
     run_folder.headline(workdir, numbers, console.print)
-    console.print(
-      f'{time.time() - begin:.0f} s; the page: {workdir / run_folder.page_name(flags.name)}'
-    )
+    page = workdir / run_folder.page_name(flags.name)
+    console.print(f'{time.time() - begin:.0f} s; the page: {page}')
   return 0
 
 

@@ -23,14 +23,16 @@ def python(code, *words):
 
 def test_the_system_s_errors_are_words():
   full = OSError(errno.ENOSPC, 'No space left on device', '/disk/x')
-  assert main._said(OSError('Checkpoint at /x/latest/140 not found.')).startswith(
+  assert main._explained(OSError('Checkpoint at /x/latest/140 not found.')).startswith(
     'Checkpoint at /x'
   )
-  assert main._said(FileNotFoundError(2, 'No such file', '/x')) == 'No such file: /x'
-  assert main._said(OSError()) == 'OSError' and main._said(OSError(5, 'Broken')) == 'Broken'
-  assert 'no space left on the disk of /disk/x; make room' in main._said(full)
+  assert main._explained(FileNotFoundError(2, 'No such file', '/x')) == 'No such file: /x'
+  assert (
+    main._explained(OSError()) == 'OSError' and main._explained(OSError(5, 'Broken')) == 'Broken'
+  )
+  assert 'no space left on the disk of /disk/x; make room' in main._explained(full)
   assert 'None' not in ''.join(
-    main._said(OSError(*words)) for words in ((), ('a',), (2, 'a'), (28, 'a'))
+    main._explained(OSError(*words)) for words in ((), ('a',), (2, 'a'), (28, 'a'))
   )
 
 

@@ -1,1 +1,1 @@
-"""What every room uses: the values that cross rooms, text in configs as callables, trees and paths."""
+"""What every room uses: values that cross rooms, text in configs as callables, trees by paths."""

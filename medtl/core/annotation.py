@@ -6,8 +6,8 @@ classes=(0, 1, 2) are the labels '0', '1' and '2', and 1.0 is '1.0'. A number wh
 expected is refused: label=1 may mean the name of a column or its place. NaN and infinity are no
 numbers.
 
-`Annotated[float, FROM_0]` has a range as well, which is checked with the kind. What several
-arguments of a function must be beside each other is declared above it, by `together`.
+`Annotated[float, FROM_0]` has a range as well, which is checked with the kind. A condition on
+several arguments of a function is declared above it, by `together`.
 """
 
 import ast
@@ -38,7 +38,7 @@ TRUTHS = {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0'
 
 
 class Range(NamedTuple):
-  """What a number may be: in words, which follow 'a number', and as a function."""
+  """A condition on a number: in words, which follow 'a number', and as a function."""
 
   words: str
   holds: Callable[[Any], bool]
@@ -59,7 +59,7 @@ class Misfit(Exception):
 def checked(where: str, name: str, value: Any, parameter: Parameter) -> Any:
   """Return the value as the parameter takes it.
 
-  A value of another kind, or out of range, is an error, which shows a value that is right.
+  A value of another kind, or out of range, is a MedtlError, which shows a valid one if it can.
   """
   if value is parameter.default:
     return value
@@ -78,8 +78,8 @@ def checked(where: str, name: str, value: Any, parameter: Parameter) -> Any:
 def read(text: str, parameter: Parameter | None) -> Any:
   """Return what a word of the command line means for a parameter: the first reading that fits.
 
-  It is read as a Python literal, as a truth value, and as the word that it is. Where nothing fits
-  (or no parameter is known) the first reading is returned: the check of the keys refuses it.
+  The word is read as a Python literal, as a truth value, and as text. Where nothing fits, or no
+  parameter is known, the first reading is returned: the check of the keys refuses it.
 
   >>> flag = Parameter('allow_leak', Parameter.KEYWORD_ONLY, annotation=bool)
   >>> root = Parameter('root', Parameter.KEYWORD_ONLY, annotation=str)
@@ -142,8 +142,8 @@ def words(kind: Any, many: bool = False) -> str:
   if base is Annotated:
     return f'{words(inner[0], many)} {inner[1].words}'
   if base in (typing.Union, types.UnionType):
-    kinds = [one for one in inner if not (one is int and float in inner)]
-    return ' or '.join(dict.fromkeys(words(one, many) for one in kinds))
+    kinds = [part for part in inner if not (part is int and float in inner)]
+    return ' or '.join(dict.fromkeys(words(part, many) for part in kinds))
   if base is typing.Literal:
     return ' or '.join(map(repr, inner))
   if base is Any or not isinstance(base, type):
@@ -166,7 +166,7 @@ def _of(base: type, inner: tuple) -> str:
 
 
 def _parts(kind: Any) -> tuple[Any, tuple]:
-  """Return (tuple, (int, ...)) of tuple[int, ...], (int, ()) of int, (Annotated, (int, FROM_0)) …"""
+  """Return (tuple, (int, ...)) of tuple[int, ...], (int, ()) of int, (Annotated, (int, Range)) …"""
   if kind is None:
     return Nothing, ()
   return typing.get_origin(kind) or kind, typing.get_args(kind)
@@ -202,14 +202,14 @@ def _within(value: Any, span: Range) -> Any:
 
 
 def _known(value: Any, known: tuple) -> Any:
-  if not any(value == one and type(value) is type(one) for one in known):
+  if not any(value == entry and type(value) is type(entry) for entry in known):
     raise Misfit
   return value
 
 
 def _one_of(value: Any, kinds: tuple) -> Any:
   """Return the value as one of the kinds takes it; its own type comes first: 3 is no float."""
-  for kind in sorted(kinds, key=lambda one: one is not type(value)):
+  for kind in sorted(kinds, key=lambda kind: kind is not type(value)):
     try:
       return fitted(value, kind)
     except Misfit:
@@ -222,7 +222,7 @@ def _mapping(value: Any, inner: tuple) -> dict:
     raise Misfit
   key_kind, value_kind = inner or (Any, Any)
   keys = [fitted(key, key_kind) for key in value]
-  values = [fitted(one, value_kind) for one in value.values()]
+  values = [fitted(entry, value_kind) for entry in value.values()]
   return dict(zip(keys, values, strict=True))
 
 
@@ -238,7 +238,7 @@ def _sequence(value: Any, base: type, inner: tuple) -> Any:
   if exact and len(value) != len(inner):
     raise Misfit
   each = inner if exact else (inner[:1] or (Any,)) * len(value)
-  entries = [_entry(one, kind) for one, kind in zip(value, each, strict=True)]
+  entries = [_entry(entry, kind) for entry, kind in zip(value, each, strict=True)]
   return entries if base is list else tuple(entries)
 
 
@@ -288,7 +288,7 @@ def _literal(text: str) -> list[Any]:
 
 
 class Law(NamedTuple):
-  """What a function's arguments must be beside each other."""
+  """A condition on several arguments of a function."""
 
   words: str
   holds: Callable[..., bool]
@@ -296,7 +296,7 @@ class Law(NamedTuple):
 
 
 def together(words: str, holds: Callable[..., bool]) -> Callable[[Callable], Callable]:
-  """Return a decorator that declares a law; `holds` takes the arguments that it is about by name.
+  """Return a decorator that declares a condition on several arguments: `holds` takes them by name.
 
   The function refuses arguments that break it; so does `agree`, before the function is called.
 
@@ -322,13 +322,13 @@ def together(words: str, holds: Callable[..., bool]) -> Callable[[Callable], Cal
 
 
 def agree(function: Callable, bound: inspect.BoundArguments) -> None:
-  """Raise a MedtlError where arguments break the law that is declared above their function."""
+  """Raise a MedtlError where arguments break the condition declared above their function."""
   law: Law | None = getattr(function, 'law', None)
   if law is None:
     return
   whole = inspect.BoundArguments(bound.signature, bound.arguments.copy())
   whole.apply_defaults()
-  given = {name: whole.arguments[name] for name in law.names}
-  if not law.holds(**given):
-    shown = ', '.join(f'{name}={value}' for name, value in given.items())
+  arguments = {name: whole.arguments[name] for name in law.names}
+  if not law.holds(**arguments):
+    shown = ', '.join(f'{name}={value}' for name, value in arguments.items())
     raise MedtlError(f'{function.__name__}: {shown}; expected {law.words}')

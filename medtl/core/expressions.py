@@ -1,4 +1,7 @@
-"""Text in configs becomes callables: names are Python names, chains are 'a(1) | b(2)', literals only."""
+"""Text in configs becomes callables: a name is a Python name, a chain is 'a(1) | b(2)'.
+
+Arguments are literals; nothing is evaluated.
+"""
 
 import ast
 import difflib
@@ -57,6 +60,7 @@ def parse_chain(text: str) -> list[Call]:
 
 
 def _call(node: ast.expr, text: str) -> Call:
+  """Return the operation that a node of the parsed text is: a name, or a name with arguments."""
   if isinstance(node, ast.Name):
     return Call(node.id, (), {})
   if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
@@ -74,44 +78,51 @@ def _call(node: ast.expr, text: str) -> Call:
 
 
 def public(module: ModuleType) -> dict[str, Callable]:
-  """Return the functions that a module defines itself and does not hide."""
-  return {
-    name: value
-    for name, value in vars(module).items()
-    if inspect.isfunction(value)
-    and not name.startswith('_')
-    and getattr(value, '__module__', '') == module.__name__
-  }
+  """Return {name: function} of those that a module defines itself and does not hide."""
+  functions = {}
+  for name, value in vars(module).items():
+    is_own = inspect.isfunction(value) and value.__module__ == module.__name__
+    if is_own and not name.startswith('_'):
+      functions[name] = value
+  return functions
 
 
 def bind(
   function: Callable, call: Call, what: str = '', given: tuple[str, ...] = ()
 ) -> inspect.BoundArguments:
-  """Return a call's arguments as the signature takes them; the caller fills in those `given`."""
+  """Return a call's arguments as the function takes them, without those that the caller gives.
+
+  An argument that the function lacks, or of another kind than it takes, is a MedtlError; it calls
+  the function `what`, or by its name.
+  """
   where = what or call.name
-  everything = signature(function)
-  known = [name for name in everything.parameters if name not in given]
-  open_ended = any(one.kind is one.VAR_KEYWORD for one in everything.parameters.values())
+  whole = signature(function)
+  known = [name for name in whole.parameters if name not in given]
+  open_ended = any(entry.kind is entry.VAR_KEYWORD for entry in whole.parameters.values())
   for name in call.kwargs:
     if name not in known and not open_ended:
       raise MedtlError(f'{where} has no key {name!r}; {did_you_mean(name, known)}')
-  left = everything.replace(parameters=[everything.parameters[name] for name in known])
+  rest = whole.replace(parameters=[whole.parameters[name] for name in known])
   try:
-    bound = left.bind(*call.args, **call.kwargs)
+    bound = rest.bind(*call.args, **call.kwargs)
   except TypeError as error:
-    raise MedtlError(f'{where}: {error}; expected {_short(call.name, left)}') from None
+    raise MedtlError(f'{where}: {error}; expected {_short(call.name, rest)}') from None
   for name, value in bound.arguments.items():
-    bound.arguments[name] = _checked(where, value, left.parameters[name])
+    bound.arguments[name] = _checked(where, value, rest.parameters[name])
   return bound
 
 
 def _checked(where: str, value: Any, parameter: inspect.Parameter) -> Any:
   """Return what a parameter holds, checked: `*size` holds several values, `**keys` a mapping."""
+
+  def check(name: str, entry: Any) -> Any:
+    return annotation.checked(where, name, entry, parameter)
+
   if parameter.kind is parameter.VAR_POSITIONAL:
-    return tuple(annotation.checked(where, parameter.name, one, parameter) for one in value)
+    return tuple(check(parameter.name, entry) for entry in value)
   if parameter.kind is parameter.VAR_KEYWORD:
-    return {name: annotation.checked(where, name, one, parameter) for name, one in value.items()}
-  return annotation.checked(where, parameter.name, value, parameter)
+    return {name: check(name, entry) for name, entry in value.items()}
+  return check(parameter.name, value)
 
 
 def signature(function: Callable) -> inspect.Signature:
@@ -125,79 +136,96 @@ def signature(function: Callable) -> inspect.Signature:
     ) from None
 
 
-def _short(name: str, made: inspect.Signature) -> str:
+def _short(name: str, whole: inspect.Signature) -> str:
   """Return 'resize(size, order=1)': a signature without its types."""
-  words = [
-    one.name if one.default is one.empty else f'{one.name}={one.default!r}'
-    for one in made.parameters.values()
-  ]
+  words = []
+  for parameter in whole.parameters.values():
+    has_default = parameter.default is not parameter.empty
+    words.append(f'{parameter.name}={parameter.default!r}' if has_default else parameter.name)
   return f'{name}({", ".join(words)})'
 
 
 def parameters(function: Callable, given: tuple[str, ...] = ()) -> dict[str, inspect.Parameter]:
-  """Return a function's parameters by name, without those that the caller fills in."""
-  named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-  found = signature(function).parameters
-  return {name: one for name, one in found.items() if one.kind in named and name not in given}
+  """Return a function's parameters by name, without those that the caller gives."""
+  kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+  named = {}
+  for name, parameter in signature(function).parameters.items():
+    if parameter.kind in kinds and name not in given:
+      named[name] = parameter
+  return named
 
 
 def checked_keys(
-  where: str, given: Mapping[str, Any], known: Mapping[str, inspect.Parameter]
+  where: str, keys: Mapping[str, Any], known: Mapping[str, inspect.Parameter]
 ) -> dict[str, Any]:
-  """Return the keys as the parameters take them.
+  """Return the keys with their values as the `known` parameters take them.
 
-  A key that is not known, of another kind or lacking is an error.
+  An unknown key, a missing one and a value of another kind are MedtlErrors.
   """
-  for name in given:
+  for name in keys:
     if name not in known:
       raise MedtlError(f'{where} has no key {name!r}; {did_you_mean(name, known)}')
   for name, parameter in known.items():
-    if parameter.default is parameter.empty and name not in given:
+    if parameter.default is parameter.empty and name not in keys:
       wanted = annotation.words(annotation.kind_of(parameter))
       raise MedtlError(f'{where} lacks the key {name!r}; set it to {wanted}')
-  return {name: annotation.checked(where, name, one, known[name]) for name, one in given.items()}
+  checked = {}
+  for name, value in keys.items():
+    checked[name] = annotation.checked(where, name, value, known[name])
+  return checked
 
 
 def operations(module: ModuleType, given: tuple[str, ...] = ()) -> dict[str, Callable]:
   """Return a module's public functions that take `given` first: its helpers are no operations."""
-  count = len(given)
-  return {
-    name: function
-    for name, function in public(module).items()
-    if tuple(inspect.signature(function).parameters)[:count] == given
-  }
+  functions = {}
+  for name, function in public(module).items():
+    names = tuple(inspect.signature(function).parameters)
+    if names[: len(given)] == given:
+      functions[name] = function
+  return functions
 
 
 def functions(
   text: str, known: ModuleType | Mapping[str, Callable], given: tuple[str, ...] = ()
 ) -> list[Callable]:
-  """Return the chain's operations, arguments bound; each still takes `given`, by position or by name."""
+  """Return the chain's operations with their arguments bound.
+
+  Each still takes `given`, by position or by name. An operation that is not known, or arguments
+  that it does not take, are a MedtlError.
+  """
   words = operations(known, given) if isinstance(known, ModuleType) else known
-  bound = []
+  partial = []
   for call in parse_chain(text):
     if call.name not in words:
       hint = did_you_mean(call.name, words)
       raise MedtlError(f'unknown operation {call.name!r} in {text!r}; {hint}')
     function = words[call.name]
-    bound.append(_fill(function, bind(function, call, given=given), given))
-  return bound
+    bound = bind(function, call, given=given)
+    partial.append(_fill(function, bound, given))
+  return partial
 
 
 def _fill(function: Callable, bound: inspect.BoundArguments, given: tuple[str, ...]) -> Callable:
-  kinds = {
-    name: parameter.kind for name, parameter in inspect.signature(function).parameters.items()
-  }
-  star, named = (), {}
+  """Return the function with its arguments bound; it still takes those that the caller gives."""
+  parameters = inspect.signature(function).parameters
+  star = ()
+  named = {}
   for name, value in bound.arguments.items():
-    if kinds[name] is inspect.Parameter.VAR_POSITIONAL:
+    kind = parameters[name].kind
+    if kind is inspect.Parameter.VAR_POSITIONAL:
       star = value
-    elif kinds[name] is inspect.Parameter.VAR_KEYWORD:
+    elif kind is inspect.Parameter.VAR_KEYWORD:
       named.update(value)
     else:
       named[name] = value
   if star:  # f(x, *size): what is given comes first, by position
     return lambda *args: function(*args, *star, **named)
-  return lambda *args, **kwargs: function(**dict(zip(given, args, strict=False)), **named, **kwargs)
+
+  def filled(*args: Any, **kwargs: Any) -> Any:
+    positional = dict(zip(given, args, strict=False))
+    return function(**positional, **named, **kwargs)
+
+  return filled
 
 
 def single_function(
@@ -219,7 +247,10 @@ def compiled_regex(pattern: str, what: str) -> re.Pattern:
 
 
 def find(name: str, package: str) -> Callable:
-  """Return the function that 'module.function' (or 'function') names inside a package: no registry, a name is a Python name."""
+  """Return the function that 'module.function' (or 'function') names inside a package.
+
+  There is no registry: a name is a Python name. One that names nothing is a MedtlError.
+  """
   *path, last = name.split('.')
   if not all(part.isidentifier() for part in (*path, last)):
     raise MedtlError(f'{name!r} is not a name: expected module.function inside {package}')
@@ -229,9 +260,9 @@ def find(name: str, package: str) -> Callable:
   except ModuleNotFoundError as error:
     if not target.startswith(str(error.name)):
       raise
-    raise MedtlError(
-      f'no module {".".join(path)!r} in {package}; {did_you_mean(".".join(path), siblings(package))}'
-    ) from None
+    word = '.'.join(path)
+    hint = did_you_mean(word, siblings(package))
+    raise MedtlError(f'no module {word!r} in {package}; {hint}') from None
   known = public(module)
   if last not in known:
     raise MedtlError(f'no function {last!r} in {target}; {did_you_mean(last, known)}')
@@ -248,13 +279,16 @@ def siblings(package: str) -> list[str]:
 def component(
   config: Mapping[str, Any], package: str, what: str, given: tuple[str, ...] = ()
 ) -> tuple[Callable, dict[str, Any]]:
-  """Return (function, keyword arguments) of dict(name='module.function', …), keys checked against the signature."""
-  left = dict(config)
-  name = left.pop('name', None)
+  """Return (function, keyword arguments) of dict(name='module.function', …).
+
+  The keys are checked against the function's signature, without what the caller gives.
+  """
+  keys = dict(config)
+  name = keys.pop('name', None)
   if not isinstance(name, str):
     raise MedtlError(f'config.{what}: name is {name!r}; expected a function of {package}, as text')
   function = find(name, package)
-  return function, checked_keys(f'config.{what} ({name})', left, parameters(function, given))
+  return function, checked_keys(f'config.{what} ({name})', keys, parameters(function, given))
 
 
 def duration_in_steps(
@@ -269,38 +303,45 @@ def duration_in_steps(
   """
   match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*(%|steps?|epochs?|examples?|)', str(text).strip())
   if not match or (not match[2] and not match[1].isdigit()):
-    raise MedtlError(
-      f"cannot read the duration {text!r}: expected '100 steps', '3 epochs', '5000 examples' or '5%'"
-    )
-  number, unit = float(match[1]), match[2].rstrip('s') or 'step'
+    raise _unreadable_duration(text)
+  number = float(match[1])
+  unit = match[2].rstrip('s') or 'step'
   if unit == '%' and not total:
     raise MedtlError(
       f'{text!r} is a share of a total that is not known here; expected steps, epochs or examples'
     )
-  scale = {
+  steps = {
     'step': 1.0,
     'epoch': math.ceil(examples / batch),
     'example': 1 / batch,
     '%': total / 100,
-  }[unit]
-  count = math.ceil(number * scale - 1e-9)
+  }
+  count = math.ceil(number * steps[unit] - 1e-9)
   if count < least:
     raise MedtlError(f'a duration of {text!r}; expected at least {least} step')
   return count
 
 
+def _unreadable_duration(text: str | int) -> MedtlError:
+  return MedtlError(
+    f"cannot read the duration {text!r}: expected '100 steps', '3 epochs', '5000 examples' or '5%'"
+  )
+
+
 def scaled_duration(text: str | int, factor: float) -> str:
   """Return a duration times a factor; steps stay whole, and at least one.
 
-  >>> scaled_duration('6 epochs', 0.5), scaled_duration(7, 0.5), scaled_duration('100 steps', 0.001), scaled_duration('50%', 0.4)
-  ('3 epochs', '4 steps', '1 steps', '20%')
+  >>> scaled_duration('6 epochs', 0.5), scaled_duration('50%', 0.4)
+  ('3 epochs', '20%')
+  >>> scaled_duration(7, 0.5), scaled_duration('100 steps', 0.001)
+  ('4 steps', '1 steps')
   """
   match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*(%|[a-z]*)', str(text).strip())
-  number, unit = (float(match[1]), match[2]) if match else (0.0, '')
-  if not match or unit.rstrip('s') not in ('', '%', 'step', 'epoch', 'example'):
-    raise MedtlError(
-      f"cannot read the duration {text!r}: expected '100 steps', '3 epochs', '5000 examples' or '5%'"
-    )
+  if not match or match[2].rstrip('s') not in ('', '%', 'step', 'epoch', 'example'):
+    raise _unreadable_duration(text)
+  number = float(match[1]) * factor
+  unit = match[2]
   if unit in ('', 'step', 'steps'):
-    return f'{max(1, round(number * factor + 1e-9))} steps'
-  return f'{number * factor:.6g}{unit}' if unit == '%' else f'{number * factor:.6g} {unit}'
+    return f'{max(1, round(number + 1e-9))} steps'
+  blank = '' if unit == '%' else ' '
+  return f'{number:.6g}{blank}{unit}'

@@ -1,4 +1,4 @@
-"""Trees and paths: 'backbone/stage1/block0/conv1/kernel' -> leaf, values by regex, differences in words."""
+"""Trees by paths such as 'backbone/stage1/block0/conv1/kernel': values by regex, differences."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +15,15 @@ Rules = Sequence[tuple[str, Any]]
 
 def path_of(keys: Sequence[Any]) -> str:
   """Return a jax key path as text with slashes."""
-  return '/'.join(
-    str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in keys
-  )
+  return '/'.join(map(_key_text, keys))
+
+
+def _key_text(key: Any) -> str:
+  """Return the key of a dict, the name of a field or the index of an entry, as text."""
+  for attribute in ('key', 'name', 'idx'):
+    if hasattr(key, attribute):
+      return str(getattr(key, attribute))
+  return str(key)
 
 
 def flatten(tree: Tree) -> dict[str, Any]:
@@ -30,28 +36,31 @@ def flatten(tree: Tree) -> dict[str, Any]:
 
 
 def children(paths: Iterable[str]) -> list[str]:
-  """Return the parts of a net that parameters belong to, in order: children of the backbone, and the head.
+  """Return the parts of a net that parameters belong to: children of the backbone, then the head.
 
-  >>> children(['head/dense/bias', 'backbone/stage10/conv/kernel', 'backbone/stage2/scale', 'backbone/stem/conv/kernel'])
+  The stem comes first, then the stages by number, then what has no number.
+
+  >>> children(['head/bias', 'backbone/stage10/kernel', 'backbone/stage2/scale', 'backbone/stem/k'])
   ['backbone/stem', 'backbone/stage2', 'backbone/stage10', 'head']
   """
-  parts = [path.split('/') for path in paths]
-  names = {'/'.join(part[:2]) if part[0] == 'backbone' else part[0] for part in parts}
+  names = set()
+  for path in paths:
+    first, *inner = path.split('/')
+    names.add('/'.join([first, *inner[:1]]) if first == 'backbone' else first)
+  return sorted(names, key=_place)
 
-  def place(name: str) -> tuple[bool, bool, int, str]:
-    number = re.search(r'\d+$', name)
-    return (
-      not name.startswith('backbone/'),
-      not name.endswith('/stem') and not number,
-      int(number[0]) if number else 0,
-      name,
-    )
 
-  return sorted(names, key=place)
+def _place(name: str) -> tuple[bool, bool, int, str]:
+  """Return what the parts of a net are sorted by."""
+  match = re.search(r'\d+$', name)
+  number = int(match[0]) if match else 0
+  outside = not name.startswith('backbone/')
+  unnumbered = not match and not name.endswith('/stem')
+  return outside, unnumbered, number, name
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-  """Return nested dicts from {path: leaf}; the inverse of flatten for trees of dicts."""
+  """Return nested dicts from {path: leaf}; the inverse of `flatten` for trees of dicts."""
   tree: dict[str, Any] = {}
   for path, leaf in leaves.items():
     *parents, last = path.split('/')
@@ -63,9 +72,10 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def label_by_rules(tree: Tree, rules: Rules, what: str = 'rule') -> Tree:
-  """Return the tree with each leaf replaced by the value of the first rule whose regex matches its whole path.
+  """Return the tree with each leaf replaced by the value of the first rule that matches its path.
 
-  Every leaf must be covered and every rule must match some leaf (not necessarily first): both are MedtlErrors.
+  A rule is (regex, value); the regex must match the whole path. A leaf that no rule matches is a
+  MedtlError, and so is a rule that matches no leaf, be it as a later match.
 
   >>> label_by_rules({'a': {'kernel': 0, 'bias': 0}}, [('.*/bias', 'no decay'), ('.*', 'decay')])
   {'a': {'bias': 'no decay', 'kernel': 'decay'}}
@@ -83,32 +93,44 @@ def label_by_rules(tree: Tree, rules: Rules, what: str = 'rule') -> Tree:
     return compiled[hits[0]][1]
 
   labels = jax.tree_util.tree_map_with_path(value_of, tree)
-  for (pattern, _), seen in zip(rules, used, strict=True):
-    if not seen:
+  for (pattern, _), is_used in zip(rules, used, strict=True):
+    if not is_used:
       raise MedtlError(f'{what} {pattern!r} matches nothing; the paths begin {_sample(tree)}')
   return labels
 
 
 def _sample(tree: Tree, count: int = 6) -> str:
   paths = list(flatten(tree))
-  return ', '.join(paths[:count]) + (f' … ({len(paths)} in all)' if len(paths) > count else '')
+  more = f' … ({len(paths)} in all)' if len(paths) > count else ''
+  return ', '.join(paths[:count]) + more
 
 
 def difference(found: Tree, expected: Tree, count: int = 8) -> str:
-  """Return in words how two trees of arrays differ in paths, shapes and dtypes; '' when they do not."""
-  a, b = flatten(found), flatten(expected)
-  lines = [f'missing: {path} {_kind(b[path])}' for path in b if path not in a]
-  lines += [f'unexpected: {path} {_kind(a[path])}' for path in a if path not in b]
-  lines += [
-    f'{path}: found {_kind(a[path])}, expected {_kind(b[path])}'
-    for path in b
-    if path in a and _kind(a[path]) != _kind(b[path])
-  ]
-  more = [f'… and {len(lines) - count} more'] if len(lines) > count else []
-  return '\n'.join(lines[:count] + more)
+  """Return in words how two trees of arrays differ in paths, shapes and dtypes, '' if they do not.
+
+  At most `count` differences are listed, and the number of the others.
+  """
+  found_kinds = {path: _kind(leaf) for path, leaf in flatten(found).items()}
+  expected_kinds = {path: _kind(leaf) for path, leaf in flatten(expected).items()}
+  missing = []
+  changed = []
+  for path, kind in expected_kinds.items():
+    if path not in found_kinds:
+      missing.append(f'missing: {path} {kind}')
+    elif found_kinds[path] != kind:
+      changed.append(f'{path}: found {found_kinds[path]}, expected {kind}')
+  unexpected = []
+  for path, kind in found_kinds.items():
+    if path not in expected_kinds:
+      unexpected.append(f'unexpected: {path} {kind}')
+  lines = [*missing, *unexpected, *changed]
+  if len(lines) > count:
+    lines[count:] = [f'… and {len(lines) - count} more']
+  return '\n'.join(lines)
 
 
 def _kind(leaf: Any) -> str:
+  """Return an array's shape and dtype in words."""
   if not hasattr(leaf, 'shape'):
     leaf = np.asarray(leaf)
   return f'{tuple(leaf.shape)} {leaf.dtype}'

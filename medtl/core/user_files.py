@@ -13,11 +13,11 @@ from typing import Any
 from medtl.core.types import MedtlError
 
 SHIPPED = Path(__file__).resolve().parents[2]  # configs/ and experiments/ lie beside medtl
-MOST = 300  # signs of a message that are shown: ml_collections lists all it holds
+MOST = 300  # characters of a message that are shown: ml_collections lists all it holds
 
 
 def locate(words: str) -> Path:
-  """Return the path of a file that was named, below the folder of medtl where it is not here.
+  """Return the path of a file: below the working directory, else below medtl's own folder.
 
   So 'configs/oct_vit.py' means medtl's in a working directory that has no such file of its own.
   """
@@ -27,7 +27,7 @@ def locate(words: str) -> Path:
 
 
 def configs(folder: Path = Path('configs')) -> list[str]:
-  """Return the configs of a folder, those of medtl where it has none."""
+  """Return the paths of a folder's configs, or of medtl's where the folder has none."""
   for place in (folder, SHIPPED / 'configs'):
     files = [path for path in place.glob('[!_]*.py') if path.is_file() and path.stem != 'base']
     if files:
@@ -48,7 +48,7 @@ def defined(path: Path, expected: str) -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def explained(path: Path, expected: str) -> Iterator[None]:
-  """Within, the file's code runs; what it raises becomes a MedtlError, if it is none."""
+  """While open, what the code of the file raises becomes a MedtlError, if it is not one already."""
   try:
     yield
   except MedtlError:
@@ -56,8 +56,8 @@ def explained(path: Path, expected: str) -> Iterator[None]:
   except (Exception, SystemExit) as error:
     line = _line(error, path)
     where = f'{path}, line {line}' if line else str(path)
-    said = ': '.join(filter(None, [type(error).__name__, str(error)[:MOST]]))
-    raise MedtlError(f'{where}: {said}; expected {expected}') from error
+    why = ': '.join(filter(None, [type(error).__name__, str(error)[:MOST]]))
+    raise MedtlError(f'{where}: {why}; expected {expected}') from error
 
 
 def _line(error: BaseException, path: Path) -> int | None:
@@ -71,7 +71,7 @@ def _line(error: BaseException, path: Path) -> int | None:
 
 @contextlib.contextmanager
 def _configs_importable(folder: Path) -> Iterator[None]:
-  """Within, `configs` is also a package of the files in `folder`, if it is called that, and of medtl."""
+  """While open, `configs` holds medtl's configs, and those of `folder` if that is its name."""
   before = _loaded()
   for name in before:
     del sys.modules[name]

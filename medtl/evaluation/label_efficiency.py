@@ -1,4 +1,8 @@
-"""How much of one thing is worth how much of another: a metric against an amount, and 'A with n equals B with m', with an interval."""
+"""How much of one thing is worth how much of another, such as labels of a pretrained net.
+
+A metric against an amount gives curves; 'A with n is as good as B with m' is read off them, with
+an interval.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,11 +18,11 @@ def grouped(
   names: Sequence[str], place: Callable[[str], tuple[str, float]]
 ) -> dict[str, dict[float, str]]:
   """Return the curves that variants lie on; `place(name)` is (family, amount)."""
-  found: dict[str, dict[float, str]] = {}
+  curves: dict[str, dict[float, str]] = {}
   for name in names:
     family, amount = place(name)
-    found.setdefault(family, {})[amount] = name
-  return found
+    curves.setdefault(family, {})[amount] = name
+  return curves
 
 
 def equivalents(
@@ -29,58 +33,58 @@ def equivalents(
   patient: np.ndarray | None,
   resamples: int = 1000,
 ) -> list[dict[str, Any]]:
-  """Return for each amount of the first family what amount of each other family reaches its metric, with an interval by patient.
+  """Return a row for each amount of the first family and each other family.
 
-  `score` [s, n, k] of each variant's s runs on the same rows. An amount is read off between those tried, on the running maximum of the
-  other family's curve; beyond its ends it is the end, and `least` or `most` says so of value, low and high.
+  Its `value` is the amount of the other family that reaches the same metric, with an interval by
+  patient from `low` to `high`. It is read off between the amounts tried, on the running maximum of
+  the other family's curve; beyond the ends of the curve, `least` and `most`, it is the end.
+  `score` holds each variant's [s, n, k] of s runs on the same rows.
   """
   first, *others = curves
+  variants = [name for family in curves.values() for name in family.values()]
 
   def statistic(rows: np.ndarray, runs: np.ndarray) -> dict[str, np.ndarray]:
-    value = {
-      name: np.mean([metric(score[name][run][rows], y[rows]) for run in runs])
-      for family in curves.values()
-      for name in family.values()
-    }
-    return {
-      f'{other} {amount:g}': np.asarray(
-        reached(value[name], {x: value[there] for x, there in curves[other].items()})
-      )
-      for other in others
-      for amount, name in curves[first].items()
-    }
+    value = {}
+    for name in variants:
+      value[name] = np.mean([metric(score[name][run][rows], y[rows]) for run in runs])
+    amounts = {}
+    for other in others:
+      curve = {amount: value[name] for amount, name in curves[other].items()}
+      for amount, name in curves[first].items():
+        amounts[_key(other, amount)] = np.asarray(reached(value[name], curve))
+    return amounts
 
-  count, _, k = next(iter(score.values())).shape
-  found = intervals.of(statistic, intervals.presence(y, k), patient, resamples, runs=count)
+  runs, _, k = next(iter(score.values())).shape
+  has = intervals.presence(y, k)
+  interval_of = intervals.bootstrap(statistic, has, patient, resamples, runs=runs)
   rows = []
   for other in others:
-    least, most = min(curves[other]), max(curves[other])
+    least = min(curves[other])
+    most = max(curves[other])
     for amount in curves[first]:
-      told = found[f'{other} {amount:g}']
-      low, high = (
-        min(max(bound, least), most) for bound in (told.low, told.high)
-      )  # seeds may carry a bound beyond what was tried
-      rows.append(
-        {
-          'family': first,
-          'amount': amount,
-          'other': other,
-          'least': least,
-          'most': most,
-          'value': told.value,
-          'low': low,
-          'high': high,
-          'reason': told.reason,
-        }
-      )
+      interval = interval_of[_key(other, amount)]
+      row = {'family': first, 'amount': amount, 'other': other, 'least': least, 'most': most}
+      row['value'] = interval.value
+      # what chance between seeds adds may carry a bound beyond what was tried
+      row['low'] = min(max(interval.low, least), most)
+      row['high'] = min(max(interval.high, least), most)
+      row['reason'] = interval.reason
+      rows.append(row)
   return rows
 
 
-def reached(level: float, curve: Mapping[float, float]) -> float:
-  """Return the smallest amount at which the running maximum of a curve {amount: value} reaches a level, between its ends.
+def _key(other: str, amount: float) -> str:
+  return f'{other} {amount:g}'
 
-  >>> reached(0.75, {10: 0.6, 20: 0.7, 40: 0.8}), reached(0.5, {10: 0.6, 20: 0.7}), reached(0.9, {10: 0.6, 20: 0.7})
-  (30.0, 10.0, 20.0)
+
+def reached(level: float, curve: Mapping[float, float]) -> float:
+  """Return the smallest amount at which the running maximum of a curve reaches a level.
+
+  `curve` is {amount: value}, linear between its amounts; beyond its ends the end is returned.
+
+  >>> curve = {10: 0.6, 20: 0.7, 40: 0.8}
+  >>> reached(0.75, curve), reached(0.5, curve), reached(0.9, curve)
+  (30.0, 10.0, 40.0)
   """
   amounts = sorted(curve)
   values = np.maximum.accumulate([curve[amount] for amount in amounts])
@@ -89,22 +93,30 @@ def reached(level: float, curve: Mapping[float, float]) -> float:
   if level > values[-1]:
     return float(amounts[-1])
   place = int(np.argmax(values >= level))
+  below = amounts[place - 1]
   share = (level - values[place - 1]) / (values[place] - values[place - 1])
-  return float(amounts[place - 1] + share * (amounts[place] - amounts[place - 1]))
+  return float(below + share * (amounts[place] - below))
 
 
 def words(row: Mapping[str, Any], unit: str) -> str:
-  """Return 'pretrained with 10 % is as good as scratch with 72 % (40 % to at least 100 %)', or that it is better than all of it."""
+  """Return in a sentence what a row of `equivalents` says, amounts followed by their unit.
+
+  Such as 'pretrained with 10 % is as good as scratch with 72 % (40 % to at least 100 %)', or that
+  it is better than the most that was tried.
+  """
 
   def bounded(value: float) -> str:
-    ends = 'at least ' if value >= row['most'] else 'at most ' if value <= row['least'] else ''
-    return f'{ends}{value:.0f}{unit}'
+    text = f'{value:.0f}{unit}'
+    if value >= row['most']:
+      return f'at least {text}'
+    return f'at most {text}' if value <= row['least'] else text
 
-  if not row['reason'] and row['low'] >= row['most']:
-    return f'{row["family"]} with {row["amount"]:g}{unit} is better than {row["other"]} with {row["most"]:g}{unit}, the most that was tried'
-  beside = (
-    f' ({bounded(row["low"])} to {bounded(row["high"])})'
-    if not row['reason']
-    else f'; {row["reason"]}'
-  )
-  return f'{row["family"]} with {row["amount"]:g}{unit} is as good as {row["other"]} with {bounded(row["value"])}{beside}'
+  subject = f'{row["family"]} with {row["amount"]:g}{unit}'
+  if row['reason']:
+    interval = f'; {row["reason"]}'
+  elif row['low'] >= row['most']:
+    most = f'{row["most"]:g}{unit}'
+    return f'{subject} is better than {row["other"]} with {most}, the most that was tried'
+  else:
+    interval = f' ({bounded(row["low"])} to {bounded(row["high"])})'
+  return f'{subject} is as good as {row["other"]} with {bounded(row["value"])}{interval}'

@@ -1,7 +1,8 @@
-"""(score, y) -> number, numpy on whole arrays: what every report and the choice of the best checkpoint read.
+"""(score, y) -> number, in numpy: what every report and the choice of the best checkpoint read.
 
-score [n, k] holds probabilities; y is a class [n], or [n, k] of 0 and 1 for many labels. One-versus-rest metrics are means
-over the classes. A metric that needs an example of each class is nan where one has none: no error, no mean over the others.
+score [n, k] holds probabilities; y is a class [n], or [n, k] of 0 and 1 for many labels.
+One-versus-rest metrics are means over the classes. A metric that needs an example of each class is
+nan where one has none: that is no error, and the others are not averaged in its place.
 """
 
 import math
@@ -13,9 +14,8 @@ from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError
 
 Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]  # -> a number [], or one for each class [k]
-SMALLEST = float(
-  np.finfo(np.float32).eps
-)  # probabilities are kept this far from 0 and 1 in logarithms
+# in logarithms, probabilities are kept this far from 0 and 1
+SMALLEST = float(np.finfo(np.float32).eps)
 BINS = 15  # of the calibration error (Guo et al. 2017, section 5)
 
 
@@ -25,73 +25,106 @@ def truth(score: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def decided(score: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Return [n, k] bool: the largest probability, or with many labels every probability of at least one half."""
-  return score >= 0.5 if y.ndim == 2 else score.argmax(1)[:, None] == np.arange(score.shape[1])
+  """Return [n, k] bool, the decisions: the largest probability.
+
+  With many labels they are all probabilities of at least one half.
+  """
+  if y.ndim == 2:
+    return score >= 0.5
+  return score.argmax(1)[:, None] == np.arange(score.shape[1])
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
   """Return part / whole, nan where the whole is 0."""
-  part, whole = np.asarray(part, float), np.asarray(whole, float)
+  part = np.asarray(part, float)
+  whole = np.asarray(whole, float)
   return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
 
 
-def _each(measure: Callable[[np.ndarray, np.ndarray], float]) -> Metric:
+def _one_versus_rest(measure: Callable[[np.ndarray, np.ndarray], float]) -> Metric:
   """Return the metric [k] of a measure of (sorted scores with the class, sorted scores without)."""
 
   def metric(score: np.ndarray, y: np.ndarray) -> np.ndarray:
-    pairs = zip(score.T, truth(score, y).T, strict=True)
-    return np.array([measure(np.sort(column[has]), np.sort(column[~has])) for column, has in pairs])
+    values = []
+    for column, has in zip(score.T, truth(score, y).T, strict=True):
+      positive = np.sort(column[has])
+      negative = np.sort(column[~has])
+      values.append(measure(positive, negative))
+    return np.array(values)
 
   return metric
 
 
 def _area(positive: np.ndarray, negative: np.ndarray) -> float:
-  """P(positive > negative) + P(equal) / 2, from ranks (Mann and Whitney 1947)."""
+  """Return P(positive > negative) + P(equal) / 2, from ranks (Mann and Whitney 1947)."""
   if not (positive.size and negative.size):
     return math.nan
-  below = np.searchsorted(negative, positive, 'left') + np.searchsorted(negative, positive, 'right')
+  smaller = np.searchsorted(negative, positive, 'left')
+  smaller_or_equal = np.searchsorted(negative, positive, 'right')
+  below = smaller + smaller_or_equal
   return below.mean() / 2 / negative.size
 
 
 def _average_precision(positive: np.ndarray, negative: np.ndarray) -> float:
-  """The mean over positives of the precision at their own score; equals Σ (R_i − R_{i−1}) P_i over distinct thresholds."""
+  """Return the mean over positives of the precision at their own score.
+
+  It equals Σ (R_i − R_{i−1}) P_i over the distinct thresholds i, of recall R and precision P.
+  """
   if not (positive.size and negative.size):
     return math.nan
-  hits = positive.size - np.searchsorted(positive, positive, 'left')
-  return (hits / (hits + negative.size - np.searchsorted(negative, positive, 'left'))).mean()
+  true_positive = positive.size - np.searchsorted(positive, positive, 'left')
+  false_positive = negative.size - np.searchsorted(negative, positive, 'left')
+  return (true_positive / (true_positive + false_positive)).mean()
 
 
-class_auroc = _each(_area)
-class_auprc = _each(_average_precision)
+class_auroc = _one_versus_rest(_area)
+class_auprc = _one_versus_rest(_average_precision)
 
 
 def class_sensitivity(margin: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Return [k]; the margin is score minus a threshold chosen elsewhere (validation): found where >= 0, nan where unknown."""
+  """Return [k], the share of each class's examples that are found: those with a margin >= 0.
+
+  The margin [n, k] is score minus a threshold chosen elsewhere (on validation). A class is nan
+  where its threshold is, or where it has no example.
+  """
   has = truth(margin, y)
-  return np.where(np.isnan(margin).any(0), np.nan, ratio((has & (margin >= 0)).sum(0), has.sum(0)))
+  true_positive = has & (margin >= 0)
+  rate = ratio(true_positive.sum(0), has.sum(0))
+  return np.where(np.isnan(margin).any(0), np.nan, rate)
 
 
 def class_specificity(margin: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Return [k]; see class_sensitivity."""
+  """Return [k], the share of the examples without a class whose margin is < 0.
+
+  See class_sensitivity for the margin and for nan.
+  """
   has = truth(margin, y)
-  return np.where(
-    np.isnan(margin).any(0), np.nan, ratio((~has & (margin < 0)).sum(0), (~has).sum(0))
-  )
+  true_negative = ~has & (margin < 0)
+  rate = ratio(true_negative.sum(0), (~has).sum(0))
+  return np.where(np.isnan(margin).any(0), np.nan, rate)
 
 
 def class_f1(score: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Return [k] 2 TP / (2 TP + FP + FN); nan for a class without an example, 0 for one never predicted."""
-  has, said = truth(score, y), decided(score, y)
-  f1 = ratio(2 * (has & said).sum(0), has.sum(0) + said.sum(0))
-  return np.where(has.any(0), f1, np.nan)
+  """Return [k] 2 TP / (2 TP + FP + FN).
+
+  It is nan for a class without an example, and 0 for one that is never predicted.
+  """
+  has = truth(score, y)
+  predicted = decided(score, y)
+  true_positive = has & predicted
+  values = ratio(2 * true_positive.sum(0), has.sum(0) + predicted.sum(0))
+  return np.where(has.any(0), values, np.nan)
 
 
 def _mean(metric: Metric) -> Metric:
   return lambda score, y: metric(score, y).mean()
 
 
-auroc, auprc, f1 = _mean(class_auroc), _mean(class_auprc), _mean(class_f1)
-sensitivity, specificity = _mean(class_sensitivity), _mean(class_specificity)
+auroc = _mean(class_auroc)
+auprc = _mean(class_auprc)
+f1 = _mean(class_f1)
+sensitivity = _mean(class_sensitivity)
+specificity = _mean(class_specificity)
 
 
 def confusion(score: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -101,61 +134,80 @@ def confusion(score: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def accuracy(score: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Return the share of right decisions; with many labels over all n · k of them (as MedMNIST counts)."""
-  return (
-    np.mean(score.argmax(1) == y) if y.ndim == 1 else np.mean(decided(score, y) == truth(score, y))
-  )
+  """Return the share of right decisions; with many labels over all n · k (as MedMNIST counts)."""
+  right = score.argmax(1) == y if y.ndim == 1 else decided(score, y) == truth(score, y)
+  return np.mean(right)
 
 
 def balanced_accuracy(score: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Return the mean over classes of the share found; with many labels of (sensitivity + specificity) / 2 at one half."""
-  has, said = truth(score, y), decided(score, y)
-  found = ratio((has & said).sum(0), has.sum(0))
-  return (
-    found.mean()
-    if y.ndim == 1
-    else ((found + ratio((~has & ~said).sum(0), (~has).sum(0))) / 2).mean()
-  )
+  """Return the mean over classes of the sensitivity, each decision the largest probability.
+
+  With many labels it is the mean of (sensitivity + specificity) / 2 at a threshold of one half.
+  """
+  has = truth(score, y)
+  predicted = decided(score, y)
+  recall = ratio((has & predicted).sum(0), has.sum(0))
+  if y.ndim == 1:
+    return recall.mean()
+  true_negative_rate = ratio((~has & ~predicted).sum(0), (~has).sum(0))
+  return ((recall + true_negative_rate) / 2).mean()
 
 
 def quadratic_kappa(score: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Return Cohen's kappa with weights (i − j)² (Cohen 1968); nan where truth and prediction are all one class."""
+  """Return Cohen's kappa with weights (i − j)² (Cohen 1968).
+
+  It is nan where truth and prediction are all one class.
+  """
   table = confusion(score, y)
-  cost = np.subtract.outer(np.arange(len(table)), np.arange(len(table))) ** 2
-  return 1 - ratio(
-    (cost * table).sum(), (cost * np.outer(table.sum(1), table.sum(0))).sum() / table.sum()
-  )
+  grades = np.arange(len(table))
+  cost = np.subtract.outer(grades, grades) ** 2
+  observed = (cost * table).sum()
+  by_chance = (cost * np.outer(table.sum(1), table.sum(0))).sum() / table.sum()
+  return 1 - ratio(observed, by_chance)
 
 
 def brier(score: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Return the mean over examples of Σ (p − truth)² over classes, 0 to 2 (Brier 1950); with many labels the mean, 0 to 1."""
-  return ((score - truth(score, y)) ** 2).mean() * (score.shape[1] if y.ndim == 1 else 1)
+  """Return the mean over examples of Σ (p − truth)² over the classes, 0 to 2 (Brier 1950).
+
+  With many labels it is the mean over the classes too, 0 to 1.
+  """
+  square = (score - truth(score, y)) ** 2
+  return square.mean() * (score.shape[1] if y.ndim == 1 else 1)
 
 
 def log_loss(score: np.ndarray, y: np.ndarray) -> np.ndarray:
   """Return the mean of −log p(truth); with many labels of the binary cross-entropies."""
-  p = score[np.arange(len(y)), y] if y.ndim == 1 else np.where(truth(score, y), score, 1 - score)
+  if y.ndim == 1:
+    p = score[np.arange(len(y)), y]
+  else:
+    p = np.where(truth(score, y), score, 1 - score)
   return -np.log(np.clip(p, SMALLEST, 1 - SMALLEST)).mean()
 
 
 def reliability(score: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Return (count, mean probability, share that came true) of BINS equal bins ]low, high]; nan in empty ones.
+  """Return (count, mean probability, share that came true) of each of BINS bins ]low, high].
 
-  The probability is the predicted class's and comes true when that is right; with many labels each of the n · k counts.
+  The bins are equal in width; empty ones are nan. A probability is the predicted class's, and
+  comes true where that class is right; with many labels each of the n · k probabilities counts.
   """
-  p, came_true = (
-    (score.max(1), score.argmax(1) == y)
-    if y.ndim == 1
-    else (score.ravel(), truth(score, y).ravel())
-  )
+  if y.ndim == 1:
+    p = score.max(1)
+    came_true = score.argmax(1) == y
+  else:
+    p = score.ravel()
+    came_true = truth(score, y).ravel()
   bins = np.clip(np.ceil(p * BINS).astype(int) - 1, 0, BINS - 1)
   count = np.bincount(bins, minlength=BINS)
-  mean, share = (ratio(np.bincount(bins, value, BINS), count) for value in (p, came_true))
+  mean = ratio(np.bincount(bins, p, BINS), count)
+  share = ratio(np.bincount(bins, came_true, BINS), count)
   return count, mean, share
 
 
 def ece(score: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Return the expected calibration error: Σ count / n · |share − probability| over bins (Guo et al. 2017, equation 3)."""
+  """Return the expected calibration error: Σ count / n · |share − probability| over the bins.
+
+  Guo et al. 2017, equation 3; see `reliability` for the bins.
+  """
   count, p, share = reliability(score, y)
   return np.nansum(count * np.abs(share - p)) / count.sum()
 
@@ -180,8 +232,8 @@ KINDS: dict[str, dict[str, Metric]] = {
   'multiclass': _MANY,
   'binary': _BINARY | {'quadratic_kappa': quadratic_kappa},  # of two classes: Cohen's kappa
   'multilabel': _MANY,
-  'ordinal': _MANY
-  | {'quadratic_kappa': quadratic_kappa},  # needs an order, so not for 'multiclass'
+  # kappa needs an order of the classes, which 'multiclass' has not
+  'ordinal': _MANY | {'quadratic_kappa': quadratic_kappa},
 }
 LOWER = {'loss', 'brier', 'log_loss', 'ece'}  # better when lower
 
@@ -225,7 +277,10 @@ def undefined(name: str, y: np.ndarray, classes: int, kind: str) -> list[int]:
 
 
 def chosen(values: Mapping[str, float], name: str) -> float:
-  """Return the value of the metric that a run is steered by; nan would steer it anywhere."""
+  """Return the value of the metric `name`, by which a run chooses its best checkpoint.
+
+  One that is not measured, or is nan and so could choose nothing, is a MedtlError.
+  """
   if name not in values:
     raise MedtlError(
       f'config.monitor is {name!r}, which this task does not measure; {did_you_mean(name, values)}'
@@ -236,7 +291,7 @@ def chosen(values: Mapping[str, float], name: str) -> float:
 
 
 def _cause(values: Mapping[str, float]) -> str:
-  """Return why a measure is nan, by the others that are not."""
+  """Return in words why a metric may be nan, judged by which others are not."""
   known = [name for name, value in values.items() if not math.isnan(value)]
   if not known:
     return (
@@ -252,8 +307,10 @@ def _cause(values: Mapping[str, float]) -> str:
 def better(name: str, value: float, best: float) -> bool:
   """Return whether the value is better than the best so far; nan is better than nothing.
 
-  >>> better('auroc', 0.9, 0.8), better('log_loss', 0.9, 0.8), better('auroc', 0.5, math.nan), better('auroc', math.nan, 0.5)
-  (True, False, True, False)
+  >>> better('auroc', 0.9, 0.8), better('log_loss', 0.9, 0.8)
+  (True, False)
+  >>> better('auroc', 0.5, math.nan), better('auroc', math.nan, 0.5)
+  (True, False)
   """
   if math.isnan(best):
     return not math.isnan(value)

@@ -1,6 +1,7 @@
-"""Heads by the hundred: linear heads on features that are computed once, trained side by side in one program.
+"""Linear heads by the hundred, on features computed once, trained side by side in one program.
 
-All of them see all examples in every step, so that the forward pass of m heads is one matrix product [n, d] × [d, m·k].
+All of them see all examples in every step, so that the forward pass of m heads is one matrix
+product [n, d] × [d, m·k].
 """
 
 import functools
@@ -40,10 +41,10 @@ def grid(
   balance: Sequence[float] = (0.0,),
   seed: Sequence[int] = (0,),
 ) -> Settings:
-  """Return every combination.
+  """Return the settings of a head for every combination of the values.
 
-  >>> grid(lr=(0.1, 0.01), seed=(0, 1, 2)).lr.round(2).astype(float).round(2).tolist()
-  [0.1, 0.1, 0.1, 0.01, 0.01, 0.01]
+  >>> grid(lr=(0.5, 0.25), seed=(0, 1, 2)).lr.tolist()
+  [0.5, 0.5, 0.5, 0.25, 0.25, 0.25]
   """
   lrs, decays, balances, seeds = zip(*itertools.product(lr, decay, balance, seed), strict=True)
   return Settings(
@@ -55,11 +56,14 @@ def grid(
 
 
 def standardise(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-  """Return the function that gives each feature of the training examples x [n, d] mean 0 and variance 1; constant ones become 0."""
-  mean, spread = x.mean(0), x.std(0)
-  factor = np.where(
-    spread > 1e-6 * np.abs(mean).clip(1e-30), 1 / np.where(spread > 0, spread, 1), 0.0
-  )
+  """Return the function that standardises features as those of the training examples x [n, d].
+
+  Each feature of x itself gets mean 0 and variance 1; features that are constant in x become 0.
+  """
+  mean = x.mean(0)
+  spread = x.std(0)
+  varies = spread > 1e-6 * np.abs(mean).clip(1e-30)
+  factor = np.where(varies, 1 / np.where(spread > 0, spread, 1), 0.0)
   return lambda other: ((other - mean) * factor).astype(np.float32)
 
 
@@ -71,118 +75,143 @@ def train(
   used: np.ndarray | None = None,
   steps: int = 300,
 ) -> Heads:
-  """Return the heads after `steps` steps of Adam, its rate falling along a cosine, on softmax cross-entropy plus L2.
+  """Return m heads after `steps` steps of Adam, whose learning rate falls along a cosine.
 
-  `x` [n, d], `y` [n] classes; `used` [m, n] weighs examples for each head (0: not seen), for label fractions and folds. The loss of a
-  head is Σ w·ce / Σ w + decay / 2 · |W|², whose minimum is logistic regression's with C = 1 / (decay · Σ w).
+  `x` [n, d] features, `y` [n] classes; `used` [m, n] weighs the examples for each head (0: not
+  seen), for label fractions and folds. The loss of a head is Σ w·ce / Σ w + decay / 2 · |W|² with
+  the softmax cross-entropy ce: its minimum is logistic regression's with C = 1 / (decay · Σ w).
+  Raises a MedtlError for other shapes.
   """
-  count = len(settings.lr)
-  used = np.ones((count, len(y)), np.float32) if used is None else np.asarray(used, np.float32)
-  if used.shape != (count, len(y)) or x.shape[:1] != y.shape:
+  shape = (len(settings.lr), len(y))
+  if used is None:
+    used = np.ones(shape)
+  used = np.asarray(used, np.float32)
+  if used.shape != shape or x.shape[:1] != y.shape:
     raise MedtlError(
-      f'probe: x {x.shape}, y {y.shape}, used {used.shape} for {count} heads; expected [n, d], [n] and [heads, n]'
+      f'probe: x {x.shape}, y {y.shape}, used {used.shape} for {shape[0]} heads; expected '
+      '[n, d], [n] and [heads, n]'
     )
-  seen = np.stack([used @ (y == kind) for kind in range(classes)], 1)  # [m, k] weight of each class
-  even = used.sum(1, keepdims=True) / (classes * np.maximum(seen, 1e-9))
-  weight = used * (even ** settings.balance[:, None])[:, y]
-  return _train(
-    jnp.asarray(x, jnp.float32),
-    jnp.asarray(y),
-    jnp.asarray(weight / weight.sum(1, keepdims=True)),
-    jax.tree.map(jnp.asarray, settings),
-    classes,
-    steps,
-  )
+  factor = _class_weights(used, y, settings.balance, classes)
+  weight = used * factor[:, y]
+  weight = weight / weight.sum(1, keepdims=True)
+  features = jnp.asarray(x, jnp.float32)
+  on_device = jax.tree.map(jnp.asarray, settings)
+  return _train(features, jnp.asarray(y), jnp.asarray(weight), on_device, classes, steps)
+
+
+def _class_weights(
+  used: np.ndarray, y: np.ndarray, balance: np.ndarray, classes: int
+) -> np.ndarray:
+  """Return each head's factor on the examples of each class [m, k]: 1 for balance 0."""
+  in_class = np.stack([used @ (y == label) for label in range(classes)], 1)  # [m, k]
+  in_all = used.sum(1, keepdims=True)
+  even = in_all / (classes * np.maximum(in_class, 1e-9))
+  return even ** balance[:, None]
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
 def _train(
   x: jax.Array, y: jax.Array, weight: jax.Array, settings: Settings, classes: int, steps: int
 ) -> Heads:
-  def first(seed: Any) -> Heads:
-    return Heads(
-      0.01 * jax.random.normal(jax.random.key(seed), (x.shape[1], classes)), jnp.zeros(classes)
-    )
+  def initial(seed: Any) -> Heads:
+    weight = 0.01 * jax.random.normal(jax.random.key(seed), (x.shape[1], classes))
+    return Heads(weight, jnp.zeros(classes))
 
   def loss(heads: Heads) -> jax.Array:
-    each = -jnp.take_along_axis(jax.nn.log_softmax(logits(heads, x)), y[None, :, None], 2)[
-      ..., 0
-    ]  # [m, n]
-    return jnp.sum(weight * each) + jnp.sum(
-      settings.decay / 2 * jnp.sum(heads.weight**2, (1, 2))
-    )  # heads do not meet in it
+    """Return the sum of all heads' losses: each head's gradient is that of its own."""
+    log_p = jax.nn.log_softmax(logits(heads, x))
+    cross_entropy = -jnp.take_along_axis(log_p, y[None, :, None], 2)[..., 0]  # [m, n]
+    fit = jnp.sum(weight * cross_entropy)
+    penalty = jnp.sum(settings.decay / 2 * jnp.sum(heads.weight**2, (1, 2)))
+    return fit + penalty
+
+  def rate(t: jax.Array, leaf: jax.Array) -> Any:
+    ones = [1] * (leaf.ndim - 1)
+    return -settings.lr.reshape(-1, *ones) * (1 + jnp.cos(jnp.pi * t / steps)) / 2
 
   adam = optax.scale_by_adam()
-  rate = lambda t, leaf: (
-    -settings.lr.reshape(-1, *[1] * (leaf.ndim - 1)) * (1 + jnp.cos(jnp.pi * t / steps)) / 2
-  )
 
   def step(t: jax.Array, carry: tuple) -> tuple:
     heads, state = carry
     updates, state = adam.update(jax.grad(loss)(heads), state)
-    return jax.tree.map(lambda leaf, u: leaf + rate(t, leaf) * u, heads, updates), state
+    moved = jax.tree.map(lambda leaf, u: leaf + rate(t, leaf) * u, heads, updates)
+    return moved, state
 
-  begin = jax.vmap(first)(settings.seed)
-  return jax.lax.fori_loop(0, steps, step, (begin, adam.init(begin)))[0]
+  begin = jax.vmap(initial)(settings.seed)
+  heads, _ = jax.lax.fori_loop(0, steps, step, (begin, adam.init(begin)))
+  return heads
 
 
 def logits(heads: Heads, x: Any) -> Any:
-  """Return [m, n, k], by one matrix product."""
+  """Return the logits [m, n, k] of m heads on features x [n, d], by one matrix product."""
   count, d, k = heads.weight.shape
-  joined = x @ jnp.moveaxis(heads.weight, 0, 1).reshape(d, count * k)
-  return jnp.moveaxis(joined.reshape(len(x), count, k), 1, 0) + heads.bias[:, None]
+  weight = jnp.moveaxis(heads.weight, 0, 1).reshape(d, count * k)
+  joined = (x @ weight).reshape(len(x), count, k)
+  return jnp.moveaxis(joined, 1, 0) + heads.bias[:, None]
 
 
 def predict(heads: Heads, x: np.ndarray) -> np.ndarray:
-  """Return probabilities [m, n, k]."""
+  """Return the probabilities [m, n, k] of m heads on features x [n, d]."""
   return np.asarray(jax.nn.softmax(logits(heads, jnp.asarray(x, jnp.float32))))
 
 
 def logistic(x: np.ndarray, y: np.ndarray, c: float = 1.0, balanced: bool = False) -> Any:
-  """Return scikit-learn's logistic regression, by L-BFGS to convergence: the exact solution that a trained head comes near to."""
+  """Return scikit-learn's logistic regression, fitted by L-BFGS to convergence.
+
+  It is the exact solution that a trained head comes near to.
+  """
   from sklearn.linear_model import LogisticRegression
 
-  return LogisticRegression(C=c, max_iter=5000, class_weight='balanced' if balanced else None).fit(
-    x, y
-  )
+  model = LogisticRegression(C=c, max_iter=5000, class_weight=_class_weight(balanced))
+  return model.fit(x, y)
 
 
 def ridge(x: np.ndarray, y: np.ndarray, alpha: float = 1.0, balanced: bool = False) -> Any:
-  """Return scikit-learn's ridge classifier (least squares on one-hot targets)."""
+  """Return scikit-learn's ridge classifier, fitted (least squares on one-hot targets)."""
   from sklearn.linear_model import RidgeClassifier
 
-  return RidgeClassifier(alpha=alpha, class_weight='balanced' if balanced else None).fit(x, y)
+  return RidgeClassifier(alpha=alpha, class_weight=_class_weight(balanced)).fit(x, y)
 
 
 def neighbours(x: np.ndarray, y: np.ndarray, k: int = 11) -> Any:
-  """Return scikit-learn's k nearest neighbours by cosine."""
+  """Return scikit-learn's k nearest neighbours by cosine, fitted; k is at most n."""
   from sklearn.neighbors import KNeighborsClassifier
 
   return KNeighborsClassifier(min(k, len(x)), metric='cosine').fit(x, y)
 
 
 def svm(x: np.ndarray, y: np.ndarray, c: float = 1.0, balanced: bool = False) -> Any:
-  """Return scikit-learn's linear support vector machine (one class against the rest)."""
+  """Return scikit-learn's linear support vector machine, fitted (one class against the rest)."""
   from sklearn.svm import LinearSVC
 
-  return LinearSVC(C=c, max_iter=20000, class_weight='balanced' if balanced else None).fit(x, y)
+  return LinearSVC(C=c, max_iter=20000, class_weight=_class_weight(balanced)).fit(x, y)
+
+
+def _class_weight(balanced: bool) -> str | None:
+  return 'balanced' if balanced else None
 
 
 def score(model: Any, x: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-  """Return [n, k] of one of these models: probabilities where it has them, else a softmax of its decision function / temperature."""
+  """Return the probabilities [n, k] that one of scikit-learn's models gives.
+
+  Of one that has none it is the softmax of its decision function / temperature.
+  """
   if hasattr(model, 'predict_proba'):
     return model.predict_proba(x)
-  found = model.decision_function(x)
-  found = np.stack([-found, found], 1) if found.ndim == 1 else found
-  return scipy.special.softmax(found / temperature, 1)
+  margin = model.decision_function(x)
+  if margin.ndim == 1:  # two classes
+    margin = np.stack([-margin, margin], 1)
+  return scipy.special.softmax(margin / temperature, 1)
 
 
 def temperature(model: Any, x: np.ndarray, y: np.ndarray) -> float:
-  """Return what a model's decision function is divided by to have the least log-loss on (x, y) (Guo et al. 2017, section 4.2).
+  """Return the divisor of a model's decision function that gives the least log-loss on (x, y).
 
-  1 for one that has probabilities. A margin's own scale is that of its penalty, not of a chance: it would choose the penalty.
+  Guo et al. 2017, section 4.2; it is 1 for a model that has probabilities. Without it, models of
+  several penalties could not be compared by their log-loss: a margin is scaled by its penalty.
   """
   if hasattr(model, 'predict_proba'):
     return 1.0
   cost = lambda power: float(metrics.log_loss(score(model, x, 10.0**power), y))
-  return float(10.0 ** scipy.optimize.minimize_scalar(cost, bounds=(-4, 4), method='bounded').x)
+  least = scipy.optimize.minimize_scalar(cost, bounds=(-4, 4), method='bounded')
+  return float(10.0**least.x)

@@ -25,7 +25,7 @@ def content(
   images(i, 'prediction') its masks; KeyError where they were not kept. None: all out of reach.
   """
   test = predictions['test']
-  dice = per_image(test, 'dice')
+  dice = per_image(test).values['dice']
   return {
     'histogram': figures.histogram(dice[np.isfinite(dice)], 'Dice', 'Images'),
     'cases': [] if images is None else cases(dice, tables['test'], images),
@@ -66,7 +66,7 @@ def ordered(dice: np.ndarray) -> list[list[int]]:
 
 def shown(predictions: Predictions) -> list[int]:
   """Return the worst, the median and the best prediction, each once."""
-  firsts = [order[0] for order in ordered(per_image(predictions, 'dice')) if order]
+  firsts = [order[0] for order in ordered(per_image(predictions).values['dice']) if order]
   return list(dict.fromkeys(firsts))
 
 

@@ -1,4 +1,7 @@
-"""What a process settles around the import of jax: whether it computes on the CPU, and that it keeps the memory that it has had."""
+"""What a process settles around the import of jax.
+
+Whether it computes on the CPU, and that it keeps the memory that it has been given there.
+"""
 
 import contextlib
 import ctypes
@@ -7,11 +10,16 @@ import shutil
 import subprocess
 from pathlib import Path
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's mallopt, as in malloc.h
+# of glibc's mallopt, as in malloc.h
+_TRIM_THRESHOLD = -1
+_MMAP_MAX = -4
 
 
 def prepare() -> None:
-  """Choose the CPU where no NVIDIA driver and no TPU is (the CUDA build prints a traceback otherwise); before jax is imported."""
+  """Choose the CPU where there is neither an NVIDIA driver nor a TPU; before jax is imported.
+
+  Without a driver the CUDA build of jax would print a traceback.
+  """
   if 'JAX_PLATFORMS' not in os.environ and not any(Path('/dev').glob('accel*')):
     smi = shutil.which('nvidia-smi')
     if not smi or subprocess.run([smi, '-L'], capture_output=True).returncode:
@@ -21,10 +29,11 @@ def prepare() -> None:
 
 
 def keep_memory() -> None:
-  """Let glibc keep what it was given by the system: a step's buffers of some GB are wanted again by the next.
+  """Let glibc keep the memory that the system gave it: the next step wants the same buffers.
 
-  Given back and asked for anew, every page is cleared by the kernel, which took a third of a step's time. Only the main thread's arena can
-  keep pieces so large: hence `settle`. Elsewhere than with glibc nothing changes.
+  They are some GB. Were they given back and asked for anew, the kernel would clear every page,
+  which took a third of a step's time. Only the main thread's arena can keep pieces so large: hence
+  `settle`. Where the C library is not glibc nothing changes.
   """
   mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
   if mallopt is not None:
@@ -33,23 +42,26 @@ def keep_memory() -> None:
 
 
 def memory() -> int:
-  """Return the bytes that this process can have: what the host has left beside what it holds already, within its container's limit."""
-  page, most = (
-    os.sysconf('SC_PAGE_SIZE'),
-    [os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')],
-  )
+  """Return the bytes that this process can have, within the limit of its container.
+
+  They are what the host has left and what this process holds already.
+  """
+  page = os.sysconf('SC_PAGE_SIZE')
+  bounds = [page * os.sysconf('SC_PHYS_PAGES')]
   with contextlib.suppress(OSError, StopIteration):
     lines = Path('/proc/meminfo').read_text().splitlines()
-    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith('MemAvailable'))
-    most.append(free + int(Path('/proc/self/statm').read_text().split()[1]) * page)
+    available = next(line for line in lines if line.startswith('MemAvailable'))
+    free = int(available.split()[1]) * 1024
+    resident = int(Path('/proc/self/statm').read_text().split()[1]) * page
+    bounds.append(free + resident)
   for name in ('memory.max', 'memory/memory.limit_in_bytes'):  # of cgroups 2 and 1
     with contextlib.suppress(OSError, ValueError):
-      most.append(int((Path('/sys/fs/cgroup') / name).read_text()))
-  return min(most)
+      bounds.append(int((Path('/sys/fs/cgroup') / name).read_text()))
+  return min(bounds)
 
 
 def settle() -> None:
-  """Run programs of the CPU in the main thread; to be called before the first."""
+  """Have the CPU's programs run in the main thread; to be called before the first of them."""
   import jax
 
   jax.config.update('jax_cpu_enable_async_dispatch', False)

@@ -46,7 +46,7 @@ class Remote(NamedTuple):
 
 @dataclass(frozen=True)
 class Wanted:
-  """What is asked for: a file, what its bytes must be, and what to tell a reader who cannot have it."""
+  """A file that is asked for, what its bytes must be, and what to say where it cannot be had."""
 
   url: str  # '' for a file that the user names
   path: Path  # where it lies, or is to lie
@@ -56,21 +56,26 @@ class Wanted:
   hint: str = ''
 
   def missing(self, why: str) -> Missing:
-    """Return the error that says what is missing, its URL and checksum, where to put it and what to do instead."""
-    checksum = (
-      f'sha256 {self.sha256}' if self.sha256 else f'md5 {self.md5}' if self.md5 else 'none known'
-    )
-    lines = [
-      f'missing: {self.purpose or self.path.name}: {why}',
-      f'  URL       {self.url}' if self.url else '',
-      f'  checksum  {checksum}',
-      f'  put it at {self.path}',
-      f'  or        {self.hint}' if self.hint else '',
-    ]
-    return Missing('\n'.join(filter(None, lines)))
+    """Return the error that says what is missing and why, and what the user can do.
+
+    It names the URL, the checksum, the path to put the file at, and what to do instead.
+    """
+    checksum = 'none known'
+    if self.sha256:
+      checksum = f'sha256 {self.sha256}'
+    elif self.md5:
+      checksum = f'md5 {self.md5}'
+    lines = [f'missing: {self.purpose or self.path.name}: {why}']
+    if self.url:
+      lines.append(f'  URL       {self.url}')
+    lines.append(f'  checksum  {checksum}')
+    lines.append(f'  put it at {self.path}')
+    if self.hint:
+      lines.append(f'  or        {self.hint}')
+    return Missing('\n'.join(lines))
 
   def check(self, found: Digests, path: Path) -> None:
-    """Raise a MedtlError unless the checksums of the file at `path` are those that were asked for."""
+    """Raise a MedtlError unless the checksums `found` of the file at `path` are as expected."""
     for kind, expected in (('sha256', self.sha256.lower()), ('md5', self.md5.lower())):
       if not getattr(found, kind).startswith(expected):
         where = self.url or self.hint or self.purpose or 'from where it came'
@@ -84,7 +89,7 @@ def cache_folder() -> Path:
   """Return the folder that keeps what was downloaded, unpacked or computed.
 
   `MEDTL_CACHE` names it, else it is ~/.cache/medtl. A user without a home to write to, as in many
-  containers, has a temporary one, which is said. Raises RuntimeError where `MEDTL_CACHE` begins
+  containers, has a temporary one, and is told so. Raises RuntimeError where `MEDTL_CACHE` begins
   with ~ and there is no home.
   """
   named = os.environ.get('MEDTL_CACHE', '')
@@ -158,10 +163,11 @@ def fetch(
 ) -> Path:
   """Return the path of a file whose checksum was compared.
 
-  `url` is http(s)://…, `pypi:<distribution>==<version>/<path in the wheel>` (an installed package's file), file://… or a path.
-  `sha256` may be its leading digits. Where neither checksum is known, the first download's is recorded beside the file and
-  compared from then on. `name` is the path inside the cache's `downloads` (default: the URL's host and path), `purpose` says
-  what the file is, `hint` what to do without it. Raises MedtlError, within ten seconds when there is no network.
+  `url` is http(s)://…, `pypi:<distribution>==<version>/<path in the wheel>` (a file of an installed
+  package), file://… or a path. `sha256` may be its leading digits. Where neither checksum is known,
+  the first download's is recorded beside the file and compared from then on. `name` is the path
+  inside the cache's `downloads` (default: the URL's host and path), `purpose` says what the file
+  is, `hint` what to do without it. Raises MedtlError, within ten seconds when there is no network.
   """
   if not re.fullmatch('[0-9a-fA-F]{0,64}', sha256) or not re.fullmatch('([0-9a-fA-F]{32})?', md5):
     raise MedtlError(f'sha256 {sha256!r} or md5 {md5!r} of {url} is not a checksum in hexadecimal')
@@ -191,20 +197,28 @@ def cached_path(url: str, name: str = '') -> Path:
 
 
 def digests(path: Path) -> Digests:
-  """Return a file's checksums; those recorded beside a downloaded file that has not changed since."""
+  """Return a file's checksums.
+
+  Of a downloaded file that has not changed since, they are those recorded beside it.
+  """
   if _unchanged(path):
-    return Digests(_record(path)['sha256'], _record(path)['md5'])
-  sums = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    record = _record(path)
+    return Digests(record['sha256'], record['md5'])
+  sha256 = hashlib.sha256()
+  md5 = hashlib.md5(usedforsecurity=False)
   with path.open('rb') as file:
     while chunk := file.read(CHUNK):
-      for one in sums:
-        one.update(chunk)
-  return Digests(sums[0].hexdigest(), sums[1].hexdigest())
+      sha256.update(chunk)
+      md5.update(chunk)
+  return Digests(sha256.hexdigest(), md5.hexdigest())
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-  """Let one process at a time make `path`; its folder is made. A cache that cannot be written to is a MedtlError."""
+  """While open, this process alone may make `path`; others wait. The folder of `path` is made.
+
+  A cache that cannot be written to is a MedtlError.
+  """
   with _lock_file(path) as lock:  # closing the file, or the end of the process, gives the lock back
     fcntl.flock(lock, fcntl.LOCK_EX)
     yield
@@ -219,14 +233,13 @@ def _lock_file(path: Path) -> Any:
 
 
 def _downloaded(wanted: Wanted) -> Path:
+  """Return the path of a file that is in the cache, or is downloaded to it."""
   path = wanted.path
   if not (path.is_file() and _unchanged(path)):
     if offline() and not path.is_file():
       raise wanted.missing('not in the cache, and MEDTL_OFFLINE (--offline) forbids the network')
     with locked(path):
-      if (
-        path.is_file()
-      ):  # put there by hand, changed, or made by another process while this one waited
+      if path.is_file():  # put there by hand, changed, or made while this process waited
         _settle(wanted, path)
       else:
         _complete(wanted)
@@ -235,51 +248,55 @@ def _downloaded(wanted: Wanted) -> Path:
 
 
 def _complete(wanted: Wanted) -> None:
+  """Download a file, or the rest of one that an earlier attempt began, and put it into place.
+
+  What was resumed can mix two versions of the file: then it is downloaded once more, as a whole.
+  """
   part = _beside(wanted.path, 'part')
-  for last in (
-    False,
-    True,
-  ):  # a resumed file can mix two versions: then once more from its beginning
-    try:
-      resumed = download_file(
-        wanted.url,
-        part,
-        checked=bool(wanted.sha256 or wanted.md5),
-        what=wanted.purpose or wanted.path.name,
-      )
-    except Unreachable as error:
-      raise wanted.missing(str(error)) from None
-    except OSError as error:
-      raise MedtlError(
-        f'cannot write {part}: {error}; make room, or set MEDTL_CACHE to another folder'
-      ) from None
+  for is_last in (False, True):
+    resumed = _download_part(wanted, part)
     try:
       return _settle(wanted, part)
     except MedtlError:
       part.unlink()
-      if last or not resumed:
+      if is_last or not resumed:
         raise
+
+
+def _download_part(wanted: Wanted, part: Path) -> bool:
+  """Download a file into `part`; return whether some of it came from an earlier attempt."""
+  checked = bool(wanted.sha256 or wanted.md5)
+  what = wanted.purpose or wanted.path.name
+  try:
+    return download_file(wanted.url, part, checked=checked, what=what)
+  except Unreachable as error:
+    raise wanted.missing(str(error)) from None
+  except OSError as error:
+    raise MedtlError(
+      f'cannot write {part}: {error}; make room, or set MEDTL_CACHE to another folder'
+    ) from None
 
 
 def _settle(wanted: Wanted, path: Path) -> None:
   """Check a whole file, record its checksums beside its final place and move it there."""
-  found, known = digests(path), _record(wanted.path)
-  wanted.check(found, path)
-  if known and known['sha256'] != found.sha256:
+  sums = digests(path)
+  known = _record(wanted.path)
+  wanted.check(sums, path)
+  if known and known['sha256'] != sums.sha256:
     raise MedtlError(
-      f'{wanted.url} is not the file that was first downloaded: sha256 {found.sha256}, recorded '
+      f'{wanted.url} is not the file that was first downloaded: sha256 {sums.sha256}, recorded '
       f'{known["sha256"]}; if the new one is right, delete {_record_file(wanted.path)}'
     )
-  files.write(
-    _record_file(wanted.path),
-    json.dumps({'url': wanted.url, **found._asdict(), 'stamp': _stamp(path)}, indent=1),
-    own=True,
-  )
+  record = {'url': wanted.url, **sums._asdict(), 'stamp': _stamp(path)}
+  files.write(_record_file(wanted.path), json.dumps(record, indent=1), own=True)
   os.replace(path, wanted.path)
 
 
 def _installed(address: str, sha256: str, md5: str, purpose: str, hint: str) -> Path:
-  """Return a file of an installed distribution, compared with the checksum asked for and with the wheel's own."""
+  """Return a file of an installed distribution.
+
+  It is compared with the checksums asked for, and with the one that its wheel records.
+  """
   match = re.fullmatch(r'([\w.-]+)==([^/]+)/(.+)', address)
   if not match:
     raise MedtlError(
@@ -291,24 +308,25 @@ def _installed(address: str, sha256: str, md5: str, purpose: str, hint: str) -> 
   except importlib.metadata.PackageNotFoundError:
     distribution = None
   if distribution is None or distribution.version != version:
-    found = distribution.version if distribution else 'no version'
+    installed = distribution.version if distribution else 'no version'
+    advice = f'\n  or        {hint}' if hint else ''
     raise MedtlError(
-      f'missing: {purpose or inside}: it comes with the package {name} {version}, found {found} of it; '
-      f'pip install {name}=={version}' + (f'\n  or        {hint}' if hint else '')
+      f'missing: {purpose or inside}: it comes with the package {name} {version}, found '
+      f'{installed} of it; pip install {name}=={version}{advice}'
     )
   members = {str(file): file for file in distribution.files or ()}
   if inside not in members:
     raise MedtlError(
       f'{name} {version} holds no {inside}; there are: {", ".join(sorted(members)[:9])} …'
     )
-  path, wheel = Path(str(members[inside].locate())), members[inside].hash
-  own = (
-    base64.urlsafe_b64decode(wheel.value + '==').hex() if wheel and wheel.mode == 'sha256' else ''
-  )
-  for expected in (sha256, own):
-    Wanted(f'pip install --force-reinstall {name}=={version}', path, expected, md5).check(
-      digests(path), path
-    )
+  member = members[inside]
+  path = Path(str(member.locate()))
+  recorded = ''
+  if member.hash and member.hash.mode == 'sha256':
+    recorded = base64.urlsafe_b64decode(member.hash.value + '==').hex()
+  for expected in (sha256, recorded):
+    wanted = Wanted(f'pip install --force-reinstall {name}=={version}', path, expected, md5)
+    wanted.check(digests(path), path)
   return path
 
 
@@ -330,5 +348,5 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _unchanged(path: Path) -> bool:
-  """Return whether a downloaded file is, by size and date, the one whose checksums were recorded."""
+  """Return whether a downloaded file still has its recorded size and date."""
   return _record(path).get('stamp') == _stamp(path)

@@ -25,11 +25,12 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # of a file system witho
 
 @contextlib.contextmanager
 def exclusive_lock(lock: Path, instead: str = 'choose a --workdir elsewhere') -> Iterator[None]:
-  """Keep other processes out of the folder of the file `lock` for as long as this context is open.
+  """While open, keep other processes out of the folder of the file `lock`.
 
-  The kernel frees the lock when a process ends, however it ends; so the file itself may stay. Of
-  the processes of one run the first takes it for all. Raises MedtlError where the folder cannot be
-  written to, and where another process has the lock: the message says what to do `instead`.
+  The kernel frees the lock when a process ends, however it ends; so the file itself may stay. The
+  main process takes the lock for all processes of its run. Raises MedtlError where the folder
+  cannot be written to, and where another process has the lock: the message says what to do
+  `instead`.
   """
   if not multihost.is_main_process():
     yield
@@ -57,7 +58,7 @@ def _opened(lock: Path) -> FileIO:
 
 
 def _take(file: FileIO, folder: Path, instead: str) -> None:
-  """Take the lock of an open file, and write who has it into the file, for the others' message."""
+  """Lock an open file, and write into it who has the lock, for the message to other processes."""
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
@@ -85,16 +86,19 @@ def _occupied(file: FileIO, folder: Path) -> str:
     who = f'process {holder["pid"]} on {holder["host"]}, since {holder["since"]}'
     end = f'kill {holder["pid"]}'
   except (ValueError, TypeError, KeyError):  # it has the lock, and has not yet written its name
-    who, end = 'since just now', 'kill and its number'
+    who = 'since just now'
+    end = 'kill and its number'
   return f'another process works in {folder} ({who}); wait until it has ended ({end} there ends it)'
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path, own: bool = False) -> Iterator[Path]:
-  """Give a path beside `path` to write to, and rename it when all went well: a reader sees the old file or the new one, never half of it.
+  """Give a path beside `path` to write to, and rename it to `path` when all went well.
 
-  Several may write the same file at the same time, on several machines too; each has a name of its own. Of the processes of one run all
-  come here, the file is the first one's, and the others go on when it is there; unless each has its `own`.
+  A reader sees the old file or the new one, never half of it. Several processes, on several
+  machines too, may write the same file at the same time: each writes to a name of its own.
+  Unless own=True, every process of a run must call this: only the main process's file is kept, and
+  the others wait until it is there. Raises MedtlError where they cannot see it then.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   aside = path.with_name(f'{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part')
@@ -104,7 +108,8 @@ def atomic_write(path: Path, own: bool = False) -> Iterator[Path]:
       aside.replace(path)
   except OSError as error:
     if error.filename == str(aside):
-      error.filename, error.filename2 = str(path), None  # what the user knows
+      error.filename = str(path)  # the name that the user knows
+      error.filename2 = None
     raise
   finally:
     with contextlib.suppress(OSError):
@@ -113,13 +118,13 @@ def atomic_write(path: Path, own: bool = False) -> Iterator[Path]:
     multihost.barrier(path.name)
     if not path.exists():
       raise MedtlError(
-        f'{path} was written by the first process and is not seen here: a run of several hosts needs a run folder on a '
-        'file system that they share; give all of them such a --workdir'
+        f'{path} was written by the first process and is not seen here: a run of several hosts '
+        'needs a run folder on a file system that they share; give all of them such a --workdir'
       )
 
 
 def write(path: Path, words: str, own: bool = False) -> None:
-  """Write a text file whole, as UTF-8; line ends stay as they are."""
+  """Write a text file atomically, as UTF-8; line ends stay as they are. See `atomic_write`."""
   with atomic_write(path, own) as aside:
     aside.write_text(printable(words), encoding='utf-8', newline='')
 
@@ -148,9 +153,8 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 
 def free_bytes(folder: Path) -> int:
   """Return the bytes that are free on the disk of a folder, which need not exist yet."""
-  return shutil.disk_usage(
-    next(place for place in (folder, *folder.absolute().parents) if place.exists())
-  ).free
+  existing = (place for place in (folder, *folder.absolute().parents) if place.exists())
+  return shutil.disk_usage(next(existing)).free
 
 
 def require_space(
@@ -160,20 +164,21 @@ def require_space(
   advice: str = 'make room, or set MEDTL_CACHE to a folder on another disk',
 ) -> None:
   """Raise a MedtlError when `needed` bytes do not fit on the folder's disk."""
-  there = free_bytes(folder)
-  if needed > there:
+  free = free_bytes(folder)
+  if needed > free:
     raise MedtlError(
-      f'no space for {what}: {needed / 1e6:.1f} MB needed, {there / 1e6:.1f} MB free on the disk of {folder}; {advice}'
+      f'no space for {what}: {needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free on the disk '
+      f'of {folder}; {advice}'
     )
 
 
 def prune(folder: Path, most: float, keep: Collection[Path] = ()) -> list[Path]:
-  """Return the files that were removed, those used longest ago, until a folder holds `most` bytes.
+  """Remove the files used longest ago until a folder holds `most` bytes; return the removed ones.
 
   `keep` stays. A half-written file (`.part`) is another run's work; one that nobody has written to
   for a day was left by a process that was killed, and goes first.
   """
-  found = []
+  files = []  # (time of last use, bytes, path)
   dead = time.time() - DAY
   for path in folder.glob('*'):
     with contextlib.suppress(FileNotFoundError):  # another run may prune too
@@ -181,22 +186,24 @@ def prune(folder: Path, most: float, keep: Collection[Path] = ()) -> list[Path]:
       if path.suffix == '.part' and state.st_mtime < dead:
         path.unlink()
       elif path.is_file() and path.suffix != '.part':
-        found.append((state.st_mtime, state.st_size, path))
-  size, gone = sum(bytes for _, bytes, _ in found), []
-  for _, bytes, path in sorted(found):
-    if size <= most:
+        files.append((state.st_mtime, state.st_size, path))
+  total = sum(size for _, size, _ in files)
+  removed = []
+  for _, size, path in sorted(files):
+    if total <= most:
       break
     if path not in keep:
-      size -= bytes
+      total -= size
       path.unlink(missing_ok=True)  # a run that has it mapped keeps its pages
-      gone.append(path)
-  return gone
+      removed.append(path)
+  return removed
 
 
 def inventory(folder: Path) -> list[tuple[str, int, int]]:
-  """Return (name, files, bytes) of each folder in a folder."""
-  found = []
-  for place in sorted(path for path in folder.glob('*') if path.is_dir()):
-    files = [path for path in place.rglob('*') if path.is_file()]
-    found.append((place.name, len(files), sum(path.stat().st_size for path in files)))
-  return found
+  """Return (name, number of files, bytes) of each folder in a folder, by name."""
+  rows = []
+  for inner in sorted(path for path in folder.glob('*') if path.is_dir()):
+    files = [path for path in inner.rglob('*') if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    rows.append((inner.name, len(files), size))
+  return rows

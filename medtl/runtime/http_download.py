@@ -1,4 +1,4 @@
-"""One file over http(s): asked for with a time limit, shown as it comes, continued where the connection broke off."""
+"""One file over http(s), with a time limit and a progress bar, continued where it broke off."""
 
 import contextlib
 import os
@@ -35,11 +35,12 @@ class _Broken(Exception):
 
 
 def download_file(url: str, part: Path, *, checked: bool = False, what: str = '') -> bool:
-  """Bring the file at `url` whole into `part`; return whether some of it came from an earlier attempt.
+  """Download the file at `url` into `part`; return whether an earlier attempt brought some of it.
 
-  What `part` holds is continued if the server confirms, by ETag or date, that it still has that very file; a server that cannot
-  say so is asked to continue only when the caller compares checksums afterwards (`checked`). Goes on after a broken connection
-  as long as each attempt brings the file further. Raises Unreachable, and MedtlError when the disk is too small.
+  What `part` holds is continued if the server confirms, by ETag or date, that it still has that
+  very file; a server that cannot say so is asked to continue only when the caller compares
+  checksums afterwards (`checked`). After a broken connection it tries again, as long as each
+  attempt brings the file further. Raises Unreachable, and MedtlError when the disk is too small.
   """
   resumed = False
   while True:
@@ -66,20 +67,28 @@ def remote_size(url: str) -> int | None:
 
 
 def _attempt(url: str, part: Path, checked: bool, what: str) -> int:
-  """Append what is missing, or begin anew where the server does not continue this very file; return where it began."""
-  have, known, headers = _size(part), _validator_file(part), {'User-Agent': 'medtl'}
-  validator = known.read_text() if known.exists() else ''
+  """Append what is missing to `part`; return the byte at which this attempt began.
+
+  It begins at 0 where the server does not continue this very file.
+  """
+  have = _size(part)
+  validator_file = _validator_file(part)
+  validator = validator_file.read_text() if validator_file.exists() else ''
+  headers = {'User-Agent': 'medtl'}
   if have and (validator or checked):
-    headers |= {'Range': f'bytes={have}-'} | ({'If-Range': validator} if validator else {})
+    headers['Range'] = f'bytes={have}-'
+    if validator:
+      headers['If-Range'] = validator
   with _open(url, headers) as response:
     begin, total = _extent(response)
     if response.status == 416 and total == have:
       return have
-    if response.status == 416 or (begin and (begin != have or _validator(response) != validator)):
+    another = begin and (begin != have or _validator(response) != validator)
+    if response.status == 416 or another:
       part.unlink()
       return _attempt(url, part, checked, what)
     require_space(part.parent, (total or 0) - begin, what)
-    known.write_text(_validator(response))
+    validator_file.write_text(_validator(response))
     with (
       part.open('ab' if begin else 'wb') as file,
       _progress(f'{what} from {url}', begin, total) as advance,
@@ -95,12 +104,15 @@ def _attempt(url: str, part: Path, checked: bool, what: str) -> int:
 
 
 def _open(url: str, headers: dict[str, str], method: str = 'GET') -> HTTPResponse:
-  """Return the server's answer, asked for in a thread: looking up a host's name has no time limit of its own."""
+  """Return the server's answer; Unreachable where there is none within ANSWER seconds.
+
+  A thread asks, because looking up a host's name has no time limit of its own.
+  """
   answers: queue.SimpleQueue = queue.SimpleQueue()
+  request = urllib.request.Request(url, headers=headers, method=method)
 
   def ask() -> None:
     try:
-      request = urllib.request.Request(url, headers=headers, method=method)
       answers.put(urllib.request.urlopen(request, timeout=ANSWER))
     except Exception as error:  # handed to the thread that waits
       answers.put(error)
@@ -116,14 +128,19 @@ def _open(url: str, headers: dict[str, str], method: str = 'GET') -> HTTPRespons
 
 
 def _extent(response: HTTPResponse) -> tuple[int, int | None]:
-  """Return the first byte that an answer holds, and the whole file's size or None where the server does not say."""
-  if response.status in (206, 416):
-    match = re.fullmatch(
-      r'bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)', response.headers.get('Content-Range', '')
-    )
-    return (int(match[1] or 0), int(match[2]) if match[2] else None) if match else (0, None)
-  length = response.headers.get('Content-Length')
-  return 0, int(length) if length else None
+  """Return (the first byte that an answer holds, the whole file's size).
+
+  The size is None where the server does not say it.
+  """
+  if response.status not in (206, 416):
+    length = response.headers.get('Content-Length')
+    return 0, int(length) if length else None
+  content = response.headers.get('Content-Range', '')
+  match = re.fullmatch(r'bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)', content)
+  if not match:
+    return 0, None
+  begin = int(match[1] or 0)
+  return begin, int(match[2]) if match[2] else None
 
 
 def _validator(response: HTTPResponse) -> str:
@@ -137,10 +154,9 @@ def _validator_file(part: Path) -> Path:
 
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
+  """Yield an answer's bytes as they come, so that little is lost when the connection breaks."""
   try:
-    while chunk := response.read1(
-      CHUNK
-    ):  # what has come, so that little is lost when the connection breaks
+    while chunk := response.read1(CHUNK):
       yield chunk
   except (OSError, HTTPException) as error:
     raise _Broken(f'the connection broke off: {error}') from None
@@ -148,17 +164,18 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _progress(what: str, begin: int, total: int | None) -> Iterator[Callable[[int], None]]:
-  """Say what comes, and on a terminal show a bar; both on stderr."""
+  """Say what is downloaded, and on a terminal show a bar; both on stderr."""
   console = Console(stderr=True)
   size = f'{total / 1e6:.1f} MB' if total else 'size unknown'
   console.print(f'downloading {what} ({size})', highlight=False, markup=False, soft_wrap=True)
-  columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-  with Progress(
+  columns = (
     TextColumn('{task.percentage:3.0f} %'),
-    *columns,
-    console=console,
-    disable=not console.is_terminal,
-  ) as bar:
+    BarColumn(),
+    DownloadColumn(),
+    TransferSpeedColumn(),
+    TimeRemainingColumn(),
+  )
+  with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
     task = bar.add_task('', total=total, completed=begin)
     yield lambda count: bar.advance(task, count)
 

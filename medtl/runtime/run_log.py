@@ -1,4 +1,7 @@
-"""metrics.jsonl, TensorBoard and the console: the method names of clu.metric_writers, without TensorFlow."""
+"""metrics.jsonl, TensorBoard and the console.
+
+`Writer` has the method names of clu.metric_writers, and needs no TensorFlow.
+"""
 
 import contextlib
 import json
@@ -29,7 +32,7 @@ class _Console(Console):
     super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
   def on_broken_pipe(self) -> None:
-    """Leave it to main to say what happened; rich would end the process without a word."""
+    """Raise, so that main says what happened; rich would end the process without a word."""
     raise BrokenPipeError
 
 
@@ -42,17 +45,21 @@ def heading(title: str, words: str = '') -> None:
 
 
 class Writer:
-  """Writes scalars to `folder/metrics.jsonl` and TensorBoard; starts again at the restored step. Of several processes the first writes."""
+  """Writes scalars to `folder/metrics.jsonl` and TensorBoard, after the restored step.
+
+  Of several processes only the main one writes.
+  """
 
   def __init__(self, folder: Path, step: int = 0):
     from tensorboardX import SummaryWriter
 
+    writes = multihost.is_main_process()
     self.path = folder / 'metrics.jsonl'
-    if multihost.is_main_process():
+    if writes:
       rewind(self.path, step)
-    self.lines = (self.path if multihost.is_main_process() else Path(os.devnull)).open('a')
+    self.lines = (self.path if writes else Path(os.devnull)).open('a')
     self.board = SummaryWriter(
-      str(folder / 'tensorboard'), purge_step=step + 1, write_to_disk=multihost.is_main_process()
+      str(folder / 'tensorboard'), purge_step=step + 1, write_to_disk=writes
     )
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
@@ -74,25 +81,25 @@ class Writer:
 
 
 def rewind(path: Path, step: int) -> None:
-  """Cut the records after `step` (and a half-written last line) off, so that a resumed run repeats none."""
+  """Cut off the records after `step`, which a resumed run repeats, and a half-written last line."""
   if path.exists():
     kept = [json.dumps(record) + '\n' for record in records(path) if record['step'] <= step]
     files.write(path, ''.join(kept), own=True)
 
 
 def records(path: Path) -> list[dict[str, float]]:
-  """Return what `write_scalars` wrote, without a last line that was never ended.
+  """Return the records that `write_scalars` wrote, without a last line that was never ended.
 
-  Other lines that are no records, of a disk that was full for instance, are left out; it is said.
+  Other lines that are no records, from a full disk for instance, are left out; the console says so.
   """
   if not path.exists():
     return []
   *lines, _ = path.read_text(encoding='utf-8', errors='replace').split('\n')
-  found = [_record(line) for line in lines]
-  damaged = sum(record is None for record in found)
+  whole = [record for record in map(_record, lines) if record is not None]
+  damaged = len(lines) - len(whole)
   if damaged:
     console.print(f'{path}: {damaged} of {len(lines)} lines are damaged, and left out')
-  return [record for record in found if record is not None]
+  return whole
 
 
 def _record(line: str) -> dict[str, float] | None:
@@ -106,7 +113,10 @@ def _record(line: str) -> dict[str, float] | None:
 
 
 class Watch:
-  """Seconds by name, in `spans`: `with watch('train'):`. What happens in a span within another counts for the inner one alone."""
+  """Counts seconds by name, in `spans`: `with watch('train'):`.
+
+  The seconds of a span within another one count for the inner one alone.
+  """
 
   def __init__(self) -> None:
     self.spans: dict[str, float] = {}
@@ -141,20 +151,24 @@ class Watch:
 
 
 class Bar:
-  """A phase on the console: on a terminal a bar with elapsed and remaining time, elsewhere a line for each note."""
+  """A phase on the console.
+
+  On a terminal it is a bar with elapsed and remaining time, elsewhere a line for each note.
+  """
 
   def __init__(self, name: str, total: int, done: int = 0):
-    self.name, self.total, self.done, self.begin = name, total, done, time.time()
-    title = TextColumn('{task.description}', style='bold', markup=False)
-    note = TextColumn('{task.fields[note]}', markup=False)
+    self.name = name
+    self.total = total
+    self.done = done
+    self.begin = time.time()
     columns = (
-      title,
+      TextColumn('{task.description}', style='bold', markup=False),
       BarColumn(bar_width=28),
       MofNCompleteColumn(),
       TimeElapsedColumn(),
       TextColumn('eta'),
       TimeRemainingColumn(),
-      note,
+      TextColumn('{task.fields[note]}', markup=False),
     )
     self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
     self.line = self.bar.add_task(name, total=total, completed=done, note='')

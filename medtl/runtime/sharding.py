@@ -1,10 +1,12 @@
-"""Many devices as one: a mesh of data × fsdp, what lies where on it, and batches put there. JAX's own engine does the rest.
+"""Many devices as one, by jax.sharding: a mesh of data × fsdp, and what lies where on it.
 
-A batch is cut over all devices. With fsdp > 1 parameters, statistics and optimizer state are cut as well (Rajbhandari et al. 2020, ZeRO;
-Zhao et al. 2023, FSDP), by one table of (regex on the parameter's path, how); the compiler gathers a leaf where it is used.
+A batch is cut over all devices. With fsdp > 1 parameters, statistics and optimizer state are cut as
+well (Rajbhandari et al. 2020, ZeRO; Zhao et al. 2023, FSDP), by one table of (regex on the
+parameter's path, how); the compiler gathers a leaf where it is used.
 """
 
 import functools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,27 +25,33 @@ Rules = Sequence[tuple[str, str]]
 
 @functools.cache
 def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
-  """Return the mesh of all devices, those of a process beside each other; -1 is what the other axis leaves over."""
+  """Return the mesh of all devices, those of one process beside each other.
+
+  -1 stands for what the other axis leaves over. Raises MedtlError unless the product of both is
+  the number of devices.
+  """
   count = jax.device_count()
-  sizes = [
-    count // max(1, fsdp) if data == -1 else data,
-    count // max(1, data) if fsdp == -1 else fsdp,
-  ]
-  if min(sizes) < 1 or sizes[0] * sizes[1] != count:
+  rows = count // max(1, fsdp) if data == -1 else data
+  columns = count // max(1, data) if fsdp == -1 else fsdp
+  if rows < 1 or columns < 1 or rows * columns != count:
     raise MedtlError(
-      f'config.mesh is data={data}, fsdp={fsdp}, and there are {count} devices; expected a product of {count}, '
-      'for instance data=-1, fsdp=1'
+      f'config.mesh is data={data}, fsdp={fsdp}, and there are {count} devices; expected a '
+      f'product of {count}, for instance data=-1, fsdp=1'
     )
   devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-  return Mesh(np.array(devices).reshape(sizes), AXES)
+  return Mesh(np.array(devices).reshape(rows, columns), AXES)
 
 
 def check_rules(rules: Rules) -> None:
-  """Raise a MedtlError for a way of lying on the mesh that there is not."""
+  """Raise a MedtlError for a pattern that is no regex, and for a way that is none of WAYS."""
   for pattern, way in rules:
-    expressions.compiled_regex(pattern, 'config.shards')
+    _regex(pattern)
     if way not in WAYS:
       raise MedtlError(f'config.shards: unknown way {way!r}; {expressions.did_you_mean(way, WAYS)}')
+
+
+def _regex(pattern: str) -> re.Pattern:
+  return expressions.compiled_regex(pattern, 'config.shards')
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -57,54 +65,56 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def state_shardings(state: Tree, mesh: Mesh, rules: Rules) -> Tree:
-  """Return where each leaf of parameters or of a whole state lies; leaves are arrays or shapes.
+  """Return where each leaf of parameters, or of a whole state, lies; leaves are arrays or shapes.
 
-  A leaf of the optimizer's goes with the parameter whose path ends its own. 'largest' cuts the largest axis that fsdp divides.
+  A leaf of the optimizer's state lies as the parameter does whose path ends its own. 'largest'
+  cuts the largest axis that fsdp divides; without a rule a leaf is copied.
   """
+  size = mesh.shape['fsdp']
 
   def where(keys: Sequence[Any], leaf: Any) -> NamedSharding:
-    path = pytrees.path_of(keys)
-    name = next(
-      (path[path.index(begin) :] for begin in ('backbone/', 'head/') if begin in path), path
-    )
-    way = next(
-      (
-        way
-        for pattern, way in rules
-        if expressions.compiled_regex(pattern, 'config.shards').fullmatch(name)
-      ),
-      'copy',
-    )
-    size = mesh.shape['fsdp']
     axes = [axis for axis, length in enumerate(leaf.shape) if length % size == 0]
-    if way == 'copy' or size == 1 or not axes or np.prod(leaf.shape) < LEAST:
+    is_copied = _way(pytrees.path_of(keys), rules) == 'copy' or size == 1
+    if is_copied or not axes or np.prod(leaf.shape) < LEAST:
       return replicated(mesh)
     largest = max(axes, key=lambda axis: leaf.shape[axis])
-    return NamedSharding(
-      mesh,
-      PartitionSpec(*(['fsdp' if axis == largest else None for axis in range(len(leaf.shape))])),
-    )
+    spec: list[str | None] = [None] * len(leaf.shape)
+    spec[largest] = 'fsdp'
+    return NamedSharding(mesh, PartitionSpec(*spec))
 
   return jax.tree_util.tree_map_with_path(where, state)
 
 
+def _way(path: str, rules: Rules) -> str:
+  """Return how the leaf on a path lies: by the first rule that matches its parameter's path."""
+  parameter = path
+  for begin in ('backbone/', 'head/'):
+    if begin in path:
+      parameter = path[path.index(begin) :]
+      break
+  for pattern, way in rules:
+    if _regex(pattern).fullmatch(parameter):
+      return way
+  return 'copy'
+
+
 def device_put(tree: Tree, places: Tree) -> Tree:
   """Return values, the same in every process, as arrays that lie at `places`."""
-  return (
-    jax.device_put(tree, places)
-    if jax.process_count() == 1
-    else jax.tree.map(_device_put_leaf, tree, places)
-  )
+  if jax.process_count() == 1:
+    return jax.device_put(tree, places)
+  return jax.tree.map(_device_put_leaf, tree, places)
 
 
 def _device_put_leaf(leaf: Any, place: NamedSharding) -> jax.Array:
-  """Return one leaf as an array over several processes, each of which gives its own devices their part: nothing is sent."""
+  """Return one leaf as an array over several processes.
+
+  Each process gives its own devices their part, so that nothing is sent.
+  """
   if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
     return jax.device_put(leaf, place)
   if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-    return jax.random.wrap_key_data(
-      _device_put_leaf(jax.random.key_data(leaf), place), impl=jax.random.key_impl(leaf)
-    )
+    numbers = _device_put_leaf(jax.random.key_data(leaf), place)
+    return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf))
   value = np.asarray(leaf)
   return jax.make_array_from_callback(value.shape, place, lambda index: np.asarray(value[index]))
 
@@ -127,5 +137,8 @@ def abstract_state(state: Tree, places: Tree) -> Tree:
 
 
 def round_up_to_devices(batch: int, mesh: Mesh) -> int:
-  """Return the smallest multiple of the devices that holds so many examples: a batch is padded to it, and the padding masked."""
+  """Return the smallest multiple of the number of devices that holds `batch` examples.
+
+  A batch is padded to it, and the padding masked.
+  """
   return -(-batch // mesh.size) * mesh.size

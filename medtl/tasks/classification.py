@@ -144,6 +144,17 @@ def probabilities(logits: jax.Array, kind: str) -> jax.Array:
   return jax.nn.softmax(logits)
 
 
+def weighted(values: jax.Array, y: jax.Array, class_weights: Sequence[float] | None) -> jax.Array:
+  """Return losses [b], each times the weight of its class, or the mean weight of its labels."""
+  if class_weights is None:
+    return values
+  weights = jnp.asarray(class_weights, jnp.float32)
+  if y.ndim == 1:
+    return values * weights[y]
+  count = jnp.sum(y, -1)  # an example without any label keeps its own weight
+  return values * jnp.where(count > 0, jnp.sum(weights * y, -1) / jnp.maximum(1e-9, count), 1.0)
+
+
 class Objective(NamedTuple):
   """A task's functions on the device."""
 
@@ -159,16 +170,6 @@ def objective(loss: Loss, kind: str) -> Objective:
   one keep the loss's scale.
   """
 
-  def each(logits: jax.Array, y: jax.Array, class_weights: Sequence[float] | None) -> jax.Array:
-    values = loss(logits.astype(jnp.float32), y)
-    if class_weights is None:
-      return values
-    weights = jnp.asarray(class_weights, jnp.float32)
-    if y.ndim == 1:
-      return values * weights[y]
-    count = jnp.sum(y, -1)  # an example without any label keeps its own weight
-    return values * jnp.where(count > 0, jnp.sum(weights * y, -1) / jnp.maximum(1e-9, count), 1.0)
-
   def sums(
     forward: Forward,
     params: Tree,
@@ -179,7 +180,7 @@ def objective(loss: Loss, kind: str) -> Objective:
     class_weights: Sequence[float] | None = None,
   ) -> tuple[Terms, Tree]:
     logits, extra = forward.train(params, extra, batch.x, key)
-    values = each(logits, batch.y, class_weights)
+    values = weighted(loss(logits.astype(jnp.float32), batch.y), batch.y, class_weights)
     return {'loss': Term(jnp.sum(jnp.where(batch.mask, values, 0.0)))}, extra
 
   def counts(batch: Batch) -> dict[str, jax.Array]:

@@ -1,8 +1,10 @@
-"""Orbax checkpoints: one atomic write holds state, phase, best value and early-stopping counters. `latest` and `best` have rules apart.
+"""Orbax checkpoints: one atomic write holds the state, and beside it what `Progress` counts.
 
-`origin` holds what the run began with, once. A leaf that is still bit for bit what it was then is not written again: a checkpoint names
-it instead, so that frozen children cost nothing at each evaluation. Small leaves lie together in one array of their dtype: what a leaf of
-its own costs to write is paid on the cores that train. Nothing is compressed, since noise like weights hardly shrinks.
+`latest` and `best` are written by rules of their own. `origin` holds once what the run began with.
+A leaf that is still bit for bit what it was then is not written again: a checkpoint names it
+instead, so that frozen children cost nothing at each evaluation. Small leaves are packed into one
+array for each dtype, because writing a leaf of its own takes time from the cores that train.
+Nothing is compressed: weights are close to noise, which hardly shrinks.
 """
 
 import contextlib
@@ -26,6 +28,7 @@ from medtl.core.types import MedtlError, State, Tree
 from medtl.runtime import multihost
 from medtl.runtime.files import require_space
 
+KINDS = ('origin', 'latest', 'best')
 SMALL = 2**22  # bytes below which leaves are written together
 # In a path: orbax finds its files by patterns, and tensorstore takes \ for / and wants UTF-8
 # (Python has \udcXX for other bytes).
@@ -46,76 +49,74 @@ class Progress:
   best_step: int = -1
   best_phase: int = 0
   waiting: int = 0  # evaluations of this phase since the best
-  spans: dict[str, float] = field(
-    default_factory=dict
-  )  # seconds until now, by what they were spent on
+  spans: dict[str, float] = field(default_factory=dict)  # seconds until now, by activity
 
 
 class Checkpoints:
-  """The folder `checkpoints/` of a run: `origin/0`, `latest/<step>`, `best/<step>`, written in the background, renamed into place."""
+  """The folder `checkpoints/` of a run: `origin/0`, `latest/<step>` and `best/<step>`.
+
+  They are written in the background, and renamed into place once they are whole.
+  """
 
   def __init__(self, folder: Path):
     import orbax.checkpoint as ocp
 
     self.ocp = ocp
     self.folder = folder.absolute()
-    self.link = _link(self.folder) if MISREAD.search(str(self.folder)) else None
-    place = Path(self.link.name) / self.folder.name if self.link else self.folder
-    self.managers = {
-      kind: ocp.CheckpointManager(
-        place / kind,
-        options=ocp.CheckpointManagerOptions(
-          max_to_keep=1,
-          create=True,
-          enable_async_checkpointing=True,
-          multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=kind),
-        ),
-        item_handlers={
-          'state': ocp.PyTreeCheckpointHandler(use_compression=False),
-          'progress': ocp.JsonCheckpointHandler(),
-        },
-      )
-      for kind in ('origin', 'latest', 'best')
-    }
-    self.begun: dict[str, np.ndarray] | None = (
-      None  # {path: leaf} of origin, once it has been read or written
+    self.link: tempfile.TemporaryDirectory | None = None
+    place = self.folder
+    if MISREAD.search(str(self.folder)):
+      self.link = _link(self.folder)
+      place = Path(self.link.name) / self.folder.name
+    self.managers = {kind: self._manager(place / kind) for kind in KINDS}
+    self.initial: dict[str, np.ndarray] | None = None  # {path: leaf} of origin, once it is known
+
+  def _manager(self, place: Path) -> Any:
+    """Return orbax's manager of a folder, which keeps the newest checkpoint alone."""
+    together = self.ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=place.name)
+    options = self.ocp.CheckpointManagerOptions(
+      max_to_keep=1,
+      create=True,
+      enable_async_checkpointing=True,
+      multiprocessing_options=together,
     )
+    handlers = {
+      'state': self.ocp.PyTreeCheckpointHandler(use_compression=False),
+      'progress': self.ocp.JsonCheckpointHandler(),
+    }
+    return self.ocp.CheckpointManager(place, options=options, item_handlers=handlers)
 
   def begin(self, params: Tree, extra: Tree, twins: Sequence[Path] = ()) -> bool:
-    """Write what the run begins with, where that is not there yet; return whether others may link it: it is not a link itself.
+    """Write what the run begins with, unless it is there; return whether other runs may link it.
 
-    `twins` are folders of runs that may have begun with the same: one that has is linked, and takes no room again.
+    `twins` are folders of runs that may have begun with the same. If one has, its files are
+    linked and take no more room; what is itself a link is not linked again.
     """
-    leaves = {
-      path: np.asarray(leaf)
-      for path, leaf in pytrees.flatten({'params': params, 'extra': extra}).items()
-    }
+    tree = {'params': params, 'extra': extra}
+    leaves = {path: np.asarray(leaf) for path, leaf in pytrees.flatten(tree).items()}
     if self.step('origin') is None:
-      if multihost.host_share()[1] == 1 and any(
-        self._linked(twin, leaves) for twin in twins
-      ):  # several write it together
+      alone = multihost.host_share()[1] == 1  # several processes write it together
+      if alone and any(self._linked(twin, leaves) for twin in twins):
         return False
       self._write('origin', 0, leaves, {})
       self.wait()
-    self._origin()
+    self._initial_leaves()
     return True
 
   def _linked(self, twin: Path, leaves: Mapping[str, np.ndarray]) -> bool:
-    """Link the origin of `twin` to here, and return whether it holds these leaves bit for bit; where it does not, leave nothing."""
-    own, aside, manager = (
-      self.folder / 'origin' / '0',
-      self.folder / 'origin.linking',
-      self.managers['origin'],
-    )
+    """Link the origin of `twin`, and return whether it holds these leaves bit for bit.
+
+    Where it does not, nothing is left of the link.
+    """
+    own = self.folder / 'origin' / '0'
+    aside = self.folder / 'origin.linking'
+    manager = self.managers['origin']
     shutil.rmtree(aside, ignore_errors=True)
     try:
       shutil.copytree(twin / 'origin' / '0', aside, copy_function=os.link)
       aside.rename(own)  # whole or not at all
       manager.reload()
-      found = self._stored('origin')
-      same = found.keys() == leaves.keys() and all(
-        equal_to_the_bit(found[path], leaves[path]) for path in leaves
-      )
+      same = _equal_leaves(self._stored('origin'), leaves)
     except (OSError, MedtlError):  # another file system, or one without links
       same = False
     if not same:
@@ -124,42 +125,46 @@ class Checkpoints:
     return same
 
   def save(self, kind: str, state: State, progress: Progress) -> None:
-    """Begin to write; a step that is there already is left alone (a resumed run repeats it bit for bit)."""
-    step, manager = int(state.step), self.managers[kind]
-    if step in manager.all_steps():
+    """Begin to write the state; a step that is there already is left alone.
+
+    A resumed run repeats such a step bit for bit.
+    """
+    step = int(state.step)
+    if step in self.managers[kind].all_steps():
       return
-    leaves, begun = pytrees.flatten(with_raw_key(state)), self._origin()
-    known = [path for path in leaves if path in begun]
-    same = multihost.all_processes([equal_to_the_bit(leaves[path], begun[path]) for path in known])
-    kept = [path for path, still in zip(known, same, strict=True) if still]
-    self._write(
-      kind,
-      step,
-      {path: leaf for path, leaf in leaves.items() if path not in kept},
-      {**asdict(progress), 'as_begun': kept},
+    leaves = pytrees.flatten(with_raw_key(state))
+    initial = self._initial_leaves()
+    known = [path for path in leaves if path in initial]
+    same = multihost.all_processes(
+      [equal_to_the_bit(leaves[path], initial[path]) for path in known]
     )
+    as_begun = list(itertools.compress(known, same))
+    changed = {path: leaf for path, leaf in leaves.items() if path not in as_begun}
+    self._write(kind, step, changed, {**asdict(progress), 'as_begun': as_begun})
 
   def _write(
     self, kind: str, step: int, leaves: Mapping[str, Any], facts: Mapping[str, Any]
   ) -> None:
+    # orbax says that the disk is full in hundreds of lines
     require_space(
       self.folder, pytrees.nbytes(leaves), f'the checkpoint {kind} of step {step}', AGAIN
-    )  # orbax takes hundreds of lines
-    apart, packed = pack_small_leaves(leaves)
-    if multihost.host_share()[1] > 1:  # orbax counts the meetings of all its writers as one series
+    )
+    arrays, packed = pack_small_leaves(leaves)
+    if multihost.host_share()[1] > 1:  # orbax numbers the barriers of all its writers in one series
       self.wait()
-    with self._room(kind, step):
-      self.managers[kind].save(
-        step,
-        args=self.ocp.args.Composite(
-          state=self.ocp.args.PyTreeSave(apart),
-          progress=self.ocp.args.JsonSave({**facts, 'packed': packed}),
-        ),
-      )
+    args = self.ocp.args.Composite(
+      state=self.ocp.args.PyTreeSave(arrays),
+      progress=self.ocp.args.JsonSave({**facts, 'packed': packed}),
+    )
+    with self._explained_write(kind, step):
+      self.managers[kind].save(step, args=args)
 
   @contextlib.contextmanager
-  def _room(self, kind: str, step: int | None) -> Iterator[None]:
-    """Say in words that the disk is full; what tensorstore raises in the background arrives here as a ValueError."""
+  def _explained_write(self, kind: str, step: int | None) -> Iterator[None]:
+    """While open, a write that fails is a MedtlError that says why, such as a full disk.
+
+    What tensorstore raises in the background arrives here as a ValueError.
+    """
     try:
       yield
     except (OSError, ValueError) as error:
@@ -167,55 +172,62 @@ class Checkpoints:
       which = f'checkpoint {kind} of step {step}' if step is not None else f'checkpoint {kind}'
       raise MedtlError(f'cannot write the {which} to {self.folder}: {why}; {AGAIN}') from error
 
-  def _origin(self) -> dict[str, np.ndarray]:
-    if self.begun is None and self.step('origin') is not None:
-      self.begun = {path: np.asarray(leaf) for path, leaf in self._stored('origin').items()}
-    return self.begun or {}
+  def _initial_leaves(self) -> dict[str, np.ndarray]:
+    """Return {path: leaf} of what the run began with, {} where that is not written yet."""
+    if self.initial is None and self.step('origin') is not None:
+      stored = self._stored('origin')
+      self.initial = {path: np.asarray(leaf) for path, leaf in stored.items()}
+    return self.initial or {}
 
   def step(self, kind: str) -> int | None:
     """Return the newest step, None where there is none."""
     return self.managers[kind].latest_step()
 
   def progress(self, kind: str) -> Progress:
-    """Return what was saved beside the state."""
+    """Return the progress that was saved beside the newest state."""
     facts = self._facts(kind)
-    return Progress(
-      **{name: facts[name] for name in (one.name for one in fields(Progress)) if name in facts}
-    )
+    names = [entry.name for entry in fields(Progress)]
+    return Progress(**{name: facts[name] for name in names if name in facts})
 
   def _facts(self, kind: str) -> dict[str, Any]:
-    wanted = self.ocp.args.Composite(progress=self.ocp.args.JsonRestore())
-    with self._legible(kind):
-      return dict(self.managers[kind].restore(self.step(kind), args=wanted)['progress'])
+    """Return what was saved beside the newest arrays: the progress, `as_begun` and `packed`."""
+    args = self.ocp.args.Composite(progress=self.ocp.args.JsonRestore())
+    with self._explained_read(kind):
+      return dict(self.managers[kind].restore(self.step(kind), args=args)['progress'])
 
   def restore(self, kind: str, expected: State) -> State:
-    """Return the newest state; `expected` is a state of arrays or shapes, and any difference in structure is an error."""
-    want = pytrees.flatten(with_raw_key(expected))
-    self._compare(
-      kind, self._leaves(kind, metadata=True), want
-    )  # before: orbax drops what the target lacks
+    """Return the newest state.
+
+    `expected` is a state of arrays or shapes; any difference in structure, shape or dtype is a
+    MedtlError that lists it.
+    """
+    state = with_raw_key(expected)
+    wanted = pytrees.flatten(state)
+    # compared before the arrays are read too, since orbax drops what the target lacks
+    self._require_alike(kind, self._leaves(kind, metadata=True), wanted)
     leaves = self._leaves(kind)
-    self._compare(kind, leaves, want)
-    structure = jax.tree.structure(with_raw_key(expected))
-    state = jax.tree.unflatten(
-      structure, [jnp.array(leaves[path]) for path in want]
-    )  # a buffer of its own for each leaf
-    return state._replace(key=jax.random.wrap_key_data(state.key))
+    self._require_alike(kind, leaves, wanted)
+    own_buffers = [jnp.array(leaves[path]) for path in wanted]
+    restored = jax.tree.unflatten(jax.tree.structure(state), own_buffers)
+    return restored._replace(key=jax.random.wrap_key_data(restored.key))
 
   def params(self, kind: str) -> tuple[Tree, Tree]:
     """Return the newest checkpoint's (params, extra) as numpy trees, whatever its optimizer was."""
-    leaves = {path: np.asarray(leaf) for path, leaf in self._leaves(kind).items()}
-    parts = [
-      {
-        path.removeprefix(f'{name}/'): leaf
-        for path, leaf in leaves.items()
-        if path.startswith(f'{name}/')
-      }
-      for name in ('params', 'extra')
-    ]
-    return pytrees.unflatten(parts[0]), pytrees.unflatten(parts[1])
+    leaves = self._leaves(kind)
 
-  def _compare(self, kind: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    def part(name: str) -> Tree:
+      inner = {}
+      for path, leaf in leaves.items():
+        first, _, rest = path.partition('/')
+        if first == name:
+          inner[rest] = np.asarray(leaf)
+      return pytrees.unflatten(inner)
+
+    return part('params'), part('extra')
+
+  def _require_alike(
+    self, kind: str, found: Mapping[str, Any], expected: Mapping[str, Any]
+  ) -> None:
     words = pytrees.difference(found, expected)
     if words:
       raise MedtlError(
@@ -223,44 +235,50 @@ class Checkpoints:
       )
 
   def _leaves(self, kind: str, metadata: bool = False) -> dict[str, Any]:
-    """Return {path: array}, or what orbax recorded of each array's shape and dtype, with the leaves that are still as the run began."""
+    """Return {path: array}, those that are as the run began included.
+
+    With `metadata`, what was written is given as orbax's record of its shape and dtype.
+    """
     stored = self._stored(kind, metadata)
-    kept, begun = self._facts(kind).get('as_begun', []), self._origin()
-    lost = [path for path in kept if path not in begun]
+    as_begun = self._facts(kind).get('as_begun', [])
+    initial = self._initial_leaves()
+    lost = [path for path in as_begun if path not in initial]
     if lost:
       raise MedtlError(
-        f'{self.folder}/origin lacks {len(lost)} arrays that {kind}/{self.step(kind)} refers to, first {lost[0]}: was '
-        'the run folder copied in part?'
+        f'{self.folder}/origin lacks {len(lost)} arrays that {kind}/{self.step(kind)} refers to, '
+        f'first {lost[0]}: was the run folder copied in part?'
       )
-    return {**stored, **{path: begun[path] for path in kept}}
+    return {**stored, **{path: initial[path] for path in as_begun}}
 
   def _stored(self, kind: str, metadata: bool = False) -> dict[str, Any]:
-    step, manager = self.step(kind), self.managers[kind]
+    """Return {path: array} of what was written, or orbax's record of their shapes and dtypes."""
+    step = self.step(kind)
+    manager = self.managers[kind]
     if step is None:
       lost = self.step('latest') is not None
-      why = f'; {self._anew()}' if lost else ': the run has not reached its first evaluation'
+      why = f'; {self._advice()}' if lost else ': the run has not reached its first evaluation'
       raise MedtlError(f'no checkpoint in {self.folder / kind}{why}')
-    with self._legible(kind):
+    with self._explained_read(kind):
       leaves = dict(manager.item_metadata(step)['state'])
-      if not metadata:  # as numpy: where it was computed is no affair of the file's
-        wanted = {name: self.ocp.RestoreArgs(restore_type=np.ndarray) for name in leaves}
-        args = self.ocp.args.Composite(state=self.ocp.args.PyTreeRestore(restore_args=wanted))
+      if not metadata:  # as numpy, whatever devices it was computed on
+        as_numpy = {name: self.ocp.RestoreArgs(restore_type=np.ndarray) for name in leaves}
+        args = self.ocp.args.Composite(state=self.ocp.args.PyTreeRestore(restore_args=as_numpy))
         leaves = manager.restore(step, args=args)['state']
     packed = self._facts(kind).get('packed', {})
-    with self._legible(kind):
+    with self._explained_read(kind):
       return unpack_small_leaves(leaves, packed)
 
   @contextlib.contextmanager
-  def _legible(self, kind: str) -> Iterator[None]:
-    """Say in words that a checkpoint is damaged or gone, and what to do."""
+  def _explained_read(self, kind: str) -> Iterator[None]:
+    """While open, a checkpoint that is damaged or gone is a MedtlError that says what to do."""
     try:
       yield
     except (ValueError, KeyError, TypeError, OSError) as error:
       place = self.folder / kind / str(self.step(kind))
       why = str(error)[:600]
-      raise MedtlError(f'the checkpoint {place} cannot be read: {why}; {self._anew()}') from error
+      raise MedtlError(f'the checkpoint {place} cannot be read: {why}; {self._advice()}') from error
 
-  def _anew(self) -> str:
+  def _advice(self) -> str:
     """Return what to do where a checkpoint is lost."""
     return (
       f'to train anew, delete {self.folder} (and numbers.json beside it, if it is there) and '
@@ -270,11 +288,11 @@ class Checkpoints:
   def wait(self) -> None:
     """Return when everything is on disk."""
     for kind, manager in self.managers.items():
-      with self._room(kind, None):
+      with self._explained_write(kind, None):
         manager.wait_until_finished()
 
   def close(self) -> None:
-    """Wait, then end the writers."""
+    """Wait until everything is on disk, then end the writers."""
     self.wait()
     for manager in self.managers.values():
       manager.close()
@@ -283,7 +301,7 @@ class Checkpoints:
 
 
 def _link(folder: Path) -> tempfile.TemporaryDirectory:
-  """Return a temporary folder in which a link of the same name leads to `folder`, which is made."""
+  """Make `folder`, and return a temporary folder with a link of the same name that leads to it."""
   folder.mkdir(parents=True, exist_ok=True)
   why = (
     f'the path {folder} holds one of * ? [ ] \\ or bytes that are no UTF-8, and so needs a '
@@ -294,64 +312,86 @@ def _link(folder: Path) -> tempfile.TemporaryDirectory:
       f'{why}, which several processes (--hosts) cannot share; choose another --workdir'
     )
   try:
-    made = tempfile.TemporaryDirectory(prefix='medtl-')
-    Path(made.name, folder.name).symlink_to(folder, target_is_directory=True)
+    temporary = tempfile.TemporaryDirectory(prefix='medtl-')
+    Path(temporary.name, folder.name).symlink_to(folder, target_is_directory=True)
   except OSError as error:
     raise MedtlError(f'{why}: {error}; choose another --workdir, or set TMPDIR') from None
-  if MISREAD.search(made.name):
+  if MISREAD.search(temporary.name):
     raise MedtlError(
-      f'{why}, and so does that one, {made.name}; choose another --workdir, or set TMPDIR'
+      f'{why}, and so does that one, {temporary.name}; choose another --workdir, or set TMPDIR'
     )
-  return made
+  return temporary
 
 
-def equal_to_the_bit(one: Any, other: Any) -> bool:
-  """Return whether two arrays are the same bit for bit; 0.0 and −0.0 are not. Of one over several processes: the parts that are here."""
-  if isinstance(one, jax.Array) and not (one.is_fully_addressable or one.is_fully_replicated):
-    return all(equal_to_the_bit(part.data, other[part.index]) for part in one.addressable_shards)
-  one, other = np.asarray(one), np.asarray(other)
-  return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+def _equal_leaves(found: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+  """Return whether two {path: array} hold the same paths and the same bits."""
+  if found.keys() != expected.keys():
+    return False
+  return all(equal_to_the_bit(found[path], expected[path]) for path in expected)
 
 
-def pack_small_leaves(
-  leaves: Mapping[str, Any],
-) -> tuple[dict[str, Any], dict[str, list[tuple[str, list[int]]]]]:
-  """Return (leaves under names that orbax does not split, what small ones were packed: {dtype: [(path, shape), …]})."""
-  small: dict[str, dict[str, np.ndarray]] = {}
+def equal_to_the_bit(a: Any, b: Any) -> bool:
+  """Return whether two arrays are the same in dtype, shape and every bit; 0.0 and −0.0 are not.
+
+  Where `a` lies on the devices of several processes, the parts of this process are compared.
+  """
+  if isinstance(a, jax.Array) and not (a.is_fully_addressable or a.is_fully_replicated):
+    return all(equal_to_the_bit(part.data, b[part.index]) for part in a.addressable_shards)
+  a = np.asarray(a)
+  b = np.asarray(b)
+  return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+Packed = dict[str, list[tuple[str, list[int]]]]  # {dtype: [(path, shape), …]}
+
+
+def pack_small_leaves(leaves: Mapping[str, Any]) -> tuple[dict[str, Any], Packed]:
+  """Return ({name: array} to write, what was packed): small leaves of one dtype become one array.
+
+  Large leaves, and those cut over devices, keep an array of their own; its name has | for /, at
+  which orbax would split it.
+  """
+  arrays: dict[str, Any] = {}
+  small: dict[str, dict[str, np.ndarray]] = {}  # {dtype: {path: leaf}}
   for path, leaf in leaves.items():
-    if leaf.nbytes < SMALL and getattr(leaf, 'is_fully_replicated', True):
+    whole = getattr(leaf, 'is_fully_replicated', True)
+    if whole and leaf.nbytes < SMALL:
       small.setdefault(leaf.dtype.name, {})[path] = np.asarray(leaf)
-  packed = {
-    name: np.concatenate([leaf.ravel() for leaf in group.values()]) for name, group in small.items()
-  }
-  apart = {
-    path.replace('/', '|'): leaf
-    for path, leaf in leaves.items()
-    if path not in small.get(leaf.dtype.name, {})
-  }
-  return {**apart, **packed}, {
-    name: [(path, list(leaf.shape)) for path, leaf in group.items()]
-    for name, group in small.items()
-  }
+    else:
+      arrays[path.replace('/', '|')] = leaf
+  packed: Packed = {}
+  for dtype, group in small.items():
+    arrays[dtype] = np.concatenate([leaf.ravel() for leaf in group.values()])
+    packed[dtype] = [(path, list(leaf.shape)) for path, leaf in group.items()]
+  return arrays, packed
 
 
 def unpack_small_leaves(stored: Mapping[str, Any], packed: Mapping[str, Any]) -> dict[str, Any]:
-  """Return {path: array} of what `together` made; of orbax's metadata of it {path: shape and dtype}."""
-  found = {path.replace('|', '/'): leaf for path, leaf in stored.items() if path not in packed}
-  for name, group in packed.items():
-    sizes = [math.prod(shape) for _, shape in group]
-    if stored[name].shape != (sum(sizes),):
-      raise ValueError(f'{name}: {stored[name].shape} numbers, expected {sum(sizes)}')
-    for (path, shape), size, end in zip(group, sizes, itertools.accumulate(sizes), strict=True):
-      if isinstance(stored[name], np.ndarray | jax.Array):
-        found[path] = np.asarray(stored[name])[end - size : end].reshape(shape)
+  """Return {path: array} of what `pack_small_leaves` gave; the inverse of it.
+
+  Where `stored` holds orbax's metadata in place of arrays, so does the result. Raises a ValueError
+  where an array does not hold as many numbers as were packed.
+  """
+  leaves = {name.replace('|', '/'): leaf for name, leaf in stored.items() if name not in packed}
+  for dtype, group in packed.items():
+    array = stored[dtype]
+    total = sum(math.prod(shape) for _, shape in group)
+    if array.shape != (total,):
+      raise ValueError(f'{dtype}: {array.shape} numbers, expected {total}')
+    is_array = isinstance(array, np.ndarray | jax.Array)
+    begin = 0
+    for path, shape in group:
+      end = begin + math.prod(shape)
+      if is_array:
+        leaves[path] = np.asarray(array)[begin:end].reshape(shape)
       else:
-        found[path] = jax.ShapeDtypeStruct(shape, stored[name].dtype)
-  return found
+        leaves[path] = jax.ShapeDtypeStruct(shape, array.dtype)
+      begin = end
+  return leaves
 
 
 def with_raw_key(state: State) -> State:
-  """Return the state with its typed key as plain numbers."""
+  """Return the state with its typed random key as plain numbers, which orbax can write."""
   key = state.key
   if isinstance(key, jax.ShapeDtypeStruct):
     return state._replace(key=jax.eval_shape(jax.random.key_data, key))

@@ -1,13 +1,15 @@
-"""The language of `freeze`: 'none', 'depth(6)', 'depth(0.5)', 'match("…")', 'all_but_norms' …, joined with |.
+"""The language of `freeze`: 'none', 'depth(6)', 'depth(0.5)', 'match("…")', 'all_but_norms' …
 
-Each operation returns the regexes of the parameter paths that stand still. `children` are the backbone's, in order: stem, stage1 …
-The head is live in all of them but `match`.
+Operations are joined with |. Each returns the regexes of the parameter paths that stand still.
+`children` are the backbone's, in order: stem, stage1 … Only `match` can freeze the head.
 """
 
 import re
 from collections.abc import Sequence
 
 from medtl.core.types import MedtlError
+
+NORMS = r'.*/[^/]*norm[^/]*/(?:scale|bias)'
 
 
 def none(children: Sequence[str]) -> list[str]:
@@ -16,9 +18,9 @@ def none(children: Sequence[str]) -> list[str]:
 
 
 def depth(children: Sequence[str], d: int | float) -> list[str]:
-  """Freeze children 0 … d−1: 0 is the full fine-tune, the number of children (or 1.0) the linear probe.
+  """Freeze children 0 … d−1: 0 is the full fine-tune, the number of children the linear probe.
 
-  A float is a share of the children, rounded to the nearest count (halves up).
+  A float is a share of the children, 1.0 all of them, rounded to the nearest count (halves up).
 
   >>> depth(['stem', 'stage1', 'stage2'], 2), depth(['stem', 'stage1', 'stage2'], 1.0)
   (['backbone/(stem|stage1)/.*'], ['backbone/.*'])
@@ -31,12 +33,23 @@ def depth(children: Sequence[str], d: int | float) -> list[str]:
       )
     d = int(d * count + 0.5)
   if not 0 <= d <= count:
-    raise MedtlError(
-      f'depth({d}): this backbone has {count} children (stem and {count - 1} stages), so 0 … {count}'
-    )
+    raise MedtlError(f'depth({d}): {_limits(children, count)}')
+  if d == 0:
+    return []
   if d == count:  # the norm after the last stage is frozen with it
     return ['backbone/.*']
-  return [f'backbone/({"|".join(map(re.escape, children[:d]))})/.*'] if d else []
+  return [f'backbone/({_any_of(children[:d])})/.*']
+
+
+def _limits(children: Sequence[str], last: int) -> str:
+  """Return in words which numbers of a child or of children there are: 0 … last."""
+  count = len(children)
+  return f'this backbone has {count} children (stem and {count - 1} stages), so 0 … {last}'
+
+
+def _any_of(names: Sequence[str]) -> str:
+  """Return the regex of any of these names."""
+  return '|'.join(map(re.escape, names))
 
 
 def match(children: Sequence[str], pattern: str) -> list[str]:
@@ -51,20 +64,17 @@ def all_but(children: Sequence[str], pattern: str) -> list[str]:
 
 def only(children: Sequence[str], child: int) -> list[str]:
   """Freeze the backbone but for one child, 0 the stem (Lee et al. 2023, surgical fine-tuning)."""
-  if not 0 <= child < len(children):
-    raise MedtlError(
-      f'only({child}): this backbone has {len(children)} children (stem and {len(children) - 1} stages), so 0 … '
-      f'{len(children) - 1}'
-    )
-  names = [
-    children[child],
-    *(['norm'] if child == len(children) - 1 else []),
-  ]  # the norm after the last stage goes with it
-  return [f'backbone/(?!(?:{"|".join(map(re.escape, names))})/).*']
+  last = len(children) - 1
+  if not 0 <= child <= last:
+    raise MedtlError(f'only({child}): {_limits(children, last)}')
+  live = [children[child]]
+  if child == last:  # the norm after the last stage goes with it
+    live.append('norm')
+  return [f'backbone/(?!(?:{_any_of(live)})/).*']
 
 
 def all_but_lora(children: Sequence[str]) -> list[str]:
-  """Freeze the backbone but for its low-rank updates (Hu et al. 2022); config.model.lora gives their rank."""
+  """Freeze the backbone but for its low-rank updates of rank config.model.lora (Hu et al. 2022)."""
   return all_but(children, '.*/lora_[ab]')
 
 
@@ -76,6 +86,3 @@ def all_but_norms(children: Sequence[str]) -> list[str]:
 def all_but_biases(children: Sequence[str]) -> list[str]:
   """Freeze the backbone but for its biases (BitFit, Ben Zaken et al. 2022)."""
   return all_but(children, '.*/bias')
-
-
-NORMS = r'.*/[^/]*norm[^/]*/(?:scale|bias)'

@@ -1,4 +1,7 @@
-"""Step × batches. Evaluation, checkpoints and logs reach it as hooks; it knows none of them."""
+"""The training loop: a step applied to batches.
+
+Evaluation, checkpoints and logs come in as hooks; the loop knows none of them.
+"""
 
 import signal
 import threading
@@ -28,8 +31,10 @@ def fit(
 ) -> State:
   """Return the state at step `until`, or earlier where a hook says stop.
 
-  A step's logs are read while the next one runs. A hook sees a state whose losses have all been found finite. SIGTERM and SIGINT end
-  the current step, call `on_signal` with a finite state, and raise Terminated; of several processes SIGTERM to one stops all, at one step.
+  A step's logs are read while the next one runs. A hook sees a state only once all losses up to it
+  were found finite; another loss raises a MedtlError. After SIGTERM or SIGINT the current step is
+  finished, `on_signal` is called with a finite state, and Terminated is raised. SIGTERM to one of
+  several processes stops all of them at the same step.
   """
   now = int(state.step)
   pending: tuple[int, Logs] | None = None
@@ -40,40 +45,49 @@ def fit(
       _read(pending, log)
       now += 1
       pending = (now, logs)
-      due, ending = (
-        [hook for hook in hooks if getattr(hook, 'due', lambda _: True)(now)],
-        stopping(now),
-      )
-      if due or ending or now == until:
+      due = [hook for hook in hooks if _is_due(hook, now)]
+      stop_signal = stopping(now)
+      if due or stop_signal or now == until:
         _read(pending, log)
         pending = None
-      stop = any([hook(now, state) for hook in due])  # a list: every hook that is due runs
-      if ending:
+      answers = [hook(now, state) for hook in due]
+      if stop_signal:
         on_signal(now, state)
-        raise Terminated(f'stopped by {signal.Signals(ending).name} at step {now}', ending)
-      if stop:
+        name = signal.Signals(stop_signal).name
+        raise Terminated(f'stopped by {name} at step {now}', stop_signal)
+      if any(answers):
         break
   return state
 
 
+def _is_due(hook: Hook, step: int) -> bool:
+  """Return whether a hook wants this step: one without a method `due` wants all of them."""
+  due = getattr(hook, 'due', None)
+  return due is None or due(step)
+
+
 def _read(pending: tuple[int, Logs] | None, log: Log) -> None:
+  """Log the numbers of a step, if one is pending; a loss that is not finite is a MedtlError."""
   if pending is None:
     return
-  number, logs = pending
+  step, logs = pending
   values = {name: float(value) for name, value in jax.device_get(logs).items()}
   if not np.isfinite(values['loss']):
     raise MedtlError(
-      f'the loss is {values["loss"]} at step {number}; the last good step is {number - 1}. Lower lr, set clip=1.0, '
-      'or look for extreme values in the images; started again, the run continues from its last checkpoint'
+      f'the loss is {values["loss"]} at step {step}; the last good step is {step - 1}. Lower lr, '
+      'set clip=1.0, or look for extreme values in the images; started again, the run continues '
+      'from its last checkpoint'
     )
-  log(number, values)
+  log(step, values)
 
 
 class every:
   """A hook called when `period` divides the step, and at `last`."""
 
   def __init__(self, period: int, hook: Hook, last: int):
-    self.period, self.hook, self.last = period, hook, last
+    self.period = period
+    self.hook = hook
+    self.last = last
 
   def due(self, step: int) -> bool:
     """Return whether the hook wants this step."""
@@ -84,7 +98,7 @@ class every:
 
 
 class _signals:
-  """While open, SIGTERM and SIGINT are noted; a second one does what it did before this was open.
+  """While open, notes SIGTERM and SIGINT; a second signal goes to the handler that was there.
 
   Gives step -> the number of the signal for which the loop stops at this step, 0 where it goes on.
   """
@@ -92,7 +106,7 @@ class _signals:
   def __enter__(self) -> Callable[[int], int]:
     self.arrived = 0
     self.old: dict[int, Any] = {}
-    if multihost.host_share()[1] > 1:  # JAX notes SIGTERM, and agrees with the others on the step
+    if multihost.host_share()[1] > 1:  # JAX notes SIGTERM, and the processes agree on a step
       return lambda step: signal.SIGTERM if multihost.stop_requested(step) else 0
     if threading.current_thread() is threading.main_thread():
       for number in (signal.SIGTERM, signal.SIGINT):

@@ -40,11 +40,16 @@ def learns(*kinds: str) -> Callable[[Callable], Callable]:
   return declare
 
 
+def _probabilities(outputs: jax.Array, y: jax.Array) -> jax.Array:
+  """Return y as float32 [b, k] beside outputs [b, k]: classes [b] become one-hot."""
+  if y.ndim == outputs.ndim - 1:
+    return jax.nn.one_hot(y, outputs.shape[-1])
+  return y.astype(jnp.float32)
+
+
 def _target(outputs: jax.Array, y: jax.Array, smoothing: float = 0.0) -> jax.Array:
   """Return y as probabilities [b, k], smoothed towards 1/k (Szegedy et al. 2016, section 7)."""
-  k = outputs.shape[-1]
-  soft = jax.nn.one_hot(y, k) if y.ndim == outputs.ndim - 1 else y.astype(jnp.float32)
-  return soft * (1 - smoothing) + smoothing / k
+  return _probabilities(outputs, y) * (1 - smoothing) + smoothing / outputs.shape[-1]
 
 
 @learns('multiclass', 'binary', MASKS)
@@ -59,24 +64,24 @@ def softmax(outputs: jax.Array, y: jax.Array, smoothing: Smoothing = 0.0) -> jax
 
 @learns('multilabel')
 def sigmoid(outputs: jax.Array, y: jax.Array, smoothing: Smoothing = 0.0) -> jax.Array:
-  """Return the mean over k of the binary cross-entropies of sigmoid(outputs [b, k]) against y; for multi-label targets.
+  """Return the mean over k of the binary cross-entropies of sigmoid(outputs [b, k]) against y.
 
-  Smoothing draws each binary target towards one half.
+  It is for multi-label targets [b, k]. Smoothing draws each binary target towards one half.
   """
-  hard = (
-    jax.nn.one_hot(y, outputs.shape[-1]) if y.ndim == outputs.ndim - 1 else y.astype(jnp.float32)
-  )
-  soft = hard * (1 - smoothing) + smoothing / 2
-  return jnp.mean(
-    -soft * jax.nn.log_sigmoid(outputs) - (1 - soft) * jax.nn.log_sigmoid(-outputs), -1
-  )
+  soft = _probabilities(outputs, y) * (1 - smoothing) + smoothing / 2
+  present = -soft * jax.nn.log_sigmoid(outputs)
+  absent = (1 - soft) * jax.nn.log_sigmoid(-outputs)
+  return jnp.mean(present - absent, -1)
 
 
 @learns('multiclass', 'binary', MASKS)
 def focal(outputs: jax.Array, y: jax.Array, gamma: Annotated[float, FROM_0] = 2.0) -> jax.Array:
-  """Return the focal loss −Σ t (1 − p)^γ log p over softmax probabilities (Lin et al. 2017, equation 4, without α)."""
-  logs = jax.nn.log_softmax(outputs)
-  return -jnp.sum(_target(outputs, y) * (1 - jnp.exp(logs)) ** gamma * logs, -1)
+  """Return the focal loss −Σ t (1 − p)^γ log p over softmax probabilities p and targets t.
+
+  Lin et al. 2017, equation 4, without α.
+  """
+  log_p = jax.nn.log_softmax(outputs)
+  return -jnp.sum(_target(outputs, y) * (1 - jnp.exp(log_p)) ** gamma * log_p, -1)
 
 
 @learns(MASKS)
@@ -102,21 +107,26 @@ def dice(outputs: jax.Array, y: jax.Array, smooth: Annotated[float, FROM_0] = 1.
 
 @learns('ordinal')
 def ordinal(outputs: jax.Array, y: jax.Array) -> jax.Array:
-  """Return the CORN loss of k − 1 logits of P(y > j | y ≥ j) against grades y [b] (Shi et al. 2023, equation 7).
+  """Return the CORN loss of the logits of P(y > j | y ≥ j), j = 0 … k−2, against grades y [b].
 
-  Each of the k − 1 binary tasks sees the examples with y ≥ j only; the losses are averaged over the tasks.
+  Shi et al. 2023, equation 7. Each of the k − 1 binary tasks sees only the examples with y ≥ j;
+  their losses are averaged. Soft targets raise a MedtlError.
   """
   if y.ndim != outputs.ndim - 1:
     raise MedtlError(
       'the ordinal loss takes grades, not soft targets; remove mixup or choose another loss'
     )
   j = jnp.arange(outputs.shape[-1])
-  reached, above = y[:, None] >= j, y[:, None] > j
+  reached = y[:, None] >= j
+  above = y[:, None] > j
   binary = -jnp.where(above, jax.nn.log_sigmoid(outputs), jax.nn.log_sigmoid(-outputs))
   return jnp.sum(binary * reached, -1) / outputs.shape[-1]
 
 
 @learns('multiclass', 'binary')
 def mse(outputs: jax.Array, y: jax.Array) -> jax.Array:
-  """Return the mean squared error of outputs [b, k] against y [b, k], or against one-hot classes (Hui and Belkin 2021)."""
+  """Return the mean squared error of outputs [b, k] against y [b, k], or against one-hot classes.
+
+  Hui and Belkin 2021 use it for classification.
+  """
   return jnp.mean((outputs - _target(outputs, y)) ** 2, -1)

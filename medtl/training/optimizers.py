@@ -1,4 +1,7 @@
-"""The language of `optimizer`: how a gradient becomes a direction. Learning rate and freezing are partition's."""
+"""The language of `optimizer`: how a gradient becomes a direction.
+
+Learning rates and freezing are the business of `parameter_groups.partition`.
+"""
 
 from typing import Annotated
 
@@ -12,7 +15,7 @@ Decay = Annotated[float, FROM_0_BELOW_1]  # of a running average
 def adamw(
   decay: float, b1: Decay = 0.9, b2: Decay = 0.999, eps: Annotated[float, ABOVE_0] = 1e-8
 ) -> optax.GradientTransformation:
-  """Return Adam's direction plus decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
+  """Return Adam's direction plus decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2)."""
   return optax.chain(optax.scale_by_adam(b1, b2, eps), optax.add_decayed_weights(decay))
 
 
@@ -20,7 +23,5 @@ def sgd(
   decay: float, momentum: Decay = 0.9, nesterov: bool = False
 ) -> optax.GradientTransformation:
   """Return the momentum direction of gradient plus L2 term, as in He et al. 2016 and BiT."""
-  return optax.chain(
-    optax.add_decayed_weights(decay),
-    optax.trace(momentum, nesterov) if momentum else optax.identity(),
-  )
+  moving = optax.trace(momentum, nesterov) if momentum else optax.identity()
+  return optax.chain(optax.add_decayed_weights(decay), moving)

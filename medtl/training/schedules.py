@@ -1,4 +1,8 @@
-"""The language of `schedule`: the run's step -> a factor on the learning rate. Durations are texts such as '5%' or '2 epochs'."""
+"""The language of `schedule`: the run's step → a factor on the learning rate.
+
+Each takes the length of the whole run in steps, `total`, and a function `steps` that turns a
+duration such as '5%' or '2 epochs' into steps.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -23,7 +27,10 @@ def cosine(
   warmup: Duration = 0,
   end: Annotated[float, FROM_0] = 0.0,
 ) -> Schedule:
-  """Return half a cosine from 1 to `end` over what the warm-up leaves (Loshchilov and Hutter 2017, equation 5)."""
+  """Return half a cosine from 1 to `end` over the steps that the warm-up leaves.
+
+  Loshchilov and Hutter 2017 (SGDR), equation 5, without restarts.
+  """
   begin = steps(warmup)
 
   def factor(step: jax.Array) -> jax.Array:
@@ -36,8 +43,12 @@ def cosine(
 def rising(
   total: int, steps: Callable[[Duration], int], start: Annotated[float, ABOVE_0_TO_1] = 1e-6
 ) -> Schedule:
-  """Return start, growing evenly in its logarithm to 1 at the last step: a range test (Smith 2017)."""
-  return lambda step: start ** (1 - jnp.minimum(step / max(1, total - 1), 1.0))
+  """Return a factor that grows from `start` to 1 at the last step, evenly in its logarithm.
+
+  It is what a range test of the learning rate needs (Smith 2017, section 3.3).
+  """
+  last = max(1, total - 1)
+  return lambda step: start ** (1 - jnp.minimum(step / last, 1.0))
 
 
 def step(
@@ -47,12 +58,19 @@ def step(
   factor: Annotated[float, ABOVE_0] = 0.1,
   warmup: Duration = 0,
 ) -> Schedule:
-  """Return `factor` to the number of boundaries passed; the defaults are MedMNIST's (Yang et al. 2023)."""
+  """Return `factor` to the power of the boundaries passed.
+
+  The defaults are those of MedMNIST (Yang et al. 2023).
+  """
   boundaries = jnp.asarray([steps(text) for text in at])
-  return _warm(
-    lambda step: factor ** jnp.sum(step >= boundaries).astype(jnp.float32), steps(warmup)
-  )
+
+  def decayed(step: jax.Array) -> jax.Array:
+    passed = jnp.sum(step >= boundaries)
+    return factor ** passed.astype(jnp.float32)
+
+  return _warm(decayed, steps(warmup))
 
 
 def _warm(factor: Schedule, warmup: int) -> Schedule:
+  """Return the schedule, raised linearly from 1/warmup to its full value over `warmup` steps."""
   return lambda step: factor(step) * jnp.minimum(1.0, (step + 1) / max(1, warmup))

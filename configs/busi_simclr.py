@@ -1,0 +1,48 @@
+"""Breast ultrasound (BUSI) without labels: SimCLR, then a classifier on what it learned.
+
+python -m medtl.main --config=configs/busi_simclr.py:views --config.data.root=FOLDER --workdir=VIEWS
+    Two augmented views of each picture; labels are not read by the loss.
+python -m medtl.main --config=configs/busi_simclr.py --config.data.root=FOLDER --config.model.weights=run:VIEWS
+    A classifier from there, beside the same net from ImageNet and from scratch.
+
+FOLDER/labels.csv with columns file and label, FOLDER/images/x.jpg.
+"""
+
+from configs import base
+
+
+def get_config(variant=''):
+  return base.variant(variant, published=published, views=views)
+
+
+def pictures(config):
+  config.data = dict(
+    name='folder.load',
+    root='',
+    manifest='labels.csv',
+    ops='square | resize(96)',
+    split=dict(by='image', folds=5, fold=0, seed=0),  # whose picture it is, BUSI does not say
+  )
+  config.model = dict(name='efficientnet.efficientnet_lite0', weights='')
+
+
+def views(config):
+  pictures(config)
+  config.task = dict(name='simclr', temperature=0.2)
+  config.head = dict(name='projections.mlp')
+  config.augment = 'flip | rotate(15) | zoom(0.7, 1.2) | shift(0.1) | gamma(0.6, 1.6) | noise(0.05)'
+  config.monitor = 'loss'
+  config.phases = (('none', '40 epochs'),)
+  config.batch = 64
+  config.lr = 1e-3
+
+
+def published(config):
+  pictures(config)
+  config.phases = (('depth(1.0)', '3 epochs'), ('none', '10 epochs'))
+  config.augment = 'flip | rotate(10) | shift(0.05)'
+  config.batch = 32
+  config.lr = 1e-3
+  imagenet = (('model.weights', 'imagenet'),)
+  scratch = (('model.weights', ''), ('phases', (('none', '13 epochs'),)))
+  config.compare = (('from ImageNet', imagenet), ('from scratch', scratch))

@@ -1,0 +1,131 @@
+"""Means over examples, with intervals by patient: what a task reports that measures one by one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from medtl.core.types import MedtlError, Predictions, Table
+from medtl.evaluation import intervals
+from medtl.evaluation.summary import patients, plain
+
+Runs = Sequence[tuple[Predictions, Predictions | None]]
+
+
+def summarise(
+  predictions: Mapping[str, Predictions],
+  tables: Mapping[str, Table],
+  classes: Sequence[str],
+  *,
+  names: Sequence[str],
+  threshold: str = '',
+  resamples: int = 1000,
+  seed: int = 0,
+  level: float = 0.95,
+) -> dict[str, Any]:
+  """Return the numbers of predictions['test']: the means of the values `names` [n].
+
+  The keys are those of evaluation.summary.summarise that do not speak of classes. There are no
+  thresholds: `threshold` is not used.
+  """
+  test = predictions['test']
+  val = predictions.get('val')
+  patient, warnings = patients(tables['test'])
+  draw: dict[str, Any] = dict(patient=patient, resamples=resamples, seed=seed, level=level)
+  val_means: dict[str, float | None] = {}
+  if val is not None:
+    for name in names:
+      mean = float(of_known(np.asarray(val.values[name], float)))
+      val_means[name] = None if np.isnan(mean) else mean
+  return {
+    'classes': list(classes),
+    'images': len(test.row),
+    'patients': None if patient is None else len(np.unique(patient)),
+    'unit': 'image' if patient is None else 'patient',
+    'level': level,
+    'resamples': resamples,
+    'headline': list(names),
+    'metrics': of_means({name: test.values[name][None] for name in names}, draw),
+    'by_patient': None,
+    'by_patient_note': 'Each image counts for itself.',
+    'val': val_means,
+    'warnings': warnings,
+  }
+
+
+def summarise_seeds(
+  runs: Runs,
+  table: Table,
+  *,
+  names: Sequence[str],
+  threshold: str = '',
+  resamples: int = 1000,
+  seed: int = 0,
+  level: float = 0.95,
+) -> dict[str, Any]:
+  """Return {name: interval} of the mean over runs from several seeds, tested on the same rows."""
+  draw = dict(patient=patients(table)[0], resamples=resamples, seed=seed, level=level)
+  return of_means(_stacked(runs, names), draw)
+
+
+def compare(
+  first: Runs,
+  second: Runs,
+  table: Table,
+  *,
+  names: Sequence[str],
+  threshold: str = '',
+  resamples: int = 1000,
+  seed: int = 0,
+  level: float = 0.95,
+) -> dict[str, Any]:
+  """Return {name: interval} of first − second on the same test rows, paired image by image."""
+  _check_rows([test for test, _ in (*first, *second)])
+  ours, theirs = _stacked(first, names), _stacked(second, names)
+  difference = {name: ours[name] - theirs[name] for name in names}
+  draw = dict(patient=patients(table)[0], resamples=resamples, seed=seed, level=level)
+  return of_means(difference, draw, tested=True)
+
+
+def of_means(
+  values: Mapping[str, np.ndarray], draw: Mapping[str, Any], tested: bool = False
+) -> dict[str, Any]:
+  """Return {name: interval} of the mean over examples and runs of values [runs, n].
+
+  Examples without a value, which is nan then, are left out of the mean. `tested` adds p.
+  """
+
+  def statistic(rows: np.ndarray, runs: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: of_known(value[np.ix_(runs, rows)]) for name, value in values.items()}
+
+  first = next(iter(values.values()))
+  has = np.isfinite(first).all(axis=0)
+  if not has.any():
+    has[:] = True
+  interval_of = intervals.bootstrap(statistic, has[:, None], **draw, runs=len(first), tested=tested)
+  return plain(interval_of)
+
+
+def of_known(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+  """Return the mean of what is not nan, nan where all are.
+
+  >>> float(of_known(np.array([1.0, np.nan, 3.0])))
+  2.0
+  """
+  known = ~np.isnan(values)
+  count = known.sum(axis)
+  total = np.where(known, values, 0.0).sum(axis)
+  return np.where(count > 0, total / np.maximum(1, count), np.nan)
+
+
+def _stacked(runs: Runs, names: Sequence[str]) -> dict[str, np.ndarray]:
+  tests = [test for test, _ in runs]
+  _check_rows(tests)
+  return {name: np.stack([test.values[name] for test in tests]) for name in names}
+
+
+def _check_rows(tests: Sequence[Predictions]) -> None:
+  if not all(np.array_equal(test.row, tests[0].row) for test in tests):
+    raise MedtlError(
+      'the two runs predicted different rows; a paired comparison needs the same test data and split'
+    )

@@ -1,0 +1,82 @@
+"""DANN: a reversed gradient, two streams, and no label of the target's anywhere."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medtl.core.types import MedtlError
+from medtl.models import branches
+from medtl.run import assemble, train
+from tests import tiny
+
+TARGET = dict(
+  name='phantom.load',
+  patients=40,
+  scans=1,
+  scanner='source',
+  size=(32, 32),
+  seed=1,
+  ops='',
+  split=dict(by='patient', folds=4, fold=0, seed=0),
+)
+
+
+def config(**changes):
+  base = dict(
+    task=dict(name='adaptation', ramp=10),
+    head=dict(name='branches.domain', hidden=8),
+    streams=dict(target=TARGET),
+    phases=(('none', '1 epochs'),),
+  )
+  return assemble.with_changes(tiny.get_config(), tuple((base | changes).items()))
+
+
+def test_a_gradient_is_turned_round():
+  x = jnp.array([1.0, -2.0])
+  loss = lambda x, strength: jnp.sum(branches.reverse(x, strength) ** 2)
+  assert loss(x, 0.3) == 5.0
+  np.testing.assert_allclose(jax.grad(loss)(x, 0.3), -0.3 * 2 * x)
+
+
+def test_the_target_s_labels_are_hidden_and_its_pictures_are_seen():
+  context = assemble.run_context(config())
+  steps = assemble.step_batches(context, context.data['train'])
+  batch = next(steps)
+  assert set(batch) == {'train', 'target'} and batch['target'].x.shape == batch['train'].x.shape
+  assert (np.asarray(batch['target'].y) == -1).all() and (np.asarray(batch['train'].y) >= 0).all()
+  resumed = assemble.step_batches(context, context.data['train'], 3)
+  for _ in range(3):
+    later = next(steps)
+  np.testing.assert_array_equal(later['target'].row, next(resumed)['target'].row)
+
+
+def test_the_adversary_begins_weak_and_is_told_from_the_class():
+  context = assemble.run_context(config())
+  batch = next(assemble.step_batches(context, context.data['train']))
+  state = context.start()
+  key = jax.random.key(0)
+  strengths = []
+  for number in (0, 10):
+    terms, extra = context.loss(0)(state.params, state.extra, batch, key, number)
+    strengths.append(float(extra['adversary']['head']['strength']))
+  assert strengths[0] == 0 and strengths[1] == pytest.approx(1, abs=1e-3)
+  assert set(terms) == {'class', 'domain'}
+  counts = context.task.counts(batch)
+  assert (int(counts['class']), int(counts['domain'])) == (16, 32)
+
+
+def test_a_run_is_chosen_and_tested_on_the_labelled_side(tmp_path):
+  numbers = train.train(config(), tmp_path / 'run')
+  assert numbers['headline'][0] == 'auroc'
+  assert 'report.html' in {path.name for path in (tmp_path / 'run').iterdir()}
+
+
+def test_streams_that_no_task_reads_are_refused():
+  with pytest.raises(
+    MedtlError, match=r"holds nothing, and the task adaptation reads \['target'\]"
+  ):
+    assemble.run_context(config(streams={}))
+  with pytest.raises(MedtlError, match=r'reads no other data than config.data'):
+    changes = (('streams', dict(target=TARGET)),)
+    assemble.run_context(assemble.with_changes(tiny.get_config(), changes))
