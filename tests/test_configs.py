@@ -26,6 +26,7 @@ NARROW = {
   'resnet': dict(width=4),
   'efficientnet': dict(width=0.1),
   'mlp': dict(width=4),
+  'unet_encoder': dict(widths=(4, 8)),
 }
 
 

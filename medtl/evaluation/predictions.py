@@ -15,6 +15,7 @@ from medtl.runtime.files import atomic_write
 
 SCORE = 'score'
 OWN = ('train', 'val', 'test')  # sides of the run's own data
+Maps = Mapping[str, Mapping[int, np.ndarray]]  # name -> row -> uint8 [h, w]
 Measure = Callable[[Tree, Tree, Batch], dict[str, jax.Array]]
 
 
@@ -72,9 +73,6 @@ def _labels(table: Table, row: np.ndarray) -> np.ndarray:
 def _real(batch: Batch, values: dict[str, jax.Array]) -> dict[str, np.ndarray]:
   mask, numbers = multihost.to_numpy((batch.mask, {**values, 'row': batch.row}))
   return {name: value[mask] for name, value in numbers.items()}
-
-
-Maps = Mapping[str, Mapping[int, np.ndarray]]  # name -> row -> uint8 [h, w]
 
 
 def save(
@@ -161,8 +159,14 @@ def _key(name: str) -> str:
 
 
 def _small(x: np.ndarray) -> np.ndarray:
-  """Return a picture as uint8 [h, w, c], of a volume its middle slice, thinned."""
-  return np.clip(_thin(x, channels=1) * 255, 0, 255).astype(np.uint8)
+  """Return a picture as uint8 [h, w, c], of a volume its middle slice, thinned.
+
+  What holds numbers outside 0 … 1, as a standardised MRI does, is shown from its least to its most.
+  """
+  thin = _thin(x, channels=1)
+  if thin.min() < 0 or thin.max() > 1:
+    thin = (thin - thin.min()) / max(np.ptp(thin), 1e-8)
+  return np.clip(thin * 255, 0, 255).astype(np.uint8)
 
 
 def _thin(values: np.ndarray, channels: int = 0, most: int = 256) -> np.ndarray:

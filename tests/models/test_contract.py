@@ -20,6 +20,7 @@ SHAPE = (2, 64, 32, 3)
 TINY = {
   'resnet': dict(width=8),
   'efficientnet': dict(width=0.25),
+  'unet_encoder': dict(widths=(4, 8, 8)),
   'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3),
 }  # a family that is not named here is made whole
 FAMILIES = {
