@@ -1,11 +1,12 @@
-"""UCI Heart Disease: a perceptron on 13 columns of a table; three hospitals train and choose, the fourth tests.
+"""UCI Heart Disease, 13 columns of a table: three hospitals train and choose, the fourth tests.
 
 python -m medtl.main --config=configs/heart_sites.py --config.data.root=FILE.csv
 python -m medtl.main --config=configs/heart_sites.py --config.data.root=FILE.csv --folds
 
-Janosi et al. 1989, doi:10.24432/C52P4X, CC BY 4.0. FILE.csv holds the four processed.*.data files one below the other,
-with a header line and a column `hospital`: 920 rows, each a patient, 411 without and 509 with disease. The first command
-tests Cleveland (data.split.test says otherwise), the second each hospital in turn, in one minute on two cores:
+Janosi et al. 1989, doi:10.24432/C52P4X, CC BY 4.0. FILE.csv holds the four processed.*.data files
+one below the other, with a header line and a column `hospital`: 920 rows, each a patient, 411
+without and 509 with disease. The first command tests Cleveland (data.split.test says otherwise),
+the second each hospital in turn, in one minute on two cores:
 
 hospital      patients (diseased)   AUROC (95 % interval by patient)   logistic regression
 cleveland     303 (139)             0.855 (0.813 to 0.899)             0.834
@@ -14,9 +15,10 @@ switzerland   123 (115)             0.691 (0.457 to 0.913)             0.730
 va            200 (149)             0.703 (0.622 to 0.783)             0.729
 all, pooled   920 (509)             0.820 (0.791 to 0.846)
 
-The last column is scikit-learn's (C = 1) on the same numbers, training sides and tests: on so few columns a perceptron is
-no better. Validation, of the hospitals that train, says 0.902: what a random split would have promised. Cholesterol is 0
-(missing) for all Swiss patients, `ca` and `thal` are missing outside Cleveland for most.
+The last column is scikit-learn's (C = 1) on the same numbers, training sides and tests: on so few
+columns a perceptron is no better. Validation, on patients of the hospitals that train, says 0.902:
+it does not tell what another hospital will see. Cholesterol is 0 (missing) for all Swiss patients,
+`ca` and `thal` are missing outside Cleveland for most.
 """
 
 from configs import base
@@ -38,7 +40,7 @@ def get_config():
       site='hospital',
       split=dict(by='site', folds=5, fold=0, seed=0),
       licence='CC BY 4.0',
-      citation='Janosi A., Steinbrunn W., Pfisterer M., Detrano R. (1989), Heart Disease, UCI, doi:10.24432/C52P4X',
+      citation='Janosi et al. (1989), Heart Disease, UCI, doi:10.24432/C52P4X',
       ops='',
     )
     config.model = dict(name='mlp.mlp', width=32, depth=1, dropout=0.3, weights='')
