@@ -98,6 +98,16 @@ def test_a_picture_is_kept_small_and_of_a_volume_the_middle_slice(tmp_path, shap
   np.testing.assert_array_equal(picture, (np.clip(x, 0, 1)[kept] * 255).astype(np.uint8))
 
 
+def test_a_standardised_volume_is_shown_from_its_least_to_its_most(tmp_path):
+  volume = np.linspace(-9, 9, 3 * 4 * 6).reshape(3, 4, 6, 1).astype('f4')
+  table = {'row': np.array([100]), 'y': np.zeros(1, int)}
+  dataset = Dataset(lambda i: Example(volume, 0, 100), 1, ('a', 'b'), table)
+  predictions.save(tmp_path / 'x.npz', predicted(data(1)), dataset, [0])
+  picture = predictions.load(tmp_path / 'x.npz').pictures[100]
+  chex.assert_shape(picture, (4, 6, 1))
+  assert len(np.unique(picture)) == 4 * 6 and picture.max() == 255
+
+
 def test_folds_are_pooled_by_row_and_may_not_overlap(tmp_path):
   dataset = data()
   paths = []
