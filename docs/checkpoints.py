@@ -81,11 +81,12 @@ Face, Keras or OpenAI: `RENAMES` beside each family.
 
 
 def families() -> dict[str, dict[str, Weights]]:
-  """Return {family: its WEIGHTS} of every module of backbones."""
+  """Return {family: its WEIGHTS} of every module of backbones that has public ones."""
   tables = {}
   for name in expressions.siblings('medtl.models.backbones'):
     module = importlib.import_module(f'medtl.models.backbones.{name}')
-    tables[name] = module.WEIGHTS
+    if module.WEIGHTS:
+      tables[name] = module.WEIGHTS
   return tables
 
 

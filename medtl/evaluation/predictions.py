@@ -15,6 +15,7 @@ from medtl.runtime.files import atomic_write
 
 SCORE = 'score'
 OWN = ('train', 'val', 'test')  # sides of the run's own data
+Maps = Mapping[str, Mapping[int, np.ndarray]]  # name -> row -> uint8 [h, w]
 Measure = Callable[[Tree, Tree, Batch], dict[str, jax.Array]]
 
 
@@ -74,9 +75,6 @@ def _real(batch: Batch, values: dict[str, jax.Array]) -> dict[str, np.ndarray]:
   return {name: value[mask] for name, value in numbers.items()}
 
 
-Maps = Mapping[str, Mapping[int, np.ndarray]]  # name -> row -> uint8 [h, w]
-
-
 def save(
   path: Path,
   predictions: Predictions,
@@ -87,7 +85,8 @@ def save(
   """Write predictions with their rows of the table, and small copies of the pictures of the predictions `shown`.
 
   `dense` are maps that were predicted of these, {row: {name: [*s]}}; with masks, the true ones are
-  kept beside them. A run folder is all that a report needs: nothing else is read for one.
+  kept beside them. A run folder is all that a report needs: nothing else is read for one. An
+  example without spatial axes has no picture.
   """
   where = {int(row): index for index, row in enumerate(dataset.table['row'])}
   index = np.array([where[int(row)] for row in predictions.row])
@@ -96,7 +95,8 @@ def save(
   truth = {}
   for place in shown:
     example = dataset.fetch(int(index[place]))
-    pictures[example.row] = _small(example.x)
+    if example.x.ndim > 1:
+      pictures[example.row] = _small(example.x)
     truth[example.row] = np.asarray(example.y)
   kept: dict[str, dict[int, np.ndarray]] = {}
   for row, own in (dense or {}).items():
@@ -159,8 +159,14 @@ def _key(name: str) -> str:
 
 
 def _small(x: np.ndarray) -> np.ndarray:
-  """Return a picture as uint8 [h, w, c], of a volume its middle slice, thinned."""
-  return np.clip(_thin(x, channels=1) * 255, 0, 255).astype(np.uint8)
+  """Return a picture as uint8 [h, w, c], of a volume its middle slice, thinned.
+
+  What holds numbers outside 0 … 1, as a standardised MRI does, is shown from its least to its most.
+  """
+  thin = _thin(x, channels=1)
+  if thin.min() < 0 or thin.max() > 1:
+    thin = (thin - thin.min()) / max(np.ptp(thin), 1e-8)
+  return np.clip(thin * 255, 0, 255).astype(np.uint8)
 
 
 def _thin(values: np.ndarray, channels: int = 0, most: int = 256) -> np.ndarray:

@@ -319,9 +319,16 @@ def measured(
 
   `places` is where results lie.
 
-  With a `window` [*s] batches hold one whole case each, of any shape.
+  With a `window` [*s] batches hold one whole case each, of any shape: the net is compiled once for
+  its windows, and what follows it once for each shape.
   """
   if window is None:
     return jax.jit(functools.partial(function, forward), out_shardings=places)
   whole = windows.windowed(jax.jit(forward.eval), window)
-  return functools.partial(function, forward._replace(eval=whole))
+
+  @functools.partial(jax.jit, out_shardings=places)
+  def of_outputs(outputs: Any, batch: Batch) -> dict[str, Any]:
+    known = forward._replace(eval=lambda params, extra, x: outputs)
+    return function(known, {}, {}, batch)
+
+  return lambda params, extra, batch: of_outputs(whole(params, extra, batch.x), batch)

@@ -15,11 +15,13 @@ from medtl import data as datasets
 from medtl.core import expressions
 from medtl.core.types import Dataset, MedtlError, ShapesDiffer
 from medtl.data.formats import signature
-from medtl.data.listing import mask_files
 from medtl.data.listing.walk import walk
-from medtl.data.sources import dicom, folder
+from medtl.data.sources import dicom, folder, nifti
 
-READERS = {'pictures': 'folder.load', 'DICOM files': 'dicom.load'}
+PICTURES = {'pictures': 'folder.load', 'DICOM files': 'dicom.load'}  # grey or in colour
+VOLUMES = 'NIfTI files'
+READERS = {**PICTURES, VOLUMES: 'nifti.load'}
+TABLE = 'table.load'
 LOAD = tuple(inspect.signature(datasets.load).parameters)  # keys of every source: ops, split …
 LOOK = 32  # pictures that are looked at for colour
 COLOURED = 0.02  # mean difference of channels; JPEG alone makes less
@@ -32,6 +34,7 @@ class Contents(NamedTuple):
 
   pictures: list[Path]
   dicoms: list[Path]
+  volumes: list[Path]  # NIfTI files
   passed_over: str  # what else there is, in words
 
 
@@ -46,9 +49,11 @@ def load(
   """
   keys, notes = _source(dict(asked), own)
   keys = _like_the_run(keys, plan)
-  dataset, keys, resized = _of_size({**keys, 'split': {'by': 'none'}}, plan['shape'])
+  keys = {**keys, 'split': {'by': 'none'}, 'site': ''}  # one side, wherever its examples come from
+  dataset, keys, resized = _of_size(keys, plan['shape'])
   notes = [*dataset.facts['notes'], *notes, *resized, *_colours(dataset, keys, plan)]
-  if keys.get('label', 'label') or dataset.masks:  # '': unlabelled pictures
+  labelled = dataset.masks or not (np.asarray(dataset.table['y']) == -1).all()
+  if labelled:
     notes += _labels(dataset, keys, plan)
   return dataclasses.replace(dataset, facts={**dataset.facts, 'notes': notes}), keys
 
@@ -59,26 +64,37 @@ def contents(root: Path) -> Contents:
     return _one_file(root)
   if not root.is_dir():
     raise MedtlError(
-      f'no file or folder {root}; expected a picture, a DICOM file, or a folder of one or the other'
+      f'no file or folder {root}; expected a picture, a DICOM file or a NIfTI file, or a '
+      'folder of one kind'
     )
-  walked = walk(root, lambda path: folder.KIND.belongs(path) or dicom.belongs(path))
-  found = Contents([], [], walked.passed_over)
+  walked = walk(root, _is_read)
+  found = Contents([], [], [], walked.passed_over)
   for name in walked.files:
     path = root / name
-    is_picture = folder.KIND.belongs(path) and not signature.is_dicom(_head(path))
-    (found.pictures if is_picture else found.dicoms).append(path)
+    if nifti.KIND.belongs(path):
+      found.volumes.append(path)
+    elif folder.KIND.belongs(path) and not signature.is_dicom(_head(path)):
+      found.pictures.append(path)
+    else:
+      found.dicoms.append(path)
   return found
+
+
+def _is_read(path: Path) -> bool:
+  return nifti.KIND.belongs(path) or folder.KIND.belongs(path) or dicom.belongs(path)
 
 
 def _one_file(path: Path) -> Contents:
   first = _head(path)
+  if nifti.KIND.belongs(path):
+    return Contents([], [], [path], '')
   if signature.is_dicom(first):
-    return Contents([], [path], '')
+    return Contents([], [path], [], '')
   if signature.picture_format(first) or folder.KIND.belongs(path):
-    return Contents([path], [], '')
+    return Contents([path], [], [], '')
   if dicom.belongs(path):
-    return Contents([], [path], '')
-  return Contents([], [], '1 file')
+    return Contents([], [path], [], '')
+  return Contents([], [], [], '1 file')
 
 
 def _head(path: Path) -> bytes:
@@ -100,18 +116,22 @@ def _source(keys: Keys, own: Mapping[str, Any]) -> tuple[Keys, list[str]]:
   if keys.get('manifest') or not root or not (reads_files or root != own.get('root')):
     return keys, []  # a manifest names its files, other sources know theirs
   found = contents(Path(root).expanduser())
-  if found.pictures and found.dicoms:
-    pictures = f'{len(found.pictures)} pictures (first: {found.pictures[0].name})'
-    dicoms = f'{len(found.dicoms)} DICOM files (first: {found.dicoms[0].name})'
+  files_of = dict(zip(READERS, found[:3], strict=True))
+  kinds = [kind for kind, paths in files_of.items() if paths]
+  if len(kinds) > 1:
+    shown = [f'{len(files_of[kind])} {kind} (first: {files_of[kind][0].name})' for kind in kinds]
     raise MedtlError(
-      f'{root} holds {pictures} and {dicoms}; expected one kind: move the others to '
+      f'{root} holds {" and ".join(shown)}; expected one kind: move the others to '
       'a folder of their own'
     )
-  if not (found.pictures or found.dicoms):
+  if not kinds:
     if reads_files:
       raise _nothing(root, found.passed_over)
     return keys, []
-  kind = 'pictures' if found.pictures else 'DICOM files'
+  kind = kinds[0]
+  _same_dimensions(kind, root, own)
+  if kind == VOLUMES and name in PICTURES.values():  # as unlabelled data of other sources are read
+    keys = {key: value for key, value in keys.items() if key not in ('label', 'masks')}
   chosen = {**keys, 'name': READERS[kind]}
   if kind == 'DICOM files' and not chosen.get('values'):
     raise MedtlError(
@@ -127,13 +147,27 @@ def _source(keys: Keys, own: Mapping[str, Any]) -> tuple[Keys, list[str]]:
   return chosen, [f'the data are {kind}, so {chosen["name"]} reads them, and not {name}']
 
 
+def _same_dimensions(kind: str, root: str, own: Mapping[str, Any]) -> None:
+  """Raise where volumes meet a net for pictures, or the other way round."""
+  trained = reader(own['name'])
+  if trained not in READERS.values() or (trained == READERS[VOLUMES]) == (kind == VOLUMES):
+    return
+  ours = 'volumes in NIfTI files' if trained == READERS[VOLUMES] else 'pictures'
+  raise MedtlError(
+    f'{root} holds {kind}, and the run was trained on {ours}; resizing makes no one of the other: '
+    'choose data of as many axes'
+  )
+
+
 def _nothing(root: str, passed_over: str) -> MedtlError:
   """Return the error of a place without pictures; it says what else is there."""
   suffixes = ', '.join(folder.SUFFIXES)
   if Path(root).expanduser().is_file():
-    return MedtlError(f'{root} is no picture ({suffixes}) and no DICOM file')
+    return MedtlError(f'{root} is no picture ({suffixes}), no NIfTI file and no DICOM file')
   found = f'it holds {passed_over}' if passed_over else 'it is empty'
-  return MedtlError(f'{root} holds no pictures ({suffixes}) and no DICOM files; {found}')
+  return MedtlError(
+    f'{root} holds no pictures ({suffixes}), no NIfTI files and no DICOM files; {found}'
+  )
 
 
 def _known(chosen: Keys, own: Mapping[str, Any], kind: str) -> Keys:
@@ -175,7 +209,10 @@ def _same_unit(chosen: Keys, own: Mapping[str, Any], kind: str) -> None:
 
 def _like_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
   """Return the keys with the run's channels, and with its classes where words name the class."""
-  if reader(keys['name']) not in READERS.values():
+  name = reader(keys['name'])
+  if name == TABLE:
+    return _columns_of_the_run(keys, plan)
+  if name not in READERS.values():
     return keys
   channels = plan['shape'][-1]
   if keys.get('channels', channels) != channels:
@@ -186,7 +223,7 @@ def _like_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
     )
   label = keys.get('label', 'label')
   found = {**keys, 'channels': channels}
-  if keys.get('masks') == mask_files.TARGET:
+  if keys.get('masks', 'leave_out') not in ('leave_out', 'keep'):
     return found  # its own labels only say how pictures are dealt
   if not label:
     return {**found, 'classes': ()}
@@ -208,6 +245,19 @@ def _like_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
   return {**found, 'classes': tuple(keys.get('classes', ())) or tuple(plan['classes'])}
 
 
+def _columns_of_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
+  """Return the keys of a table with the run's numbers of each row, and with its classes."""
+  if 'columns' not in plan['data']:
+    raise MedtlError(
+      f'the run was trained on pictures ({_size(plan["shape"])}), and {TABLE} reads the rows of a '
+      'table; choose a folder of pictures: --config.data.name=folder.load --config.data.root=FOLDER'
+    )
+  found = {**keys, 'columns': tuple(plan['data']['columns'])}
+  if keys.get('label', 'label') and not plan['label_columns']:
+    found['classes'] = tuple(keys.get('classes', ())) or tuple(plan['classes'])
+  return found
+
+
 def _labels_of(many: bool) -> str:
   return 'several labels of' if many else 'one class of'
 
@@ -221,6 +271,8 @@ def _of_size(keys: Keys, shape: Sequence[int]) -> tuple[Dataset, Keys, list[str]
     whole, shapes = None, error.shapes
   for found in shapes:
     _same_axes(found, shape, keys)
+  if whole is not None and keys.get('draw'):
+    return whole, keys, []  # cases of any size: the net sees windows of them
   size = tuple(shape[:-1])
   others = {found[:-1]: count for found, count in shapes.items() if found[:-1] != size}
   if whole is not None and not others:
@@ -251,7 +303,7 @@ def _size(size: Sequence[int]) -> str:
 def _same_axes(found: Sequence[int], expected: Sequence[int], keys: Keys) -> None:
   """Raise where no resizing makes pictures those of the run: other channels, or other axes."""
   if len(found) != len(expected):
-    kinds = {3: 'pictures', 4: 'volumes'}
+    kinds = {1: 'vectors', 3: 'pictures', 4: 'volumes'}
     ours, theirs = (kinds.get(len(shape), 'arrays') for shape in (expected, found))
     raise MedtlError(
       f'the run was trained on {ours} of {_size(expected)}, found {theirs} of '
@@ -276,7 +328,7 @@ def colour(dataset: Dataset) -> tuple[int, int]:
 
 def _colours(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]:
   """Return in words how the pictures' colour differs from what the run was trained on."""
-  if reader(keys['name']) not in READERS.values():
+  if reader(keys['name']) not in PICTURES.values():
     return []
   if plan['shape'][-1] == 1:
     return [f'{words}, as the run needs it' for words in made_grey(dataset, keys)]
@@ -298,7 +350,7 @@ def _colours(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]
 def made_grey(dataset: Dataset, keys: Keys) -> list[str]:
   """Return in words how many pictures of a source lose their colour where it is read as grey."""
   name = reader(keys['name'])
-  if name not in READERS.values() or keys.get('channels', 1) != 1:
+  if name not in PICTURES.values() or keys.get('channels', 1) != 1:
     return []
   read = expressions.find(name, 'medtl.data.sources')
   asked = {key: value for key, value in keys.items() if key not in LOAD}

@@ -200,6 +200,19 @@ def test_light_changes_as_named():
   assert stats.kstest(rest.ravel(), stats.norm(scale=0.1).cdf).pvalue > 1e-3
 
 
+def test_two_operations_of_a_chain_draw_independently():
+  """Half the sum of two uniform numbers is triangular; a number drawn once stays uniform."""
+  expected = stats.triang(0.5, -0.1, 0.2).cdf
+  dark = batch_of((1, 1), count=500, channels=1)
+  lighter = np.asarray(run('brightness(0.1) | brightness(0.1)', dark).x - dark.x) / 2
+  assert stats.kstest(lighter.ravel(), expected).pvalue > 1e-3
+  dot = jnp.zeros((500, 41, 1, 1)).at[:, 20].set(1)
+  dots = Batch(dot, jnp.zeros(500, jnp.int32), jnp.ones(500, bool), jnp.arange(500))
+  moved = np.asarray(run('shift(0.1) | shift(0.1)', dots).x[:, :, 0, 0])
+  ways = (moved / moved.sum(1, keepdims=True)) @ np.arange(41) - 20
+  assert stats.kstest(ways / 41 / 2, expected).pvalue > 1e-3
+
+
 @pytest.mark.parametrize('soft', [False, True])
 def test_mixup_is_a_convex_combination_of_valid_examples(soft):
   count, valid = 9, 6

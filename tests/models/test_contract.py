@@ -20,6 +20,7 @@ SHAPE = (2, 64, 32, 3)
 TINY = {
   'resnet': dict(width=8),
   'efficientnet': dict(width=0.25),
+  'unet_encoder': dict(widths=(4, 8, 8)),
   'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3),
 }  # a family that is not named here is made whole
 FAMILIES = {
@@ -153,4 +154,4 @@ def test_only_children_in_training_mode_move_their_statistics(made):
 def test_slices_that_do_not_exist_are_named(made):
   net, variables, x = made
   with pytest.raises(ValueError, match='no slice'):
-    net.apply(variables, x, end_child=net.backbone.stages + 2, method='features')
+    net.apply(variables, x, end_child=net.reduced + 1, method='features')

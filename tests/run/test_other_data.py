@@ -240,19 +240,22 @@ def test_pictures_for_a_run_on_dicom_files(tmp_path):
 
 def test_a_place_without_pictures_says_what_it_holds(tmp_path):
   with pytest.raises(
-    MedtlError, match=r'no file or folder .*gone; expected a picture, a DICOM file, or a folder'
+    MedtlError,
+    match=r'no file or folder .*gone; expected a picture, a DICOM file or a NIfTI file, or a folder',
   ):
     unlabelled(tmp_path / 'gone')
   with pytest.raises(
     MedtlError, match=r'holds no pictures \(.png, .* and no DICOM files; it is empty'
   ):
     unlabelled(tmp_path)
-  for name in ('a.nii', 'b.nii', 'README'):
+  for name in ('a.mgz', 'b.mgz', 'README'):
     (tmp_path / name).write_text('x')
-  with pytest.raises(MedtlError, match=r'it holds 2 .nii, 1 without a suffix'):
+  with pytest.raises(MedtlError, match=r'it holds 2 .mgz, 1 without a suffix'):
     unlabelled(tmp_path)
-  with pytest.raises(MedtlError, match=r'a.nii is no picture \(.png, .*\) and no DICOM file'):
-    unlabelled(tmp_path / 'a.nii')
+  with pytest.raises(
+    MedtlError, match=r'a.mgz is no picture \(.png, .*, no NIfTI file and no DICOM file'
+  ):
+    unlabelled(tmp_path / 'a.mgz')
 
 
 def test_one_file_is_read_by_its_content_whatever_the_run_was_trained_on(tmp_path):
