@@ -1,9 +1,15 @@
-"""Lesions in breast ultrasound (BUSI): a U-Net's decoder on ImageNet's EfficientNet-Lite0, at 128 px.
+"""Lesions in breast ultrasound (BUSI): a U-Net's decoder on an ImageNet EfficientNet-Lite0, 128 px.
 
-python -m medtl.main --config=configs/busi_unet.py --config.data.root=FOLDER --folds
+python -m medtl.main --config=configs/busi_unet.py --config.data.root=FOLDER
     FOLDER/labels.csv with columns file and label, FOLDER/images/x.jpg, FOLDER/masks/x.png.
-python -m medtl.main --config=configs/busi_unet.py --config.data.root=FOLDER --config.data.manifest= --folds
+python -m medtl.main --config=configs/busi_unet.py --config.data.root=FOLDER --config.data.manifest=
     As published: FOLDER/{benign,malignant,normal}/x.png beside x_mask.png.
+
+With --folds all 647 pictures with a lesion are tested. Fold 0 alone, 129 pictures, one seed, 95 %
+intervals over images (patients are not known): Dice 0.670 (0.630 to 0.712), from scratch 0.635
+(0.595 to 0.671), paired difference 0.036 (0.002 to 0.072). The frozen encoder's four epochs gave
+the best checkpoint: with the encoder live, three more epochs did not improve validation. Both runs
+together took 425 s of processor time.
 """
 
 from configs import base
@@ -28,20 +34,13 @@ def get_config():
     config.augment = 'flip'
     config.batch = 8
     config.cache = 'head'
-    config.lr = 2e-4
-    config.head_lr = 5.0
+    config.lr = 1e-3
     config.lr_decay = 0.8
     config.monitor = 'dice'
     config.compare = (
       (
         'from scratch',
-        (
-          ('model.weights', ''),
-          ('lr', 1e-3),
-          ('head_lr', 1.0),
-          ('lr_decay', 1.0),
-          ('phases', (('none', '7 epochs'),)),
-        ),
+        (('model.weights', ''), ('lr_decay', 1.0), ('phases', (('none', '7 epochs'),))),
       ),
     )
   return config
