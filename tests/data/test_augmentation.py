@@ -116,7 +116,7 @@ def test_zoom_enlarges_and_shift_moves_by_a_share_of_the_length():
     jnp.asarray(ball), jnp.zeros(1, jnp.int32), jnp.ones(1, bool), jnp.zeros(1, jnp.int32)
   )
   assert run('zoom(1.5, 1.5)', one).x.sum() == pytest.approx(1.5**2 * ball.sum(), rel=0.03)
-  many = Batch(*(jnp.repeat(value, 200, 0) for value in one))
+  many = jax.tree.map(lambda value: jnp.repeat(value, 200, 0), one)
   moved = np.asarray(run('shift(0.25)', many).x[..., 0])
   ways = np.array([ndimage.center_of_mass(picture) for picture in moved]) - (20, 30)
   for way, length in zip(ways.T, (41, 61), strict=True):
@@ -168,7 +168,9 @@ def test_the_same_key_gives_the_same_and_every_example_its_own():
   done = np.asarray(f(KEY, batch).x)
   assert all(not np.array_equal(done[i], done[j]) for i in range(4) for j in range(i))
   # an example's fate does not hang on how many others there are
-  np.testing.assert_allclose(f(KEY, Batch(*(value[:2] for value in batch))).x, done[:2], atol=1e-4)
+  np.testing.assert_allclose(
+    f(KEY, jax.tree.map(lambda value: value[:2], batch)).x, done[:2], atol=1e-4
+  )
 
 
 def test_it_compiles_once():

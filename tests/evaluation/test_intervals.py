@@ -11,7 +11,7 @@ from scipy import stats
 
 from medtl.core.types import MedtlError, Predictions
 from medtl.evaluation import curves, metrics, operating_points, thresholds
-from medtl.evaluation.intervals import difference, holm, intervals, of, presence
+from medtl.evaluation.intervals import bootstrap, difference, holm, intervals, presence
 from tests.evaluation.test_metrics import case
 
 ACCURACY = dict(accuracy=metrics.accuracy)
@@ -284,8 +284,8 @@ def test_level_seed_and_resamples_are_those_asked_for_and_the_defaults_are_one_s
   assert ratio == pytest.approx(stats.norm.ppf(0.75) / stats.norm.ppf(0.975), abs=0.06)
   has = presence(y, 2)
   value = lambda rows, runs: {'accuracy': metrics.accuracy(score[rows], y[rows])}
-  assert of(value, has, patient)['accuracy'] == usual
-  assert of(value, has, patient, **asked)['accuracy'] == usual
+  assert bootstrap(value, has, patient)['accuracy'] == usual
+  assert bootstrap(value, has, patient, **asked)['accuracy'] == usual
   other = np.roll(score, 1, 0)
   gap = difference(score, other, y, ACCURACY, patient)
   assert gap == difference(score, other, y, ACCURACY, patient, **asked)
@@ -326,8 +326,8 @@ def test_resamples_draw_each_patient_as_often_as_any_other_with_all_of_its_rows(
     drawn.append(np.bincount(rows, minlength=6))
     return {'size': np.asarray(float(len(rows)))}
 
-  found = of(statistic, np.ones((6, 1), bool), patient, resamples=2000)['size']
-  counts = np.array(drawn[2:])  # after the value itself and the value of the one run
+  found = bootstrap(statistic, np.ones((6, 1), bool), patient, resamples=2000)['size']
+  counts = np.array(drawn[1:])  # after the value itself
   assert found.value == 6 and found.n == 3 and len(counts) == 2000
   assert (counts[:, 0] == counts[:, 3]).all() and (counts[:, 2] == counts[:, 4]).all()
   owners = counts[:, [1, 2, 0]]
