@@ -189,6 +189,24 @@ def test_a_run_ends_with_numbers_and_a_page_that_shows_contours(run):
     np.testing.assert_array_equal(counted, kept.predictions.values['pixels'][place])
 
 
+def test_pooled_folds_show_the_worst_and_best_of_all_and_a_median_that_was_kept(run, tmp_path):
+  """Validation and test stand for two folds: no row is in both."""
+  parts = [saved.load(run / 'predictions' / f'{side}.npz') for side in ('val', 'test')]
+  saved.pooled(parts, tmp_path / 'pooled.npz')
+  whole = saved.load(tmp_path / 'pooled.npz')
+  assert whole.maps.keys() == {'truth', 'prediction'}
+  assert whole.maps['truth'].keys() == set().union(*(part.pictures for part in parts))
+
+  def images(index, name='picture'):
+    kept = whole.pictures if name == 'picture' else whole.maps[name]
+    return kept[int(whole.predictions.row[index])]
+
+  dice = numbers.per_image(whole.predictions).values['dice']
+  best, median, worst = section.cases(dice, whole.table, images)
+  assert (best['dice'], worst['dice']) == (dice.max(), dice.min())
+  assert worst['dice'] <= median['dice'] <= best['dice']
+
+
 def test_predict_writes_pixels_and_masks_of_the_files_own_size(run, tmp_path):
   for name, size in (('a.png', (32, 32)), ('b.png', (48, 64))):
     Image.fromarray(RANDOM.randint(0, 255, size, np.uint8)).save(tmp_path / name)
