@@ -155,6 +155,10 @@ class Net(nn.Module):
     """Return what children [start_child, end_child) make of x, and the head's `reduce` at the end."""
     count = len(self.children)
     end_child = count if end_child is None else end_child
+    if not 0 <= start_child <= end_child <= self.reduced:
+      raise ValueError(
+        f'no slice [{start_child}, {end_child}) of {count} children and what the head reduces'
+      )
     if start_child == self.reduced:
       return x
     if start_child == 0:

@@ -154,4 +154,4 @@ def test_only_children_in_training_mode_move_their_statistics(made):
 def test_slices_that_do_not_exist_are_named(made):
   net, variables, x = made
   with pytest.raises(ValueError, match='no slice'):
-    net.apply(variables, x, end_child=net.backbone.stages + 2, method='features')
+    net.apply(variables, x, end_child=net.reduced + 1, method='features')
