@@ -1,4 +1,4 @@
-.PHONY: quickstart test slow fuzz lint
+.PHONY: quickstart test slow fuzz mutants lint
 
 quickstart:
 	@requirements/install.sh
@@ -15,6 +15,10 @@ slow:
 fuzz:
 	@requirements/install.sh dev
 	.venv/bin/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
+
+mutants:
+	@requirements/install.sh dev
+	.venv/bin/python -m tests.mutation $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
 
 lint:
 	@requirements/install.sh dev

@@ -14,7 +14,8 @@ def get_config() -> ConfigDict:
   config.seed = 0                       # weights of the head, order of the examples, augmentation
   config.seeds = 1                      # runs of each variant of a study (ablate), from seed, seed + 1, …: their mean is reported
   # What is read. name: a function of medtl/data/sources; its own keys stand beside split and ops, and are checked against its signature.
-  # split.by: patient | image | publisher, or auto = the publisher's, else by patient where known, else by image.
+  # split.by: patient | image | publisher | site, or auto = the publisher's, else by patient where known, else by image.
+  # site: the column of the table that says where an example comes from; by='site' tests the sites of split.test, or number split.fold.
   config.data = dict(name='phantom.load', split=dict(by='patient', folds=5, fold=0, seed=0), ops='')
   # Further data that a task learns from beside its own, without labels: {name: keys as of config.data};
   # task.streams says which. Their training side is used.

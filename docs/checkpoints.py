@@ -81,7 +81,7 @@ Face, Keras or OpenAI: `RENAMES` beside each family.
 
 
 def families() -> dict[str, dict[str, Weights]]:
-  """Return {family: its WEIGHTS} of every module of backbones that has checkpoints."""
+  """Return {family: its WEIGHTS} of every module of backbones that has public ones."""
   tables = {}
   for name in expressions.siblings('medtl.models.backbones'):
     module = importlib.import_module(f'medtl.models.backbones.{name}')

@@ -25,6 +25,7 @@ NARROW = {
   'vit': dict(width=16, heads=2, patch=16),
   'resnet': dict(width=4),
   'efficientnet': dict(width=0.1),
+  'mlp': dict(width=4),
   'unet_encoder': dict(widths=(4, 8)),
 }
 
@@ -48,8 +49,9 @@ def shrunk(name):
     )
     if config.task.name == 'segmentation':
       config.data.target = 'mask'
-    elif config.task.kind == 'binary':
+    elif 'kind' in config.task and config.task.kind == 'binary':
       config.data.classes = ('NORMAL', 'CNV')
+    config.streams = {name: dict(config.data) for name in config.streams}
     family = config.model.name.partition('.')[0]
     keys = {key: value for key, value in config.model.items() if key not in ('weights', 'size')}
     config.model = dict(keys, **NARROW[family], weights='')
@@ -60,7 +62,8 @@ def shrunk(name):
   return config.lock()
 
 
-# fifty layers take a minute to compile; quickstart and images compile the same EfficientNet as oct_efficientnet
+# Fifty layers take a minute to compile. Quickstart and images compile the same EfficientNet as
+# oct_efficientnet; tests/tasks runs the tasks of the last ones in small.
 DEEP = {
   'configs/blueprint.py',
   'configs/blueprint.py:kermany',
@@ -72,6 +75,10 @@ DEEP = {
   'configs/oct_efficientnet.py',
   'configs/oct_efficientnet.py:phantoms',
   'configs/busi_unet.py',
+  'configs/busi_simclr.py',
+  'configs/busi_simclr.py:views',
+  'configs/oct_dann.py',
+  'configs/oct_dann.py:alone',
 }
 
 

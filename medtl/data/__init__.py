@@ -14,6 +14,7 @@ from medtl.data import transforms as operations
 from medtl.data.listing import labels
 
 ENOUGH = 4  # pictures whose range says something
+MIXING = ('patient', 'image', 'site')  # ways of splitting that heed no publisher's sides
 MOST_UNUSED = 0.27  # of 0 … 1: pictures of 14 bits and fewer in files of 16, and a little more
 
 
@@ -27,6 +28,7 @@ def load(
   skip_unreadable: int = 0,
   allow_leak: bool = False,
   keep_gb: float = 4.0,
+  site: str = '',
   **source: Any,
 ) -> dict[str, Dataset]:
   """Return {'train', 'val', 'test'} (`split` says which there are; see splits.split) of a source, checked.
@@ -36,7 +38,9 @@ def load(
   case (data/patches.py); cases may then differ in shape. Up to `skip_unreadable` pictures that
   cannot be read are left out; `facts['unreadable']` lists them. `allow_leak` lets a patient or an
   equal picture stand on two sides; `facts['leak']` lists them. Pictures are kept decoded in the
-  cache folder where they need at most `keep_gb` (10⁹ bytes), otherwise read anew each time. `facts`
+  cache folder where they need at most `keep_gb` (10⁹ bytes), otherwise read anew each time. `site`
+  is the column of the table that says where an example comes from: the table gains the columns
+  `site` and `group`, the number of a site (-1: not known) in facts['groups']. `facts`
   also gain `ops`, `hash`, `shape`, `split` (its keys), `split_hash`, `split_ignored` (the source has
   one of its own), `patients` (0: unknown) and `notes`: sentences on what was guessed or left out,
   which console and page show.
@@ -60,6 +64,7 @@ def load(
     keep_gb=keep_gb,
     many_shapes=drawn is not None,
   )
+  whole = _grouped(_without_content(whole), site)
   index = splits.split(whole.table, **split)
   leak = splits.check(whole.table, index, allow_leak)
   _check_classes(whole, index, split)
@@ -70,12 +75,47 @@ def load(
     split=dict(split),
     split_hash=splits.split_hash(whole.table, index),
     leak=leak,
-    split_ignored='split' in whole.table and split['by'] in ('patient', 'image'),
+    split_ignored='split' in whole.table and split['by'] in MIXING,
     patients=len(people),
     notes=[*whole.facts['notes'], *_notes(whole)],
   )
   whole = dataclasses.replace(whole, facts=facts, draw=drawn)
   return {side: whole.subset(rows) for side, rows in index.items()}
+
+
+def _without_content(dataset: Dataset) -> Dataset:
+  """Return the data set; examples without spatial axes lose the hash of their content.
+
+  A handful of numbers may well be those of two people, so that equal ones are no leak.
+  """
+  if len(dataset.facts['shape']) > 1:
+    return dataset
+  table = {**dataset.table, 'content': np.full(dataset.size, '')}
+  return dataclasses.replace(dataset, table=table)
+
+
+def _grouped(dataset: Dataset, site: str) -> Dataset:
+  """Return the data set with the columns `site` and `group`; as it is where no site is asked for."""
+  if not site:
+    return dataset
+  if site not in dataset.table:
+    raise MedtlError(
+      f'data.site: the data have no column {site!r}; {expressions.did_you_mean(site, dataset.table)}'
+    )
+  if site in dataset.facts.get('features', ()):
+    raise MedtlError(
+      f'data.site is {site!r}, which is also a feature: the net would learn where an example comes '
+      'from; list the features without it: data.features=(…)'
+    )
+  column = np.asarray(dataset.table[site]).astype(str)
+  sites = np.where(labels.missing(column, labels.MISSING), '', column)
+  names = np.unique(sites[sites != ''])
+  group = np.where(sites == '', -1, np.searchsorted(names, sites))
+  return dataclasses.replace(
+    dataset,
+    table={**dataset.table, 'site': sites, 'group': group},
+    facts={**dataset.facts, 'groups': names.tolist()},
+  )
 
 
 def _notes(dataset: Dataset) -> list[str]:
@@ -92,6 +132,7 @@ def _notes(dataset: Dataset) -> list[str]:
   low, high = dataset.facts['range']
   if (
     'manufacturer' not in dataset.table
+    and len(dataset.facts['shape']) > 1
     and dataset.size >= ENOUGH
     and low >= 0
     and 0 < high <= MOST_UNUSED

@@ -1,18 +1,19 @@
 """Which examples train, validate and test, checked for leakage.
 
-By patient and stratified by class, or as the publisher split them.
+By patient and stratified by class, by site, or as the publisher split them.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError, Table
 
 Index = dict[str, np.ndarray]
 SIDES = ('train', 'val', 'test')
-WAYS = ('patient', 'image', 'publisher', 'none')
+WAYS = ('patient', 'image', 'publisher', 'site', 'none')
 AUTO = 'auto'  # one of them, chosen before a run (run/open_keys.py)
 MOST_SHOWN = 12  # leaks that an error names
 
@@ -26,6 +27,7 @@ def split(
   seed: int = 0,
   val: int = 1,
   labels: float = 1.0,
+  test: Sequence[str] = (),
 ) -> Index:
   """Return {'train': index, 'val': index, 'test': index}, each ascending.
 
@@ -37,17 +39,24 @@ def split(
   `by='image'`: the same, but each picture is dealt by itself.
   `by='publisher'`: column `split` says the side. If it has no 'val', folds of its 'train' become
   'val', by patient where patients are known.
+  `by='site'`: the sites `test` test, or without them site number `fold` in the order of the
+  alphabet. Of each other site `val` of `folds` folds validate, by patient where patients are known,
+  and the rest train: a site that tests has no part in any choice. With val=1 no example validates
+  in the folds of two sites.
   `by='none'`: {'test': everything}, for external validation and for prediction.
   `labels`: the share of the training patients whose examples are used, the same share of each
   class. A smaller share is part of a larger one.
 
   Raises MedtlError for keys that contradict each other or the table.
   """
-  check_keys(by, folds, fold, seed, val, labels)
+  check_keys(by, folds, fold, seed, val, labels, test)
   if by == 'none':
     return {'test': np.arange(len(table['row']))}
   if by == 'publisher':
     index = _publisher(table, folds, fold, seed, val)
+    return _share_of_train(table, index, _usual_grouping(table), labels, seed)
+  if by == 'site':
+    index = _sites(table, folds, fold, seed, val, test)
     return _share_of_train(table, index, _usual_grouping(table), labels, seed)
   if by == 'patient':
     _check_patients(table)
@@ -64,13 +73,28 @@ def _usual_grouping(table: Table) -> str:
   return 'patient' if 'patient' in table else 'image'
 
 
-def check_keys(by: str, folds: int, fold: int, seed: int, val: int, labels: float) -> None:
+def check_keys(
+  by: str,
+  folds: int,
+  fold: int,
+  seed: int,
+  val: int,
+  labels: float,
+  test: Sequence[str] = (),
+) -> None:
   """Raise a MedtlError for the first key of a split that no data set could follow."""
   if by not in WAYS:
     raise MedtlError(f'split by={by!r}; expected {", ".join(map(repr, WAYS))}')
+  if test and (by != 'site' or fold):
+    raise MedtlError(
+      f'split: test={tuple(test)} names the sites that test, but by={by!r} and fold={fold}; '
+      "expected by='site' with either test or fold"
+    )
   if by == 'none':
     return
-  if not (0 <= fold < folds and 0 <= val < folds - 1):
+  if by == 'site':
+    _check_site_keys(folds, fold, val)
+  elif not (0 <= fold < folds and 0 <= val < folds - 1):
     raise MedtlError(
       f'split: fold={fold}, folds={folds}, val={val}; expected 0 <= fold < folds and '
       'val <= folds - 2'
@@ -80,6 +104,15 @@ def check_keys(by: str, folds: int, fold: int, seed: int, val: int, labels: floa
   if not 0 < labels <= 1:
     raise MedtlError(
       f'split: labels={labels}; expected a share of the training patients, above 0 and at most 1'
+    )
+
+
+def _check_site_keys(folds: int, fold: int, val: int) -> None:
+  """Raise for keys of a split by site that cannot be: `fold` is a site, `folds` are those of val."""
+  if fold < 0 or not 0 <= val < folds:
+    raise MedtlError(
+      f"split by='site': fold={fold}, folds={folds}, val={val}; expected the number of a site, "
+      'from 0, and val < folds: so many of the folds of the other sites validate'
     )
 
 
@@ -127,6 +160,79 @@ def _publisher(table: Table, folds: int, fold: int, seed: int, val: int) -> Inde
     index['train'] = train[turn >= val]
     index['val'] = train[turn < val]
   return {side: index[side] for side in SIDES if side in index}
+
+
+def _sites(table: Table, folds: int, fold: int, seed: int, val: int, test: Sequence[str]) -> Index:
+  """Return the sides where the sites `test`, or site number `fold`, test."""
+  names = site_names(table)
+  tested = _tested_sites(names, fold, test)
+  site = np.asarray(table['site']).astype(str)
+  index = {'train': np.flatnonzero(~np.isin(site, tested))}
+  if val:
+    turn = _turns_by_site(table, names, max(folds, len(names)), names.index(tested[0]), seed)
+    turn = turn[index['train']]
+    index['val'] = index['train'][turn < val]
+    index['train'] = index['train'][turn >= val]
+  index['test'] = np.flatnonzero(np.isin(site, tested))
+  return index
+
+
+def _tested_sites(names: Sequence[str], fold: int, test: Sequence[str]) -> tuple[str, ...]:
+  """Return the sites that test; MedtlError where there are none such, or none that train."""
+  if len(names) < 2:
+    raise MedtlError(
+      f"split by='site', but all examples are of one site, {names[0]!r}; expected two or more, or "
+      "data.split.by='patient'"
+    )
+  if not test and fold >= len(names):
+    raise MedtlError(
+      f"split by='site': fold={fold}, but there are {len(names)} sites ({', '.join(names)}); "
+      f'expected 0 … {len(names) - 1}, or data.split.test=({names[0]!r},)'
+    )
+  chosen = tuple(test) or (names[fold],)
+  for name in chosen:
+    if name not in names:
+      raise MedtlError(f'split: no site {name!r} to test; {did_you_mean(name, names)}')
+  if set(chosen) == set(names):
+    raise MedtlError(f'split: test={chosen} are all sites; expected at least one that trains')
+  return chosen
+
+
+def _turns_by_site(
+  table: Table, names: Sequence[str], folds: int, tested: int, seed: int
+) -> np.ndarray:
+  """Return [n]: in how many folds from that of site number `tested` on an example validates first.
+
+  Each site is dealt by itself. Its fold 0 validates where the first of the other sites tests, fold
+  1 where the second does, and so on.
+  """
+  site = np.asarray(table['site']).astype(str)
+  turn = np.zeros(len(site), np.int64)
+  for number, name in enumerate(names):
+    if number == tested:
+      continue
+    own = np.flatnonzero(site == name)
+    part = {column: values[own] for column, values in table.items()}
+    place = tested if tested < number else tested - 1  # among the other sites
+    turn[own] = (deal(part, _usual_grouping(table), folds, seed) - place) % folds
+  return turn
+
+
+def site_names(table: Table) -> list[str]:
+  """Return the names of the sites by the alphabet; MedtlError unless each example has one."""
+  if 'site' not in table:
+    raise MedtlError(
+      "split by='site', but which column says the site is not known; set data.site, for instance "
+      "data.site='hospital'"
+    )
+  sites = np.asarray(table['site']).astype(str)
+  empty = np.flatnonzero(sites == '')
+  if len(empty):
+    raise MedtlError(
+      f"split by='site', but {len(empty)} examples have no site (first: "
+      f'{name_of(table, empty[0])}); fill them in, or leave these examples out'
+    )
+  return np.unique(sites).tolist()
 
 
 def deal(table: Table, by: str, folds: int, seed: int) -> np.ndarray:

@@ -161,14 +161,16 @@ def _see(dataset: Dataset, operations: Operations, index: int) -> Seen:
     raw = dataset.fetch(index)
   except OSError as error:
     return Seen(None, str(error) or type(error).__name__)
-  low, high = float(raw.x.min()), float(raw.x.max())
+  known = _numbers(raw.x)
+  low, high = float(known.min()), float(known.max())
   digest = hashlib.sha256(
     f'{raw.x.shape} {raw.x.dtype} '.encode() + np.ascontiguousarray(raw.x).tobytes()
   ).hexdigest()[:16]
   example, frame, file_frame = _apply(raw, operations)
   y = np.asarray(raw.y)
   target = hashlib.sha256(y.tobytes()).hexdigest()[:16] if is_mask(y) else ''
-  finite = bool(np.isfinite([low, high]).all() and np.isfinite(example.x).all())
+  after = _numbers(example.x)
+  finite = bool(np.isfinite([low, high]).all() and np.isfinite(after).all())
   return Seen(
     example,
     '',
@@ -180,8 +182,15 @@ def _see(dataset: Dataset, operations: Operations, index: int) -> Seen:
     frame,
     file_frame,
     target,
-    (float(example.x.min()), float(example.x.max())),
+    (float(after.min()), float(after.max())),
   )
+
+
+def _numbers(x: np.ndarray) -> np.ndarray:
+  """Return the numbers of x; of a vector those alone that are not missing (NaN)."""
+  if x.ndim > 1 or np.isnan(x).all():
+    return x
+  return x[~np.isnan(x)]
 
 
 def _all(dataset: Dataset, operations: Operations) -> Iterator[Seen]:

@@ -213,6 +213,11 @@ def _taps(found: int, wanted: int, method: str) -> tuple[np.ndarray, np.ndarray]
 
 def _sizes(what: str, x: np.ndarray, size: tuple[int, ...]) -> tuple[int, ...]:
   axes = x.ndim - 1
+  if not axes:
+    raise MedtlError(
+      f'{what} changes the size of pictures, but x is a row of {len(x)} numbers; leave it out of '
+      'data.ops'
+    )
   if len(size) not in (1, axes) or not all(isinstance(length, int) for length in size):
     raise MedtlError(
       f'{what}{size} does not fit a picture of shape {x.shape}; expected 1 or {axes} whole numbers'

@@ -85,7 +85,8 @@ def save(
   """Write predictions with their rows of the table, and small copies of the pictures of the predictions `shown`.
 
   `dense` are maps that were predicted of these, {row: {name: [*s]}}; with masks, the true ones are
-  kept beside them. A run folder is all that a report needs: nothing else is read for one.
+  kept beside them. A run folder is all that a report needs: nothing else is read for one. An
+  example without spatial axes has no picture.
   """
   where = {int(row): index for index, row in enumerate(dataset.table['row'])}
   index = np.array([where[int(row)] for row in predictions.row])
@@ -94,7 +95,8 @@ def save(
   truth = {}
   for place in shown:
     example = dataset.fetch(int(index[place]))
-    pictures[example.row] = _small(example.x)
+    if example.x.ndim > 1:
+      pictures[example.row] = _small(example.x)
     truth[example.row] = np.asarray(example.y)
   kept: dict[str, dict[int, np.ndarray]] = {}
   for row, own in (dense or {}).items():

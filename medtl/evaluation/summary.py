@@ -194,7 +194,7 @@ def patients(table: Table) -> tuple[np.ndarray | None, list[str]]:
   """Return the patient of each example, or None and a warning where they are not known for all."""
   if 'patient' not in table:
     return None, [
-      'Patients are not known: intervals are over images, and too narrow if several images show one patient.'
+      'Patients are not known: intervals are over examples, and too narrow if several are of one patient.'
     ]
   names = np.asarray(table['patient']).astype(str)
   missing = int(np.isin(names, ['', 'nan', 'None']).sum())
@@ -341,7 +341,7 @@ def _by_patient(
   except MedtlError as error:
     return None, f'{error}.'
   if len(pooled['test'].y) == len(predictions['test'].y):
-    return None, 'Each patient has one image: the numbers per image are the numbers per patient.'
+    return None, 'Each patient is tested once: the numbers per patient are the same.'
   found = _all(
     pooled['test'], thresholds_of(pooled['test'], pooled.get('val'), rule, kind), kind, draw
   )

@@ -106,9 +106,10 @@ class Net(nn.Module):
   """A backbone and a head: x [b, *s, c] in 0 … 1 → the head's outputs.
 
   `mean` and `std` (one number, or one per channel) are what the checkpoint was trained with, in the
-  units of x. `num_children` > 0 leaves the children from that one on out: the head stands on what
-  children 0 … num_children − 1 make (Ke et al. 2021, CheXtransfer). A cut is counted in children;
-  the cut after the last one and the head's `reduce` is `reduced`.
+  units of x. A number that is missing (NaN, in tables alone) becomes the mean. `num_children` > 0
+  leaves the children from that one on out: the head stands on what children 0 … num_children − 1
+  make (Ke et al. 2021, CheXtransfer). A cut is counted in children; the cut after the last one and
+  the head's `reduce` is `reduced`.
   """
 
   backbone: Backbone
@@ -157,12 +158,14 @@ class Net(nn.Module):
     end_child = count if end_child is None else end_child
     if not 0 <= start_child <= end_child <= self.reduced:
       raise ValueError(
-        f'no slice [{start_child}, {end_child}) of {count} children and what the head reduces'
+        f"no slice [{start_child}, {end_child}) of {count} children and the head's reduction"
       )
     if start_child == self.reduced:
       return x
     if start_child == 0:
       x = (x - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)
+      if x.ndim == 2:  # vectors: a number of a table may be missing
+        x = jnp.where(jnp.isnan(x), 0, x)
     value = self.backbone(
       x,
       train=train,

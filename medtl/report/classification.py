@@ -9,7 +9,7 @@ from medtl.core.types import Predictions, Table
 from medtl.evaluation.summary import thresholds_of, worst_errors
 from medtl.report import figures
 
-Images = Callable[[int], np.ndarray] | None
+Images = Callable[[int], np.ndarray | None] | None
 MOST_CURVES = 12  # classes beyond which a figure of all of them says nothing
 
 
@@ -21,8 +21,8 @@ def content(
 ) -> dict[str, Any]:
   """Return the variables of classification.html.j2.
 
-  `images(i)` is the picture x [*s, c] of the i-th test prediction; None where pictures are out of
-  reach.
+  `images(i)` is the picture x [*s, c] of the i-th test prediction, None where it has none; `images`
+  is None where pictures are out of reach.
   """
   return {
     'drawn': drawn(numbers, predictions),
@@ -56,6 +56,7 @@ def errors(
       p, p_true = max(mistake['p'], 1 - mistake['p']), mistake['p_true']
     else:
       true, p, p_true = classes[mistake['true']], mistake['p'], mistake['p_true']
+    picture = images(index) if images else None
     where = [f'{name} {table[name][index]}' for name in ('file', 'patient') if name in table]
     found.append(
       {
@@ -64,7 +65,7 @@ def errors(
         'p': p,
         'p_true': p_true,
         'where': where or [f'row {mistake["row"]}'],
-        'picture': figures.picture(images(index)) if images else '',
+        'picture': '' if picture is None else figures.picture(picture),
       }
     )
   return found

@@ -5,13 +5,15 @@ from typing import Any
 
 from medtl.evaluation.summary import LABELS
 
+IMAGE = 'image'  # what an example is, where numbers do not say it
+
 
 def console(numbers: Mapping[str, Any]) -> str:
   """Return a table in plain text: each metric, its value and interval; first the headline ones, then the others."""
   headline = numbers['headline']
   names = [*headline, *(name for name in numbers['metrics'] if name not in headline)]
   wide = max(len(LABELS[name]) for name in names) + 2
-  lines = [f'{over(numbers)}, {numbers["level"]:.0%} intervals by {numbers["unit"]}']
+  lines = [f'{over(numbers)}, {numbers["level"]:.0%} intervals by {unit(numbers)}']
   lines += [f'  {LABELS[name]:<{wide}}{words(numbers["metrics"][name])}' for name in names]
   if numbers['by_patient']:
     lines += [f'mean probability of each of {numbers["patients"]} patients']
@@ -25,9 +27,18 @@ def over(numbers: Mapping[str, Any]) -> str:
   >>> over({'images': 48, 'patients': 24})
   '48 images of 24 patients'
   """
-  return f'{numbers["images"]} images' + (
-    f' of {numbers["patients"]} patients' if numbers['patients'] is not None else ''
-  )
+  people = f' of {numbers["patients"]} patients' if numbers['patients'] is not None else ''
+  return f'{numbers["images"]} {noun(numbers)}s{people}'
+
+
+def noun(numbers: Mapping[str, Any]) -> str:
+  """Return what an example is called: 'image', or what the numbers say."""
+  return numbers.get('noun', IMAGE)
+
+
+def unit(numbers: Mapping[str, Any]) -> str:
+  """Return what intervals are over: 'patient', or what an example is called."""
+  return 'patient' if numbers['unit'] == 'patient' else noun(numbers)
 
 
 def words(interval: Mapping[str, Any], digits: int = 3) -> str:

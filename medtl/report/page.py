@@ -12,7 +12,7 @@ from medtl.report import console, figures
 from medtl.runtime import files
 
 NAMES = dict(url='Address', sha256='SHA-256', hash='SHA-256 of what was read')
-HIDDEN = {'name', 'phantom', 'notes', 'order'}
+HIDDEN = {'name', 'phantom', 'notes', 'order', 'features', 'flags'}
 
 
 class Compared(TypedDict):
@@ -72,6 +72,8 @@ def render(
     numbers=numbers,
     labels=LABELS,
     over=console.over(numbers),
+    noun=console.noun(numbers),
+    unit=console.unit(numbers),
     warnings=warnings(facts, numbers),
     curves=curves(facts),
     sources=sources,

@@ -25,6 +25,8 @@ USED = ('train', 'val')  # sides that train a net, or choose between nets
 HOW = (
   'ops',
   'split',
+  'site',
+  'draw',
   'skip_unreadable',
   'allow_leak',
   'keep_gb',
@@ -56,6 +58,7 @@ class Overlap(NamedTuple):
   patients: list[str]  # names of patients that stand on both sides
   people: bool  # whether both sides name patients
   unknown: list[str]  # as in Record
+  by: str = 'pixels'  # what was compared: pixels and files, or a table's 'lines'
 
   @property
   def pictures(self) -> int:
@@ -115,8 +118,8 @@ def identities(dataset: Dataset, data: Mapping[str, Any]) -> np.ndarray:
   """
   if 'file' in dataset.table and 'root' in data:
     root = Path(data['root']).expanduser()
-    paths = [root if root.is_file() else root / name for name in dataset.table['file']]
-    return np.array([_of_file(path) for path in paths], str)
+    folder = root.parent if root.is_file() else root
+    return np.array([_of_file(folder / name) for name in dataset.table['file']], str)
   name = data['name'] if '.' in data['name'] else f'{data["name"]}.load'
   which = {key: value for key, value in data.items() if key not in (*HOW, 'name')}
   source = json.dumps([name, which], sort_keys=True, default=str)
@@ -124,7 +127,14 @@ def identities(dataset: Dataset, data: Mapping[str, Any]) -> np.ndarray:
 
 
 def _of_file(path: Path) -> str:
-  """Return what tells a file from others and from its later versions; '' where there is none."""
+  """Return what tells a file from others and from its later versions; '' where there is none.
+
+  'heart.csv:17' is line 17 of a table.
+  """
+  name, _, line = path.name.rpartition(':')
+  if line.isdigit() and name and not path.exists():
+    whole = _of_file(path.with_name(name))
+    return _digest(f'{whole}\t{line}') if whole else ''
   try:
     status = path.stat()
   except OSError:
@@ -179,6 +189,7 @@ def compare(found: Record, tested: Dataset, data: Mapping[str, Any]) -> Overlap:
     sorted(ours & theirs),
     bool(ours and theirs),
     list(found.unknown),
+    'pixels' if any(content) else 'lines',
   )
 
 
@@ -205,7 +216,7 @@ def pooled(parts: Sequence[Overlap]) -> Overlap:
   unknown = sorted({run for part in parts for run in part.unknown})
   people = all(part.people for part in parts)
   size, known = sum(part.size for part in parts), max(part.known for part in parts)
-  return Overlap(size, known, equal, first[:SHOWN], patients, people, unknown)
+  return Overlap(size, known, equal, first[:SHOWN], patients, people, unknown, parts[0].by)
 
 
 def keep(workdir: Path, name: str, found: Overlap | None) -> None:
@@ -316,6 +327,8 @@ def claim(found: Overlap | None, folds: int = 0, published: bool = False) -> str
       'come from, was trained or chosen on them could not be checked: it keeps no record'
     )
   those = 'those of its own fold' if folds else f'the {found.known:,} that were'
+  if found.by == 'lines':
+    return _claim_of_lines(found, those, folds)
   if found.patients:
     return (
       f'compared pixel by pixel with {those}: no image is among them, but patients of the '
@@ -330,4 +343,16 @@ def claim(found: Overlap | None, folds: int = 0, published: bool = False) -> str
   return (
     f'{never} for training or for any choice, as far as pixels tell (compared pixel by pixel with '
     f'{those}{"".join(limits)})'
+  )
+
+
+def _claim_of_lines(found: Overlap, those: str, folds: int) -> str:
+  """Return the claim for the rows of tables, which are told apart by file and line."""
+  never = 'each tested by a net for which it was never used' if folds else 'never used'
+  names = '; no patient has the name of one of those' if found.people else ''
+  if found.patients:
+    names = '; but patients of the same names are'
+  return (
+    f'{never} for training or for any choice (compared by file and line with {those}'
+    f'{names}; the same row in another file would not be noticed)'
   )

@@ -21,6 +21,7 @@ from medtl.data.sources import dicom, folder, nifti
 PICTURES = {'pictures': 'folder.load', 'DICOM files': 'dicom.load'}  # grey or in colour
 VOLUMES = 'NIfTI files'
 READERS = {**PICTURES, VOLUMES: 'nifti.load'}
+TABLE = 'table.load'
 LOAD = tuple(inspect.signature(datasets.load).parameters)  # keys of every source: ops, split …
 LOOK = 32  # pictures that are looked at for colour
 COLOURED = 0.02  # mean difference of channels; JPEG alone makes less
@@ -48,7 +49,8 @@ def load(
   """
   keys, notes = _source(dict(asked), own)
   keys = _like_the_run(keys, plan)
-  dataset, keys, resized = _of_size({**keys, 'split': {'by': 'none'}}, plan['shape'])
+  keys = {**keys, 'split': {'by': 'none'}, 'site': ''}  # one side, wherever its examples come from
+  dataset, keys, resized = _of_size(keys, plan['shape'])
   notes = [*dataset.facts['notes'], *notes, *resized, *_colours(dataset, keys, plan)]
   labelled = dataset.masks or not (np.asarray(dataset.table['y']) == -1).all()
   if labelled:
@@ -207,7 +209,10 @@ def _same_unit(chosen: Keys, own: Mapping[str, Any], kind: str) -> None:
 
 def _like_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
   """Return the keys with the run's channels, and with its classes where words name the class."""
-  if reader(keys['name']) not in READERS.values():
+  name = reader(keys['name'])
+  if name == TABLE:
+    return _columns_of_the_run(keys, plan)
+  if name not in READERS.values():
     return keys
   channels = plan['shape'][-1]
   if keys.get('channels', channels) != channels:
@@ -238,6 +243,19 @@ def _like_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
   if many:
     return found
   return {**found, 'classes': tuple(keys.get('classes', ())) or tuple(plan['classes'])}
+
+
+def _columns_of_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
+  """Return the keys of a table with the run's numbers of each row, and with its classes."""
+  if 'columns' not in plan['data']:
+    raise MedtlError(
+      f'the run was trained on pictures ({_size(plan["shape"])}), and {TABLE} reads the rows of a '
+      'table; choose a folder of pictures: --config.data.name=folder.load --config.data.root=FOLDER'
+    )
+  found = {**keys, 'columns': tuple(plan['data']['columns'])}
+  if keys.get('label', 'label') and not plan['label_columns']:
+    found['classes'] = tuple(keys.get('classes', ())) or tuple(plan['classes'])
+  return found
 
 
 def _labels_of(many: bool) -> str:
@@ -285,7 +303,7 @@ def _size(size: Sequence[int]) -> str:
 def _same_axes(found: Sequence[int], expected: Sequence[int], keys: Keys) -> None:
   """Raise where no resizing makes pictures those of the run: other channels, or other axes."""
   if len(found) != len(expected):
-    kinds = {3: 'pictures', 4: 'volumes'}
+    kinds = {1: 'vectors', 3: 'pictures', 4: 'volumes'}
     ours, theirs = (kinds.get(len(shape), 'arrays') for shape in (expected, found))
     raise MedtlError(
       f'the run was trained on {ours} of {_size(expected)}, found {theirs} of '

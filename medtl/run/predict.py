@@ -24,6 +24,9 @@ from medtl.training.checkpoints import Checkpoints
 OWN = ('train', 'val', 'test')  # names of a run's own predictions
 # keys of a run's data that also say how unlabelled pictures are read
 READING = ('name', 'ops', 'draw', 'exif', 'masks', 'values', 'skip_unreadable', 'keep_gb')
+# keys of a table that say nothing of how a row is read
+ABOUT_ANSWERS = ('split', 'site', 'above', 'patient', 'partition', 'allow_leak')
+PLURAL = {'image': 'pictures', 'row': 'rows'}  # of what an example is called
 Functions = tuple[Callable, Callable | None]  # measure and dense of a task
 FORMULA = ('=', '+', '-', '@', '\t', '\r')  # a spreadsheet computes text that begins so
 
@@ -186,15 +189,20 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   if skipped:
     notes.append(f'{len(skipped)} could not be read: {", ".join(skipped)}')
   _say(notes)
-  lines = [f'predictions of {pictures.size} pictures in {images} by {workdir}', *notes]
+  count = f'{pictures.size} {PLURAL[run_folder.noun(plan["shape"])]}'
+  lines = [f'predictions of {count} in {images} by {workdir}', *notes]
   files.write(remarks, '\n- '.join(lines) + '\n')
-  console.print(files.printable(f'{pictures.size} pictures: {output}{replaced}'))
+  console.print(files.printable(f'{count}: {output}{replaced}'))
   return output
 
 
 def _unlabelled(config: ConfigDict, images: Path) -> dict[str, Any]:
   """Return the data keys by which unlabelled pictures are read."""
-  keys = {key: value for key, value in config.data.to_dict().items() if key in READING}
+  own = config.data.to_dict()
+  if other_data.reader(own['name']) == other_data.TABLE:
+    known = {key: value for key, value in own.items() if key not in ABOUT_ANSWERS}
+    return {**known, 'root': str(images), 'label': ''}
+  keys = {key: value for key, value in own.items() if key in READING}
   if other_data.reader(keys['name']) == other_data.READERS[other_data.VOLUMES]:
     return {**keys, 'root': str(images), 'masks': ''}
   if keys.get('masks') == mask_files.TARGET:

@@ -368,6 +368,7 @@ def write_report(workdir: Path, name: str = 'test') -> dict[str, Any]:
   found = task.summary.whole(
     by_side, tables, test.classes, threshold=made.threshold, resamples=made.resamples
   )
+  found['noun'] = noun(plan['shape'])
   others = (
     [(other, companion_folder(workdir, other)) for other, _ in made.compare]
     if name == 'test'
@@ -403,13 +404,18 @@ def write_report(workdir: Path, name: str = 'test') -> dict[str, Any]:
 
   def images(index: int, name: str = 'picture') -> Any:
     kept = test.pictures if name == 'picture' else test.maps[name]
-    return kept[int(test.predictions.row[index])]
+    return kept.get(int(test.predictions.row[index]))
 
   content = task.page.content(found, by_side, tables, images=images)
   page.write(workdir / page_name(name), facts, found, task.page.template, content)
   found['warnings'] = page.warnings(facts, found)  # those of the facts too: the console tells them
   write_json(workdir / ('numbers.json' if name == 'test' else f'numbers-{name}.json'), found)
   return found
+
+
+def noun(shape: Sequence[int]) -> str:
+  """Return what an example x [*s, c] is called: without spatial axes it is the row of a table."""
+  return 'image' if len(shape) > 1 else 'row'
 
 
 def _predicted_under(workdir: Path, name: str) -> None:
@@ -492,6 +498,7 @@ def study_row(runs: Sequence[Path]) -> dict[str, Any]:
     'seconds': sum(one['seconds'] for one in spent),
     'spans': dict(spans),
     **{name: found[name] for name in ('headline', 'images', 'patients', 'metrics', 'warnings')},
+    'noun': console.noun(found),
     **{name: phase[name] for name in ('freeze', 'depth', 'live', 'flops')},
   }
 
@@ -508,9 +515,10 @@ def _facts(
   begin = f'{weights["name"]} weights' if weights['name'] else 'random initialisation'
   size = plan['splits']['train']
   people = f' of {size["patients"]} patients' if size['patients'] else ''
-  trained = f'trained on {size["size"]} images{people} of {data["name"]}'
+  what = noun(plan['shape'])
+  trained = f'trained on {size["size"]} {what}s{people} of {data["name"]}'
   if 'folds' in plan:
-    trained = f'trained in {len(plan["folds"])} folds of {data["name"]}, each image tested by a net that never saw its fold,'
+    trained = f'trained in {len(plan["folds"])} folds of {data["name"]}, each {what} tested by a net that never saw its fold,'
   aim = tasks.make(made.task.to_dict()).page.aim(plan['classes'])
   sentence = f'{made.model.name.partition(".")[2]} from {begin}, {trained} {aim}'
   warnings = []

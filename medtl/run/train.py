@@ -137,7 +137,8 @@ def _grey(context: RunContext) -> list[str]:
 def _colour(context: RunContext) -> dict[str, bool]:
   """Return whether the run is trained on pictures in colour, where they could be."""
   train = context.data['train']
-  if train.fetch(0).x.shape[-1] != 3:
+  shape = train.fetch(0).x.shape
+  if len(shape) == 1 or shape[-1] != 3:
     return {}
   coloured, _ = other_data.colour(train)
   return {'colour': coloured > 0}

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
-from medtl import tasks
+from medtl import data, tasks
 from medtl.core import annotation, expressions
 from medtl.core.annotation import ABOVE_0, ABOVE_0_TO_1, FROM_0, FROM_1, Range
 from medtl.core.types import Dataset, MedtlError
+from medtl.data import splits
 from medtl.evaluation import thresholds
 from medtl.run import components
 from medtl.training import freezing, optimizers, schedules
@@ -228,18 +229,32 @@ def count_seeds(given: ConfigDict) -> int:
 
 
 def count_folds(given: ConfigDict) -> int:
-  """Return how many folds a split has; a publisher's has one, which is an error where folds are asked for."""
+  """Return how many folds a split has; one that has a single fold is an error.
+
+  A split by site has one for each site, which the data say.
+  """
   split = given.data.split.to_dict()
-  if split['by'] not in ('patient', 'image'):
+  if split['by'] not in ('patient', 'image', 'site'):
     raise MedtlError(
-      f"--folds needs data.split.by='patient' or 'image', found {split['by']!r}: a publisher's split has one fold"
+      f"--folds needs data.split.by='patient', 'image' or 'site', found {split['by']!r}: a publisher's split has one fold"
     )
   if split.get('val', 1) != 1:
     raise MedtlError(
       '--folds pools the validation sides, on which each example must stand once: data.split.val is '
       f'{split["val"]}, set it to 1'
     )
-  return split.get('folds', 5)
+  return _count_sites(given) if split['by'] == 'site' else split.get('folds', 5)
+
+
+def _count_sites(given: ConfigDict) -> int:
+  """Return how many sites the data have, each of which is left out once."""
+  if given.data.split.get('test', ()):
+    raise MedtlError(
+      f'--folds leaves out one site after another, but data.split.test is {given.data.split.test}; '
+      'leave one of them out'
+    )
+  everything = data.load(**{**given.data.to_dict(), 'split': {'by': 'none'}})['test']
+  return len(splits.site_names(everything.table))
 
 
 def check_training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int = 1) -> None:

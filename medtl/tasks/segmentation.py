@@ -157,8 +157,11 @@ def counts(parts: Sequence[Part], batch: Batch) -> dict[str, jax.Array]:
 
 
 def _term(part: Part, parts: Sequence[Part]) -> str:
-  """Return the name of a term in the logs; a loss of one term is the loss."""
-  return part.name if len(parts) > 1 else 'loss'
+  """Return the name of a term in the logs; a loss of one term is the loss.
+
+  The metric Dice is a share that rises, the term falls: the page draws them under different names.
+  """
+  return f'{part.name}_loss' if len(parts) > 1 else 'loss'
 
 
 def per_example(part: Part, logits: jax.Array, y: jax.Array) -> jax.Array:

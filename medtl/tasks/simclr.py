@@ -102,7 +102,7 @@ def two_views(pair_loss: PairLoss, keys: Mapping[str, Any]) -> Task:
       partial(means.compare, names=NAMES),
       lambda test, val, table, threshold: test,
     ),
-    page=Page('means.html.j2', lambda *_, **__: {}, lambda predictions: []),
+    page=Page('means.html.j2', lambda *_, **__: {}, lambda predictions: [], aim),
     answers=partial(no_answers, keys['name']),
     copies=2,
     coupled=True,
@@ -136,6 +136,11 @@ def accepts(sides: Mapping[str, Dataset], keys: Mapping[str, Any]) -> None:
 def monitor(predictions: Predictions) -> dict[str, float]:
   """Return {'loss': mean}."""
   return {'loss': float(np.mean(predictions.values['loss']))}
+
+
+def aim(classes: Sequence[str]) -> str:
+  """Return in words what the net learns."""
+  return 'to know two views of a picture among all others, without labels'
 
 
 def no_answers(name: str, *_: Any, **__: Any) -> Answers:

@@ -116,7 +116,7 @@ def test_zoom_enlarges_and_shift_moves_by_a_share_of_the_length():
     jnp.asarray(ball), jnp.zeros(1, jnp.int32), jnp.ones(1, bool), jnp.zeros(1, jnp.int32)
   )
   assert run('zoom(1.5, 1.5)', one).x.sum() == pytest.approx(1.5**2 * ball.sum(), rel=0.03)
-  many = Batch(*(jnp.repeat(value, 200, 0) for value in one))
+  many = jax.tree.map(lambda value: jnp.repeat(value, 200, 0), one)
   moved = np.asarray(run('shift(0.25)', many).x[..., 0])
   ways = np.array([ndimage.center_of_mass(picture) for picture in moved]) - (20, 30)
   for way, length in zip(ways.T, (41, 61), strict=True):
@@ -168,7 +168,9 @@ def test_the_same_key_gives_the_same_and_every_example_its_own():
   done = np.asarray(f(KEY, batch).x)
   assert all(not np.array_equal(done[i], done[j]) for i in range(4) for j in range(i))
   # an example's fate does not hang on how many others there are
-  np.testing.assert_allclose(f(KEY, Batch(*(value[:2] for value in batch))).x, done[:2], atol=1e-4)
+  np.testing.assert_allclose(
+    f(KEY, jax.tree.map(lambda value: value[:2], batch)).x, done[:2], atol=1e-4
+  )
 
 
 def test_it_compiles_once():
@@ -198,6 +200,19 @@ def test_light_changes_as_named():
   np.testing.assert_allclose(run('contrast(0.5, 0.5)', batch).x, mean + (x - mean) / 2, atol=1e-6)
   rest = np.asarray(run('noise(0.1)', batch_of((64, 64))).x) - np.asarray(batch_of((64, 64)).x)
   assert stats.kstest(rest.ravel(), stats.norm(scale=0.1).cdf).pvalue > 1e-3
+
+
+def test_two_operations_of_a_chain_draw_independently():
+  """Half the sum of two uniform numbers is triangular; a number drawn once stays uniform."""
+  expected = stats.triang(0.5, -0.1, 0.2).cdf
+  dark = batch_of((1, 1), count=500, channels=1)
+  lighter = np.asarray(run('brightness(0.1) | brightness(0.1)', dark).x - dark.x) / 2
+  assert stats.kstest(lighter.ravel(), expected).pvalue > 1e-3
+  dot = jnp.zeros((500, 41, 1, 1)).at[:, 20].set(1)
+  dots = Batch(dot, jnp.zeros(500, jnp.int32), jnp.ones(500, bool), jnp.arange(500))
+  moved = np.asarray(run('shift(0.1) | shift(0.1)', dots).x[:, :, 0, 0])
+  ways = (moved / moved.sum(1, keepdims=True)) @ np.arange(41) - 20
+  assert stats.kstest(ways / 41 / 2, expected).pvalue > 1e-3
 
 
 @pytest.mark.parametrize('soft', [False, True])

@@ -1,5 +1,6 @@
 """Laws of splitting: nobody on two sides, everybody tested once, classes spread, any order, any machine."""
 
+import hashlib
 from itertools import pairwise
 
 import numpy as np
@@ -137,12 +138,67 @@ def test_a_leak_stops_and_is_named_unless_it_is_allowed():
     splits.check(data, splits.split(data, by='image'))
 
 
+def with_sites(names: str, seed: int = 0) -> dict[str, np.ndarray]:
+  """The patients of `table`, each at one of the sites."""
+  made = table(90, seed=seed)
+  number = np.array([int(name[1:]) for name in made['patient']])
+  return made | {'site': np.array(list(names))[number % len(names)]}
+
+
+@settings(max_examples=15, deadline=None)
+@given(sites=st.integers(2, 6), seed=st.integers(0, 99), folds=st.integers(2, 5))
+def test_a_site_that_tests_has_no_part_in_training_or_choice(sites, seed, folds):
+  data = with_sites('abcdef'[:sites], seed)
+  chosen = []
+  for fold in range(sites):
+    index = splits.split(data, by='site', fold=fold, folds=folds, seed=seed)
+    assert sorted(np.concatenate(list(index.values()))) == list(range(len(data['y'])))
+    assert set(data['site'][index['test']]) == {'abcdef'[fold]}
+    assert 'abcdef'[fold] not in {*data['site'][index['train']], *data['site'][index['val']]}
+    assert splits.leaks(data, index) == []
+    named = splits.split(data, by='site', test=('abcdef'[fold],), folds=folds, seed=seed)
+    assert all(np.array_equal(index[side], named[side]) for side in index)
+    # every other site has its share in the choice
+    assert set(data['site'][index['val']]) == set('abcdef'[:sites]) - {'abcdef'[fold]}
+    chosen.append(index['val'])
+  # so that out-of-fold validation can be pooled
+  assert len(np.unique(np.concatenate(chosen))) == sum(map(len, chosen))
+
+
+def test_several_sites_test_and_a_share_of_labels_touches_training_alone():
+  data = with_sites('abcd')
+  index = splits.split(data, by='site', test=('a', 'c'), labels=0.5)
+  whole = splits.split(data, by='site', test=('a', 'c'))
+  assert set(data['site'][index['test']]) == {'a', 'c'}
+  assert set(index['train']) < set(whole['train'])
+  assert np.array_equal(index['val'], whole['val'])
+  assert 'val' not in splits.split(data, by='site', val=0)
+
+
+@pytest.mark.parametrize(
+  'sites, keys, words',
+  [
+    ('a', dict(), "of one site, 'a'"),
+    ('ab', dict(fold=2), r'fold=2, but there are 2 sites \(a, b\).*0 … 1'),
+    ('ab', dict(test=('c',)), "no site 'c'"),
+    ('ab', dict(test=('a', 'b')), 'all sites'),
+    ('ab', dict(test=('a',), fold=1), 'either test or fold'),
+    ('ab', dict(by='patient', test=('a',)), "by='patient'"),
+    ('ab', dict(fold=-1), 'number of a site'),
+  ],
+)
+def test_wrong_sites_say_what_is_right(sites, keys, words):
+  with pytest.raises(MedtlError, match=words):
+    splits.split(with_sites(sites), **{'by': 'site', **keys})
+
+
 @pytest.mark.parametrize(
   'keys, without, words',
   [
     (dict(by='patient'), 'patient', "by='image'"),
     (dict(by='publisher'), 'split', 'no column'),
-    (dict(by='site'), '', 'expected'),
+    (dict(by='hospital'), '', 'expected'),
+    (dict(by='site'), '', 'data.site'),
     (dict(fold=5), '', 'fold < folds'),
     (dict(folds=2), '', 'folds - 2'),
     (dict(seed=-1), '', 'seed=-1; expected a whole number from 0'),
@@ -209,3 +265,169 @@ def test_a_share_of_a_publishers_training_set_and_a_share_that_is_none():
   for share in (0, 1.5):
     with pytest.raises(MedtlError, match=r'labels=.* above 0 and at most 1'):
       splits.split(data, labels=share)
+
+
+def test_a_patient_with_two_classes_counts_as_the_rarer_when_labels_are_few():
+  """All ten have an image of class 0, two also one of class 1: half of these and of the rest."""
+  owner = np.array([*range(10), 3, 8])
+  data = dict(row=np.arange(12), y=np.repeat([0, 1], [10, 2]), patient=owner.astype(str))
+  data['split'] = np.full(12, 'train')
+  for seed in range(8):
+    kept = splits.split(data, by='publisher', val=0, labels=0.5, seed=seed)['train']
+    patients = set(owner[kept])
+    assert len(patients & {3, 8}) == 1 and len(patients) == 5
+
+
+@pytest.mark.parametrize(
+  'keys',
+  [
+    dict(fold=0),
+    dict(fold=4),
+    dict(val=0),
+    dict(val=3),
+    dict(folds=3, val=1),
+    dict(seed=0),
+    dict(seed=2**32 - 1),
+    dict(labels=1.0),
+    dict(labels=1e-9),
+  ],
+)
+def test_keys_at_their_bounds_are_accepted(keys):
+  index = splits.split(table(), **keys)
+  assert all(len(rows) for rows in index.values())
+
+
+@pytest.mark.parametrize(
+  ('keys', 'words'),
+  [
+    (dict(fold=-1), 'fold=-1, folds=5, val=1; expected 0 <= fold < folds and val <= folds - 2'),
+    (dict(fold=5), 'fold=5, folds=5'),
+    (dict(val=-1), 'val=-1'),
+    (dict(val=4), 'val=4'),
+    (dict(labels=0.0), 'labels=0.0; expected a share'),
+    (dict(labels=1.01), 'labels=1.01'),
+  ],
+)
+def test_keys_beyond_their_bounds_are_refused_but_none_needs_no_key(keys, words):
+  with pytest.raises(MedtlError, match=words):
+    splits.split(table(), **keys)
+  everything = splits.split(table(), by='none', **keys)
+  assert list(everything) == ['test'] and len(everything['test']) == len(table()['y'])
+
+
+def test_folds_follow_each_other_test_first_then_val():
+  data = table()
+  number = splits.deal(data, 'patient', 5, 3)
+  for fold in range(5):
+    index = splits.split(data, fold=fold, val=2, seed=3)
+    turn = (number - fold) % 5
+    for side, turns in (('test', [0]), ('val', [1, 2]), ('train', [3, 4])):
+      np.testing.assert_array_equal(index[side], np.flatnonzero(np.isin(turn, turns)))
+
+
+def test_defaults_are_the_first_of_five_folds_by_patient_with_one_to_validate():
+  found = splits.split(table())
+  expected = splits.split(table(), by='patient', folds=5, fold=0, seed=0, val=1, labels=1.0)
+  assert list(found) == ['train', 'val', 'test']
+  for side, rows in expected.items():
+    np.testing.assert_array_equal(found[side], rows)
+
+
+@pytest.mark.parametrize(('val', 'share'), [(1, 0.2), (2, 0.4)])
+def test_as_many_folds_of_a_publishers_train_validate_as_are_asked_for(val, share):
+  data = table(100)
+  sides = np.where(np.char.endswith(data['patient'], '7'), 'test', 'train')
+  index = splits.split(data | {'split': sides}, by='publisher', val=val)
+  assert list(index) == ['train', 'val', 'test']
+  trains = (sides == 'train').sum()
+  assert len(index['val']) / trains == pytest.approx(share, abs=0.03)
+  assert len(index['train']) + len(index['val']) == trains
+  folds = [splits.split(data | {'split': sides}, by='publisher', fold=fold) for fold in range(5)]
+  rows = np.concatenate([fold['val'] for fold in folds])
+  np.testing.assert_array_equal(np.sort(rows), np.flatnonzero(sides == 'train'))
+
+
+def test_a_publisher_without_train_or_with_val_0_gets_no_val():
+  data = table(20)
+  sides = np.full(len(data['y']), 'test')
+  assert list(splits.split(data | {'split': sides}, by='publisher')) == ['test']
+  sides = np.where(np.arange(len(sides)) < 30, 'train', 'test')
+  assert list(splits.split(data | {'split': sides}, by='publisher', val=0)) == ['train', 'test']
+  images = {'row': data['row'], 'y': data['y'], 'split': sides}
+  assert len(splits.split(images, by='publisher')['val']) == 6, 'a fifth of 30 images'
+
+
+def test_as_many_groups_as_folds_are_one_in_each():
+  data = dict(row=np.arange(5), y=np.zeros(5, int), patient=np.array(list('abcde')))
+  assert sorted(splits.deal(data, 'patient', 5, 0)) == [0, 1, 2, 3, 4]
+
+
+def test_a_label_that_nobody_has_and_a_number_to_predict_are_dealt_too():
+  y = np.zeros((40, 2))
+  y[::2, 0] = 1
+  data = dict(row=np.arange(40), y=y)
+  number = splits.deal(data, 'image', 5, 0)
+  assert np.bincount(number).tolist() == [8] * 5
+  assert [int(y[number == fold, 0].sum()) for fold in range(5)] == [4] * 5
+  data['y'] = np.linspace(0, 1, 40)
+  assert np.bincount(splits.deal(data, 'image', 5, 0)).tolist() == [8] * 5
+
+
+def test_images_go_by_file_and_rows_without_one_alone():
+  files = np.array(['a', 'a', 'b', '', ''])
+  data = dict(row=np.arange(5), y=np.zeros(5, int), file=files)
+  number = splits.deal(data, 'image', 4, 0)
+  assert number[0] == number[1] and len(set(number)) == 4
+  empty = dict(row=np.arange(5), y=np.zeros(5, int), content=np.full(5, ''))
+  assert len(set(splits.deal(empty, 'image', 5, 0))) == 5, 'an unknown content links nothing'
+
+
+@pytest.mark.parametrize(('labels', 'kept'), [(0.05, 1), (0.25, 2), (0.35, 4), (0.95, 10)])
+def test_a_share_of_ten_patients_is_rounded_and_never_none(labels, kept):
+  data = dict(row=np.arange(10), y=np.zeros(10, int), patient=np.arange(10).astype(str))
+  data['split'] = np.full(10, 'train')
+  index = splits.split(data, by='publisher', val=0, labels=labels)
+  assert len(index['train']) == kept, 'halves go to the even number'
+
+
+LEAKING = dict(
+  row=np.arange(5),
+  y=np.zeros(5, int),
+  file=np.array(list('abcde')),
+  patient=np.array(['p', 'q', 'p', '', '']),
+  content=np.array(['x', 'y', 'z', 'y', '']),
+)
+SIDES = {'train': np.array([0, 1]), 'test': np.array([2, 3, 4])}
+
+
+def test_leaks_are_told_in_words_patients_first():
+  assert splits.leaks(LEAKING, SIDES) == ['patient p in train and test', 'b = d in train and test']
+  nameless = {name: column for name, column in LEAKING.items() if name not in ('file', 'patient')}
+  assert splits.leaks(nameless, SIDES) == ['row 1 = row 3 in train and test']
+  assert splits.leaks({'row': np.arange(5)}, SIDES) == []
+
+
+def test_a_check_shows_twelve_leaks_and_what_to_do():
+  for count, more in ((12, False), (14, True)):
+    names = np.tile([f'p{number:02}' for number in range(count)], 2)
+    data = dict(row=np.arange(2 * count), patient=names)
+    index = {'train': np.arange(count), 'test': np.arange(count, 2 * count)}
+    with pytest.raises(MedtlError, match=f'{count} leaks between') as error:
+      splits.check(data, index)
+    text = str(error.value)
+    assert text.count(' in train and test') == 12
+    assert ('; … and 2 more. Expected' in text) == more
+    assert "on one side; set data.split.by='patient', or" in text
+  with pytest.raises(MedtlError, match=r"fill in the 2 missing patients and set .*by='patient'"):
+    splits.check(LEAKING, SIDES)
+  images = {name: column for name, column in LEAKING.items() if name != 'patient'}
+  with pytest.raises(MedtlError, match=r"1 leaks .*one side; set data.split.by='image'"):
+    splits.check(images, SIDES)
+  assert splits.check(images, {'train': np.array([0])}) == []
+
+
+def test_the_hash_of_a_split_is_of_sides_and_files():
+  data = dict(row=np.arange(4), file=np.array(list('badc')))
+  found = splits.split_hash(data, {'train': np.array([0, 1]), 'test': np.array([2, 3])})
+  text = 'test\tc\ntest\td\ntrain\ta\ntrain\tb'
+  assert found == hashlib.sha256(text.encode()).hexdigest()

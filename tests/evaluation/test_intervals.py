@@ -1,5 +1,6 @@
 """Intervals: what they cover, what they refuse, that patients and not pictures are drawn; thresholds and curves."""
 
+import re
 import time
 
 import chex
@@ -10,7 +11,7 @@ from scipy import stats
 
 from medtl.core.types import MedtlError, Predictions
 from medtl.evaluation import curves, metrics, operating_points, thresholds
-from medtl.evaluation.intervals import difference, intervals
+from medtl.evaluation.intervals import bootstrap, difference, holm, intervals, presence
 from tests.evaluation.test_metrics import case
 
 ACCURACY = dict(accuracy=metrics.accuracy)
@@ -125,6 +126,27 @@ def test_a_paired_difference(many):
     difference(score, other[:-1], y, ACCURACY)
 
 
+def test_p_counts_the_observed_difference_as_one_more_resample_and_is_at_most_1():
+  """Davison and Hinkley 1997, equation 4.11: one model is always right, the other always wrong."""
+  right = np.arange(40) >= 0
+  best, y = answers(right)
+  worst, _ = answers(~right)
+  for first, second in ((best, worst), (worst, best)):
+    found = difference(first, second, y, ACCURACY, resamples=99)['accuracy']
+    assert found.p == pytest.approx(2 * (0 + 1) / (99 + 1))
+  assert difference(best, best, y, ACCURACY, resamples=99)['accuracy'].p == 1
+
+
+def test_p_is_twice_the_share_of_resamples_on_the_rarer_side_of_0():
+  """One answer of 20 differs: the share of resamples without it, where the difference is 0."""
+  first, y = answers(np.arange(20) >= 0)
+  second, _ = answers(np.arange(20) > 0)
+  found = difference(first, second, y, ACCURACY, resamples=4000)['accuracy']
+  assert found.p == pytest.approx(2 * (19 / 20) ** 20, rel=0.1)
+  back = difference(second, first, y, ACCURACY, resamples=4000)['accuracy']
+  assert back.p == found.p
+
+
 def test_a_shift_of_both_models_cancels_in_the_pair():
   """Two models that differ in one answer of 100: the paired interval is far narrower than either's own."""
   right = np.arange(100) < 70
@@ -188,6 +210,18 @@ def test_no_threshold_without_both_sides():
     Predictions(np.arange(30), np.where(y == 2, 0, y), {'score': score}), 'youden', 'multiclass'
   )
   assert np.isnan(cut).tolist() == [False, False, True]
+  for rule in (thresholds.youden, thresholds.at_sensitivity):
+    for everyone in (True, False):
+      assert np.isnan(rule(score[:, 0], np.full(30, everyone)))
+
+
+def test_thresholds_lie_between_two_scores_and_the_sensitivity_is_at_least_95_percent_by_default():
+  score, has = np.arange(40) / 40, np.arange(40) >= 20
+  assert thresholds.youden(score, has) == pytest.approx(19.5 / 40)
+  assert thresholds.at_sensitivity(score, has) == pytest.approx(20.5 / 40), '19 of 20'
+  assert thresholds.at_sensitivity(score, has, 0.5) == pytest.approx(29.5 / 40)
+  assert thresholds.at_sensitivity(score, has, 0.51) == pytest.approx(28.5 / 40)
+  assert thresholds.at_sensitivity(np.zeros(4), np.arange(4) > 1) == 0, 'one score, no other below'
 
 
 @pytest.mark.parametrize('runs', [2, 3, 5])
@@ -237,3 +271,104 @@ def test_the_mean_of_runs_from_several_seeds_has_their_chance_in_its_interval():
     resamples=200,
   )['value']
   assert shifted.low == pytest.approx(1) and shifted.high == pytest.approx(1), 'paired by seed'
+
+
+def test_level_seed_and_resamples_are_those_asked_for_and_the_defaults_are_one_set():
+  score, y = case(n=60, k=2)
+  patient = np.arange(60)
+  usual = intervals(score, y, ACCURACY, patient)['accuracy']
+  asked = dict(resamples=1000, seed=0, level=0.95)
+  assert usual == intervals(score, y, ACCURACY, patient, **asked)['accuracy']
+  half = intervals(score, y, ACCURACY, patient, level=0.5)['accuracy']
+  ratio = (half.high - half.low) / (usual.high - usual.low)
+  assert ratio == pytest.approx(stats.norm.ppf(0.75) / stats.norm.ppf(0.975), abs=0.06)
+  has = presence(y, 2)
+  value = lambda rows, runs: {'accuracy': metrics.accuracy(score[rows], y[rows])}
+  assert bootstrap(value, has, patient)['accuracy'] == usual
+  assert bootstrap(value, has, patient, **asked)['accuracy'] == usual
+  other = np.roll(score, 1, 0)
+  gap = difference(score, other, y, ACCURACY, patient)
+  assert gap == difference(score, other, y, ACCURACY, patient, **asked)
+  few = difference(score, other, y, ACCURACY, patient, resamples=9)['accuracy']
+  assert few.p is not None and few.p >= 2 / 10
+
+
+def test_two_patients_of_each_class_are_enough():
+  score, y = case(n=12, k=2)
+  y = (np.arange(12) < 2).astype(int)
+  found = intervals(score, y, ACCURACY, np.arange(12), resamples=50)['accuracy']
+  assert np.isfinite(found[:3]).all() and found.reason == ''
+  lonely = intervals(score, y, ACCURACY, np.where(y == 1, 0, np.arange(12)), resamples=50)
+  assert 'a class has 1 patient' in lonely['accuracy'].reason
+  everyone = intervals(score, y, ACCURACY, None, resamples=50)['accuracy']
+  assert (everyone.n, everyone.unit, everyone.p) == (12, 'image', None)
+
+
+def test_presence_of_classes_and_of_labels_and_their_absence():
+  assert presence(np.array([0, 2]), 3).tolist() == [[True, False, False], [False, False, True]]
+  found = presence(np.array([[1, 0], [0, 0.5]]), 2)
+  assert found.tolist() == [[True, False, False, True], [False, False, True, True]]
+
+
+def test_a_label_that_all_patients_have_leaves_no_second_side_to_draw():
+  """Of label 0 there is no absence, so none is asked of a resample."""
+  y = np.stack([np.ones(20), np.arange(20) % 2], 1)
+  found = intervals(y * 0.5, y, ACCURACY, resamples=40)['accuracy']
+  assert np.isfinite(found[:3]).all() and found.redrawn == 0
+
+
+def test_resamples_draw_each_patient_as_often_as_any_other_with_all_of_its_rows():
+  """A statistic that counts: patients of 1, 2 and 3 images appear together, and evenly."""
+  patient = np.array(['c', 'a', 'b', 'c', 'b', 'c'])
+  drawn = []
+
+  def statistic(rows, runs):
+    drawn.append(np.bincount(rows, minlength=6))
+    return {'size': np.asarray(float(len(rows)))}
+
+  found = bootstrap(statistic, np.ones((6, 1), bool), patient, resamples=2000)['size']
+  counts = np.array(drawn[1:])  # after the value itself
+  assert found.value == 6 and found.n == 3 and len(counts) == 2000
+  assert (counts[:, 0] == counts[:, 3]).all() and (counts[:, 2] == counts[:, 4]).all()
+  owners = counts[:, [1, 2, 0]]
+  assert (owners.sum(1) == 3).all() and owners.max() == 3
+  np.testing.assert_allclose(owners.mean(0), 1, atol=0.08)
+
+
+@pytest.mark.parametrize('classes', [27, 40])
+def test_a_bootstrap_that_gives_up_says_how_many_resamples_it_found(classes):
+  """Of 27 classes of two patients a resample in fifty has each, of 40 hardly one."""
+  y = np.repeat(np.arange(classes), 2)
+  found = intervals(np.eye(classes)[y], y, ACCURACY, resamples=60)['accuracy']
+  number = int(re.search(r'only (\d+) of 1200 resamples of the images', found.reason).group(1))
+  assert found.redrawn == pytest.approx(1 - number / 1200) and (number > 0) == (classes == 27)
+  assert np.isnan(found.low) and found.p is None
+
+
+def test_one_run_is_the_same_with_and_without_an_axis_of_runs():
+  """Also where there are fewer rows than classes."""
+  random = np.random.RandomState(0)
+  y = np.array([6, 6, 0, 0])
+  score = random.dirichlet(np.ones(7), 4)
+  chosen = dict(accuracy=metrics.accuracy, loss=metrics.log_loss)
+  single = intervals(score, y, chosen, resamples=40)
+  assert single == intervals(score[None], y, chosen, resamples=40)
+  gap = difference(score, score[::-1], y, chosen, resamples=40)
+  assert gap == difference(score[None], score[None, ::-1], y, chosen, resamples=40)
+  assert single['loss'].redrawn > 0
+
+
+def test_the_standard_error_over_two_runs_is_half_their_gap():
+  """Two runs at 0 and 2, patients all alike: Student's interval with one degree of freedom."""
+  y = np.arange(40) % 2
+  runs = np.stack([np.full((40, 2), offset) for offset in (0.0, 2.0)])
+  value = dict(value=lambda score, y: score[:, 0].mean())
+  found = intervals(runs, y, value, resamples=4000, level=0.5)['value']
+  assert found.value == 1
+  reach = stats.t.ppf(0.75, 1) * 1.0  # the standard error is (2 − 0) ÷ √2 ÷ √2
+  assert (found.low, found.high) == pytest.approx((1 - reach, 1 + reach), abs=0.12)
+
+
+def test_holm_stops_at_1_keeps_the_order_and_lets_nan_stand():
+  assert holm([0.04, np.nan, 0.5, 0.01]) == pytest.approx([0.08, np.nan, 0.5, 0.03], nan_ok=True)
+  assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []

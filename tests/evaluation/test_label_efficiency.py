@@ -97,3 +97,45 @@ def test_a_start_equals_itself_and_a_worse_one_needs_more():
     label_efficiency.words(better, ' %')
     == 'good with 40 % is better than bad with 40 %, the most that was tried'
   )
+
+
+def row(**changes):
+  known = dict(family='a', other='b', amount=10, value=25.0, low=20.0, high=30.0, reason='')
+  return {**known, 'least': 10, 'most': 40, **changes}
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    ({}, 'a with 10 % is as good as b with 25 % (20 % to 30 %)'),
+    (
+      dict(value=10.0, low=10.0),
+      'a with 10 % is as good as b with at most 10 % (at most 10 % to 30 %)',
+    ),
+    (
+      dict(value=40.0, high=40.0),
+      'a with 10 % is as good as b with at least 40 % (20 % to at least 40 %)',
+    ),
+    (dict(low=40.0, high=40.0), 'a with 10 % is better than b with 40 %, the most that was tried'),
+    (
+      dict(low=40.0, reason='no interval: why'),
+      'a with 10 % is as good as b with 25 %; no interval: why',
+    ),
+  ],
+)
+def test_an_equivalent_in_words(changes, words):
+  assert label_efficiency.words(row(**changes), ' %') == words
+
+
+def test_each_amount_is_set_against_each_other_family_within_what_was_tried():
+  y = np.arange(60) % 2
+  curves = {'a': {10: 'a10', 20: 'a20'}, 'b': {10: 'b10'}, 'c': {5: 'c5', 80: 'c80'}}
+  names = ('a10', 'a20', 'b10', 'c5', 'c80')
+  score = {name: scores(number, y, number)[None] for number, name in enumerate(names)}
+  found = label_efficiency.equivalents(curves, score, y, metrics.auroc, np.arange(60) // 2, 30)
+  ends = [(item['family'], item['other'], item['amount']) for item in found]
+  assert ends == [('a', 'b', 10), ('a', 'b', 20), ('a', 'c', 10), ('a', 'c', 20)]
+  assert [(item['least'], item['most']) for item in found] == [(10, 10)] * 2 + [(5, 80)] * 2
+  for item in found:
+    assert item['least'] <= item['low'] <= item['value'] <= item['high'] <= item['most']
+    assert item['reason'] == ''

@@ -233,3 +233,64 @@ def test_a_score_that_is_no_number_has_no_metric_and_steers_nothing():
     MedtlError, match=r'holds every example; set config.monitor to one that has a value: f1, loss$'
   ):
     metrics.chosen({'auroc': math.nan, 'f1': 0.5, 'loss': 0.2}, 'auroc')
+
+
+def test_bins_of_calibration_are_open_below_and_closed_above():
+  edges = np.arange(16) / 15
+  many = edges[:, None]
+  count, mean, _ = metrics.reliability(many, np.ones((16, 1)))
+  assert count.tolist() == [2] + [1] * 14, 'probability 0 goes with the first bin'
+  np.testing.assert_allclose(mean, [edges[:2].mean(), *edges[2:]])
+
+
+def test_what_is_better():
+  assert metrics.better('loss', 0.1, 0.2) and not metrics.better('loss', 0.2, 0.1)
+  assert metrics.better('auroc', 0.2, 0.1) and not metrics.better('auroc', 0.1, 0.2)
+  for name in ('loss', 'auroc'):
+    assert not metrics.better(name, 0.3, 0.3), 'as good is not better'
+    assert not metrics.better(name, math.nan, math.nan)
+  assert {'loss', 'brier', 'log_loss', 'ece'} == metrics.LOWER
+
+
+def test_chosen_gives_the_value_and_says_which_others_there_are():
+  assert metrics.chosen({'auroc': 0.25, 'loss': math.nan}, 'auroc') == 0.25
+  words = 'a class is missing there, or holds every example; set config.monitor to one that has'
+  with pytest.raises(MedtlError, match=words):
+    metrics.chosen({'auroc': math.nan, 'f1': 0.0}, 'auroc')
+
+
+def test_decisions_and_truth_by_hand():
+  score = np.array([[0.5, 0.2], [0.49, 0.9]])
+  many = np.array([[1.0, 0.5], [0.6, 0.0]])
+  assert metrics.decided(score, many).tolist() == [[True, False], [False, True]]
+  assert metrics.truth(score, many).tolist() == [[True, False], [True, False]]
+  one = np.array([1, 0])
+  assert metrics.decided(score, one).tolist() == [[True, False], [False, True]]
+  assert metrics.truth(score, one).tolist() == [[False, True], [True, False]]
+  assert metrics.confusion(score, one).tolist() == [[0, 1], [1, 0]]
+
+
+def test_a_ratio_of_nothing_is_nan_and_keeps_the_shape():
+  found = metrics.ratio(np.array([[1, 2], [0, 3]]), np.array([[2, 0], [4, 3]]))
+  np.testing.assert_array_equal(found, [[0.5, np.nan], [0, 1]])
+
+
+def test_certain_probabilities_cost_the_same_on_both_sides_with_many_labels():
+  eps = np.finfo(np.float32).eps
+  score = np.array([[1.0, 0.0]])
+  assert np.isclose(metrics.log_loss(score, np.array([[0, 1]])), -np.log(eps))
+  right = metrics.log_loss(score, np.array([[1, 0]]))
+  assert right == pytest.approx(-np.log(1 - eps), rel=1e-3) and right > 0
+
+
+def test_which_metrics_a_kind_has():
+  many = ('auroc', 'auprc', 'accuracy', 'balanced_accuracy', 'f1', 'brier', 'log_loss', 'ece')
+  for kind, more in (('multiclass', ()), ('multilabel', ()), ('ordinal', ('quadratic_kappa',))):
+    assert metrics.names(kind) == many + more
+  assert set(metrics.names('binary')) == {*many, 'quadratic_kappa'}
+
+
+def test_kappa_of_one_class_alone_is_nan_and_of_chance_is_0():
+  chance = np.eye(2)[[0, 1, 0, 1]]
+  assert metrics.quadratic_kappa(chance, np.array([0, 0, 1, 1])) == pytest.approx(0)
+  assert np.isnan(metrics.quadratic_kappa(np.eye(2)[[1, 1]], np.array([1, 1])))

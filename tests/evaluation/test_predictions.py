@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl.core.types import Batch, Dataset, Example, MedtlError
+from medtl.core.types import Batch, Dataset, Example, MedtlError, Predictions
 from medtl.evaluation import predictions
 
 
@@ -78,6 +78,26 @@ def test_a_file_keeps_predictions_table_and_the_pictures_that_are_shown(tmp_path
   chex.assert_shape(again.pictures[103], (4, 6, 1))
 
 
+@pytest.mark.parametrize(
+  ('shape', 'kept'),
+  [
+    ((256, 40), np.s_[:, :]),
+    ((257, 40), np.s_[::2, ::2]),
+    ((40, 600), np.s_[::3, ::3]),
+    ((5, 40, 600), np.s_[2, ::3, ::3]),
+  ],
+)
+def test_a_picture_is_kept_small_and_of_a_volume_the_middle_slice(tmp_path, shape, kept):
+  x = np.random.RandomState(0).rand(*shape, 2).astype('f4')
+  table = {'row': np.array([7]), 'y': np.array([0])}
+  dataset = Dataset(lambda i: Example(x, 0, 7), 1, ('a', 'b'), table)
+  found = Predictions(table['row'], table['y'], {'score': np.array([[0.6, 0.4]])})
+  predictions.save(tmp_path / 'test.npz', found, dataset, shown=[0])
+  picture = predictions.load(tmp_path / 'test.npz').pictures[7]
+  assert picture.dtype == np.uint8 and max(picture.shape) <= 256
+  np.testing.assert_array_equal(picture, (x[kept] * 255).astype(np.uint8))
+
+
 def test_a_standardised_volume_is_shown_from_its_least_to_its_most(tmp_path):
   volume = np.linspace(-9, 9, 3 * 4 * 6).reshape(3, 4, 6, 1).astype('f4')
   table = {'row': np.array([100]), 'y': np.zeros(1, int)}
@@ -107,3 +127,54 @@ def test_folds_are_pooled_by_row_and_may_not_overlap(tmp_path):
 def test_missing_predictions_say_what_to_do(tmp_path):
   with pytest.raises(MedtlError, match='run the verb evaluate'):
     predictions.load(tmp_path / 'x.npz')
+
+
+def test_damaged_predictions_are_named_with_the_command_that_writes_them_anew(tmp_path):
+  dataset = data()
+  found = predicted(dataset)
+  for name, words in (
+    ('test', r'delete numbers.json, if it is there, and start the training command again'),
+    ('hospital_b', r'start evaluate with --name=hospital_b again'),
+  ):
+    path = tmp_path / f'{name}.npz'
+    predictions.save(path, found, dataset)
+    assert predictions.load(path).pictures == {}
+    np.savez(tmp_path / 'other.npz', row=np.arange(3))
+    other = (tmp_path / 'other.npz').read_bytes()
+    for damage in (path.read_bytes()[:300], b'', b'nothing', other):
+      path.write_bytes(damage)
+      with pytest.raises(
+        MedtlError, match=rf'the predictions .*{name}.npz are damaged .*; {words}'
+      ):
+        predictions.load(path)
+
+
+def test_measures_and_the_table_go_with_their_rows_through_a_file_and_a_pool(tmp_path):
+  dataset = data()
+  shuffled = dataset.subset(np.array([4, 1, 7]))
+  found = predicted(shuffled)
+  predictions.save(tmp_path / 'a.npz', found, dataset)
+  again = predictions.load(tmp_path / 'a.npz')
+  assert again.predictions.row.tolist() == again.table['row'].tolist() == [104, 101, 107]
+  assert again.table['patient'].tolist() == ['p2', 'p0', 'p3']
+  chex.assert_trees_all_equal(again.predictions.values, found.values)
+  other = dataset.subset(np.array([3, 0]))
+  predictions.save(tmp_path / 'b.npz', predicted(other), other)
+  parts = [again, predictions.load(tmp_path / 'b.npz')]
+  predictions.pooled(parts, tmp_path / 'both.npz')
+  both = predictions.load(tmp_path / 'both.npz')
+  assert both.predictions.row.tolist() == both.table['row'].tolist() == [100, 101, 103, 104, 107]
+  assert both.predictions.y.tolist() == [0, 1, 1, 0, 1] and both.classes == ('a', 'b')
+  loss = both.predictions.values['loss']
+  assert loss[2] == 9 and loss[[0, 1, 3, 4]] == pytest.approx(
+    both.predictions.score[[0, 1, 3, 4], 1]
+  )
+
+
+def test_a_measure_beside_the_score_need_not_be_finite():
+  strange = lambda params, extra, batch: {
+    'score': jnp.full((4, 2), 0.5),
+    'loss': jnp.full(4, jnp.inf),
+  }
+  found = predictions.predict(strange, {}, {}, batches(data()), data().table)
+  assert np.isinf(found.values['loss']).all() and len(found.row) == 10

@@ -178,6 +178,7 @@ def test_every_component_names_its_parameters(request):
     'seed',
     'val',
     'labels',
+    'test',
   }
 
 

@@ -71,7 +71,7 @@ def test_padding_counts_for_nothing_and_parts_of_a_batch_sum_to_the_whole():
   values = losses.dice(LOGITS, TRUTH) + 0.5 * losses.softmax(LOGITS, TRUTH).mean((1, 2))
   total, logs = step.weighted(found, task.counts(batch()))
   np.testing.assert_allclose(total, values.mean(), rtol=1e-6)
-  assert set(logs) == {'loss', 'dice', 'softmax'}
+  assert set(logs) == {'loss', 'dice_loss', 'softmax_loss'}
   half = batch(mask=(True, True, False, False))
   found, _ = task.loss(STILL, params, {}, half, jax.random.key(0), 0)
   np.testing.assert_allclose(

@@ -80,7 +80,9 @@ def test_what_is_learned_without_labels_begins_a_classifier(tmp_path):
   for path, leaf in theirs.items():
     np.testing.assert_array_equal(ours[path], leaf)
   with pytest.raises(MedtlError, match=r"predicts nothing; train a classifier.*weights='run:"):
-    predict.load_trained(classifier, tmp_path / 'views')[0].answers(None, [], [])
+    predict.load_trained(run_folder.read_config(tmp_path / 'views'), tmp_path / 'views')[0].answers(
+      None, [], []
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 
 import chex
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -226,3 +227,74 @@ def test_the_best_checkpoint_holds_the_settled_averages_and_the_latest_those_of_
   assert not np.array_equal(
     *(made['batch_stats']['backbone']['stem']['norm']['mean'] for made in (best, latest))
   )
+
+
+def test_a_rule_must_match_the_whole_path_and_the_first_wins():
+  rules = (('backbone/stage1/.*', 'train'), ('.*norm1', 'source'), ('.*', 'target'))
+  assert batch_statistics.policy('backbone/stage1/block0/norm1', rules) == 'train'
+  assert batch_statistics.policy('backbone/stage2/norm1', rules) == 'source'
+  assert batch_statistics.policy('backbone/stage2/norm12', rules) == 'target'
+  assert batch_statistics.policy('backbone/stage2/norm12', rules[:2]) == ''
+  assert batch_statistics.policy('backbone/stage1/norm1', (('stage1', 'train'),)) == ''
+
+
+def test_a_check_accepts_each_policy_and_shows_the_first_four_norms():
+  statistics = {f'stage{number}': {'norm': {'mean': 0, 'var': 1}} for number in range(6)}
+  for policy in batch_statistics.POLICIES:
+    batch_statistics.check((('stage3/.*', policy),), statistics)
+  words = "'stage3' matches no BatchNorm; their paths begin stage0/norm, stage1/norm, stage2/norm, "
+  with pytest.raises(MedtlError, match=f'{words}stage3/norm$'):
+    batch_statistics.check((('.*', 'train'), ('stage3', 'train')), statistics)
+
+
+class Norms(nn.Module):
+  """Two norms with leaves of their own and one without, which goes with the block around it."""
+
+  @nn.compact
+  def __call__(self, x, train):
+    x = nn.BatchNorm(momentum=0.5, name='first')(x, use_running_average=not train)
+    return Block(name='block')(x, train)
+
+
+class Block(nn.Module):
+  @nn.compact
+  def __call__(self, x, train):
+    x = nn.Dense(3, name='dense')(x)
+    keys = dict(use_bias=False, use_scale=False, momentum=0.5)
+    return nn.BatchNorm(name='bare', **keys)(x, use_running_average=not train)
+
+
+def norms_that_move(live, rules, train=True):
+  net, x = Norms(), np.random.RandomState(0).randn(16, 3).astype(np.float32)
+  variables = net.init(jax.random.key(0), x, False)
+  live = {
+    'first': {'scale': live['first'], 'bias': False},
+    'block': {'dense': {'kernel': live['block'], 'bias': False}},
+  }
+  with batch_statistics.apply(live, rules):
+    _, after = net.apply(variables, x, train, mutable=['batch_stats'])
+  before = pytrees.flatten(variables['batch_stats'])
+  after = pytrees.flatten(after['batch_stats'])
+  found = {path.rpartition('/')[0] for path in before if (before[path] != after[path]).any()}
+  expected = batch_statistics.training(variables, live, rules) if train else set()
+  assert found == expected
+  return found
+
+
+@pytest.mark.parametrize(
+  ('first', 'block', 'rules', 'expected'),
+  [
+    (True, True, (), {'first', 'block/bare'}),
+    (True, False, (), {'first'}),
+    (False, True, (), {'block/bare'}),
+    (False, False, (), set()),
+    (False, False, (('block/.*', 'train'),), {'block/bare'}),
+    (True, True, (('first', 'target'), ('block/bare', 'source')), set()),
+  ],
+)
+def test_a_norm_without_leaves_goes_with_the_block_around_it(first, block, rules, expected):
+  assert norms_that_move({'first': first, 'block': block}, rules) == expected
+
+
+def test_a_live_norm_that_its_module_holds_still_stays_still():
+  assert norms_that_move({'first': True, 'block': True}, (), train=False) == set()

@@ -366,3 +366,88 @@ def test_a_disk_that_fills_up_while_writing_is_said_in_words(made, tmp_path, mon
   ):
     saved.save('best', start(), Progress())
   saved.close()
+
+
+def test_a_run_begins_without_a_best_value_and_all_of_its_progress_comes_back(made, tmp_path):
+  assert Progress() == Progress(0, 0, False, None, -1, 0, 0, {})
+  _, _, start = made
+  saved = Checkpoints(tmp_path)
+  whole = Progress(2, 30, True, 0.25, 28, 1, 3, {'train': 1.5})
+  state = start()
+  saved.save('latest', state, whole)
+  later = state._replace(params=jax.tree.map(lambda leaf: leaf + 1, state.params))
+  saved.save('latest', later, Progress())
+  saved.wait()
+  assert saved.progress('latest') == whole, 'a step that is there already is left alone'
+  expected = jax.device_get((state.params, state.extra))
+  chex.assert_trees_all_equal(saved.params('latest'), expected)
+  saved.close()
+
+
+def test_only_the_first_to_begin_writes_and_may_be_linked(made, tmp_path):
+  _, _, start = made
+  params, extra = jax.device_get((start().params, start().extra))
+  first = Checkpoints(tmp_path / 'one')
+  assert first.begin(params, extra)
+  other = jax.tree.map(lambda leaf: leaf + 1, params)
+  assert first.begin(other, extra), 'what a run began with is never written again'
+  chex.assert_trees_all_equal(first.params('origin')[0], params)
+  second = Checkpoints(tmp_path / 'two')
+  assert not second.begin(params, extra, [tmp_path / 'one'])
+  for saved in (first, second):
+    saved.close()
+
+
+def test_leaves_below_the_limit_are_packed_and_a_megabyte_is_below_it(monkeypatch):
+  large = np.zeros(2**18 + 1, np.float32)
+  _, packed = checkpoints.pack_small_leaves({'a': large})
+  assert packed == {'float32': [('a', [2**18 + 1])]}
+  monkeypatch.setattr(checkpoints, 'SMALL', 16)
+  leaves = {'a/x': np.arange(4, dtype=np.float32), 'a/y': np.arange(3, dtype=np.float32)}
+  apart, packed = checkpoints.pack_small_leaves(leaves)
+  assert packed == {'float32': [('a/y', [3])]} and set(apart) == {'a|x', 'float32'}
+
+
+def test_packed_leaves_of_another_size_are_refused_and_shapes_are_known_without_numbers():
+  packed = {'float32': [('a', [2, 2]), ('b', [])]}
+  with pytest.raises(ValueError, match=r'float32: \(4,\) numbers, expected 5'):
+    checkpoints.unpack_small_leaves({'float32': np.zeros(4, np.float32)}, packed)
+  described = jax.ShapeDtypeStruct((5,), np.float32)
+  found = checkpoints.unpack_small_leaves({'float32': described, 'c|d': described}, packed)
+  assert {path: (leaf.shape, leaf.dtype) for path, leaf in found.items()} == {
+    'a': ((2, 2), np.float32),
+    'b': ((), np.float32),
+    'c/d': ((5,), np.float32),
+  }
+
+
+def test_arrays_differ_by_shape_by_dtype_and_by_any_bit():
+  x = np.arange(4, dtype=np.float32)
+  assert checkpoints.equal_to_the_bit(x, jnp.arange(4, dtype=jnp.float32))
+  assert not checkpoints.equal_to_the_bit(x, x.astype(np.float64))
+  assert not checkpoints.equal_to_the_bit(x, x.view(np.int32))
+  assert not checkpoints.equal_to_the_bit(x, x.reshape(2, 2))
+  assert not checkpoints.equal_to_the_bit(x, np.nextafter(x, 9))
+
+
+def test_a_key_is_saved_as_numbers_also_where_it_is_only_described():
+  key = jax.random.key(3)
+  state = State(jnp.zeros(()), {}, {}, (), key)
+  np.testing.assert_array_equal(checkpoints.with_raw_key(state).key, jax.random.key_data(key))
+  described = checkpoints.with_raw_key(jax.eval_shape(lambda: state)).key
+  assert (described.shape, described.dtype) == ((2,), np.uint32)
+
+
+def test_a_twin_that_is_damaged_is_not_linked(made, tmp_path):
+  _, _, start = made
+  params, extra = jax.device_get((start().params, start().extra))
+  twin = Checkpoints(tmp_path / 'one')
+  twin.begin(params, extra)
+  twin.close()
+  for path in (tmp_path / 'one' / 'origin').rglob('*'):
+    if path.is_file() and path.parent.name != '0':
+      path.write_bytes(b'')
+  saved = Checkpoints(tmp_path / 'two')
+  assert saved.begin(params, extra, [tmp_path / 'one'])
+  chex.assert_trees_all_equal(saved.params('origin'), (params, extra))
+  saved.close()

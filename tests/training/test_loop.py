@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -113,3 +114,79 @@ def test_a_second_signal_does_what_it_did_before():
 def test_numpy_is_enough_for_the_loss():
   step = lambda now, batch: (now._replace(step=now.step + 1), {'loss': np.float32(1)})
   assert fit(2, step=step)[0] == 2
+
+
+def test_a_period_is_due_at_its_multiples_and_at_the_last_step():
+  hook = loop.every(4, lambda n, state: False, 10)
+  assert [n for n in range(1, 12) if hook.due(n)] == [4, 8, 10]
+
+
+def test_a_hook_without_a_period_is_called_at_every_step_and_may_stop_at_once():
+  calls = []
+  assert fit(5, hooks=[lambda n, state: bool(calls.append(n))])[0] == 5 and calls == [1, 2, 3, 4, 5]
+  assert fit(5, hooks=[lambda n, state: True]) == (1, [(1, 0.0)])
+  assert fit(5, hooks=[lambda n, state: n == 2, lambda n, state: False])[0] == 2
+
+
+def test_a_hook_sees_the_logs_of_its_step_already_read():
+  seen, at_hook = [], []
+  loop.fit(
+    count(),
+    state(),
+    itertools.count(),
+    until=4,
+    log=lambda n, values: seen.append(n),
+    hooks=[loop.every(2, lambda n, state: bool(at_hook.append(list(seen))), 4)],
+    on_signal=lambda step, state: None,
+  )
+  assert at_hook == [[1, 2], [1, 2, 3, 4]]
+
+
+def test_logs_are_read_one_step_late_so_that_the_next_step_runs_meanwhile():
+  order = []
+
+  def move(now, batch):
+    order.append('step')
+    return count()(now, batch)
+
+  loop.fit(
+    move,
+    state(),
+    itertools.count(),
+    until=3,
+    log=lambda n, values: order.append(n),
+    hooks=[],
+    on_signal=lambda step, state: None,
+  )
+  assert order == ['step', 'step', 1, 'step', 2, 3]
+
+
+@pytest.mark.parametrize('bad', [0, 2])
+def test_the_step_of_a_loss_that_is_not_finite_is_named(bad):
+  words = f'loss is nan at step {bad + 1}; the last good step is {bad}. Lower lr, set clip=1.0'
+  with pytest.raises(MedtlError, match=words):
+    fit(3, step=count(bad=bad))
+
+
+def test_as_many_batches_are_drawn_as_steps_are_taken():
+  batches = itertools.count()
+  loop.fit(
+    count(),
+    state(2),
+    batches,
+    until=5,
+    log=lambda n, values: None,
+    hooks=[],
+    on_signal=lambda step, state: None,
+  )
+  assert next(batches) == 3
+
+
+def test_a_thread_of_its_own_leaves_signals_alone():
+  """Only the main thread may listen to signals; elsewhere the loop runs without."""
+  found = []
+  before = signal.getsignal(signal.SIGTERM)
+  thread = threading.Thread(target=lambda: found.append(fit(3)[0]))
+  thread.start()
+  thread.join()
+  assert found == [3] and signal.getsignal(signal.SIGTERM) == before

@@ -66,6 +66,22 @@ def test_sigmoid_is_the_mean_binary_log_loss():
   )
 
 
+@pytest.mark.parametrize('targets', [y, np.array([[1, 0, 0, 1]] * 6)])
+def test_sigmoid_smoothing_mixes_with_the_loss_of_one_half(targets):
+  x = jnp.asarray(logits)
+  plain = losses.sigmoid(x, jnp.asarray(targets))
+  undecided = losses.sigmoid(x, jnp.full((6, 4), 0.5))
+  chex.assert_trees_all_close(
+    losses.sigmoid(x, jnp.asarray(targets), smoothing=0.2), 0.8 * plain + 0.2 * undecided, atol=1e-6
+  )
+
+
+def test_mse_is_a_mean_over_the_outputs():
+  """Outputs .5, −1 and 2 against class 0: (.5² + 1² + 2²) ÷ 3."""
+  found = losses.mse(jnp.array([[0.5, -1.0, 2.0]]), jnp.array([0]))
+  assert float(found[0]) == pytest.approx((0.25 + 1 + 4) / 3)
+
+
 def test_ordinal_by_hand():
   """Grade 1 of 3: task 'above 0' is yes, task 'above 1' (reached) is no."""
   x = np.array([[0.3, -0.7]], 'f4')
@@ -244,3 +260,48 @@ def test_helpers_are_no_losses(name):
 def test_a_task_has_one_loss_with_its_own_keys(text):
   with pytest.raises(MedtlError, match='expected'):
     classification.loss_of('multiclass', text)
+
+
+@pytest.mark.parametrize('name', ['softmax', 'focal', 'mse', 'sigmoid'])
+def test_a_loss_is_of_each_position_by_itself(name):
+  """Leading axes are only places: [2, 3, k] outputs give the numbers of [6, k]."""
+  loss = getattr(losses, name)
+  flat = loss(jnp.asarray(logits), jnp.asarray(y))
+  folded = loss(jnp.asarray(logits).reshape(2, 3, 4), jnp.asarray(y).reshape(2, 3))
+  chex.assert_trees_all_close(folded, flat.reshape(2, 3), atol=1e-6)
+  soft = jnp.asarray(np.eye(4)[y]).reshape(2, 3, 4)
+  chex.assert_trees_all_close(
+    loss(jnp.asarray(logits).reshape(2, 3, 4), soft), flat.reshape(2, 3), atol=1e-6
+  )
+
+
+@pytest.mark.parametrize('name', ['softmax', 'sigmoid'])
+def test_no_smoothing_by_default(name):
+  loss = getattr(losses, name)
+  plain = loss(jnp.asarray(logits), jnp.asarray(y))
+  chex.assert_trees_all_equal(plain, loss(jnp.asarray(logits), jnp.asarray(y), smoothing=0.0))
+
+
+def test_focal_by_hand_with_a_gamma_of_two_by_default():
+  """Logits log 3 and 0: p = 3/4 of the class that is there."""
+  x = jnp.log(jnp.array([[3.0, 1.0], [3.0, 1.0]]))
+  found = losses.focal(x, jnp.array([0, 1]))
+  expected = [-(0.25**2) * np.log(0.75), -(0.75**2) * np.log(0.25)]
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  np.testing.assert_allclose(
+    losses.focal(x, jnp.array([0, 1]), gamma=1.0)[0], expected[0] * 4, rtol=1e-5
+  )
+
+
+def test_the_ordinal_loss_of_each_grade_of_four():
+  x = np.array([[0.3, -0.7, 1.1]] * 4, 'f4')
+  yes = np.log(1 / (1 + np.exp(-x[0])))
+  no = np.log(1 / (1 + np.exp(x[0])))
+  expected = [
+    -no[0] / 3,
+    -(yes[0] + no[1]) / 3,
+    -(yes[0] + yes[1] + no[2]) / 3,
+    -yes.sum() / 3,
+  ]
+  found = losses.ordinal(jnp.asarray(x), jnp.arange(4))
+  np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -323,3 +323,160 @@ def test_freeze_language_is_the_module():
 def test_patterns_that_cannot_be_meant(variables, text, said):
   with pytest.raises(MedtlError, match=said):
     parameter_groups.rule_table(variables[0], text)
+
+
+VIT = {
+  'backbone': {
+    'stem': {'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(3)},
+    'stage1': {'norm1': {'scale': jnp.ones(3)}, 'dense': {'kernel': jnp.ones((3, 3))}},
+    'stage2': {'dense': {'kernel': jnp.ones((3, 4))}},
+    'stage10': {'dense': {'kernel': jnp.ones((4, 4))}},
+    'norm': {'scale': jnp.ones(4)},
+  },
+  'head': {'dense': {'kernel': jnp.ones((4, 2)), 'bias': jnp.ones(2)}},
+}
+
+
+def test_children_are_in_the_order_of_their_numbers():
+  assert parameter_groups.children(VIT) == ['stem', 'stage1', 'stage2', 'stage10']
+
+
+def test_the_table_by_hand():
+  """Rates fall by lr_decay a child, vectors have no decay, a rule without a leaf is left out."""
+  found = parameter_groups.rule_table(
+    VIT, 'only(0) | match("backbone/stage1/.*")', decay=0.1, head_lr=3.0, lr_decay=0.5
+  )
+  assert [rule for _, rule in found[:2]] == [None, None]
+  assert found[2:] == [
+    ('head/.*/(kernel|embedding)', (3.0, 0.1)),
+    ('head/.*', (3.0, 0.0)),
+    ('backbone/stem/(.*/)?kernel', (0.0625, 0.1)),
+    ('backbone/stem/.*', (0.0625, 0.0)),
+  ]
+  live = parameter_groups.rule_table(VIT, 'depth(2)', lr_decay=0.5, rules=(('.*/bias', 0.2, 0.3),))
+  assert live[1:] == [
+    ('.*/bias', (0.2, 0.3)),
+    ('head/.*/(kernel|embedding)', (1.0, 0.0)),
+    ('backbone/(stage10|norm)/(.*/)?kernel', (0.5, 0.0)),
+    ('backbone/(stage10|norm)/.*', (0.5, 0.0)),
+    ('backbone/stage2/(.*/)?kernel', (0.25, 0.0)),
+  ]
+  assert parameter_groups.Rule() == (1.0, 0.0)
+
+
+def test_a_summary_counts_leaves_and_numbers_of_each_rule():
+  parts = build(VIT, 'depth(2)', decay=0.1, head_lr=2.0)
+  found = parameter_groups.summary(parts, VIT)
+  rows = [tuple(row[name] for name in ('lr', 'decay', 'leaves', 'parameters')) for row in found]
+  assert rows == [
+    (None, None, 4, 6 + 3 + 3 + 9),
+    (2.0, 0.1, 1, 8),
+    (2.0, 0.0, 1, 2),
+    (1.0, 0.1, 1, 16),
+    (1.0, 0.0, 1, 4),
+    (1.0, 0.1, 1, 12),
+  ]
+  assert [row['pattern'] for row in found] == [pattern for pattern, _ in parts.rules]
+
+
+def test_groups_are_named_by_rule_and_by_the_phase_in_which_they_became_live():
+  first = build(VIT, 'depth(3)')
+  second = build(VIT, 'depth(2)', phase=1, before=first.labels)
+  third = build(VIT, 'depth(3)', phase=2, before=second.labels, head_lr=2.0)
+  labels = [pytrees.flatten(parts.labels) for parts in (first, second, third)]
+  head = [found['head/dense/kernel'] for found in labels]
+  assert head == [
+    'lr 1.0 decay 0.0 since phase 0',
+    'lr 1.0 decay 0.0 since phase 0',
+    'lr 2.0 decay 0.0 since phase 2',
+  ]
+  stage2 = [found['backbone/stage2/dense/kernel'] for found in labels]
+  assert stage2 == ['frozen', 'lr 1.0 decay 0.0 since phase 1', 'frozen']
+  with pytest.raises(MedtlError, match='every parameter is frozen; leave the head live'):
+    build(VIT, 'match(".*")')
+
+
+@pytest.mark.parametrize(
+  ('count', 'length'), [(1, 64), (64, 64), (65, 128), (128, 128), (129, 256)]
+)
+def test_a_schedules_table_is_padded_by_its_last_factor_to_a_power_of_two(count, length):
+  found = parameter_groups.padded(np.arange(count))
+  assert found.shape == (length,) and found.dtype == np.float32
+  np.testing.assert_array_equal(found, np.minimum(np.arange(length), count - 1))
+
+
+def test_the_rate_is_lr_times_the_rules_factor_times_the_schedules(variables):
+  parts = build(
+    VIT, 'depth(3)', direction=lambda decay: optax.identity(), lr=0.5, head_lr=3.0, factors=[0.25]
+  )
+  grads = jax.tree.map(jnp.ones_like, VIT)
+  updates, _ = parts.tx.update(grads, parts.tx.init(VIT), VIT, step=jnp.asarray(0))
+  assert np.allclose(updates['head']['dense']['kernel'], -0.5 * 3 * 0.25)
+  assert np.allclose(updates['backbone']['stage10']['dense']['kernel'], -0.5 * 0.25)
+  assert not np.any(updates['backbone']['stem']['kernel'])
+  plain = parameter_groups.partition(
+    VIT, parts.rules, direction=lambda decay: optax.identity(), lr=0.5
+  )
+  updates, _ = plain.tx.update(grads, plain.tx.init(VIT), VIT, step=jnp.asarray(0))
+  assert np.allclose(updates['head']['dense']['kernel'], -0.5 * 3)
+
+
+def test_equal_keys_are_of_equal_programs(variables):
+  keys = dict(direction=optimizers.adamw, factors=np.ones(3))
+  base = build(VIT, **keys)
+  assert base.key == build(VIT, **keys | dict(factors=np.zeros(60))).key
+  others = (
+    dict(lr=0.2),
+    dict(clip=1.0),
+    dict(ema=0.5),
+    dict(l2_sp=0.1),
+    dict(freeze='depth(1)'),
+    dict(phase=1),
+    dict(factors=np.ones(65)),
+  )
+  found = [build(VIT, **keys | other).key for other in others]
+  assert len({base.key, *found}) == 1 + len(others)
+
+
+def test_l2_sp_pulls_every_live_leaf_where_all_were_transferred():
+  parts = build(VIT, 'depth(4)', direction=lambda decay: optax.identity(), lr=1.0, l2_sp=0.5)
+  moved = jax.tree.map(lambda leaf: leaf + 2.0, VIT)
+  still = jax.tree.map(jnp.zeros_like, VIT)
+  updates, _ = parts.tx.update(still, parts.tx.init(VIT), moved, step=jnp.asarray(0))
+  assert np.allclose(updates['head']['dense']['kernel'], -1.0)
+  assert not np.any(updates['backbone']['stem']['kernel'])
+
+
+def test_an_average_follows_updates_and_its_absence_leaves_the_params():
+  parts = build(VIT, 'depth(4)', direction=lambda decay: optax.identity(), lr=1.0, ema=0.75)
+  opt = parts.tx.init(VIT)
+  grads = jax.tree.map(jnp.ones_like, VIT)
+  _, opt = parts.tx.update(grads, opt, VIT, step=jnp.asarray(0))
+  mean = parameter_groups.averaged_params(opt, VIT)
+  assert np.allclose(mean['head']['dense']['bias'], 0.75 * 1 + 0.25 * (1 - 1))
+  plain = build(VIT)
+  chex.assert_trees_all_equal(parameter_groups.averaged_params(plain.tx.init(VIT), VIT), VIT)
+
+
+@pytest.mark.parametrize(
+  ('freeze', 'names', 'depth'),
+  [
+    ('none', ('stem', 'stage1', 'stage2', 'stage10', 'head'), 0),
+    ('depth(1)', ('stage1', 'stage2', 'stage10', 'head'), 1),
+    ('depth(1.0)', ('head',), 4),
+    ('match("backbone/stage.*|backbone/norm.*")', ('stem', 'head'), 0),
+    ('match("backbone/s.*")', ('head',), 3),
+    ('match("head/.*") | depth(2)', ('stage2', 'stage10'), 2),
+  ],
+)
+def test_which_children_are_live_and_how_many_are_frozen_whole(freeze, names, depth):
+  live = build(VIT, freeze).live
+  assert set(parameter_groups.live_children(live)) == set(names)
+  assert parameter_groups.frozen_depth(live) == depth
+
+
+def test_a_run_begins_with_phase_0():
+  rules = parameter_groups.rule_table(VIT, 'depth(1.0)')
+  parts = parameter_groups.partition(VIT, rules, direction=optimizers.adamw, lr=0.1)
+  assert parameter_groups.label(VIT, rules) == parts.labels
+  assert parts.labels['head']['dense']['bias'] == 'lr 1.0 decay 0.0 since phase 0'

@@ -5,10 +5,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from medtl.core import pytrees
-from medtl.core.types import Batch, MedtlError, State
+from medtl.core.types import Batch, MedtlError, State, Term
 from medtl.models import Net
 from medtl.run import assemble
 from medtl.training import losses, optimizers, parameter_groups, step
@@ -106,6 +107,41 @@ def test_augmentation_sees_another_key_each_step(plain, batch):
   assert len(set(seen)) == 3
 
 
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_augmentation_dropout_and_every_microbatch_draw_from_keys_of_their_own(batch, accumulate):
+  """A key that serves twice ties what should be independent, such as a flip and a dropout mask."""
+  keys = []
+
+  def note(key):
+    data = jax.random.key_data(key)
+    jax.debug.callback(lambda numbers: keys.append(tuple(np.asarray(numbers).tolist())), data)
+
+  def augment(key, batch):
+    note(key)
+    return batch
+
+  def loss(params, extra, batch, key, step):
+    note(key)
+    return {'loss': Term(params['w'])}, extra
+
+  tx = optax.with_extra_args_support(optax.identity())
+  params = {'w': jnp.zeros(())}
+  state = State(jnp.zeros((), jnp.int32), params, {}, tx.init(params), jax.random.key(0))
+  for _ in range(3):
+    state, _ = step.update(
+      state,
+      batch,
+      loss=loss,
+      counts=lambda batch: {'loss': 1},
+      tx=tx,
+      live={'w': True},
+      augment=augment,
+      accumulate=accumulate,
+    )
+  jax.effects_barrier()
+  assert len(set(keys)) == len(keys) == 3 * (1 + accumulate)
+
+
 def test_it_compiles_once_and_donates_its_state(plain, batch):
   net, params = plain
   parts = parameter_groups.partition(
@@ -180,3 +216,87 @@ def test_what_is_computed_again_gives_the_same_step_and_is_not_held(model):
     MedtlError, match=r"config.remat: 'stage99' matches no child; there are: stem, stage1"
   ):
     assemble.run_context(assemble.with_changes(plain.config, (('remat', ('stage99',)),)))
+
+
+def test_a_step_by_hand(plain, batch):
+  """The live leaves go to w − lr · g; the logs are the loss and the norm of their gradient."""
+  net, params = plain
+  parts = parameter_groups.partition(
+    params,
+    parameter_groups.rule_table(params, 'depth(1.0)'),
+    direction=lambda decay: optax.identity(),
+    lr=0.5,
+  )
+  task = supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  key = jax.random.key(4)
+  state = State(jnp.asarray(7, jnp.int32), params, {}, parts.tx.init(params), key)
+  after, logs = step.update(state, batch, **task.bound, tx=parts.tx, live=parts.live)
+  value, grads = jax.value_and_grad(lambda params: task.mean(params, {}, batch, key)[0])(params)
+  expected = jax.tree.map(lambda w, g: w - 0.5 * g, params['head'], grads['head'])
+  chex.assert_trees_all_close(after.params['head'], expected, atol=1e-6)
+  chex.assert_trees_all_equal(after.params['backbone'], params['backbone'])
+  assert int(after.step) == 8 and after.key is key
+  assert float(logs['loss']) == pytest.approx(float(value))
+  assert float(logs['grad_norm']) == pytest.approx(float(optax.tree.norm(grads['head'])), rel=1e-5)
+  assert set(logs) == {'loss', 'grad_norm'}
+
+
+def test_a_batch_of_padding_alone_moves_nothing(plain, batch):
+  net, params = plain
+  for accumulate in (1, 2):
+    state, logs = run(net, params, batch._replace(mask=jnp.zeros(8, bool)), accumulate=accumulate)
+    chex.assert_trees_all_equal(state.params, params)
+    assert float(logs['loss']) == 0
+
+
+def test_microbatches_share_what_is_no_parameter_one_after_the_other(batch):
+  """Running averages see each part in turn: a counter goes up by one a part."""
+
+  def loss(params, extra, batch, key, step):
+    return {'loss': Term(params['w'] * jnp.sum(batch.mask))}, {'seen': extra['seen'] + 1}
+
+  counts = lambda batch: {'loss': jnp.sum(batch.mask)}
+
+  tx = optax.with_extra_args_support(optax.identity())
+  params = {'w': jnp.ones(())}
+  extra = {'seen': jnp.zeros(())}
+  state = State(jnp.zeros((), jnp.int32), params, extra, tx.init(params), jax.random.key(0))
+  keys = dict(loss=loss, counts=counts, tx=tx, live={'w': True})
+  for accumulate in (1, 4):
+    after, logs = step.update(state, batch, accumulate=accumulate, **keys)
+    assert float(after.extra['seen']) == accumulate and float(logs['loss']) == pytest.approx(1)
+
+
+def test_flops_are_xlas_count():
+  x = jnp.ones((3, 5))
+  count = step.flops(jax.jit(lambda a, b: a @ b).lower(x, x.T))
+  assert count == 2 * 3 * 5 * 3
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_only_parts_of_a_batch_are_looped_over(plain, batch, accumulate):
+  net, params = plain
+  parts = parameter_groups.partition(
+    params, parameter_groups.rule_table(params, 'none'), direction=optimizers.sgd, lr=0.1
+  )
+  task = supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  keys = dict(task.bound, tx=parts.tx, live=parts.live)
+  state = State(jnp.zeros((), jnp.int32), params, {}, parts.tx.init(params), jax.random.key(0))
+  program = jax.make_jaxpr(lambda: step.update(state, batch, accumulate=accumulate, **keys))()
+  assert (' scan[' in str(program)) == (accumulate > 1)
+
+
+def test_a_steps_state_stays_where_it_is_placed(plain, batch):
+  net, params = plain
+  parts = parameter_groups.partition(
+    params, parameter_groups.rule_table(params, 'none'), direction=optimizers.sgd, lr=0.1
+  )
+  task = supervised(net, losses.softmax, kind='multiclass', live=parts.live)
+  params = jax.tree.map(jnp.array, params)
+  state = State(jnp.zeros((), jnp.int32), params, {}, parts.tx.init(params), jax.random.key(0))
+  mesh = jax.make_mesh((1,), ('batch',), devices=jax.devices()[:1])
+  place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  places = jax.tree.map(lambda leaf: place, state)
+  move = step.jit_update(places, **task.bound, tx=parts.tx, live=parts.live)
+  after, _ = move(state, batch)
+  assert {leaf.sharding for leaf in jax.tree.leaves(after)} == {place}

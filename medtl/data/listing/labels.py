@@ -35,7 +35,9 @@ MISSING = (
   '--',
   '.',
 )
-NUMBER = re.compile(r'[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?')  # no leading zeros: 007 is a name
+NUMBER = re.compile(
+  r'[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?'
+)  # no leading zeros: 007 is a name
 INVISIBLE = '\u200b\u200c\u200d\u2060\ufeff\u00ad'  # signs of no width
 GIVEN, NUMBERS, ALPHABET = 'given', 'numbers', 'alphabet'  # how the order of classes was found
 

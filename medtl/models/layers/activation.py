@@ -1,4 +1,7 @@
-"""Activations whose gradients keep one array: the ReLU what it returns, which the next child reads and keeps anyway, the GELU its input."""
+"""Activations whose gradients keep one array.
+
+The ReLU keeps what it returns, which the next child reads and keeps anyway; the GELU its input.
+"""
 
 import math
 from typing import Any
@@ -6,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from medtl.models.layers.matmul import wide
+from medtl.models.layers.precision import at_least_float32
 
 
 @jax.custom_vjp
@@ -15,32 +18,58 @@ def _relu(x: Any) -> Any:
   return jnp.maximum(x, 0)
 
 
-def _forward(x: Any) -> tuple[Any, Any]:
+def _relu_forward(x: Any) -> tuple[Any, Any]:
   y = jnp.maximum(x, 0)
   return y, y
 
 
-_relu.defvjp(_forward, lambda y, gradient: (jnp.where(y > 0, gradient, 0),))
+def _relu_backward(y: Any, gradient: Any) -> tuple[Any]:
+  return (jnp.where(y > 0, gradient, 0),)
+
+
+_relu.defvjp(_relu_forward, _relu_backward)
 relu = jax.jit(_relu)  # traced once for each shape
+
+
+@jax.custom_jvp
+def relu6(x: Any) -> Any:
+  """Return x between 0 and 6; the gradient at both ends is 0, as in PyTorch.
+
+  That of `clip` would be shared out at the ends, by divisions.
+  """
+  return jnp.clip(x, 0, 6)
+
+
+@relu6.defjvp
+def _relu6_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+  (x,) = primals
+  (tangent,) = tangents
+  inside = (x > 0) & (x < 6)
+  return relu6(x), jnp.where(inside, tangent, jnp.zeros_like(tangent))
 
 
 @jax.custom_vjp
 def _joined(x: Any, shortcut: Any) -> Any:
-  """Return max(x + shortcut, 0), the end of a residual block, which the next block reads twice.
+  """Return max(x + shortcut, 0), the end of a residual block.
 
-  XLA's CPU backend would compute it anew for each reader, and within it the ends of all blocks before. It does not look through a
-  conditional; both branches return the same.
+  The next block reads it twice. XLA's CPU backend would compute it anew for each reader, and inside
+  it the ends of all blocks before. XLA does not look through a conditional, so that a CPU gets one
+  whose branches return the same.
   """
-  branches = (
-    lambda x, shortcut: jnp.maximum(x + shortcut, 0),
-    lambda x, shortcut: relu(shortcut + x),
-  )
-  return jax.lax.platform_dependent(
-    x,
-    shortcut,
-    default=branches[0],
-    cpu=lambda x, shortcut: jax.lax.cond(shortcut.reshape(-1)[0] >= 0, *branches, x, shortcut),
-  )
+  return jax.lax.platform_dependent(x, shortcut, cpu=_joined_by_condition, default=_relu_of_sum)
+
+
+def _joined_by_condition(x: Any, shortcut: Any) -> Any:
+  condition = shortcut.reshape(-1)[0] >= 0
+  return jax.lax.cond(condition, _relu_of_sum, _relu_of_reversed_sum, x, shortcut)
+
+
+def _relu_of_sum(x: Any, shortcut: Any) -> Any:
+  return jnp.maximum(x + shortcut, 0)
+
+
+def _relu_of_reversed_sum(x: Any, shortcut: Any) -> Any:
+  return relu(shortcut + x)
 
 
 def _joined_forward(x: Any, shortcut: Any) -> tuple[Any, Any]:
@@ -49,8 +78,8 @@ def _joined_forward(x: Any, shortcut: Any) -> tuple[Any, Any]:
 
 
 def _joined_backward(y: Any, gradient: Any) -> tuple[Any, Any]:
-  gradient = jnp.where(y > 0, gradient, 0)
-  return gradient, gradient
+  both = jnp.where(y > 0, gradient, 0)
+  return both, both
 
 
 _joined.defvjp(_joined_forward, _joined_backward)
@@ -59,22 +88,35 @@ joined = jax.jit(_joined)
 
 @jax.custom_vjp
 def _gelu(x: Any) -> Any:
-  """Return x Φ(x), Φ the normal distribution's (Hendrycks & Gimpel 2016, arXiv 1606.08415), computed in float32 at least."""
-  y = wide(x)
-  return (y * _normal(y)).astype(x.dtype)
+  """Return x Φ(x), computed in float32 at least; Φ is the normal distribution's.
+
+  Hendrycks & Gimpel 2016, arXiv 1606.08415.
+  """
+  wide = at_least_float32(x)
+  y = wide * _normal(wide)
+  return y.astype(x.dtype)
+
+
+def _gelu_forward(x: Any) -> tuple[Any, Any]:
+  return _gelu(x), x
 
 
 def _gelu_backward(x: Any, gradient: Any) -> tuple[Any]:
-  """The derivative Φ(x) + x φ(x): nothing but x is kept."""
-  y = wide(x)
-  density = jnp.exp(-0.5 * jnp.square(y)) * (2 * math.pi) ** -0.5
-  return ((wide(gradient) * (_normal(y) + y * density)).astype(x.dtype),)
+  """Return the gradient by the derivative Φ(x) + x φ(x), for which nothing but x is kept."""
+  wide = at_least_float32(x)
+  density = jnp.exp(-0.5 * jnp.square(wide)) * (2 * math.pi) ** -0.5
+  slope = _normal(wide) + wide * density
+  x_gradient = at_least_float32(gradient) * slope
+  return (x_gradient.astype(x.dtype),)
 
 
-_gelu.defvjp(lambda x: (_gelu(x), x), _gelu_backward)
+_gelu.defvjp(_gelu_forward, _gelu_backward)
 gelu = jax.jit(_gelu)
 
 
 def _normal(x: Any) -> Any:
-  """Return Φ(x) by erf, which XLA's CPU backend computes with half of erfc's branches; what lies below 1e-7 is lost."""
+  """Return Φ(x) by erf; what lies below 1e-7 is lost.
+
+  XLA's CPU backend computes erf with half of the branches of erfc.
+  """
   return 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))

@@ -1,21 +1,33 @@
-"""Convolutions in the lowering that is fast where they run; kernels are [*k, c / groups, d] as `nn.Conv`'s, whatever the lowering.
+"""Convolutions, each in the lowering that is fast where it runs.
 
-Accelerators take what XLA has. Where XLA's CPU backend is slow the same sums are written otherwise: 1×1 as a matrix product, the gradient
-of a strided convolution's input by phases, of a stem's kernel as products of windows, all of bfloat16 as products of windows: XLA
-has bfloat16 units for products alone. docs/benchmarks.md says what each gave.
+Kernels are [*k, c / groups, d] as those of `nn.Conv`, whatever the lowering. Accelerators take what
+XLA has. Where XLA's CPU backend is slow the same sums are written otherwise: 1×1 as a matrix
+product; the gradient of a strided convolution's input by phases; that of a stem's kernel as
+products of windows; all of bfloat16 as products of windows, since XLA uses bfloat16 units for
+products alone. docs/benchmarks.md says what each gave.
 """
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from medtl.models.layers.matmul import LARGE, at_once, moved, product, shared
+from medtl.models.layers.matmul import (
+  LARGE,
+  bfloat16_of_bits,
+  bits_of_bfloat16,
+  copy_bits,
+  kernel_gradient_at_once,
+  product,
+  several_devices,
+)
+from medtl.models.layers.precision import sum_dtype
 
+Shape = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
 FEW = 256  # numbers in a window below which a kernel's gradient is taken from windows: stems
 
@@ -23,186 +35,256 @@ FEW = 256  # numbers in a window below which a kernel's gradient is taken from w
 def convolve(
   x: Any, kernel: Any, stride: int, padding: Sequence[tuple[int, int]] | str, groups: int = 1
 ) -> Any:
-  """Return x [b, *s, c] convolved with kernel [*k, c / groups, d]; padding is 'SAME', 'VALID' or (before, after) of each axis."""
-  strides, taps = (stride,) * (x.ndim - 2), kernel.shape[:-2]
-  pads = (
-    jax.lax.padtype_to_pads(x.shape[1:-1], taps, strides, padding)
-    if isinstance(padding, str)
-    else padding
-  )
-  pads = tuple((int(before), int(after)) for before, after in pads)
-  if groups == 1 and math.prod(taps) == 1 and not any(map(any, pads)):
-    return product('pieces', every(x, stride), kernel.reshape(kernel.shape[-2:]))
-  if groups == 1 and (stride > 1 or math.prod(kernel.shape[:-1]) < FEW or _narrow(x)):
-    return own(stride, pads, x, kernel)
-  return plain(stride, pads, x, kernel, groups)
+  """Return x [b, *s, c] convolved with kernel [*k, c / groups, d].
+
+  `padding` is 'SAME', 'VALID' or (before, after) of each axis; negative numbers cut.
+  """
+  taps = kernel.shape[:-2]
+  if isinstance(padding, str):
+    strides = (stride,) * len(taps)
+    padding = jax.lax.padtype_to_pads(x.shape[1:-1], taps, strides, padding)
+  pads = tuple((int(before), int(after)) for before, after in padding)
+  padded = any(before or after for before, after in pads)
+  if groups > 1:
+    return convolve_by_xla(stride, pads, x, kernel, groups)
+  if math.prod(taps) == 1 and not padded:
+    matrix = kernel.reshape(kernel.shape[-2:])
+    return product('pieces', _subsampled(x, stride), matrix)
+  if stride > 1 or _sees_few(kernel) or _wants_products(x):
+    return _convolve(stride, pads, x, kernel)
+  return convolve_by_xla(stride, pads, x, kernel)
 
 
-def _narrow(x: Any) -> bool:
-  """Return whether a CPU should take x [b, *s, c] apart for its bfloat16 units."""
-  return x.dtype == jnp.bfloat16 and not shared()
+def _sees_few(kernel: Any) -> bool:
+  """Return whether the windows of a kernel [*k, c, d] hold few numbers, as those of a stem."""
+  return math.prod(kernel.shape[:-1]) < FEW
 
 
-def plain(stride: int, padding: Padding, x: Any, kernel: Any, groups: int = 1) -> Any:
+def _wants_products(x: Any) -> bool:
+  """Return whether a CPU should write convolutions of x as products, for its bfloat16 units."""
+  return x.dtype == jnp.bfloat16 and not several_devices()
+
+
+def convolve_by_xla(stride: int, padding: Padding, x: Any, kernel: Any, groups: int = 1) -> Any:
   """Return the convolution as XLA has it."""
   axes = 'DHW'[-(x.ndim - 2) :]
+  maps = f'N{axes}C'
+  strides = (stride,) * len(axes)
   return jax.lax.conv_general_dilated(
     x,
     kernel,
-    (stride,) * len(axes),
+    strides,
     padding,
     feature_group_count=groups,
-    dimension_numbers=(f'N{axes}C', f'{axes}IO', f'N{axes}C'),
+    dimension_numbers=(maps, f'{axes}IO', maps),
   )
 
 
-def every(x: Any, stride: int) -> Any:
-  """Return every stride-th point along each spatial axis."""
-  return x if stride == 1 else x[(slice(None), *[slice(None, None, stride)] * (x.ndim - 2))]
+def _subsampled(x: Any, stride: int) -> Any:
+  """Return every stride-th point of x [b, *s, c] along each spatial axis."""
+  if stride == 1:
+    return x
+  steps = [slice(None, None, stride)] * (x.ndim - 2)
+  return x[:, *steps]
 
 
-def windows(stride: int, padding: Padding, x: Any, taps: tuple[int, ...]) -> list[Any]:
-  """Return what of the padded x [b, *s, c] each tap of a kernel is multiplied with, all of the result's shape."""
-  x = jax.lax.pad(
-    x, jnp.zeros((), x.dtype), [(before, after, 0) for before, after in ((0, 0), *padding, (0, 0))]
-  )  # negative: cut
-  cuts = [
-    [slice(tap, tap + (side - k) // stride * stride + 1, stride) for tap in range(k)]
-    for side, k in zip(x.shape[1:-1], taps, strict=True)
-  ]
-  return [x[(slice(None), *cut)] for cut in itertools.product(*cuts)]
+def windows(stride: int, padding: Padding, taps: Shape, x: Any) -> list[Any]:
+  """Return what each tap of a kernel is multiplied with: maps [b, *t, c] of x [b, *s, c].
+
+  *t are the sides of the convolution's result. x is padded first; negative padding cuts.
+  """
+  zero = jnp.zeros((), x.dtype)
+  edges = [(before, after, 0) for before, after in padding]
+  x = jax.lax.pad(x, zero, [(0, 0, 0), *edges, (0, 0, 0)])
+  slices_by_axis = []
+  for side, count in zip(x.shape[1:-1], taps, strict=True):
+    length = (side - count) // stride * stride + 1
+    slices_by_axis.append([slice(tap, tap + length, stride) for tap in range(count)])
+  return [x[:, *slices] for slices in itertools.product(*slices_by_axis)]
+
+
+def _windows_side_by_side(stride: int, padding: Padding, taps: Shape, x: Any) -> Any:
+  """Return what all taps are multiplied with as one array [b, *t, k · c], see `windows`."""
+  return jnp.concatenate(windows(stride, padding, taps, x), -1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def own(stride: int, padding: Padding, x: Any, kernel: Any) -> Any:
-  """Return a convolution that strides, whose kernel sees few channels, or in bfloat16: on a CPU they have gradients of their own."""
-  if not _narrow(x):
-    return plain(stride, padding, x, kernel)
-  return jax.lax.platform_dependent(
-    x, kernel, cpu=partial(_by_products, stride, padding), default=partial(plain, stride, padding)
-  )
+def _convolve(stride: int, padding: Padding, x: Any, kernel: Any) -> Any:
+  """Return a convolution for which a CPU has lowerings of its own.
+
+  It strides, or its kernel sees few channels, or its numbers are bfloat16.
+  """
+  by_xla = partial(convolve_by_xla, stride, padding)
+  if not _wants_products(x):
+    return by_xla(x, kernel)
+  by_products = partial(_convolve_by_products, stride, padding)
+  return jax.lax.platform_dependent(x, kernel, cpu=by_products, default=by_xla)
 
 
-def _own_backward(
+def _convolve_forward(
+  stride: int, padding: Padding, x: Any, kernel: Any
+) -> tuple[Any, tuple[Any, Any]]:
+  return _convolve(stride, padding, x, kernel), (x, kernel)
+
+
+def _convolve_backward(
   stride: int, padding: Padding, saved: tuple[Any, Any], gradient: Any
 ) -> tuple[Any, Any]:
   x, kernel = saved
 
-  def back(kernel: Any, gradient: Any) -> Any:
-    return jax.linear_transpose(lambda x: plain(stride, padding, x, kernel), x)(gradient)[0]
+  def x_gradient_by_xla(kernel: Any, gradient: Any) -> Any:
+    transpose = jax.linear_transpose(lambda x: convolve_by_xla(stride, padding, x, kernel), x)
+    return transpose(gradient)[0]
 
-  def summed(x: Any, gradient: Any) -> Any:
-    return jax.linear_transpose(lambda kernel: plain(stride, padding, x, kernel), kernel)(gradient)[
-      0
-    ]
+  def kernel_gradient_by_xla(x: Any, gradient: Any) -> Any:
+    convolve_x = lambda kernel: convolve_by_xla(stride, padding, x, kernel)
+    transpose = jax.linear_transpose(convolve_x, kernel)
+    return transpose(gradient)[0]
 
-  narrow, few = _narrow(x), math.prod(kernel.shape[:-1]) < FEW and not shared()
-  by_phases = partial(_by_phases, stride, padding, x.shape) if stride > 1 or narrow else back
-  by_windows = (
-    partial(_by_turned if narrow else _by_windows, stride, padding, kernel)
-    if few or narrow
-    else summed
+  x_gradient_on_cpu: Callable[[Any, Any], Any] = x_gradient_by_xla
+  if stride > 1 or _wants_products(x):
+    x_gradient_on_cpu = partial(_x_gradient_by_phases, stride, padding, x.shape)
+  kernel_gradient_on_cpu: Callable[[Any, Any], Any] = kernel_gradient_by_xla
+  if _wants_products(x):
+    kernel_gradient_on_cpu = partial(_kernel_gradient_of_bfloat16, stride, padding, kernel)
+  elif _sees_few(kernel) and not several_devices():
+    kernel_gradient_on_cpu = partial(_kernel_gradient_by_windows, stride, padding, kernel)
+  x_gradient = jax.lax.platform_dependent(
+    kernel, gradient, cpu=x_gradient_on_cpu, default=x_gradient_by_xla
   )
-  return (
-    jax.lax.platform_dependent(kernel, gradient, cpu=by_phases, default=back),
-    jax.lax.platform_dependent(x, gradient, cpu=by_windows, default=summed),
+  kernel_gradient = jax.lax.platform_dependent(
+    x, gradient, cpu=kernel_gradient_on_cpu, default=kernel_gradient_by_xla
   )
+  return x_gradient, kernel_gradient
 
 
-own.defvjp(
-  lambda stride, padding, x, kernel: (own(stride, padding, x, kernel), (x, kernel)), _own_backward
-)
+_convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
-def _by_phases(
-  stride: int, padding: Padding, shape: tuple[int, ...], kernel: Any, gradient: Any
+def _x_gradient_by_phases(
+  stride: int, padding: Padding, shape: Shape, kernel: Any, gradient: Any
 ) -> Any:
-  """Return the gradient of x [b, *s, c]: points whose index leaves the same rest by the stride see the same taps of the kernel.
+  """Return the gradient of x [b, *s, c] of this shape, made of stride ** axes small convolutions.
 
-  stride ** axes small convolutions, put together, without the zeros that XLA spreads the gradient with.
+  Points whose indices leave the same remainders by the stride are a phase: they see the same taps
+  of the kernel. XLA spreads the gradient with zeros instead, and multiplies them too.
   """
-  axes, sides = len(padding), shape[1:-1]
-  counts = [-(-side // stride) for side in sides]  # points of a phase along each axis
-  made = []
-  for phase in itertools.product(range(stride), repeat=axes):
-    seen, pads = kernel, []
-    for axis, (rest, (before, _)) in enumerate(zip(phase, padding, strict=True)):
-      begin = (rest + before) // stride  # the output that the first of these taps belongs to
-      seen = jax.lax.slice_in_dim(
-        seen, min((rest + before) % stride, seen.shape[axis]), None, stride, axis
-      )
-      pads.append((seen.shape[axis] - 1 - begin, counts[axis] + begin - gradient.shape[axis + 1]))
-    if seen.size:
-      made.append(convolve(gradient, jnp.flip(seen, range(axes)).swapaxes(-1, -2), 1, pads))
-    else:
-      made.append(jnp.zeros((shape[0], *counts, shape[-1]), gradient.dtype))
-  one = jnp.stack(made).reshape(*(stride,) * axes, shape[0], *counts, shape[-1])
-  order = [axes, *(axis for pair in range(axes) for axis in (axes + 1 + pair, pair)), 2 * axes + 1]
-  whole = one.transpose(order).reshape(shape[0], *(count * stride for count in counts), shape[-1])
-  return whole[(slice(None), *map(slice, sides))]
+  batch, *sides, channels = shape
+  axes = len(padding)
+  counts = [math.ceil(side / stride) for side in sides]  # points of a phase along each axis
+  phases = []
+  for remainders in itertools.product(range(stride), repeat=axes):
+    taps = kernel
+    pads = []
+    for axis, remainder in enumerate(remainders):
+      before, _ = padding[axis]
+      # the first tap that the phase's first point sees, and the output that this tap belongs to
+      output, first = divmod(remainder + before, stride)
+      first = min(first, taps.shape[axis])
+      taps = jax.lax.slice_in_dim(taps, first, None, stride, axis)
+      pad_before = taps.shape[axis] - 1 - output
+      pad_after = counts[axis] + output - gradient.shape[axis + 1]
+      pads.append((pad_before, pad_after))
+    if taps.size:
+      transposed = jnp.flip(taps, range(axes)).swapaxes(-1, -2)
+      phases.append(convolve(gradient, transposed, 1, pads))
+    else:  # these points are seen by no tap
+      phases.append(jnp.zeros((batch, *counts, channels), gradient.dtype))
+  points = _interleaved(phases, stride)
+  return points[:, *map(slice, sides)]  # those beyond x are cut
 
 
-def _by_windows(stride: int, padding: Padding, kernel: Any, x: Any, gradient: Any) -> Any:
-  """Return the gradient of a kernel [*k, c, d]: what the taps see, side by side, as one product for each example."""
+def _interleaved(phases: Sequence[Any], stride: int) -> Any:
+  """Return the points [b, *(n · stride), c] of all phases, [b, *n, c] each."""
+  batch, *counts, channels = phases[0].shape
+  axes = len(counts)
+  strides = (stride,) * axes
+  stacked = jnp.stack(phases).reshape(*strides, batch, *counts, channels)
+  order = [axes]  # the batch, then each axis's points before its phases, then the channels
+  for axis in range(axes):
+    order += [axes + 1 + axis, axis]
+  order.append(2 * axes + 1)
+  sides = [count * stride for count in counts]
+  return stacked.transpose(order).reshape(batch, *sides, channels)
+
+
+def _kernel_gradient_by_windows(
+  stride: int, padding: Padding, kernel: Any, x: Any, gradient: Any
+) -> Any:
+  """Return the gradient of a kernel [*k, c, d], summed over the examples.
+
+  That of an example is one product: all that the taps see, side by side, with the gradient.
+  """
   *taps, channels, outputs = kernel.shape
 
-  def add(total: Any, example: tuple[Any, Any]) -> tuple[Any, None]:
+  def add_example(total: Any, example: tuple[Any, Any]) -> tuple[Any, None]:
     x, gradient = example
-    seen = jnp.concatenate(windows(stride, padding, x[None], tuple(taps)), -1)
-    return total + at_once(
-      seen.reshape(-1, seen.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-    ), None
+    seen = _windows_side_by_side(stride, padding, tuple(taps), x[None])
+    seen_rows = seen.reshape(-1, seen.shape[-1])
+    gradient_rows = gradient.reshape(-1, outputs)
+    return total + kernel_gradient_at_once(seen_rows, gradient_rows), None
 
-  begin = jnp.zeros((math.prod(taps) * channels, outputs), jnp.promote_types(x.dtype, jnp.float32))
-  return jax.lax.scan(add, begin, (x, gradient))[0].reshape(kernel.shape).astype(kernel.dtype)
-
-
-def _some(x: Any, rows: int) -> Any:
-  """Return x [b, …] as [pieces, some, …]: as many examples in a piece, of so many rows each, as stay in the second cache."""
-  some = max(
-    count
-    for count in range(1, len(x) + 1)
-    if len(x) % count == 0 and (count * rows <= LARGE or count == 1)
-  )
-  return x.reshape(-1, some, *x.shape[1:])
+  zeros = jnp.zeros((math.prod(taps) * channels, outputs), sum_dtype(x))
+  total, _ = jax.lax.scan(add_example, zeros, (x, gradient))
+  return total.reshape(kernel.shape).astype(kernel.dtype)
 
 
-def _by_products(stride: int, padding: Padding, x: Any, kernel: Any) -> Any:
-  """Return the convolution of bfloat16 x [b, *s, c]: what the taps see, side by side, as one product for each few examples."""
+def _cut_into_pieces(x: Any, rows: int) -> Any:
+  """Return x [b, …] as [pieces, examples, …]; a piece stays in the second-level cache.
+
+  `rows` is how many rows of a product an example becomes. A piece holds one example at least.
+  """
+  examples = 1
+  for count in range(2, len(x) + 1):
+    if len(x) % count == 0 and count * rows <= LARGE:
+      examples = count
+  return x.reshape(-1, examples, *x.shape[1:])
+
+
+def _convolve_by_products(stride: int, padding: Padding, x: Any, kernel: Any) -> Any:
+  """Return the convolution of bfloat16 x [b, *s, c] as one product for each few examples.
+
+  A product is of all that the taps see, side by side, with the kernel.
+  """
   *taps, _, outputs = kernel.shape
-  shape = jax.eval_shape(partial(plain, stride, padding), x, kernel).shape
+  shape = jax.eval_shape(partial(convolve_by_xla, stride, padding), x, kernel).shape
+  see = partial(_windows_side_by_side, stride, padding, tuple(taps))
 
   def multiply(x: Any) -> Any:
-    seen = moved(lambda x: jnp.concatenate(windows(stride, padding, x, tuple(taps)), -1), x)
-    y = jnp.matmul(seen, kernel.reshape(-1, outputs), preferred_element_type=jnp.float32)
-    return jax.lax.bitcast_convert_type(
-      y.astype(x.dtype), jnp.uint16
-    )  # as `product.moved`: a loop collects integers
+    seen = copy_bits(see, x)
+    matrix = kernel.reshape(-1, outputs)
+    y = jnp.matmul(seen, matrix, preferred_element_type=jnp.float32)
+    return bits_of_bfloat16(y.astype(x.dtype))  # a loop collects integers faster, see `copy_bits`
 
-  return jax.lax.bitcast_convert_type(
-    jax.lax.map(multiply, _some(x, math.prod(shape[1:-1]))), x.dtype
-  ).reshape(shape)
+  rows = math.prod(shape[1:-1])
+  bits = jax.lax.map(multiply, _cut_into_pieces(x, rows))
+  return bfloat16_of_bits(bits).reshape(shape)
 
 
-def _by_turned(stride: int, padding: Padding, kernel: Any, x: Any, gradient: Any) -> Any:
-  """Return the gradient of a bfloat16 kernel [*k, c, d]: as `_by_windows`, with channels first, which is what bfloat16 units ask for."""
-  *taps, _, outputs = kernel.shape
+def _kernel_gradient_of_bfloat16(
+  stride: int, padding: Padding, kernel: Any, x: Any, gradient: Any
+) -> Any:
+  """Return the gradient of a bfloat16 kernel [*k, c, d] as one product for each few examples.
+
+  As `_kernel_gradient_by_windows`, with channels first, which is what bfloat16 units ask for.
+  """
+  *taps, channels, outputs = kernel.shape
 
   def see(x: Any) -> Any:
-    turned = jnp.moveaxis(x, -1, 0)
-    seen = windows(stride, padding, turned.reshape(-1, *x.shape[1:-1], 1), tuple(taps))
-    return jnp.concatenate([window.reshape(x.shape[-1], -1) for window in seen])
+    channels_first = jnp.moveaxis(x, -1, 0)
+    maps = channels_first.reshape(-1, *x.shape[1:-1], 1)
+    seen = windows(stride, padding, tuple(taps), maps)
+    return jnp.concatenate([window.reshape(channels, -1) for window in seen])
 
-  def add(total: Any, examples: tuple[Any, Any]) -> tuple[Any, None]:
-    x, gradient = examples
-    return total + jnp.matmul(
-      moved(see, x), gradient.reshape(-1, outputs), preferred_element_type=jnp.float32
-    ), None
+  def add_piece(total: Any, piece: tuple[Any, Any]) -> tuple[Any, None]:
+    x, gradient = piece
+    seen = copy_bits(see, x)
+    gradient_rows = gradient.reshape(-1, outputs)
+    piece_gradient = jnp.matmul(seen, gradient_rows, preferred_element_type=jnp.float32)
+    return total + piece_gradient, None
 
   rows = math.prod(gradient.shape[1:-1])
-  begin = jnp.zeros((math.prod(kernel.shape[:-1]), outputs), jnp.float32)
-  return (
-    jax.lax.scan(add, begin, (_some(x, rows), _some(gradient, rows)))[0]
-    .reshape(kernel.shape)
-    .astype(kernel.dtype)
-  )
+  pieces = (_cut_into_pieces(x, rows), _cut_into_pieces(gradient, rows))
+  zeros = jnp.zeros((math.prod(taps) * channels, outputs), jnp.float32)
+  total, _ = jax.lax.scan(add_piece, zeros, pieces)
+  return total.reshape(kernel.shape).astype(kernel.dtype)

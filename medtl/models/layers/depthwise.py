@@ -1,7 +1,7 @@
 """The convolution of each channel by itself, in the lowering that is fast where it runs.
 
-XLA's CPU backend takes a grouped convolution 10 to 50 times as long as a sum of k² shifted products, and counts its gradients as
-dense ones. Accelerators have an operation for it.
+XLA's CPU backend takes a grouped convolution 10 to 50 times as long as a sum of k² shifted
+products, and counts its gradients as dense ones. Accelerators have an operation for it.
 """
 
 import math
@@ -13,16 +13,18 @@ import jax
 import jax.numpy as jnp
 
 from medtl.models.layers.convolution import convolve, windows
-from medtl.models.layers.matmul import shared, wide
-
-Shape = tuple[int, ...]
+from medtl.models.layers.matmul import several_devices
+from medtl.models.layers.precision import at_least_float32, sum_dtype
 
 
 def depthwise(x: Any, kernel: Any, stride: int) -> Any:
-  """Return x [b, *s, c] convolved with kernel [*k, 1, c], padded as TensorFlow does ('SAME': the odd pixel after)."""
-  return jax.lax.platform_dependent(
-    x, kernel, cpu=partial(shifted, stride), default=partial(grouped, stride)
-  )
+  """Return x [b, *s, c] convolved with kernel [*k, 1, c].
+
+  It is padded as TensorFlow does: 'SAME', with the odd pixel after.
+  """
+  by_products = partial(shifted, stride)
+  by_xla = partial(grouped, stride)
+  return jax.lax.platform_dependent(x, kernel, cpu=by_products, default=by_xla)
 
 
 def grouped(stride: int, x: Any, kernel: Any) -> Any:
@@ -33,7 +35,8 @@ def grouped(stride: int, x: Any, kernel: Any) -> Any:
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def shifted(stride: int, x: Any, kernel: Any) -> Any:
   """Return the convolution as a sum of shifted products, taken in float32 at least."""
-  return _products(stride, kernel)(wide(x)).astype(x.dtype)
+  sum_products = _sum_of_products(stride, kernel)
+  return sum_products(at_least_float32(x)).astype(x.dtype)
 
 
 def _forward(stride: int, x: Any, kernel: Any) -> tuple[Any, tuple[Any, Any]]:
@@ -41,47 +44,60 @@ def _forward(stride: int, x: Any, kernel: Any) -> tuple[Any, tuple[Any, Any]]:
 
 
 def _backward(stride: int, saved: tuple[Any, Any], gradient: Any) -> tuple[Any, Any]:
-  """Return the gradients of x and kernel.
-
-  The kernel's is summed map by map over the examples, and then over each map by a product with ones. Left to itself XLA reduces
-  each of the k² products over all axes but the last in one go, which takes its CPU backend eight times as long.
-  """
   x, kernel = saved
-  sums = jnp.promote_types(gradient.dtype, jnp.float32)
+  kernel_gradient = _kernel_gradient(stride, x, kernel, gradient)
+  transpose = jax.linear_transpose(_sum_of_products(stride, kernel), at_least_float32(x))
+  (x_gradient,) = transpose(at_least_float32(gradient))
+  return x_gradient.astype(x.dtype), kernel_gradient.astype(kernel.dtype)
 
-  def add(totals: list[Any], example: tuple[Any, Any]) -> tuple[list[Any], None]:
+
+def _kernel_gradient(stride: int, x: Any, kernel: Any, gradient: Any) -> Any:
+  """Return the gradient of the kernel, in float32 at least.
+
+  For each tap it is summed map by map over the examples, and then over the map by a product with
+  ones. Left to itself XLA reduces each of the k² products over all axes but the last in one go,
+  which takes its CPU backend eight times as long.
+  """
+  taps = kernel.shape[:-2]
+  dtype = sum_dtype(gradient)
+
+  def add_example(totals: list[Any], example: tuple[Any, Any]) -> tuple[list[Any], None]:
     x, gradient = example
-    cut = _windows(stride, x[None], kernel.shape[:-2])
-    return [total + window[0] * gradient for total, window in zip(totals, cut, strict=True)], None
+    seen = _windows(stride, taps, x[None])
+    added = []
+    for total, window in zip(totals, seen, strict=True):
+      added.append(total + window[0] * gradient)
+    return added, None
 
-  if shared():
-    maps = [
-      jnp.sum(window * gradient, 0, dtype=sums) for window in _windows(stride, x, kernel.shape[:-2])
-    ]
+  if several_devices():
+    seen = _windows(stride, taps, x)
+    totals = [jnp.sum(window * gradient, 0, dtype=dtype) for window in seen]
   else:
-    maps = [jnp.zeros(gradient.shape[1:], sums)] * math.prod(kernel.shape[:-2])
-    maps, _ = jax.lax.scan(add, maps, (x, gradient))
-  ones = jnp.ones(math.prod(gradient.shape[1:-1]), sums)
-  summed = jnp.stack([ones @ total.reshape(len(ones), -1) for total in maps])
-  (back,) = jax.linear_transpose(_products(stride, kernel), wide(x))(wide(gradient))
-  return back.astype(x.dtype), summed.reshape(kernel.shape).astype(kernel.dtype)
+    zeros = jnp.zeros(gradient.shape[1:], dtype)
+    totals = [zeros] * math.prod(taps)
+    totals, _ = jax.lax.scan(add_example, totals, (x, gradient))
+  points = math.prod(gradient.shape[1:-1])
+  ones = jnp.ones(points, dtype)
+  sums = [ones @ total.reshape(points, -1) for total in totals]
+  return jnp.stack(sums).reshape(kernel.shape)
 
 
 shifted.defvjp(_forward, _backward)
 
 
-def _products(stride: int, kernel: Any) -> Callable[[Any], Any]:
-  """Return the function of x that is linear in it."""
-  taps = wide(kernel).reshape(-1, kernel.shape[-1])
-  return lambda x: sum(
-    window * tap for window, tap in zip(_windows(stride, x, kernel.shape[:-2]), taps, strict=True)
-  )
+def _sum_of_products(stride: int, kernel: Any) -> Callable[[Any], Any]:
+  """Return the convolution as a function of x, which is linear in it."""
+  taps = at_least_float32(kernel).reshape(-1, kernel.shape[-1])
+
+  def sum_products(x: Any) -> Any:
+    seen = _windows(stride, kernel.shape[:-2], x)
+    return sum(window * tap for window, tap in zip(seen, taps, strict=True))
+
+  return sum_products
 
 
-def _windows(stride: int, x: Any, taps: Shape) -> list[Any]:
-  return windows(
-    stride,
-    tuple(jax.lax.padtype_to_pads(x.shape[1:-1], taps, (stride,) * len(taps), 'SAME')),
-    x,
-    taps,
-  )
+def _windows(stride: int, taps: tuple[int, ...], x: Any) -> list[Any]:
+  """Return what each tap is multiplied with, for x padded as TensorFlow does."""
+  strides = (stride,) * len(taps)
+  padding = tuple(jax.lax.padtype_to_pads(x.shape[1:-1], taps, strides, 'SAME'))
+  return windows(stride, padding, taps, x)

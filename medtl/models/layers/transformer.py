@@ -1,4 +1,4 @@
-"""What vision transformers are made of: patches, blocks, attention, and layers with low-rank updates."""
+"""What vision transformers are made of: patches, blocks, attention, low-rank updates of layers."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,14 +12,20 @@ from medtl.core.types import MedtlError
 from medtl.models.layers.activation import gelu, relu
 from medtl.models.layers.layer_norm import LayerNorm
 from medtl.models.layers.matmul import biased, product
+from medtl.models.layers.precision import sum_dtype
 from medtl.models.layers.spatial import Conv
 from medtl.models.layers.spatial import norm as batch_norm
 
 LAYERS = ('query', 'key', 'value', 'out', 'up', 'down')
-ACTIVATIONS: dict[str, Callable] = {
-  'gelu': gelu,
-  'quick_gelu': jax.jit(lambda x: x * nn.sigmoid(1.702 * x)),  # OpenAI's CLIP
-}
+
+
+@jax.jit
+def quick_gelu(x: Any) -> Any:
+  """Return x σ(1.702 x), as OpenAI's CLIP has it."""
+  return x * nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {'gelu': gelu, 'quick_gelu': quick_gelu}
 
 
 class Update(NamedTuple):
@@ -31,7 +37,10 @@ class Update(NamedTuple):
 
 
 class Dense(nn.Module):
-  """A layer x W + b with a low-rank update: + scale · (x A) B. A is drawn, B begins at zero (Hu et al. 2022, section 4.1)."""
+  """A layer x W + b on the last axis, where `rank` > 0 with a low-rank update: + scale · (x A) B.
+
+  A is drawn, B begins at zero (Hu et al. 2022, arXiv 2106.09685, section 4.1).
+  """
 
   features: int
   dtype: Any
@@ -40,19 +49,26 @@ class Dense(nn.Module):
 
   @nn.compact
   def __call__(self, x: Any) -> Any:
-    kernel = self.param('kernel', nn.initializers.xavier_uniform(), (x.shape[-1], self.features))
+    inputs = x.shape[-1]
+    kernel = self.param('kernel', nn.initializers.xavier_uniform(), (inputs, self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     x = x.astype(self.dtype)
-    y = biased(product('whole', x, kernel.astype(self.dtype)), bias.astype(self.dtype))
+    y = product('whole', x, kernel.astype(self.dtype))
+    y = biased(y, bias.astype(self.dtype))
     if not self.rank:
       return y
-    a = self.param('lora_a', nn.initializers.he_uniform(), (x.shape[-1], self.rank))
+    a = self.param('lora_a', nn.initializers.he_uniform(), (inputs, self.rank))
     b = self.param('lora_b', nn.initializers.zeros, (self.rank, self.features))
-    return y + x @ a.astype(self.dtype) @ b.astype(self.dtype) * jnp.asarray(self.scale, self.dtype)
+    update = x @ a.astype(self.dtype) @ b.astype(self.dtype)
+    return y + update * jnp.asarray(self.scale, self.dtype)
 
 
 class Stem(nn.Module):
-  """Patches, class token, position embeddings, registers (which have no position) and CLIP's norm."""
+  """Pictures [b, *size, c] → tokens [b, t, width]: the class token, the registers, the patches.
+
+  Class token and patches have position embeddings, registers have none. `pre_norm` is CLIP's norm
+  of the tokens. `early` are channels of 3×3 convolutions before the patches are cut.
+  """
 
   size: tuple[int, ...]
   patches: tuple[int, ...]
@@ -70,32 +86,40 @@ class Stem(nn.Module):
   def __call__(self, x: Any, train: bool) -> Any:
     if x.shape[1:-1] != self.size:
       raise MedtlError(
-        f'this ViT has position embeddings for pictures of size {self.size}, found {x.shape[1:-1]}; '
-        'resize the pictures or set config.model.size'
+        f'this ViT has position embeddings for pictures of size {self.size}, '
+        f'found {x.shape[1:-1]}; resize the pictures or set config.model.size'
       )
     for number, channels in enumerate(self.early, 1):
-      x = Conv(channels, (3,) * len(self.size), 2, dtype=self.dtype, name=f'conv{number}')(x)
+      kernel = (3,) * len(self.size)
+      x = Conv(channels, kernel, 2, dtype=self.dtype, name=f'conv{number}')(x)
       x = relu(batch_norm(x, train, f'conv_norm{number}', dtype=self.dtype))
-    place = nn.initializers.normal(0.02)
-    left = tuple(patch // 2 ** len(self.early) for patch in self.patches)
-    x = PatchEmbedding(left, self.width, not self.pre_norm, self.dtype, name='embedding')(x)
-    x = x + self.param('positions', place, (*self.grid, self.width)).astype(self.dtype)
+    patches = tuple(patch // 2 ** len(self.early) for patch in self.patches)
+    x = PatchEmbedding(patches, self.width, not self.pre_norm, self.dtype, name='embedding')(x)
+    draw = nn.initializers.normal(0.02)
+    positions = self.param('positions', draw, (*self.grid, self.width))
+    x = x + positions.astype(self.dtype)
     x = x.reshape(x.shape[0], -1, self.width)
-    before = []
+    learned = []  # tokens [n, width] that are the same for every picture
     if self.class_token:
       token = self.param('class_token', nn.initializers.zeros, (self.width,))
-      before += [(token + self.param('class_position', place, (self.width,)))[None]]
+      position = self.param('class_position', draw, (self.width,))
+      learned.append((token + position)[None])
     if self.registers:
-      before += [self.param('registers', place, (self.registers, self.width))]
-    before = [
-      jnp.broadcast_to(tokens.astype(self.dtype), (x.shape[0], *tokens.shape)) for tokens in before
-    ]
-    x = nn.Dropout(self.dropout)(jnp.concatenate([*before, x], axis=1), deterministic=not train)
+      learned.append(self.param('registers', draw, (self.registers, self.width)))
+    repeated = []
+    for tokens in learned:
+      shape = (x.shape[0], *tokens.shape)
+      repeated.append(jnp.broadcast_to(tokens.astype(self.dtype), shape))
+    x = jnp.concatenate([*repeated, x], axis=1)
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
     return LayerNorm(self.epsilon, self.dtype, name='norm')(x) if self.pre_norm else x
 
 
 class PatchEmbedding(nn.Module):
-  """A convolution whose stride is its kernel, written as a matrix product: [b, *s, c] → [b, *grid, width]."""
+  """A convolution whose stride is its kernel: [b, *s, c] → [b, *grid, width].
+
+  It is written as a matrix product.
+  """
 
   patches: tuple[int, ...]
   width: int
@@ -104,28 +128,27 @@ class PatchEmbedding(nn.Module):
 
   @nn.compact
   def __call__(self, x: Any) -> Any:
-    kernel = self.param(
-      'kernel', nn.initializers.lecun_normal(), (*self.patches, x.shape[-1], self.width)
-    )
+    shape = (*self.patches, x.shape[-1], self.width)
+    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
     axes = range(len(self.patches))
-    cut, grid, inside = (
-      ' '.join(word.format(i=i) for i in axes) for word in ('(g{i} p{i})', 'g{i}', 'p{i}')
-    )
-    x = rearrange(
-      x.astype(self.dtype),
-      f'b {cut} c -> b {grid} ({inside} c)',
-      **{f'p{i}': self.patches[i] for i in axes},
-    )
-    x = product('whole', x, kernel.reshape(-1, self.width).astype(self.dtype))
-    return (
-      x + self.param('bias', nn.initializers.zeros, (self.width,)).astype(self.dtype)
-      if self.bias
-      else x
-    )
+    sides = ' '.join(f'(g{axis} p{axis})' for axis in axes)
+    grid = ' '.join(f'g{axis}' for axis in axes)
+    patch = ' '.join(f'p{axis}' for axis in axes)
+    sizes = {f'p{axis}': size for axis, size in enumerate(self.patches)}
+    x = rearrange(x.astype(self.dtype), f'b {sides} c -> b {grid} ({patch} c)', **sizes)
+    matrix = kernel.reshape(-1, self.width)
+    x = product('whole', x, matrix.astype(self.dtype))
+    if not self.bias:
+      return x
+    bias = self.param('bias', nn.initializers.zeros, (self.width,))
+    return x + bias.astype(self.dtype)
 
 
 class Block(nn.Module):
-  """x + attention(norm(x)), then x + mlp(norm(x)); each branch scaled by LayerScale and sometimes dropped for an example."""
+  """x + attention(norm(x)), then x + mlp(norm(x)).
+
+  LayerScale multiplies each branch; stochastic depth drops it for some of the examples.
+  """
 
   heads: int
   ratio: int
@@ -139,22 +162,22 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
-    branches = (
-      Attention(self.heads, self.dropout, self.update, self.dtype, name='attention'),
-      Mlp(self.ratio, self.activation, self.dropout, self.update, self.dtype, name='mlp'),
-    )
-    for index, branch in enumerate(branches, 1):
-      y = branch(LayerNorm(self.epsilon, self.dtype, name=f'norm{index}')(x), train)
+    attention = Attention(self.heads, self.dropout, self.update, self.dtype, name='attention')
+    mlp = Mlp(self.ratio, self.activation, self.dropout, self.update, self.dtype, name='mlp')
+    for index, branch in enumerate((attention, mlp), 1):
+      norm = LayerNorm(self.epsilon, self.dtype, name=f'norm{index}')
+      y = branch(norm(x), train)
       if self.layer_scale:
-        y = y * self.param(f'scale{index}', nn.initializers.constant(1e-5), (x.shape[-1],)).astype(
-          y.dtype
-        )
-      x = x + nn.Dropout(self.drop_path, broadcast_dims=(1, 2))(y, deterministic=not train)
+        small = nn.initializers.constant(1e-5)
+        scale = self.param(f'scale{index}', small, (x.shape[-1],))
+        y = y * scale.astype(y.dtype)
+      drop_path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2))
+      x = x + drop_path(y, deterministic=not train)
     return x
 
 
 class Attention(nn.Module):
-  """Softmax attention between all tokens, several heads side by side; the softmax in float32 at least."""
+  """Softmax attention between all tokens, head by head; the softmax in float32 at least."""
 
   heads: int
   dropout: float
@@ -164,36 +187,40 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
     width = x.shape[-1]
-    # Heads before tokens: XLA's CPU backend then takes 8 ms a block instead of 20 (ViT-S, batch 16; the gradient 33, not 46).
-    query, key, value = (
-      rearrange(
-        dense(width, self.update, self.dtype, name)(x), 'b t (h d) -> b h t d', h=self.heads
-      )
-      for name in ('query', 'key', 'value')
-    )
-    x = rearrange(attend(query, key, value), 'b h t d -> b t (h d)')
-    return nn.Dropout(self.dropout)(
-      dense(width, self.update, self.dtype, 'out')(x), deterministic=not train
-    )
+
+    def project(name: str) -> Any:
+      y = dense(width, self.update, self.dtype, name)(x)
+      # Heads before tokens: XLA's CPU backend then takes 8 ms a block instead of 20, and 33 instead
+      # of 46 for the gradient (ViT-S, batch 16).
+      return rearrange(y, 'b t (h d) -> b h t d', h=self.heads)
+
+    query = project('query')
+    key = project('key')
+    value = project('value')
+    y = rearrange(attend(query, key, value), 'b h t d -> b t (h d)')
+    y = dense(width, self.update, self.dtype, 'out')(y)
+    return nn.Dropout(self.dropout)(y, deterministic=not train)
 
 
 @jax.jit
 def attend(query: Any, key: Any, value: Any) -> Any:
-  """Return softmax(query keyᵀ / √d) value of [b, h, t, d] in their dtype; traced once for each shape.
+  """Return softmax(query keyᵀ / √d) value of [b, h, t, d] in their dtype; traced once a shape.
 
-  The softmax's division comes after the product with value: d numbers a token instead of t (Dao et al. 2022, arXiv 2205.14135, 3.1).
+  The softmax divides after the product with value: d numbers a token instead of t (Dao et al.
+  2022, arXiv 2205.14135, section 3.1).
   """
-  wide = jnp.promote_types(query.dtype, jnp.float32)
-  logits = jnp.einsum(
-    'bhqd,bhkd->bhqk', query * query.shape[-1] ** -0.5, key, preferred_element_type=wide
-  )
-  weight = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
-  summed = jnp.matmul(weight.astype(query.dtype), value, preferred_element_type=wide)
-  return (summed / weight.sum(-1, keepdims=True)).astype(query.dtype)
+  dtype = sum_dtype(query)
+  scaled = query * query.shape[-1] ** -0.5
+  logits = jnp.einsum('bhqd,bhkd->bhqk', scaled, key, preferred_element_type=dtype)
+  highest = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+  weight = jnp.exp(logits - highest)
+  summed = jnp.matmul(weight.astype(query.dtype), value, preferred_element_type=dtype)
+  mean = summed / weight.sum(-1, keepdims=True)
+  return mean.astype(query.dtype)
 
 
 class Mlp(nn.Module):
-  """Two layers on each token."""
+  """Two layers on each token, with an activation between them."""
 
   ratio: int
   activation: str
@@ -204,13 +231,14 @@ class Mlp(nn.Module):
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
     width = x.shape[-1]
-    x = ACTIVATIONS[self.activation](dense(self.ratio * width, self.update, self.dtype, 'up')(x))
-    x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    return nn.Dropout(self.dropout)(
-      dense(width, self.update, self.dtype, 'down')(x), deterministic=not train
-    )
+    activate = ACTIVATIONS[self.activation]
+    y = activate(dense(self.ratio * width, self.update, self.dtype, 'up')(x))
+    y = nn.Dropout(self.dropout)(y, deterministic=not train)
+    y = dense(width, self.update, self.dtype, 'down')(y)
+    return nn.Dropout(self.dropout)(y, deterministic=not train)
 
 
-def dense(width: int, update: Update, dtype: Any, name: str) -> Dense:
-  """Return a layer on the last axis."""
-  return Dense(width, dtype, update.rank if name in update.targets else 0, update.scale, name=name)
+def dense(features: int, update: Update, dtype: Any, name: str) -> Dense:
+  """Return a layer on the last axis, with the low-rank update if the layer is among its targets."""
+  rank = update.rank if name in update.targets else 0
+  return Dense(features, dtype, rank, update.scale, name=name)

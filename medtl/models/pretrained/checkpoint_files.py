@@ -1,6 +1,6 @@
 """A publisher's file becomes {name: float32 array}; nothing in it is executed.
 
-Which kinds of files there are: formats.py. What wraps a network in them: wrapping.py.
+`file_formats` knows which kinds of files there are, `find_network` what wraps a network in them.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from medtl.models.pretrained import (
   torch_tensors,
 )
 from medtl.models.pretrained.nested_contents import Contents
-from medtl.models.pretrained.pickle_reader import shown
+from medtl.models.pretrained.pickle_reader import printable
 from medtl.models.pretrained.port import Dialect
 from medtl.runtime import downloads
 
@@ -37,9 +37,10 @@ class Source(NamedTuple):
 
 
 def locate(weights: str, table: Mapping[str, Weights]) -> Source:
-  """Return what a name of a family's WEIGHTS (fetched if need be) or a path means.
+  """Return where a checkpoint lies that is called by a name of a family's WEIGHTS or by a path.
 
-  `FILE::PART` is the part of a file whose names begin with PART: 'dino.pth::student'.
+  A known checkpoint is fetched if need be. `FILE::PART` is the part of a file whose names begin
+  with PART: 'dino.pth::student'. Raises MedtlError where there is no such file.
   """
   name, _, part = weights.partition(PART)
   if Path(weights).is_file():
@@ -47,13 +48,13 @@ def locate(weights: str, table: Mapping[str, Weights]) -> Source:
   if name in table:
     entry = table[name]
     hint = "config.model.weights=PATH reads a file, config.model.weights='' starts from scratch"
-    where = downloads.fetch(entry.url, sha256=entry.sha256, purpose=_purpose(name), hint=hint)
-    return Source(where, entry, part)
+    fetched = downloads.fetch(entry.url, sha256=entry.sha256, purpose=_purpose(name), hint=hint)
+    return Source(fetched, entry, part)
   path = Path(name).expanduser()
   if path.is_file():
     return Source(path, None, part)
   if path.is_dir():
-    raise MedtlError(_folder(path))
+    raise MedtlError(_advice_for_folder(path))
   if '/' in name or name.endswith(file_formats.SUFFIXES):
     known = ', '.join(sorted(table)) or 'none'
     raise MedtlError(f'no file {path}; give the path of a checkpoint, or one of: {known}')
@@ -75,7 +76,7 @@ def _purpose(name: str) -> str:
   return f'the checkpoint {name}'
 
 
-def _folder(path: Path) -> str:
+def _advice_for_folder(path: Path) -> str:
   """Return what to give instead of a folder."""
   if (path / 'plan.json').is_file():
     advice = f'config.model.weights=run:{path}'
@@ -83,14 +84,13 @@ def _folder(path: Path) -> str:
   if (path / 'data.pkl').is_file():
     pack = f'in {path.parent}: zip -0 -r {path.name}.pth {path.name}'
     return f'{path} is a PyTorch file that was unpacked; pack it again ({pack}) and give the file'
-  names = sorted(file.name for file in path.iterdir() if file.name.endswith(file_formats.SUFFIXES))
+  names = sorted(file.name for file in path.iterdir())
+  names = [name for name in names if name.endswith(file_formats.SUFFIXES)]
   if not names:
-    return (
-      f'{path} is a folder without a checkpoint; give a file: {", ".join(file_formats.SUFFIXES)}'
-    )
-  return (
-    f'{path} is a folder; give one of its files: {nested_contents.listed(dict.fromkeys(names, ""))}'
-  )
+    suffixes = ', '.join(file_formats.SUFFIXES)
+    return f'{path} is a folder without a checkpoint; give a file: {suffixes}'
+  files = nested_contents.listed(dict.fromkeys(names, ''))
+  return f'{path} is a folder; give one of its files: {files}'
 
 
 def read(
@@ -105,28 +105,29 @@ def read(
   `dialects` are an architecture's RENAMES: what wraps its arrays is taken off their names, and
   other arrays are left out. Without dialects all arrays are returned, named from the file's
   outermost dictionary on. `part` is the beginning of the names that are meant. `say` hears what
-  was taken and what was left out. A part of several files (shards.py) is read with the others.
-  Raises MedtlError for what is no checkpoint, is truncated, or holds no arrays of numbers.
+  was taken and what was left out. One of several files of a checkpoint (`sharded_files`) is read
+  with the others. Raises MedtlError for what is no checkpoint, is truncated, or holds no arrays of
+  numbers.
   """
   path = Path(path)
   files = sharded_files.files(path)
   if len(files) > 1:
     say(f'{path.name}: read as one with the other parts, {len(files)} in all')
   with contextlib.ExitStack() as opened:
-    several = [_contents(file, opened) for file in files]
+    parts = [_contents(file, opened) for file in files]
     with _naming(path):
-      found = _joined(several, sharded_files.names(path))
+      contents = _joined(parts, sharded_files.names(path))
       if part:
-        found = find_network.inside(found, part)
-      choice = find_network.choose(found.arrays, dialects or {})
-      _tell(path, found, choice, say)
-      arrays = find_network.network(found, choice.prefix)
+        contents = find_network.inside(contents, part)
+      choice = find_network.choose(contents.arrays, dialects or {})
+      _tell(path, contents, choice, say)
+      arrays = find_network.network(contents, choice.prefix)
       return {name: _float32(name, array) for name, array in arrays.items()}
 
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-  """Put the file's name before the message of a MedtlError."""
+  """Put the file's name in front of the message of a MedtlError."""
   try:
     yield
   except MedtlError as error:
@@ -143,42 +144,42 @@ def _contents(path: Path, opened: contextlib.ExitStack) -> Contents:
   file.seek(0)
   with _naming(path):
     value = file_formats.reader(path, start)(file, opened)
-    found = nested_contents.of(value)
-    if found.arrays:
-      return found
+    contents = nested_contents.of(value)
+    if contents.arrays:
+      return contents
     kind = nested_contents.kind(value)
     if kind.startswith('__torch__.'):
       raise MedtlError(
         'is a TorchScript program with its numbers frozen into it; '
         'save them before that: torch.save(model.state_dict(), FILE)'
       )
-    there = nested_contents.listed(found.others or {kind: ''})
+    there = nested_contents.listed(contents.others or {kind: ''})
     raise MedtlError(f'holds no arrays of a network, only: {there}')
 
 
-def _joined(several: Sequence[Contents], expected: Iterable[str]) -> Contents:
+def _joined(parts: Sequence[Contents], expected: Iterable[str]) -> Contents:
   """Return the contents of all parts of a checkpoint, which must hold the names expected."""
   joined = Contents()
-  for found in several:
-    for name in found.arrays:
+  for part in parts:
+    for name in part.arrays:
       if name in joined.arrays:
-        raise MedtlError(f'is no part of one checkpoint: {shown(name)} is in several files')
-    joined.arrays.update(found.arrays)
-    joined.others.update(found.others)
+        raise MedtlError(f'is no part of one checkpoint: {printable(name)} is in several files')
+    joined.arrays.update(part.arrays)
+    joined.others.update(part.others)
   for name in expected:
     if name not in joined.arrays:
       raise MedtlError(
-        f'does not belong to the files beside it: {shown(name)} is in none '
+        f'does not belong to the files beside it: {printable(name)} is in none '
         'of them; get all of them again'
       )
   return joined
 
 
 def _tell(
-  path: Path, found: Contents, choice: find_network.Choice, say: Callable[[str], None]
+  path: Path, contents: Contents, choice: find_network.Choice, say: Callable[[str], None]
 ) -> None:
-  """Say in a line what is taken and left out, and in one more each what could have been meant."""
-  others = find_network.left_out(found, choice.prefix)
+  """Say in a line what is taken and left out, and in a line each what could have been meant."""
+  others = find_network.left_out(contents, choice.prefix)
   left = f'left out: {nested_contents.listed(others)}' if others else 'nothing is left out'
   if choice.prefix:
     say(f'{path.name}: reading what lies below {choice.prefix[:-1]!r}; {left}')
@@ -192,15 +193,15 @@ def _tell(
 
 def _float32(name: str, leaf: nested_contents.Leaf) -> np.ndarray:
   """Return an array's numbers in float32; MedtlError says why there are none."""
-  what = f'holds {shown(name)}, which'
+  begin = f'holds {printable(name)}, which'
   if isinstance(leaf, torch_tensors.Unreadable):
-    raise MedtlError(f'{what} {leaf.why}')
+    raise MedtlError(f'{begin} {leaf.why}')
   array = leaf.array() if isinstance(leaf, torch_tensors.Tensor) else leaf
   if array.dtype.kind == 'c':
-    raise MedtlError(f'{what} is of complex numbers; these networks are real: is it of another?')
+    raise MedtlError(f'{begin} is of complex numbers; these networks are real: is it of another?')
   if array.dtype.kind not in 'fiub' and array.dtype != ml_dtypes.bfloat16:
     raise MedtlError(
-      f'{what} is of {array.dtype.name}; multiply it by its scale, convert it by '
+      f'{begin} is of {array.dtype.name}; multiply it by its scale, convert it by '
       '.float() and save it again'
     )
   return array.astype(np.float32)

@@ -1,8 +1,9 @@
-"""Files of checkpoints, told by their first bytes: nested values with arrays in them.
+"""The kinds of checkpoint files, told apart by their first bytes.
 
-numpy `.npz`, `.safetensors`, PyTorch's zip and legacy pickles (state dicts, whole modules,
-TorchScript), plain pickles, Keras `.h5` (Keras 2 weights or models, Keras 3 weights).
-Messages of MedtlErrors are to be read behind the file's name.
+They are numpy's `.npz`, `.safetensors`, PyTorch's zip archives and legacy pickles (state dicts,
+whole modules, TorchScript), plain pickles and Keras' `.h5` (Keras 2 weights or models, Keras 3
+weights). A reader returns nested values with arrays in them. The caller puts the file's name in
+front of the messages of MedtlErrors.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from medtl.models.pretrained import (
   torch_files,
   torch_tensors,
 )
-from medtl.models.pretrained.pickle_reader import shown
+from medtl.models.pretrained.pickle_reader import printable
 
 Reader = Callable[[BinaryIO, contextlib.ExitStack], Any]  # the stack keeps files open
 
@@ -86,7 +87,7 @@ def reader(path: Path, start: bytes) -> Reader:
     if start.startswith(magic):
       raise MedtlError(f'is compressed by {name}; unpack it and give the file that was inside')
   if start[257:262] == b'ustar':
-    raise MedtlError(_tar(path))
+    raise MedtlError(_advice_for_tar(path))
   if start.startswith(b'\x93NUMPY'):
     raise MedtlError(
       'is a .npy file, one array without a name; save arrays by name: numpy.savez(FILE, **arrays)'
@@ -102,7 +103,7 @@ def reader(path: Path, start: bytes) -> Reader:
   raise MedtlError(f'begins with {start[:8]!r}; expected .npz, .safetensors, .pth or .h5')
 
 
-def _tar(path: Path) -> str:
+def _advice_for_tar(path: Path) -> str:
   """Return what to do with a tar archive."""
   try:
     with tarfile.open(path) as archive:
@@ -114,10 +115,10 @@ def _tar(path: Path) -> str:
       'was written by PyTorch before 0.1.10; load it in PyTorch and save it again: '
       'torch.save(torch.load(FILE), NEW)'
     )
-  return _unpack('tar', names)
+  return _advice_to_unpack('tar', names)
 
 
-def _unpack(kind: str, names: Iterable[str]) -> str:
+def _advice_to_unpack(kind: str, names: Iterable[str]) -> str:
   inside = nested_contents.listed(dict.fromkeys(names, ''))
   return f'is a {kind} archive; unpack it and give one of its files: {inside}'
 
@@ -135,14 +136,14 @@ def _zip(file: BinaryIO, opened: contextlib.ExitStack) -> Any:
     return torch_files.read_zip(archive)
   if all(name.endswith('.npy') for name in names):
     return {name.removesuffix('.npy'): npz_files.read(archive, name) for name in names}
-  raise MedtlError(_unpack('zip', names))
+  raise MedtlError(_advice_to_unpack('zip', names))
 
 
 def _check_parts(parts: Iterable[zipfile.ZipInfo]) -> None:
   """Raise MedtlError where a part of a zip archive hides others or cannot be opened."""
   names: set[str] = set()
   for part in parts:
-    name = shown(part.filename)
+    name = printable(part.filename)
     if part.flag_bits & _ENCRYPTED:
       raise MedtlError(f'is locked: {name} asks for a password; pack it again without one')
     if part.filename in names:
@@ -158,12 +159,13 @@ def _safetensors(file: BinaryIO, _: contextlib.ExitStack) -> dict[str, Any]:
   try:
     entries = safetensors.deserialize(file.read())
   except safetensors.SafetensorError as error:
-    why = shown(str(error), _REASON)
+    why = printable(str(error), _REASON)
     raise MedtlError(f'is truncated or no safetensors file: {why}; get it again') from None
   return {name: _tensor(entry) for name, entry in entries}
 
 
 def _tensor(entry: Mapping[str, Any]) -> np.ndarray | torch_tensors.Unreadable:
+  """Return the array of an entry of a safetensors file, or why there is none."""
   dtype = SAFETENSORS.get(entry['dtype'])
   if dtype is None:
     known = ', '.join(SAFETENSORS)

@@ -1,8 +1,8 @@
 """Which arrays of a file are the network's, whatever lies around it or is put before their names.
 
-Every array has a dotted name (contents.py), so that a dictionary around the network ({'model': …}),
-a module that holds it (Lightning's `model.`) and a wrapper (`module.`) are one thing: a prefix. The
-prefix below which most names are those of the architecture is taken.
+Every array has a dotted name (`nested_contents`), so that a dictionary around the network
+({'model': …}), a module that holds it (Lightning's `model.`) and a wrapper (`module.`) are one
+thing: a prefix. The prefix below which most names are those of the architecture is taken.
 """
 
 import re
@@ -33,8 +33,8 @@ class Choice(NamedTuple):
 def choose(names: Collection[str], dialects: Mapping[str, Dialect]) -> Choice:
   """Return the prefix ('', 'net.' or 'net/') below which most names are the architecture's.
 
-  Among equals a teacher's come first (students are not what publishers evaluate), then those that
-  come first in the file. A prefix is none unless a fair share of the names below it fits.
+  Among equals a teacher's comes first (students are not what publishers evaluate), then the one
+  that comes first in the file. A prefix counts only where a fair share of the names below it fits.
   """
   below = _below(names)
   scores: dict[str, int] = {}
@@ -49,28 +49,31 @@ def choose(names: Collection[str], dialects: Mapping[str, Dialect]) -> Choice:
   in_order = [prefix for prefix in below if prefix in scores]
   ranked = sorted(in_order, key=lambda prefix: (-scores[prefix], 'teacher' not in prefix))
   taken = ranked[0] if best else ''
-  rivals = [prefix for prefix in ranked if scores[prefix] >= max(1, _RIVAL * best)]
+  enough = max(1, _RIVAL * best)
+  rivals = [prefix for prefix in ranked if scores[prefix] >= enough]
   return Choice(taken, tuple(_apart(rivals, taken)))
 
 
 def _below(names: Iterable[str]) -> dict[str, list[str]]:
   """Return {prefix: the names below it, without it}, shorter prefixes before longer ones."""
-  found: dict[str, list[str]] = {'': []}
+  below: dict[str, list[str]] = {'': []}
   for name in names:
     for prefix in ('', *_prefixes(name)):
-      found.setdefault(prefix, []).append(name.removeprefix(prefix))
-  return found
+      below.setdefault(prefix, []).append(name.removeprefix(prefix))
+  return below
 
 
 def _prefixes(name: str) -> list[str]:
   """Return what a name can begin with: 'a.', 'a.b.' of 'a.b.c'."""
-  return [name[: match.end()] for match in re.finditer('[./]', name) if match.end() < len(name)]
+  ends = [match.end() for match in re.finditer('[./]', name)]
+  return [name[:end] for end in ends if end < len(name)]
 
 
 def _fitting(names: Sequence[str], dialects: Mapping[str, Dialect]) -> int:
-  """Return how many of the names a dialect calls parts of a backbone, the most of all dialects.
+  """Return how many of the names a dialect maps into a backbone, the most of all dialects.
 
-  None, unless a stem and a stage are among them: a block's own conv1 looks like that of a stem.
+  A dialect counts only where a stem and a stage are among them: a block's own conv1 looks like that
+  of a stem.
   """
   best = 0
   for dialect in dialects.values():
@@ -83,7 +86,7 @@ def _fitting(names: Sequence[str], dialects: Mapping[str, Dialect]) -> int:
 
 
 def _apart(prefixes: Sequence[str], taken: str) -> Iterator[str]:
-  """Yield the prefixes that lie neither above nor below one that is taken or was yielded."""
+  """Yield the prefixes that lie neither above nor below the one taken or one that was yielded."""
   known = [taken]
   for prefix in prefixes:
     if not any(prefix.startswith(other) or other.startswith(prefix) for other in known):
@@ -91,40 +94,42 @@ def _apart(prefixes: Sequence[str], taken: str) -> Iterator[str]:
       yield prefix
 
 
-def inside(found: Contents, part: str) -> Contents:
+def inside(contents: Contents, part: str) -> Contents:
   """Return what lies below a name that the user gave; a MedtlError says what there is instead."""
   starts = (part + '.', part + '/')
-  arrays = {name: array for name, array in found.arrays.items() if name.startswith(starts)}
-  others = {name: kind for name, kind in found.others.items() if name.startswith(starts)}
+  arrays = {name: leaf for name, leaf in contents.arrays.items() if name.startswith(starts)}
+  others = {name: kind for name, kind in contents.others.items() if name.startswith(starts)}
   if not arrays:
-    there = listed(grouped(found.arrays, ()))
+    there = listed(grouped(contents.arrays, ()))
     raise MedtlError(f'holds nothing below {part!r}; its names begin with: {there}')
   return Contents(arrays, others)
 
 
-def network(found: Contents, prefix: str) -> dict[str, Leaf]:
-  """Return the arrays below the prefix under the names that remain.
+def network(contents: Contents, prefix: str) -> dict[str, Leaf]:
+  """Return the arrays below the prefix, under the names that remain.
 
-  Without what training leaves beside a network.
+  What training leaves beside a network is left out.
   """
   arrays: dict[str, Leaf] = {}
-  for name, array in found.arrays.items():
+  for name, leaf in contents.arrays.items():
     short = name.removeprefix(prefix)
     if name.startswith(prefix) and not _BESIDE.fullmatch(short):
-      arrays[short] = array
+      arrays[short] = leaf
   return arrays
 
 
-def left_out(found: Contents, prefix: str) -> dict[str, str]:
+def left_out(contents: Contents, prefix: str) -> dict[str, str]:
   """Return {name: what it is} of all that is not the network's."""
-  taken = {prefix + name for name in network(found, prefix)}
+  taken = {prefix + name for name in network(contents, prefix)}
   known = _beginnings(taken)
-  others = {_group(name, known): kind for name, kind in found.others.items()}
-  return others | grouped(found.arrays, taken)
+  others = {_group(name, known): kind for name, kind in contents.others.items()}
+  return others | grouped(contents.arrays, taken)
 
 
 def grouped(names: Iterable[str], taken: Collection[str]) -> dict[str, str]:
-  """Return {the beginning of names that no taken one has: how many they are} of those not taken.
+  """Return {beginning: how many names} of the names that are not taken.
+
+  A beginning is the shortest that no taken name has.
 
   >>> grouped(['body.c', 'body.d', 'head.a', 'head.b'], ['body.d'])
   {'body.c': 'an array', 'head': '2 arrays'}
@@ -135,7 +140,10 @@ def grouped(names: Iterable[str], taken: Collection[str]) -> dict[str, str]:
     if name not in taken:
       group = _group(name, known)
       counts[group] = counts.get(group, 0) + 1
-  return {group: f'{count} arrays' if count > 1 else 'an array' for group, count in counts.items()}
+  words: dict[str, str] = {}
+  for group, count in counts.items():
+    words[group] = f'{count} arrays' if count > 1 else 'an array'
+  return words
 
 
 def _beginnings(names: Iterable[str]) -> set[str]:

@@ -1,6 +1,6 @@
-"""Keras's .h5 files, which are HDF5: Keras 2 weights or models, Keras 3 weights.
+"""Keras' .h5 files, which are HDF5: Keras 2 weights or models, Keras 3 weights.
 
-Messages of MedtlErrors are to be read behind the file's name.
+The caller puts the file's name in front of the messages of MedtlErrors.
 """
 
 import contextlib
@@ -12,33 +12,35 @@ import numpy as np
 
 from medtl.core.types import MedtlError
 from medtl.models.pretrained import nested_contents
-from medtl.models.pretrained.pickle_reader import shown
+from medtl.models.pretrained.pickle_reader import printable
 
 # HDF5 File Format Specification 3.0, III.E: a global heap of texts, and an object in it
-_HEAP, _HEAP_BYTES, _OBJECT_BYTES = b'GCOL\1\0\0\0', 16, 16
+_HEAP = b'GCOL\1\0\0\0'  # begins a heap
+_HEAP_BYTES = 16  # of the header of a heap
+_OBJECT_BYTES = 16  # of the header of an object
 _ALIGNED = 8  # heaps and objects begin at multiples of it
 
 
 def read(opened_file: BinaryIO, _: contextlib.ExitStack) -> dict[str, Any]:
-  """Return 'layer/variable' arrays.
+  """Return {'layer/variable': array}.
 
-  Keras 3 numbers a layer's variables, so that their names are told from their shapes.
+  Keras 3 numbers a layer's variables: their names follow from their shapes.
   """
   import h5py
 
-  found: dict[str, h5py.Dataset] = {}
+  datasets: dict[str, h5py.Dataset] = {}
   layers: dict[str, list[Any]] = {}
   arrays: dict[str, Any] = {}
 
   def note(name: str, item: Any) -> None:
     if isinstance(item, h5py.Dataset) and not name.startswith('optimizer'):
-      found[name] = item
+      datasets[name] = item
 
   _check_heaps(opened_file.read())
   try:
     with h5py.File(opened_file) as file:
       file.visititems(note)
-      for name, dataset in sorted(found.items()):
+      for name, dataset in sorted(datasets.items()):
         group = dataset.parent
         if group.name.endswith('/vars') and 'name' in group.attrs:
           layers.setdefault(str(group.attrs['name']), []).append(_values(dataset))
@@ -50,7 +52,7 @@ def read(opened_file: BinaryIO, _: contextlib.ExitStack) -> dict[str, Any]:
   except Exception:  # h5py raises whatever a damaged file makes it stumble over
     raise MedtlError('is truncated or no Keras file: HDF5 cannot read it; get it again') from None
   for layer, values in layers.items():
-    for variable, value in zip(_variables(values), values, strict=True):
+    for variable, value in zip(_variable_names(values), values, strict=True):
       arrays[f'{layer}/{variable}'] = value
   return arrays
 
@@ -58,7 +60,7 @@ def read(opened_file: BinaryIO, _: contextlib.ExitStack) -> dict[str, Any]:
 def _values(dataset: Any) -> np.ndarray | nested_contents.Other:
   """Return the numbers of an h5py.Dataset, or what it holds instead."""
   if dataset.external or dataset.is_virtual:
-    name = shown(dataset.name.removeprefix('/'))
+    name = printable(dataset.name.removeprefix('/'))
     raise MedtlError(
       f'is refused: the numbers of {name} lie in another file; save it again as one file'
     )
@@ -67,7 +69,7 @@ def _values(dataset: Any) -> np.ndarray | nested_contents.Other:
   return np.asarray(dataset[()])
 
 
-def _variables(values: list[Any]) -> list[str]:
+def _variable_names(values: list[Any]) -> list[str]:
   """Return the names of a Keras 3 layer's numbered variables."""
   vectors = all(np.ndim(value) == 1 for value in values)
   known = ['gamma', 'beta', 'moving_mean', 'moving_variance'] if vectors else ['kernel', 'bias']
@@ -76,7 +78,7 @@ def _variables(values: list[Any]) -> list[str]:
 
 
 def _check_heaps(data: bytes) -> None:
-  """Raise MedtlError where the library would search a heap without end, at an object of 0 bytes."""
+  """Raise MedtlError for an object of 0 bytes, at which the library would search without end."""
   for heap in _heaps(data):
     (heap_bytes,) = struct.unpack_from('<Q', data, heap + 8)
     end = min(heap + heap_bytes, len(data))

@@ -1,19 +1,19 @@
 """The arrays of an .npz, each checked against the size of its part of the archive.
 
 The format is that of NEP 1 and numpy.lib.format. `numpy.load` takes memory for whatever shape a
-header declares, and says nothing about numbers that are left over.
-Messages of MedtlErrors are to be read behind the file's name.
+header declares, and says nothing about numbers that are left over. The caller puts the file's name
+in front of the messages of MedtlErrors.
 """
 
 import math
 import zipfile
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
 from medtl.core.types import MedtlError
 from medtl.models.pretrained import nested_contents, torch_files, torch_tensors
-from medtl.models.pretrained.pickle_reader import shown
+from medtl.models.pretrained.pickle_reader import printable
 
 # the third version differs from the second in the encoding of field names, which nobody reads
 _HEADERS: dict[int, Any] = {
@@ -47,7 +47,7 @@ def read(
   Raises MedtlError where the member is damaged: its checksum, its header, or how many bytes it has.
   Python objects, which only a pickle can make, are not read.
   """
-  what = f'its array {shown(name)}'
+  what = f'its array {printable(name)}'
   with torch_files.unpacking(what), archive.open(name) as file:
     header = _header(file, what)
     kind = 'O' if header.dtype.hasobject else header.dtype.kind
@@ -61,10 +61,11 @@ def read(
   if room != expected or len(data) != expected:
     raise MedtlError(
       f'is truncated or damaged: {what} has not the {expected} bytes of numbers '
-      f'that its shape {shown(str(header.shape))} asks for; get it again'
+      f'that its shape {printable(str(header.shape))} asks for; get it again'
     )
   numbers = np.frombuffer(data, header.dtype)
-  return numbers.reshape(header.shape, order='F' if header.columns_first else 'C')
+  order: Literal['F', 'C'] = 'F' if header.columns_first else 'C'
+  return numbers.reshape(header.shape, order=order)
 
 
 def _header(file: IO[bytes], what: str) -> _Header:

@@ -44,9 +44,9 @@ class Object:
 def load(file: BinaryIO, makers: Makers, storage: Callable[[Any], Any]) -> Any:
   """Return what the pickle at the file's position describes; the file then stands behind it.
 
-  A call of a function named in `makers` ('module.name') becomes a call of the function given
-  there; sets become lists. `storage` resolves persistent ids. Raises MedtlError for a damaged
-  stream, to be read behind the name of the file.
+  A call of a function named in `makers` ('module.name') becomes a call of the function that
+  `makers` holds; sets become lists. `storage` resolves persistent ids. Raises MedtlError for a
+  damaged stream; the caller puts the file's name in front of its message.
   """
   machine = _Machine(makers, storage)
   try:
@@ -68,38 +68,43 @@ def name_of(value: Any) -> str:
   return str(value) if isinstance(value, Name) else ''
 
 
-def shown(text: str, most: int = 60) -> str:
-  """Return text from a file as it can be printed: 60 characters, no control sequences."""
+def printable(text: str, most: int = 60) -> str:
+  """Return text from a file as it can be printed: at most 60 characters, no control sequences."""
   start = text[: most + 1]
-  printable = ''.join(character if character.isprintable() else '?' for character in start)
-  return printable if len(printable) <= most else printable[: most - 1] + '…'
+  clean = ''.join(character if character.isprintable() else '?' for character in start)
+  return clean if len(clean) <= most else clean[: most - 1] + '…'
 
 
 def mapping(pairs: Any = ()) -> dict[Any, Any]:
   """Return a dictionary of (key, value) pairs, or of another dictionary."""
-  made: dict[Any, Any] = {}
-  for key, value in pairs.items() if isinstance(pairs, dict) else pairs:
-    put(made, key, value)
-  return made
+  if isinstance(pairs, dict):
+    pairs = pairs.items()
+  entries: dict[Any, Any] = {}
+  for key, value in pairs:
+    put(entries, key, value)
+  return entries
 
 
 def put(target: dict[Any, Any], key: Any, value: Any) -> None:
-  """Enter a value; a key that is neither text nor a small number goes by its type.
+  """Enter a value into a dictionary; a key that is no text and no small number goes by its type.
 
-  Others are not hashed and not printed: deeply nested tuples overflow the C stack at either.
+  Such keys are neither hashed nor printed: deeply nested tuples overflow the C stack at either.
   Raises ValueError for a list or dictionary, which Python takes for no key.
   """
   if isinstance(key, list | dict):
     raise ValueError('a list is no key of a dictionary')
-  plain = isinstance(key, str) or (isinstance(key, int | float) and abs(key) < _LARGE)
-  target[key if plain else f'({type(key).__name__})'] = value
+  small_number = isinstance(key, int | float) and abs(key) < _LARGE
+  if not (isinstance(key, str) or small_number):
+    key = f'({type(key).__name__})'
+  target[key] = value
 
 
 class _Machine:
   """The stack, its marks and the memo of one pickle; `op_…` follows the opcode of that name."""
 
   def __init__(self, makers: Makers, storage: Callable[[Any], Any]):
-    self.makers, self.storage = makers, storage
+    self.makers = makers
+    self.storage = storage
     self.stack: list[Any] = []
     self.below: list[list[Any]] = []  # the stacks under each mark
     self.memo: dict[int, Any] = {}
@@ -118,8 +123,9 @@ class _Machine:
     return self.stack.pop()
 
   def _since_mark(self) -> list[Any]:
-    found, self.stack = self.stack, self.below.pop()
-    return found
+    items = self.stack
+    self.stack = self.below.pop()
+    return items
 
   def _make(self, maker: Any, args: Any) -> None:
     if not isinstance(args, tuple):
@@ -202,7 +208,8 @@ class _Machine:
     self._enter(items)
 
   def op_setitem(self, _: Any) -> None:
-    value, key = self.stack.pop(), self.stack.pop()
+    value = self.stack.pop()
+    key = self.stack.pop()
     self._enter([key, value])
 
   def op_setitems(self, _: Any) -> None:
@@ -239,7 +246,8 @@ class _Machine:
     self.stack.append(Name(module, name))
 
   def op_stack_global(self, _: Any) -> None:
-    name, module = self.stack.pop(), self.stack.pop()
+    name = self.stack.pop()
+    module = self.stack.pop()
     if not (isinstance(name, str) and isinstance(module, str)):
       raise ValueError('the name of a class is no text')
     self.stack.append(Name(module, name))
@@ -250,14 +258,17 @@ class _Machine:
   op_ext2 = op_ext4 = op_ext1
 
   def op_reduce(self, _: Any) -> None:
-    args, maker = self.stack.pop(), self.stack.pop()
+    args = self.stack.pop()
+    maker = self.stack.pop()
     self._make(maker, args)
 
   op_newobj = op_reduce
 
   def op_newobj_ex(self, _: Any) -> None:
-    named, args, maker = self.stack.pop(), self.stack.pop(), self.stack.pop()
-    self._make(maker, (*args, named))
+    keywords = self.stack.pop()
+    args = self.stack.pop()
+    maker = self.stack.pop()
+    self._make(maker, (*args, keywords))
 
   def op_inst(self, words: str) -> None:
     args = self._since_mark()
@@ -269,10 +280,11 @@ class _Machine:
     self._make(maker, (*args,))
 
   def op_build(self, _: Any) -> None:
-    state, target = self.stack.pop(), self.stack[-1]
+    state = self.stack.pop()
+    target = self.stack[-1]
     if isinstance(target, Object):
       target.state = state
-    elif not isinstance(target, dict | list):  # of theirs, attributes are nothing that counts
+    elif not isinstance(target, dict | list):  # the attributes of these do not count
       raise _changes(target)
 
   # What lies outside of the stream
@@ -316,5 +328,6 @@ _VALUES = {  # opcodes whose argument is the value itself
 
 
 def _changes(target: Any) -> MedtlError:
+  """Return the error for a pickle that changes what `makers` returned."""
   what = type(target).__name__.lower()
   return MedtlError(f'is refused: its pickle changes a {what} after it was checked')

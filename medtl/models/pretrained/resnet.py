@@ -3,11 +3,12 @@
 from medtl.core.types import Weights
 from medtl.models.pretrained.port import Dialect
 
-_HALF = (0.5, 0.5, 0.5)  # inputs from -1 to 1
-_CAFFE = (
-  (123.68 / 255, 116.779 / 255, 103.939 / 255),
-  (1 / 255, 1 / 255, 1 / 255),
-)  # 0 … 255 minus a mean; BGR, which the port turns
+Renames = tuple[tuple[str, str], ...]
+
+_HALF = (0.5, 0.5, 0.5)  # mean and std of inputs from -1 to 1
+# Keras' inputs are 0 … 255 minus a mean, in the order BGR, which the port turns
+_CAFFE_MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)
+_CAFFE_STD = (1 / 255, 1 / 255, 1 / 255)
 _BLOCKS = (  # torchvision's words inside a block
   (r'/downsample\.0\.', '/shortcut_conv.'),
   (r'/downsample\.1\.', '/shortcut_norm.'),
@@ -25,156 +26,132 @@ _LEAVES = (  # last of all: the publishers' words for leaves, and our collection
 )
 
 
-def _numbered(pattern: str, path: str, count: int) -> tuple[tuple[str, str], ...]:
-  """Return renames of what a publisher counts from 1 and we from 0; `{i}` is theirs, `{n}` ours."""
-  return tuple(
-    (pattern.replace('{i}', str(n + 1)), path.replace('{n}', str(n))) for n in range(count)
-  )
+def _stages(pattern: str, first: int) -> Renames:
+  """Return renames of four stages, which a publisher counts from `first`.
+
+  `pattern` has a place for the stage's number, and one group: the block's, counted from 0.
+  """
+  return tuple((pattern.format(first + n), rf'backbone/stage{n + 1}/block\1/') for n in range(4))
 
 
+def _blocks(pattern: str, first: int) -> Renames:
+  """Return renames of the blocks of four stages, which a publisher counts from 1.
+
+  `pattern` has places for {stage}, counted from `first`, and {block}.
+  """
+  renames: list[tuple[str, str]] = []
+  for stage in range(4):
+    for block in range(36):
+      name = pattern.format(stage=first + stage, block=block + 1)
+      renames.append((name, f'backbone/stage{stage + 1}/block{block}/'))
+  return tuple(renames)
+
+
+def _lettered_blocks() -> Renames:
+  """Return renames of res2a_branch, bn2a_branch, …: stages counted from 2, blocks by letters."""
+  renames: list[tuple[str, str]] = []
+  for stage in range(1, 5):
+    for block, letter in enumerate('abcdef'):
+      name = rf'^(res|bn){stage + 1}{letter}_branch'
+      renames.append((name, rf'backbone/stage{stage}/block{block}/\1'))
+  return tuple(renames)
+
+
+_TORCHVISION = (  # and timm's resnet*
+  (r'^conv1\.', 'backbone/stem/conv.'),
+  (r'^bn1\.', 'backbone/stem/norm.'),
+  (r'^layer(\d)\.(\d+)\.', r'backbone/stage\1/block\2/'),
+  (r'^fc\.', 'head/dense.'),
+  *_BLOCKS,
+  *_LEAVES,
+)
+_SEQUENTIAL = (  # Sequential(*torchvision's children)
+  (r'^0\.weight$', 'backbone/stem/conv.weight'),
+  (r'^1\.', 'backbone/stem/norm.'),
+  *_stages(r'^{}\.(\d+)\.', 4),
+  *_BLOCKS,
+  *_LEAVES,
+)
+_HF = (  # transformers' ResNetModel and ResNetForImageClassification
+  (r'^resnet\.', ''),
+  (r'^embedder\.embedder\.convolution\.', 'backbone/stem/conv.'),
+  (r'^embedder\.embedder\.normalization\.', 'backbone/stem/norm.'),
+  *_stages(r'^encoder\.stages\.{}\.layers\.(\d+)\.', 0),
+  (r'/shortcut\.convolution\.', '/shortcut_conv.'),
+  (r'/shortcut\.normalization\.', '/shortcut_norm.'),
+  *[(rf'/layer\.{n}\.convolution\.', f'/conv{n + 1}.') for n in range(3)],
+  *[(rf'/layer\.{n}\.normalization\.', f'/norm{n + 1}.') for n in range(3)],
+  (r'^classifier\.1\.', 'head/dense.'),
+  *_LEAVES,
+)
+_KERAS = (  # keras.applications since 2.2: version='v1', bias=True, epsilon=1.001e-5
+  (r'^conv1_conv/', 'backbone/stem/conv/'),
+  (r'^conv1_bn/', 'backbone/stem/norm/'),
+  *_blocks(r'^conv{stage}_block{block}_', 2),
+  (r'/0_conv/', '/shortcut_conv/'),
+  (r'/0_bn/', '/shortcut_norm/'),
+  (r'/(\d)_conv/', r'/conv\1/'),
+  (r'/(\d)_bn/', r'/norm\1/'),
+  (r'^predictions/', 'head/dense/'),
+  *_LEAVES,
+)
+_KERAS_2015 = (  # keras.applications' first ResNet50: version='v1', bias=True, epsilon=1e-3
+  (r'^conv1/', 'backbone/stem/conv/'),
+  (r'^bn_conv1/', 'backbone/stem/norm/'),
+  *_lettered_blocks(),
+  (r'/res1/', '/shortcut_conv/'),
+  (r'/bn1/', '/shortcut_norm/'),
+  *[(f'/(res)2{letter}/', f'/conv{n}/') for n, letter in enumerate('abc', 1)],
+  *[(f'/(bn)2{letter}/', f'/norm{n}/') for n, letter in enumerate('abc', 1)],
+  (r'^fc1000/', 'head/dense/'),
+  *_LEAVES,
+)
+_BIT = (  # google-research/big_transfer, .npz
+  (r'^resnet/root_block/', 'backbone/stem/'),
+  (r'^resnet/group_norm/', 'backbone/norm/'),
+  (r'^resnet/head/conv2d/', 'head/dense/'),
+  *_blocks(r'^resnet/block{stage}/unit0?{block}/', 1),
+  (r'/a/proj/', '/shortcut_'),
+  *[(f'/{letter}/', f'/{n}/') for n, letter in enumerate('abc', 1)],
+  (r'/(\d)/group_norm/', r'/norm\1/'),
+  (r'/(\d)/standardized_conv2d/', r'/conv\1/'),
+  (r'/(shortcut_)?standardized_conv2d/', r'/\1conv/'),
+  *_LEAVES,
+)
+_BIT_TIMM = (  # timm's resnetv2_*_bit
+  (r'^stem\.conv\.', 'backbone/stem/conv.'),
+  *_stages(r'^stages\.{}\.blocks\.(\d+)\.', 0),
+  (r'/downsample\.conv\.', '/shortcut_conv.'),
+  (r'^norm\.', 'backbone/norm.'),
+  (r'^head\.fc\.', 'head/dense.'),
+  *_LEAVES,
+)
+_BIT_HF = (  # transformers' BitModel and BitForImageClassification
+  (r'^bit\.', ''),
+  (r'^embedder\.convolution\.', 'backbone/stem/conv.'),
+  *_stages(r'^encoder\.stages\.{}\.layers\.(\d+)\.', 0),
+  (r'/downsample\.conv\.', '/shortcut_conv.'),
+  (r'^norm\.', 'backbone/norm.'),
+  (r'^classifier\.1\.', 'head/dense.'),
+  *_LEAVES,
+)
 RENAMES = {
-  'torchvision': Dialect(
-    'torch',
-    (  # and timm's resnet*
-      (r'^conv1\.', 'backbone/stem/conv.'),
-      (r'^bn1\.', 'backbone/stem/norm.'),
-      (r'^layer(\d)\.(\d+)\.', r'backbone/stage\1/block\2/'),
-      (r'^fc\.', 'head/dense.'),
-      *_BLOCKS,
-      *_LEAVES,
-    ),
-  ),
-  'sequential': Dialect(
-    'torch',
-    (  # Sequential(*torchvision's children)
-      (r'^0\.weight$', 'backbone/stem/conv.weight'),
-      (r'^1\.', 'backbone/stem/norm.'),
-      *[(rf'^{n + 3}\.(\d+)\.', rf'backbone/stage{n}/block\1/') for n in range(1, 5)],
-      *_BLOCKS,
-      *_LEAVES,
-    ),
-  ),
-  'hf': Dialect(
-    'torch',
-    (  # transformers' ResNetModel and ResNetForImageClassification
-      (r'^resnet\.', ''),
-      (r'^embedder\.embedder\.convolution\.', 'backbone/stem/conv.'),
-      (r'^embedder\.embedder\.normalization\.', 'backbone/stem/norm.'),
-      *[
-        (rf'^encoder\.stages\.{n}\.layers\.(\d+)\.', rf'backbone/stage{n + 1}/block\1/')
-        for n in range(4)
-      ],
-      (r'/shortcut\.convolution\.', '/shortcut_conv.'),
-      (r'/shortcut\.normalization\.', '/shortcut_norm.'),
-      *[(rf'/layer\.{n}\.convolution\.', f'/conv{n + 1}.') for n in range(3)],
-      *[(rf'/layer\.{n}\.normalization\.', f'/norm{n + 1}.') for n in range(3)],
-      (r'^classifier\.1\.', 'head/dense.'),
-      *_LEAVES,
-    ),
-  ),
-  'keras': Dialect(
-    'keras',
-    (  # keras.applications since 2.2: version='v1', bias=True, epsilon=1.001e-5
-      (r'^conv1_conv/', 'backbone/stem/conv/'),
-      (r'^conv1_bn/', 'backbone/stem/norm/'),
-      *[
-        rename
-        for stage in range(1, 5)
-        for rename in _numbered(
-          rf'^conv{stage + 1}_block{{i}}_', f'backbone/stage{stage}/block{{n}}/', 36
-        )
-      ],
-      (r'/0_conv/', '/shortcut_conv/'),
-      (r'/0_bn/', '/shortcut_norm/'),
-      (r'/(\d)_conv/', r'/conv\1/'),
-      (r'/(\d)_bn/', r'/norm\1/'),
-      (r'^predictions/', 'head/dense/'),
-      *_LEAVES,
-    ),
-    *_CAFFE,
-    'bgr',
-  ),
-  'keras_2015': Dialect(
-    'keras',
-    (  # keras.applications' first ResNet50: version='v1', bias=True, epsilon=1e-3
-      (r'^conv1/', 'backbone/stem/conv/'),
-      (r'^bn_conv1/', 'backbone/stem/norm/'),
-      *[
-        (rf'^(res|bn){stage + 1}{letter}_branch', rf'backbone/stage{stage}/block{block}/\1')
-        for stage in range(1, 5)
-        for block, letter in enumerate('abcdef')
-      ],
-      (r'/res1/', '/shortcut_conv/'),
-      (r'/bn1/', '/shortcut_norm/'),
-      *[(f'/(res)2{letter}/', f'/conv{n}/') for n, letter in enumerate('abc', 1)],
-      *[(f'/(bn)2{letter}/', f'/norm{n}/') for n, letter in enumerate('abc', 1)],
-      (r'^fc1000/', 'head/dense/'),
-      *_LEAVES,
-    ),
-    *_CAFFE,
-    'bgr',
-  ),
-  'bit': Dialect(
-    'keras',
-    (  # google-research/big_transfer, .npz
-      (r'^resnet/root_block/', 'backbone/stem/'),
-      (r'^resnet/group_norm/', 'backbone/norm/'),
-      (r'^resnet/head/conv2d/', 'head/dense/'),
-      *[
-        rename
-        for stage in range(1, 5)
-        for rename in _numbered(
-          rf'^resnet/block{stage}/unit0?{{i}}/', f'backbone/stage{stage}/block{{n}}/', 36
-        )
-      ],
-      (r'/a/proj/', '/shortcut_'),
-      *[(f'/{letter}/', f'/{n}/') for n, letter in enumerate('abc', 1)],
-      (r'/(\d)/group_norm/', r'/norm\1/'),
-      (r'/(\d)/standardized_conv2d/', r'/conv\1/'),
-      (r'/(shortcut_)?standardized_conv2d/', r'/\1conv/'),
-      *_LEAVES,
-    ),
-    _HALF,
-    _HALF,
-    standardised=True,
-  ),
-  'bit_timm': Dialect(
-    'torch',
-    (  # timm's resnetv2_*_bit
-      (r'^stem\.conv\.', 'backbone/stem/conv.'),
-      *[(rf'^stages\.{n}\.blocks\.(\d+)\.', rf'backbone/stage{n + 1}/block\1/') for n in range(4)],
-      (r'/downsample\.conv\.', '/shortcut_conv.'),
-      (r'^norm\.', 'backbone/norm.'),
-      (r'^head\.fc\.', 'head/dense.'),
-      *_LEAVES,
-    ),
-    _HALF,
-    _HALF,
-    standardised=True,
-  ),
-  'bit_hf': Dialect(
-    'torch',
-    (  # transformers' BitModel and BitForImageClassification
-      (r'^bit\.', ''),
-      (r'^embedder\.convolution\.', 'backbone/stem/conv.'),
-      *[
-        (rf'^encoder\.stages\.{n}\.layers\.(\d+)\.', rf'backbone/stage{n + 1}/block\1/')
-        for n in range(4)
-      ],
-      (r'/downsample\.conv\.', '/shortcut_conv.'),
-      (r'^norm\.', 'backbone/norm.'),
-      (r'^classifier\.1\.', 'head/dense.'),
-      *_LEAVES,
-    ),
-    _HALF,
-    _HALF,
-    standardised=True,
-  ),
+  'torchvision': Dialect('torch', _TORCHVISION),
+  'sequential': Dialect('torch', _SEQUENTIAL),
+  'hf': Dialect('torch', _HF),
+  'keras': Dialect('keras', _KERAS, _CAFFE_MEAN, _CAFFE_STD, 'bgr'),
+  'keras_2015': Dialect('keras', _KERAS_2015, _CAFFE_MEAN, _CAFFE_STD, 'bgr'),
+  'bit': Dialect('keras', _BIT, _HALF, _HALF, standardised=True),
+  'bit_timm': Dialect('torch', _BIT_TIMM, _HALF, _HALF, standardised=True),
+  'bit_hf': Dialect('torch', _BIT_HF, _HALF, _HALF, standardised=True),
 }
 
 
 def _torchvision(name: str, source: str) -> Weights:
-  """Return a torchvision checkpoint; its file name carries the first digits of its sha256 (torch.hub checks them)."""
+  """Return a torchvision checkpoint.
+
+  Its file name ends with the first digits of its sha256, which torch.hub checks.
+  """
   return Weights(
     f'https://download.pytorch.org/models/{name}.pth',
     name.rpartition('-')[2],
@@ -187,13 +164,15 @@ def _torchvision(name: str, source: str) -> Weights:
 
 def _keras(depth: int, md5: str) -> Weights:
   """Return a Keras checkpoint, for version='v1', bias=True, epsilon=1.001e-5."""
+  folder = 'https://storage.googleapis.com/tensorflow/keras-applications/resnet'
   return Weights(
-    f'https://storage.googleapis.com/tensorflow/keras-applications/resnet/resnet{depth}_weights_tf_dim_ordering_tf_kernels.h5',
-    mean=_CAFFE[0],
-    std=_CAFFE[1],
+    f'{folder}/resnet{depth}_weights_tf_dim_ordering_tf_kernels.h5',
+    mean=_CAFFE_MEAN,
+    std=_CAFFE_STD,
     head='predictions/.*',
     stem='conv1_conv/kernel',
-    note=f'github.com/keras-team/keras, keras/src/applications/resnet.py, which gives md5 {md5}; licence not stated there',
+    note='github.com/keras-team/keras, keras/src/applications/resnet.py, which gives md5 '
+    f'{md5}; licence not stated there',
   )
 
 
@@ -207,11 +186,13 @@ def _bit(name: str, classes: int) -> Weights:
     head='resnet/head/.*',
     stem='resnet/root_block/standardized_conv2d/kernel',
     licence='Apache-2.0',
-    note="github.com/google-research/big_transfer, README.md and the files' headers; no checksum is published",
+    note="github.com/google-research/big_transfer, README.md and the files' headers; "
+    'no checksum is published',
   )
 
 
-_PULL, _ENUM = 'pull request 3620', 'torchvision/models/resnet.py (IMAGENET1K_V2)'
+_PULL = 'pull request 3620'
+_ENUM = 'torchvision/models/resnet.py (IMAGENET1K_V2)'
 WEIGHTS = {
   'torchvision_resnet18': _torchvision('resnet18-f37072fd', _PULL),
   'torchvision_resnet34': _torchvision('resnet34-b627a593', _PULL),

@@ -14,12 +14,14 @@ _PART = re.compile(r'(?P<stem>.+)-(?P<number>\d{1,5})-of-(?P<total>\d{1,5})(?P<s
 _INDEX = '.index.json'
 _NO_INDEX = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _LONGEST = 255  # bytes of a file's name
+_NAMED = 4  # of the files that are not there, so many are named
 
 
 def files(path: Path) -> list[Path]:
-  """Return the files that are one checkpoint: the parts that an index or a part's name announces.
+  """Return the files of one checkpoint: the parts that an index or a part's name announces.
 
-  For any other file: the file. Raises MedtlError that names the parts which are not beside it.
+  Any other file is a checkpoint by itself. Raises a MedtlError that names the parts which are not
+  beside it.
   """
   if path.name.endswith(_INDEX):
     parts = sorted(set(index(path).values()))
@@ -28,18 +30,24 @@ def files(path: Path) -> list[Path]:
   if not match or not 1 <= int(match['number']) <= int(match['total']):
     return [path]
   stem, number, total, suffix = match.groups()
-  width = len(number)
-  parts = [f'{stem}-{place:0{width}d}-of-{total}{suffix}' for place in range(1, int(total) + 1)]
-  return _beside(path, parts, f'{path.name} is part {int(number)} of {int(total)} of a checkpoint')
+  parts = []
+  for place in range(1, int(total) + 1):
+    digits = str(place).zfill(len(number))
+    parts.append(f'{stem}-{digits}-of-{total}{suffix}')
+  what = f'{path.name} is part {int(number)} of {int(total)} of a checkpoint'
+  return _beside(path, parts, what)
 
 
 def names(path: Path) -> list[str]:
-  """Return the names of the arrays that an index announces, none for another file."""
+  """Return the names of the arrays that an index announces; no names for another file."""
   return list(index(path)) if path.name.endswith(_INDEX) else []
 
 
 def index(path: Path) -> dict[str, str]:
-  """Return {name of an array: its file} of an index.json; a file's name has no folder."""
+  """Return {name of an array: its file} of an index.json; a MedtlError where it is none.
+
+  The files lie beside the index: their names have no folder.
+  """
   try:
     table = json.loads(path.read_bytes())['weight_map']
     plain = all(_is_file_name(name) for name in table.values())
@@ -62,13 +70,18 @@ def _is_file_name(name: str) -> bool:
 
 
 def _beside(path: Path, names: Sequence[str], what: str) -> list[Path]:
-  found = [path.with_name(name) for name in names]
-  missing = [file.name for file in found if not file.is_file()]
+  """Return the files of these names beside a path; a MedtlError where one is missing.
+
+  `what` is what the path is, in words that begin the message.
+  """
+  files = [path.with_name(name) for name in names]
+  missing = [file.name for file in files if not file.is_file()]
   if missing:
-    more = f' and {len(missing) - 4} more' if len(missing) > 4 else ''
-    some = ', '.join(missing[:4]) + more
+    some = ', '.join(missing[:_NAMED])
+    if len(missing) > _NAMED:
+      some += f' and {len(missing) - _NAMED} more'
     raise MedtlError(
       f'{what}, and {some} is not beside it; '
       f'put all parts into {path.parent}, from where this one came'
     )
-  return found
+  return files

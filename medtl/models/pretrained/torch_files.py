@@ -2,7 +2,7 @@
 
 The two formats are those of `torch/serialization.py`: a zip archive of `data.pkl` and one file per
 storage (since 1.6; TorchScript writes the same), and the older stream of pickles followed by the
-storages. Messages of MedtlErrors are to be read behind the file's name.
+storages. The caller puts the file's name in front of the messages of MedtlErrors.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import numpy as np
 
 from medtl.core.types import MedtlError
 from medtl.models.pretrained import pickle_reader
-from medtl.models.pretrained.pickle_reader import Name, shown
+from medtl.models.pretrained.pickle_reader import Name, printable
 from medtl.models.pretrained.torch_tensors import MAKERS, STORAGES, Storage
 
 # what `zipfile` raises for damaged archives, names in no known code, and sizes beyond all memory
@@ -35,8 +35,10 @@ _ZIP_ERRORS = (
   OverflowError,
   MemoryError,
 )
-# torch/serialization.py, the legacy stream's first two pickles
-MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+# the first two pickles of the older stream
+MAGIC = 0x1950A86A20F9469CFC6C
+PROTOCOL = 1001
+_COUNT_BYTES = 8  # before each storage of the older stream: how many numbers it has
 
 
 @contextlib.contextmanager
@@ -49,17 +51,21 @@ def unpacking(what: str) -> Iterator[None]:
 
 
 def read_zip(archive: zipfile.ZipFile) -> Any:
-  """Return what a zip checkpoint holds, see inert.load; its tensors read from the open archive."""
+  """Return what a zip checkpoint holds, see pickle_reader.load.
+
+  Its tensors read their numbers from the archive, which must stay open.
+  """
   names = archive.namelist()
   main = min((name for name in names if name.endswith('data.pkl')), key=len)
   folder = main.removesuffix('data.pkl')
   if f'{folder}byteorder' in names:
     _check_order(_member(archive, f'{folder}byteorder'))
   storages: dict[Any, Storage] = {}
-  found = _load(io.BytesIO(_member(archive, main)), storages)
+  value = _load(io.BytesIO(_member(archive, main)), storages)
   for key, storage in storages.items():
-    storage.read = functools.partial(_stored_in, archive, f'{folder}data/{key}', storage.nbytes)
-  return found
+    name = f'{folder}data/{key}'
+    storage.read = functools.partial(_read_storage, archive, name, storage.nbytes)
+  return value
 
 
 def _check_order(order: bytes) -> None:
@@ -70,13 +76,13 @@ def _check_order(order: bytes) -> None:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-  with unpacking(f'its part {shown(name)}'):
+  with unpacking(f'its part {printable(name)}'):
     return archive.read(name)
 
 
-def _stored_in(archive: zipfile.ZipFile, name: str, nbytes: int) -> bytes:
-  """Return the bytes of a storage."""
-  key = shown(name.rpartition('/')[2])
+def _read_storage(archive: zipfile.ZipFile, name: str, nbytes: int) -> bytes:
+  """Return the bytes of a storage; a MedtlError where there are not `nbytes` of them."""
+  key = printable(name.rpartition('/')[2])
   try:
     size = archive.getinfo(name).file_size
   except KeyError:
@@ -89,7 +95,10 @@ def _stored_in(archive: zipfile.ZipFile, name: str, nbytes: int) -> bytes:
 
 
 def read_stream(file: BinaryIO) -> Any:
-  """Return what PyTorch's older stream, or any other pickle, holds; tensors read from the file."""
+  """Return what PyTorch's older stream, or any other pickle, holds.
+
+  Its tensors read their numbers from the file, which must stay open.
+  """
   first = _load(file, {})
   if first != MAGIC:
     return first
@@ -97,28 +106,29 @@ def read_stream(file: BinaryIO) -> Any:
     raise MedtlError(f"is in another version of PyTorch's format than {PROTOCOL}; save it again")
   _load(file, {})  # the machine's integer sizes
   storages: dict[Any, Storage] = {}
-  found = _load(file, storages)
+  value = _load(file, storages)
   keys = _load(file, {})
-  named = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
-  if not named or len(keys) != len(storages) or set(keys) != set(storages):
+  are_names = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+  if not are_names or len(keys) != len(storages) or set(keys) != set(storages):
     raise MedtlError('is damaged: its list of storages is not that of its tensors; get it again')
   begin = file.tell()
   end = file.seek(0, io.SEEK_END)
   for key in keys:
     storage = storages[key]
     file.seek(begin)
-    count = int.from_bytes(file.read(8), 'little')
-    after = begin + 8 + storage.nbytes
+    count = int.from_bytes(file.read(_COUNT_BYTES), 'little')
+    numbers = begin + _COUNT_BYTES
+    after = numbers + storage.nbytes
     if count * storage.dtype.itemsize != storage.nbytes or after > end:
       raise MedtlError(f'is truncated or damaged: a storage has {count} numbers; get it again')
-    storage.read = functools.partial(_section, file, begin + 8, storage.nbytes)
+    storage.read = functools.partial(_section, file, numbers, storage.nbytes)
     begin = after
   if begin != end:  # a byte more among the numbers would move all behind it
     raise MedtlError(
       f'has {end - begin} bytes behind its last storage: it is damaged, get it '
       'again; or it holds several objects, save them in a file each'
     )
-  return found
+  return value
 
 
 def _section(file: BinaryIO, begin: int, nbytes: int) -> bytes:
@@ -131,35 +141,41 @@ def _load(file: BinaryIO, storages: dict[Any, Storage]) -> Any:
 
 
 def _persistent(storages: dict[Any, Storage], pid: Any) -> Any:
-  """Return the storage of ('storage', type, key, device, count, …), a class of ('module', class)."""
+  """Return what a persistent id stands for.
+
+  It is the storage of ('storage', type, key, device, count, …), or the class of
+  ('module', class, …).
+  """
   kind = pid[0] if isinstance(pid, tuple) and len(pid) >= 4 else None
   if kind == 'module':  # the older stream has the code of classes beside them
     return pid[1]
   if kind != 'storage' or len(pid) < 5:
     asked = pid if isinstance(pid, str) else kind
-    said = shown(asked) if isinstance(asked, str) else 'something else'
-    raise MedtlError(f'is refused: its pickle asks for {said} instead of a storage')
-  written, key, count = pid[1], pid[2], pid[4]
+    words = printable(asked) if isinstance(asked, str) else 'something else'
+    raise MedtlError(f'is refused: its pickle asks for {words} instead of a storage')
+  _, written, key, _, count, *views = pid
   whole = isinstance(count, int) and count >= 0
   if not (isinstance(written, Name) and isinstance(key, str) and whole):
     raise MedtlError('is damaged: a storage in it has no type, name or size; get it again')
   dtype = STORAGES.get(written.name.removesuffix('Storage'))
   if dtype is None:
-    raise MedtlError(f'holds numbers of a type that is not known, {shown(str(written))}')
-  if len(pid) > 5 and pid[5] is not None:
+    raise MedtlError(f'holds numbers of a type that is not known, {printable(str(written))}')
+  if views and views[0] is not None:
     raise MedtlError(
       'holds views of storages as PyTorch 0.3 wrote them; save it again with a newer version'
     )
   storage = Storage(np.dtype(dtype), count)
   first = storages.setdefault(key, storage)
   if (first.dtype, first.nbytes) != (storage.dtype, storage.nbytes):
-    raise MedtlError(f'is damaged: the storage {shown(key)} has two sizes or types; get it again')
+    raise MedtlError(
+      f'is damaged: the storage {printable(key)} has two sizes or types; get it again'
+    )
   return first
 
 
-def _stored(data: bytes) -> Any:
-  """Return the storage that `torch.storage._load_from_bytes` would: pickled without torch.save."""
+def _load_from_bytes(data: bytes) -> Any:
+  """Return what `torch.storage._load_from_bytes` would, of a storage pickled without torch.save."""
   return read_stream(io.BytesIO(data))
 
 
-_MAKERS = MAKERS | {'torch.storage._load_from_bytes': _stored}
+_MAKERS = MAKERS | {'torch.storage._load_from_bytes': _load_from_bytes}

@@ -1,6 +1,6 @@
 """Tensors and numpy arrays of pickles: views of storages, checked to lie inside them.
 
-Messages of MedtlErrors are to be read behind the file's name.
+The caller puts the file's name in front of the messages of MedtlErrors.
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 
 from medtl.core.types import MedtlError
 from medtl.models.pretrained import pickle_reader
-from medtl.models.pretrained.pickle_reader import Object, name_of, shown
+from medtl.models.pretrained.pickle_reader import Object, name_of, printable
 
 # by the names of torch.<name>Storage and torch.<name>; void: what numpy has no numbers for
 STORAGES = {
@@ -54,16 +54,11 @@ _TYPES = {
   'bool': '?',
   'complex64': 'c8',
   'complex128': 'c16',
-  **{
-    name: getattr(ml_dtypes, name)
-    for name in (
-      'float8_e4m3fn',
-      'float8_e4m3fnuz',
-      'float8_e5m2',
-      'float8_e5m2fnuz',
-      'float8_e8m0fnu',
-    )
-  },
+  'float8_e4m3fn': ml_dtypes.float8_e4m3fn,
+  'float8_e4m3fnuz': ml_dtypes.float8_e4m3fnuz,
+  'float8_e5m2': ml_dtypes.float8_e5m2,
+  'float8_e5m2fnuz': ml_dtypes.float8_e5m2fnuz,
+  'float8_e8m0fnu': ml_dtypes.float8_e8m0fnu,
 }
 
 _REBUILD = 'torch._utils._rebuild_'  # begins the names of functions, called but never saved
@@ -77,18 +72,19 @@ class Storage:
   """A run of numbers that tensors are views of; `read` gets its little-endian bytes when needed."""
 
   def __init__(self, dtype: np.dtype, count: int):
-    self.dtype, self.nbytes = dtype, count * dtype.itemsize
+    self.dtype = dtype
+    self.nbytes = count * dtype.itemsize
     self.read: Callable[[], bytes] = bytes
 
   @functools.cached_property
   def data(self) -> bytes:
-    """Return the bytes; MedtlError where there are not as many as announced."""
-    found = self.read()
-    if len(found) != self.nbytes:
+    """Return the bytes; a MedtlError where there are not as many as announced."""
+    data = self.read()
+    if len(data) != self.nbytes:
       raise MedtlError(
-        f'is truncated: a storage has {len(found)} bytes, expected {self.nbytes}; get it again'
+        f'is truncated: a storage has {len(data)} bytes, expected {self.nbytes}; get it again'
       )
-    return found
+    return data
 
 
 class Tensor:
@@ -110,16 +106,20 @@ class Tensor:
     room = storage.nbytes // self.dtype.itemsize
     if min((offset, *shape, *stride)) < 0 or max(end, count) > room:
       raise MedtlError(
-        f'is refused: a tensor of shape {shown(str(shape))} does not lie inside its storage'
+        f'is refused: a tensor of shape {printable(str(shape))} does not lie inside its storage'
       )
-    self.storage, self.offset, self.shape, self.stride = storage, offset, shape, stride
+    self.storage = storage
+    self.offset = offset
+    self.shape = shape
+    self.stride = stride
 
   def array(self) -> np.ndarray:
     """Return the numbers as an array of their own."""
     count = self.storage.nbytes // self.dtype.itemsize
     values = np.frombuffer(self.storage.data, self.dtype, count)
-    steps = [step * self.dtype.itemsize for step in self.stride]
-    return np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, steps).copy()
+    strides = [step * self.dtype.itemsize for step in self.stride]
+    view = np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, strides)
+    return view.copy()
 
 
 def is_shape(value: Any) -> bool:
@@ -133,7 +133,8 @@ def _whole(value: Any) -> bool:
   """Return whether a value is a sequence of whole numbers that numpy can take."""
   if not isinstance(value, tuple | list):
     return False
-  return all(isinstance(number, int) and abs(number) < _LARGE for number in value)
+  integers = all(isinstance(number, int) for number in value)
+  return integers and all(abs(number) < _LARGE for number in value)
 
 
 class Unreadable:
@@ -167,16 +168,16 @@ def leaf(value: Any) -> Tensor | Unreadable | np.ndarray | None:
     raise MedtlError('is damaged: a numpy array in it is none; get it again') from None
   if maker and any(isinstance(part, Tensor | Storage) for part in value.args):
     return Unreadable(
-      f'is a tensor made by {shown(maker)}, which is not known; make it a plain '
+      f'is a tensor made by {printable(maker)}, which is not known; make it a plain '
       'tensor in PyTorch and save it again'
     )
   return None
 
 
-def _numpy(shape: Shape, dtype: Any, turned: bool, data: Any) -> np.ndarray | None:
+def _numpy(shape: Shape, dtype: Any, columns_first: bool, data: Any) -> np.ndarray | None:
   """Return the array that `ndarray.__reduce__` wrote, None where it holds no numbers."""
-  typed = isinstance(dtype, Object) and name_of(dtype.maker) == 'numpy.dtype'
-  code = dtype.args[0] if typed else ''
+  is_dtype = isinstance(dtype, Object) and name_of(dtype.maker) == 'numpy.dtype'
+  code = dtype.args[0] if is_dtype else ''
   if not (isinstance(code, str) and re.fullmatch('[biufc][0-9]{1,2}', code)):
     return None
   if not is_shape(shape):
@@ -186,9 +187,9 @@ def _numpy(shape: Shape, dtype: Any, turned: bool, data: Any) -> np.ndarray | No
   raw = data.encode('latin-1') if isinstance(data, str) else data
   if not isinstance(raw, bytes | bytearray) or len(raw) != math.prod(shape) * kind.itemsize:
     raise MedtlError(
-      f'is damaged: an array of shape {shown(str(shape))} has other bytes; get it again'
+      f'is damaged: an array of shape {printable(str(shape))} has other bytes; get it again'
     )
-  return np.frombuffer(raw, kind).reshape(shape, order='F' if turned else 'C')
+  return np.frombuffer(raw, kind).reshape(shape, order='F' if columns_first else 'C')
 
 
 def _tensor(storage: Storage, offset: int, shape: Shape, stride: Shape, *_: Any) -> Tensor:
@@ -210,8 +211,8 @@ def _typed_tensor(
   name = name_of(dtype)
   kind = _TYPES.get(name.removeprefix('torch.'))
   if kind is None:
-    said = shown(name) or 'a type without a name'
-    return Unreadable(f'is of {said}, which is not known; convert it by .float() and save again')
+    words = printable(name) or 'a type without a name'
+    return Unreadable(f'is of {words}, which is not known; convert it by .float() and save again')
   return Tensor(storage, offset, shape, stride, np.dtype(kind))
 
 

@@ -1,0 +1,342 @@
+"""Rows of a csv file → vectors x [c] float32: numbers, and words as columns of 0 and 1.
+
+A missing number is NaN in x, which `models.Net` replaces by the mean of the training side: the
+source sees all sides, and a mean taken here would leak from one to another. A column of 0 and 1
+beside it says where a number was missing (the missing-indicator method). Imputing the mean is
+consistent where missing values are not informative (Josse et al. 2019, arXiv 1902.06931); that
+column is for where they are. That a test was not made tells of the patient, but also of the site.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from medtl.core.types import Dataset, Example, MedtlError
+from medtl.data.listing import labels, manifest
+from medtl.data.listing.labels import MISSING
+from medtl.data.listing.records import side
+
+ROW = 'row'  # as data.patient: each row is a patient of its own
+Columns = Mapping[str, np.ndarray]
+
+
+class Channel(NamedTuple):
+  """One number of x."""
+
+  name: str  # 'age', 'thal=7', 'age missing'
+  values: np.ndarray  # [n]
+  is_flag: bool  # 0 or 1, for no or yes
+
+
+def load(
+  root: str,
+  *,
+  label: str | Sequence[str] = 'label',
+  features: Sequence[str] = (),
+  categories: Sequence[str] = (),
+  columns: Sequence[str] = (),
+  patient: str = '',
+  partition: str = '',
+  classes: Sequence[str | int | float] = (),
+  above: float | None = None,
+  missing: Sequence[str] = MISSING,
+  zero_is_missing: Sequence[str] = (),
+  licence: str = '',
+  citation: str = '',
+) -> Dataset:
+  """Return the rows of a csv, or of the one csv in a folder.
+
+  `features` are columns of numbers; () takes all that are nothing else. `categories` are columns of
+  words or codes, each of which becomes a column of 0 and 1 a value, all 0 where it is missing.
+  `label`, `classes`, `patient` and `partition` are as in `folder.load`; `patient='row'`: each row
+  is a patient. With `above` the label is whether a number is larger than that.
+  `missing`: words that stand for no value, as an empty field does; in the columns
+  `zero_is_missing` a 0 does, too.
+  `columns`: the names of all numbers of x, in order, as facts['columns'] of other data gave them:
+  x becomes what a net for those data expects. Values that they lack are unknown to it (all 0).
+
+  All columns of the csv go to the table. facts['flags'] are the numbers of x that are 0 or 1.
+
+  Raises MedtlError for a column that is not there, holds words, or has two meanings.
+  """
+  path = _path(root)
+  csv = manifest.read(path)
+  label_columns = _label_columns(label)
+  patient_columns = [patient] if patient and not _is_row(patient, csv) else []
+  other = [*label_columns, *patient_columns, *([partition] if partition else [])]
+  csv.require('label', label_columns)
+  csv.require('patient', patient_columns)
+  csv.require('partition', [partition] if partition else [])
+  csv.require('features', features)
+  csv.require('categories', categories)
+  csv.require('zero_is_missing', zero_is_missing)
+  cells = _filled(csv, missing, zero_is_missing)
+  numbers = {name: labels.numbers(column, column == '') for name, column in cells.items()}
+  names = [f'{path.name}:{line}' for line in csv.lines]
+  notes: list[str] = []
+  wanted = tuple(features)
+  if not wanted and columns:
+    wanted = tuple(name for name in columns if name in numbers)
+  elif not wanted:
+    wanted = _numeric(numbers, [*other, *categories], notes)
+  _check_meanings(wanted, categories, other)
+  _check_numeric(wanted, numbers, names)
+  channels = list(_channels(numbers, wanted, categories))
+  if columns:
+    channels = _as_known(channels, columns, notes)
+  if not channels:
+    raise MedtlError(
+      f'{path} has no column of numbers for x; set data.categories to columns of words, which then '
+      'become numbers'
+    )
+  x = np.stack([channel.values for channel in channels], axis=1).astype(np.float32)
+  class_names, y, order = _labels(csv, numbers, label, classes, above, names, missing)
+  table = {'row': np.arange(len(names)), 'file': np.array(names), 'y': y}
+  if patient:
+    table['patient'] = cells[patient] if patient_columns else _row_names(path, csv)
+  if partition:
+    table['split'] = np.array([side(name) or name for name in cells[partition].tolist()])
+  for name, column in numbers.items():
+    if name not in other:
+      table[f'{name}_' if name in manifest.RESERVED else name] = column
+  channel_names = [channel.name for channel in channels]
+  notes += [*_missing_notes(cells, [*wanted, *categories]), *_equal_rows(csv, names)]
+  facts = dict(
+    name=path.stem,
+    order=order,
+    notes=notes,
+    columns=channel_names,
+    features=[*wanted, *categories],
+    flags=[number for number, channel in enumerate(channels) if channel.is_flag],
+    licence=licence,
+    citation=citation,
+  )
+
+  def fetch(index: int) -> Example:
+    return Example(x[index], table['y'][index], int(index))
+
+  fingerprint = _fingerprint(path, channel_names, x, table)
+  return Dataset(fetch, len(y), class_names, table, facts, fingerprint)
+
+
+def _path(root: str) -> Path:
+  """Return the csv that `root` is, or the only one in the folder that it is."""
+  if not root:
+    raise MedtlError('no table was named; set data.root=FILE.csv (--config.data.root=FILE.csv)')
+  path = Path(root).expanduser()
+  if not path.is_dir():
+    return path
+  there = sorted(path.glob('*.csv'))
+  if len(there) != 1:
+    shown = ', '.join(file.name for file in there) or 'none'
+    raise MedtlError(f'{path} holds {len(there)} csv files ({shown}); set data.root to one of them')
+  return there[0]
+
+
+def _label_columns(label: str | Sequence[str]) -> list[str]:
+  if isinstance(label, str):
+    return [label] if label else []
+  return list(label)
+
+
+def _is_row(patient: str, csv: manifest.Manifest) -> bool:
+  """Return whether each row is a patient of its own."""
+  return patient == ROW and ROW not in csv.columns
+
+
+def _row_names(path: Path, csv: manifest.Manifest) -> np.ndarray:
+  """Return a name for the patient of each row, another one in another folder's file."""
+  return np.array([f'{path.resolve().parent.name}/{path.name}:{line}' for line in csv.lines])
+
+
+def _filled(
+  csv: manifest.Manifest, missing: Sequence[str], zero_is_missing: Sequence[str]
+) -> dict[str, np.ndarray]:
+  """Return the columns with '' for every missing value."""
+  cells = {}
+  for name, column in csv.columns.items():
+    empty = labels.missing(column, missing)
+    if name in zero_is_missing:
+      empty |= labels.numbers(column, empty) == 0
+    cells[name] = np.where(empty, '', column)
+  return cells
+
+
+def _numeric(numbers: Columns, other: Sequence[str], notes: list[str]) -> tuple[str, ...]:
+  """Return all columns of numbers that are nothing else; `notes` tell of columns of words."""
+  free = [name for name in numbers if name not in other]
+  numeric = tuple(name for name in free if numbers[name].dtype.kind == 'f')
+  words = [name for name in free if name not in numeric]
+  notes.append(
+    f'the net sees every column of numbers ({", ".join(numeric)}); data.features chooses'
+  )
+  if words:
+    notes.append(
+      f'columns of words, which the net does not see: {", ".join(words)}; data.categories takes them'
+    )
+  return numeric
+
+
+def _check_meanings(
+  features: Sequence[str], categories: Sequence[str], other: Sequence[str]
+) -> None:
+  """Raise where a column has two meanings."""
+  named = [*features, *categories, *other]
+  twice = [name for name in named if named.count(name) > 1]
+  if twice:
+    raise MedtlError(
+      f'column {twice[0]!r} is named twice; expected it in one of data.features, data.categories, '
+      'data.label, data.patient and data.partition: a label among the features would be the answer'
+    )
+
+
+def _check_numeric(features: Sequence[str], numbers: Columns, names: Sequence[str]) -> None:
+  """Raise for a feature that holds words."""
+  for name in features:
+    column = numbers[name]
+    if column.dtype.kind == 'f' or (column == '').all():
+      continue
+    is_word = [bool(value) and not labels.NUMBER.fullmatch(value) for value in column.tolist()]
+    first = is_word.index(True)
+    raise MedtlError(
+      f'column {name!r} holds {str(column[first])!r} ({names[first]}), which is no number; expected '
+      'numbers, or its name in data.categories, or the word in data.missing'
+    )
+
+
+def _channels(
+  numbers: Columns, features: Sequence[str], categories: Sequence[str]
+) -> Iterator[Channel]:
+  """Yield the numbers of x: features, then values of categories, then what is missing of both."""
+  for name in features:
+    column = numbers[name]
+    yield Channel(name, column if column.dtype.kind == 'f' else np.full(len(column), np.nan), False)
+  for name in categories:
+    for level in _levels(numbers[name]):
+      yield Channel(f'{name}={_text(level)}', numbers[name] == level, True)
+  for name in (*features, *categories):
+    is_missing = _is_missing(numbers[name])
+    if is_missing.any():
+      yield Channel(f'{name} missing', is_missing, True)
+
+
+def _levels(column: np.ndarray) -> list:
+  """Return the values of a category in order."""
+  return np.unique(column[~_is_missing(column)]).tolist()
+
+
+def _text(level: str | float) -> str:
+  """Return a value of a category as text: 7.0 is '7'."""
+  return f'{level:g}' if isinstance(level, float) else level
+
+
+def _is_missing(column: np.ndarray) -> np.ndarray:
+  return np.isnan(column) if column.dtype.kind == 'f' else column == ''
+
+
+def _as_known(
+  channels: Sequence[Channel], columns: Sequence[str], notes: list[str]
+) -> list[Channel]:
+  """Return the channels that `columns` names, in that order; `notes` tell of the others."""
+  made = {channel.name: channel for channel in channels}
+  unknown = [
+    f'{name} ({int(made[name].values.sum())} rows)' for name in made if name not in columns
+  ]
+  if unknown:
+    notes.append(f'values that the net was not trained with: {", ".join(unknown)}')
+  none = np.zeros(len(channels[0].values), bool)
+  found = []
+  for name in columns:
+    is_value = '=' in name or name.endswith(' missing')
+    if name not in made and not is_value:
+      raise MedtlError(
+        f'the net expects the number {name!r} of each row; name a column so, and list it in '
+        'data.features'
+      )
+    found.append(made.get(name, Channel(name, none, True)))
+  return found
+
+
+def _labels(
+  csv: manifest.Manifest,
+  numbers: Columns,
+  label: str | Sequence[str],
+  classes: Sequence[str | int | float],
+  above: float | None,
+  names: Sequence[str],
+  missing: Sequence[str],
+) -> labels.Labels:
+  """Return classes, their number for each row, and how their order was found."""
+  if not label:
+    raw = np.full(len(names), '')
+  elif isinstance(label, str):
+    raw = csv.columns[label]
+  else:
+    raw = np.stack([csv.columns[name] for name in label], axis=1)
+  if above is not None:
+    classes = tuple(classes) or (f'{label} up to {above:g}', f'{label} above {above:g}')
+    raw = _above(raw, numbers, label, above, classes)
+  return labels.find(raw, label, classes, names, missing)
+
+
+def _above(
+  raw: np.ndarray,
+  numbers: Columns,
+  label: str | Sequence[str],
+  above: float,
+  classes: Sequence[str | int | float],
+) -> np.ndarray:
+  """Return the name of a class for each number, '' where it is missing."""
+  if not isinstance(label, str) or not label or numbers[label].dtype.kind != 'f':
+    raise MedtlError(
+      f'data.above={above:g} compares the label with a number, but data.label={label!r} is no '
+      'column of numbers; leave data.above out'
+    )
+  if len(classes) != 2:
+    raise MedtlError(
+      f'data.above={above:g} makes two classes, found data.classes={tuple(classes)}; expected the '
+      'name of the lower one, then of the upper one'
+    )
+  lower, upper = map(str, classes)
+  value = numbers[label]
+  return np.where(np.isnan(value), '', np.where(value > above, upper, lower))
+
+
+def _missing_notes(cells: Columns, names: Sequence[str]) -> list[str]:
+  """Return a sentence on the missing values of features, '' counts as one."""
+  counts = {name: int((cells[name] == '').sum()) for name in names}
+  each = [f'{count} in {name}' for name, count in counts.items() if count]
+  if not each:
+    return []
+  return [
+    f'missing values: {", ".join(each)}; in the place of a missing number the net sees the mean of '
+    'the training side, and beside it that it is missing'
+  ]
+
+
+def _equal_rows(csv: manifest.Manifest, names: Sequence[str]) -> list[str]:
+  """Return a sentence on rows that are equal in every column, labels included."""
+  first: dict[tuple[str, ...], int] = {}
+  twice = []
+  for row, values in enumerate(zip(*csv.columns.values(), strict=True)):
+    before = first.setdefault(values, row)
+    if before != row:
+      twice.append(f'{names[before]} = {names[row]}')
+  if not twice:
+    return []
+  return [
+    f'{len(twice)} rows are equal to another one in every column, first {twice[0]}: the same '
+    'patient twice? Then give them one name (data.patient), or remove one'
+  ]
+
+
+def _fingerprint(path: Path, columns: Sequence[str], x: np.ndarray, table: Columns) -> str:
+  """Return a sha256 of the file's place, x and the table."""
+  digest = hashlib.sha256(f'{path.resolve()}\t{columns}\n'.encode('utf-8', 'surrogateescape'))
+  digest.update(np.ascontiguousarray(x).tobytes())
+  for name, column in sorted(table.items()):
+    digest.update(f'{name}\t{column.tolist()}\n'.encode('utf-8', 'surrogateescape'))
+  return digest.hexdigest()

@@ -1,0 +1,132 @@
+"""Laws of tables: numbers as they are, words as columns of 0 and 1, nothing missing is invented."""
+
+import numpy as np
+import pytest
+
+from medtl import data
+from medtl.core.types import MedtlError
+from medtl.data.sources import table
+
+ROWS = """who,hospital,age,chol,kind,num
+a,north,50,.5,x,0
+b,north,60,?,y,2
+c,south,70,0,,1
+d,south,40,2e1,x,0
+"""
+KEYS = dict(label='num', above=0.0, features=('age', 'chol'), categories=('kind',))
+NAMES = ['age', 'chol', 'kind=x', 'kind=y', 'chol missing', 'kind missing']
+
+
+@pytest.fixture
+def path(tmp_path):
+  file = tmp_path / 'heart.csv'
+  file.write_text(ROWS)
+  return file
+
+
+def matrix(dataset):
+  return np.stack([dataset.fetch(index).x for index in range(dataset.size)])
+
+
+def test_a_row_worked_by_hand(path):
+  made = table.load(str(path), **KEYS, classes=('no', 'yes'), patient='who')
+  expected = [
+    [50, 0.5, 1, 0, 0, 0],
+    [60, np.nan, 0, 1, 1, 0],
+    [70, 0, 0, 0, 0, 1],
+    [40, 20, 1, 0, 0, 0],
+  ]
+  np.testing.assert_array_equal(matrix(made), np.array(expected, np.float32))
+  assert made.facts['columns'] == NAMES and made.facts['flags'] == [2, 3, 4, 5]
+  assert made.classes == ('no', 'yes') and made.table['y'].tolist() == [0, 1, 1, 0]
+  assert made.table['patient'].tolist() == list('abcd')
+  assert made.table['file'][1] == 'heart.csv:3'
+  assert made.table['hospital'].tolist() == ['north', 'north', 'south', 'south']
+  assert any('1 in chol, 1 in kind' in note for note in made.facts['notes'])
+
+
+def test_a_zero_is_missing_where_a_key_says_so_and_a_folder_of_one_csv_is_the_csv(path):
+  made = table.load(str(path.parent), **KEYS, zero_is_missing=('chol',))
+  chol = matrix(made)[:, 1]
+  assert np.isnan(chol).tolist() == [False, True, True, False]
+  (path.parent / 'other.csv').write_text(ROWS)
+  with pytest.raises(MedtlError, match=r'holds 2 csv files \(heart.csv, other.csv\)'):
+    table.load(str(path.parent), **KEYS)
+
+
+def test_all_columns_of_numbers_are_features_but_words_and_labels(path):
+  made = table.load(str(path), label='num')
+  assert made.facts['features'] == ['age', 'chol'] and made.classes == ('0', '1', '2')
+  notes = ' '.join(made.facts['notes'])
+  assert 'every column of numbers (age, chol)' in notes
+  assert 'does not see: who, hospital, kind' in notes
+
+
+def test_other_rows_get_the_columns_that_a_net_knows(path, tmp_path):
+  other = tmp_path / 'other.csv'
+  other.write_text('age,kind,chol\n30,z,7\n20,y,\n')
+  keys = dict(label='', features=('age', 'chol'), categories=('kind',), columns=NAMES)
+  made = table.load(str(other), **keys)
+  expected = [[30, 7, 0, 0, 0, 0], [20, np.nan, 0, 1, 1, 0]]
+  np.testing.assert_array_equal(matrix(made), np.array(expected, np.float32))
+  assert any('kind=z (1 rows)' in note for note in made.facts['notes'])
+  assert (made.table['y'] == -1).all()
+  with pytest.raises(MedtlError, match=r"expects the number 'chol'"):
+    table.load(str(other), label='', features=('age',), columns=NAMES)
+
+
+@pytest.mark.parametrize(
+  'keys, words',
+  [
+    (dict(KEYS, features=('age', 'kind'), categories=()), r"'kind' holds 'x' \(heart.csv:2\)"),
+    (dict(KEYS, features=('age', 'num')), 'named twice.*would be the answer'),
+    (dict(KEYS, features=('aeg',)), "no column 'aeg'.*did you mean 'age'"),
+    (dict(KEYS, label='kind', categories=()), 'no column of numbers; leave data.above out'),
+    (dict(KEYS, classes=('a', 'b', 'c')), 'makes two classes'),
+    (dict(label='num', features=(), categories=(), patient='age', partition='chol'), 'no column'),
+  ],
+)
+def test_wrong_keys_say_what_is_right(path, keys, words):
+  with pytest.raises(MedtlError, match=f'(?s){words}'):
+    table.load(str(path), **keys)
+
+
+def test_the_fingerprint_tells_a_changed_number(path):
+  before = table.load(str(path), **KEYS).fingerprint
+  assert table.load(str(path), **KEYS).fingerprint == before
+  path.write_text(ROWS.replace('2e1', '2e2'))
+  assert table.load(str(path), **KEYS).fingerprint != before
+
+
+def loaded(path, **split):
+  keys = dict(KEYS, site='hospital', patient='row')
+  return data.load('table', root=str(path), split=split, **keys)
+
+
+def test_a_site_becomes_a_group_and_equal_rows_of_two_sites_are_no_leak(path):
+  path.write_text(ROWS + 'e,south,50,.5,x,0\n')
+  sides = loaded(path, by='site', test=('south',), val=0)
+  assert set(sides['train'].table['hospital']) == {'north'}
+  assert sides['test'].table['group'].tolist() == [1, 1, 1]
+  assert sides['test'].facts['groups'] == ['north', 'south']
+
+
+def test_a_site_among_the_features_is_an_error(path):
+  keys = dict(KEYS, categories=('kind', 'hospital'))
+  with pytest.raises(MedtlError, match='also a feature'):
+    data.load('table', root=str(path), split=dict(by='none'), site='hospital', **keys)
+  with pytest.raises(MedtlError, match=r"data.site: .*'hospitl'; did you mean 'hospital'"):
+    data.load('table', root=str(path), split=dict(by='none'), site='hospitl', **KEYS)
+
+
+def test_a_row_without_a_site_has_no_group(path):
+  path.write_text(ROWS.replace('c,south', 'c,?'))
+  whole = loaded(path, by='none')['test']
+  assert whole.table['group'].tolist() == [0, 0, -1, 1]
+  with pytest.raises(MedtlError, match=r'1 examples have no site \(first: heart.csv:4\)'):
+    loaded(path, by='site')
+
+
+def test_operations_that_resize_need_a_picture(path):
+  with pytest.raises(MedtlError, match=r'resize changes the size of pictures.*row of 6 numbers'):
+    data.load('table', root=str(path), split=dict(by='none'), ops='resize(3)', **KEYS)
