@@ -3,7 +3,10 @@
 python -m medtl.main --config=configs/hippocampus_unet3d.py --config.data.root=FOLDER
     FOLDER/images/x.nii.gz and FOLDER/labels/x.nii.gz: 0 background, 1 anterior, 2 posterior.
 python -m medtl.main --config=configs/hippocampus_unet3d.py:short --config.data.root=FOLDER
-    A fold in minutes on two cores.
+    A short fold: 120 steps on 60 of 100 volumes; of how many people the files do not say. On two
+    shared cores the training took 2¼ minutes of processor time, its compilation included. The Dice
+    term of its loss fell from 0.78 (first ten steps) to 0.19 (last twenty). The test Dice has not
+    been measured.
 """
 
 from configs import base
