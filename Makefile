@@ -23,4 +23,5 @@ mutants:
 lint:
 	@requirements/install.sh dev
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
 	.venv/bin/mypy
