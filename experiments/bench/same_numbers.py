@@ -102,9 +102,12 @@ def main() -> int:
     equal = sum(before[key].tobytes() == after[key].tobytes() for key in before)
     largest = max(difference(before[key], after[key]) for key in before)
     read = [json.loads((folder / 'numbers.json').read_text()) for folder in pair.values()]
-    same = rounded(read[0]) == rounded(read[1])
+    added = sorted(read[1].keys() - read[0].keys())
+    same = rounded(read[0]) == rounded({name: read[1].get(name) for name in read[0]})
     status = status or int(not same)
     words_of = 'equal' if same else 'DIFFERS'
+    if added:
+      words_of += f', new: {", ".join(added)}'
     print(f'| {name} | {len(before)} | {equal} | {largest:.2g} | {words_of} |', flush=True)
   return status
 
