@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from medtl.core.types import MedtlError, Predictions, Table
+from medtl.core.types import Predictions, Table
 from medtl.evaluation import intervals
-from medtl.evaluation.summary import patients, plain
+from medtl.evaluation.summary import check_same_rows, patients, plain
 
 Runs = Sequence[tuple[Predictions, Predictions | None]]
 
@@ -80,7 +80,7 @@ def compare(
   level: float = 0.95,
 ) -> dict[str, Any]:
   """Return {name: interval} of first − second on the same test rows, paired image by image."""
-  _check_rows([test for test, _ in (*first, *second)])
+  check_same_rows([test for test, _ in (*first, *second)])
   ours, theirs = _stacked(first, names), _stacked(second, names)
   difference = {name: ours[name] - theirs[name] for name in names}
   draw = dict(patient=patients(table)[0], resamples=resamples, seed=seed, level=level)
@@ -120,12 +120,5 @@ def of_known(values: np.ndarray, axis: int | None = None) -> np.ndarray:
 
 def _stacked(runs: Runs, names: Sequence[str]) -> dict[str, np.ndarray]:
   tests = [test for test, _ in runs]
-  _check_rows(tests)
+  check_same_rows(tests)
   return {name: np.stack([test.values[name] for test in tests]) for name in names}
-
-
-def _check_rows(tests: Sequence[Predictions]) -> None:
-  if not all(np.array_equal(test.row, tests[0].row) for test in tests):
-    raise MedtlError(
-      'the two runs predicted different rows; a paired comparison needs the same test data and split'
-    )

@@ -128,7 +128,7 @@ def summarise_seeds(
   level: float = 0.95,
 ) -> dict[str, Any]:
   """Return {name: interval} of the mean over runs of one model from several seeds, tested on the same rows."""
-  _same_rows([test for test, _ in runs])
+  check_same_rows([test for test, _ in runs])
   draw: dict[str, Any] = dict(
     patient=patients(table)[0], resamples=resamples, seed=seed, level=level
   )
@@ -153,7 +153,7 @@ def compare(
 
   Each is one run, or as many of one model from several seeds. Without validation predictions there is no sensitivity and specificity.
   """
-  _same_rows([test for test, _ in (*first, *second)])
+  check_same_rows([test for test, _ in (*first, *second)])
   draw: dict[str, Any] = dict(
     patient=patients(table)[0], resamples=resamples, seed=seed, level=level
   )
@@ -166,7 +166,8 @@ def compare(
   )
 
 
-def _same_rows(tests: Sequence[Predictions]) -> None:
+def check_same_rows(tests: Sequence[Predictions]) -> None:
+  """Raise unless the predictions are of the same rows, in one order."""
   if not all(np.array_equal(test.row, tests[0].row) for test in tests):
     raise MedtlError(
       'the two runs predicted different rows; a paired comparison needs the same test data and split'

@@ -1,4 +1,4 @@
-"""The recipe: config → run folder. With build.py the one corridor between the rooms."""
+"""The recipe: config → run folder."""
 
 import functools
 import itertools
