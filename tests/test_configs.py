@@ -77,6 +77,7 @@ DEEP = {
   'configs/busi_unet.py',
   'configs/busi_simclr.py',
   'configs/busi_simclr.py:views',
+  'configs/foot_ulcer_unet.py',
   'configs/oct_dann.py',
   'configs/oct_dann.py:alone',
 }
