@@ -1,5 +1,6 @@
 """What a config says of its data fits files as its docstring describes them."""
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -44,3 +45,27 @@ def test_foot_ulcers_are_photographs_with_a_mask_each(tmp_path):
   expected = {f'images/{n:04d}.jpg': 2 * n * 16 / 40**2 for n in range(10)}
   for name, share in expected.items():
     assert areas[name] == pytest.approx(share, abs=0.02)
+
+
+def test_cords_come_on_one_grid_however_their_slices_lie(tmp_path):
+  spacings = {'a': (1.0, 1.0, 1.0), 'b': (0.5, 0.5, 7.5), 'c': (0.84, 0.84, 17.0), 'd': (1, 1, 4)}
+  axes = {'a': 'RAS', 'b': 'LAS', 'c': 'LPS', 'd': 'PSR'}
+  for folder in ('images', 'labels'):
+    (tmp_path / folder).mkdir()
+  for name, spacing in spacings.items():
+    shape = tuple(round(34 / length) for length in spacing)
+    volume = np.random.RandomState(0).rand(*shape).astype(np.float32)
+    frame = nibabel.Nifti1Image(volume, np.diag([*spacing, 1.0]))
+    cord = nibabel.Nifti1Image((volume > 0.5).astype(np.uint8), frame.affine)
+    turn = nibabel.orientations.axcodes2ornt(axes[name])
+    for folder, image in (('images', frame), ('labels', cord)):
+      turned = image.as_reoriented(turn)
+      turned.header.set_xyzt_units('mm')
+      nibabel.save(turned, tmp_path / folder / f'{name}.nii.gz')
+  keys = keys_of('configs/spine_unet3d.py', tmp_path, split={'by': 'none'})
+  cases = data.load(**keys)['test']
+  for row in range(cases.size):
+    case = cases.fetch(row)
+    assert case.frame.spacing == pytest.approx((1, 1, 2), rel=0.05)
+    assert (np.diag(case.frame.affine)[:3] > 0).all()  # RAS
+    assert case.y.shape == case.x.shape[:-1] and 0.2 < case.y.mean() < 0.8
