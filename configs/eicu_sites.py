@@ -1,13 +1,13 @@
-"""Death in hospital after a first day in intensive care (eICU demo): another region of the USA tests.
+"""Death in hospital after a first day in intensive care (eICU demo): another region tests.
 
 python -m medtl.data.prepare.eicu FOLDER FILE.csv
     FOLDER holds patient.csv.gz, hospital.csv.gz, apacheapsvar.csv.gz and apachepredvar.csv.gz.
 python -m medtl.main --config=configs/eicu_sites.py --config.data.root=FILE.csv
 python -m medtl.main --config=configs/eicu_sites.py --config.data.root=FILE.csv --folds
 
-Johnson et al. 2021, eICU Collaborative Research Database Demo 2.0.1; Pollard et al. 2018, Scientific
-Data 5:180178; ODbL 1.0. FILE.csv holds 2054 hospital stays of 1765 patients in 186 hospitals; 179
-stays ended in death. The first command tests the Midwest (data.split.test says otherwise), the
+Johnson et al. 2021, eICU Collaborative Research Database Demo 2.0.1; Pollard et al. 2018,
+Scientific Data 5:180178; ODbL 1.0. FILE.csv holds 2054 hospital stays of 1765 patients in 186
+hospitals of the USA; 179 stays ended in death. The first command tests the Midwest (data.split.test says otherwise), the
 second each region in turn. One minute on two cores that others used too (AMD EPYC, 27 s of
 processor time), one seed:
 
@@ -21,8 +21,8 @@ all, pooled     2054 (179)       0.822 (0.791 to 0.852)             0.818       
 
 The last columns are scikit-learn's on the same numbers, training sides and tests: C chosen on
 validation, columns standardised and cut at 5; HistGradientBoosting with 100 trees of 8 leaves, as
-first set. So few columns need no net. Width, rate, dropout and decay were chosen among four settings
-by the mean AUROC of the validation sides (0.826; the others 0.806 to 0.815).
+first set. So few columns need no net. Width, rate, dropout and decay were chosen among four
+settings by the mean AUROC of the validation sides (0.826; the others 0.806 to 0.815).
 """
 
 from configs import base

@@ -3,10 +3,11 @@
 python -m medtl.main --config=configs/hippocampus_unet3d.py --config.data.root=FOLDER
     FOLDER/images/x.nii.gz and FOLDER/labels/x.nii.gz: 0 background, 1 anterior, 2 posterior.
 python -m medtl.main --config=configs/hippocampus_unet3d.py:short --config.data.root=FOLDER
-    A short fold: 120 steps on 60 of 100 volumes; of how many people the files do not say. On two
-    shared cores the training took 2¼ minutes of processor time, its compilation included. The Dice
-    term of its loss fell from 0.78 (first ten steps) to 0.19 (last twenty). The test Dice has not
-    been measured.
+    A short fold: 120 steps on 60 of 100 volumes; of how many people the files do not say. On the 20
+    that test, one seed, 95 % intervals over volumes: Dice of the anterior part 0.828 (0.804 to
+    0.851), of the posterior part 0.833 (0.817 to 0.849). The whole run took four minutes of
+    processor time (AMD EPYC), a third of it for the evaluations. `predict` wrote masks with the
+    shapes and affines of the files.
 """
 
 from configs import base

@@ -36,10 +36,10 @@ OLDEST = ('> 89', '90')  # ages above 89 are published as '> 89'
 def rows(folder: str) -> list[Row]:
   """Return a row for each hospital stay whose outcome and first day in intensive care are known.
 
-  Its columns are those of PATIENT, OUTCOME, apacheapsvar (numbers of the first day, -1 where nothing
-  was measured) and HISTORY of the first unit that has them, and the hospital's `region`. Of a
-  patient who lay in several hospitals only the stays in the first one are taken, so that nobody
-  stands on two sides of a split by hospital or region.
+  Its columns are those of PATIENT, OUTCOME, apacheapsvar (numbers of the first day, -1 where
+  nothing was measured) and HISTORY of the first unit that has them, and the hospital's `region`.
+  Of a patient who lay in several hospitals only the stays in the first one are taken, so that
+  nobody stands on two sides of a split by hospital or region.
 
   Raises MedtlError for a table or a column that is not there.
   """
