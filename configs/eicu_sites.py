@@ -7,9 +7,9 @@ python -m medtl.main --config=configs/eicu_sites.py --config.data.root=FILE.csv 
 
 Johnson et al. 2021, eICU Collaborative Research Database Demo 2.0.1; Pollard et al. 2018,
 Scientific Data 5:180178; ODbL 1.0. FILE.csv holds 2054 hospital stays of 1765 patients in 186
-hospitals of the USA; 179 stays ended in death. The first command tests the Midwest (data.split.test says otherwise), the
-second each region in turn. One minute on two cores that others used too (AMD EPYC, 27 s of
-processor time), one seed:
+hospitals of the USA; 179 stays ended in death. The first command tests the Midwest
+(data.split.test says otherwise), the second each region in turn. One minute on two cores that
+others used too (AMD EPYC, 27 s of processor time), one seed:
 
 region          stays (deaths)   AUROC (95 % interval by patient)   logistic regression   trees
 Midwest         684 (51)         0.854 (0.805 to 0.896)             0.858                 0.857

@@ -5,9 +5,10 @@ python -m medtl.main --config=configs/foot_ulcer_unet.py --config.data.root=FOLD
 
 Wang et al. 2020, Scientific Reports 10:21897; CC BY-NC. With --folds all photographs are tested.
 Fold 0 alone, 72 of 360 at 128 px, one seed, 95 % interval over photographs: Dice 0.632 (0.580 to
-0.680). The encoder frozen reached 0.546 on validation, six epochs with all live 0.628. Two minutes of
-processor time (AMD EPYC). The files do not say whose foot it is, and several photographs may show
-one: a random split is too kind. The median ulcer covers 0.7 % of a photograph, 115 pixels here.
+0.680). The encoder frozen reached 0.546 on validation, six epochs with all live 0.628. Two minutes
+of processor time (AMD EPYC). The files do not say whose foot it is, and several photographs may
+show one: a random split is too kind. The median ulcer covers 0.7 % of a photograph, here 115
+pixels.
 """
 
 from configs import base

@@ -3,10 +3,10 @@
 python -m medtl.main --config=configs/spine_unet3d.py --config.data.root=FOLDER --folds
     FOLDER/images/x.nii.gz and FOLDER/labels/x.nii.gz: 0 background, 1 cord.
 
-github.com/spinalcordtoolbox/sct_testing_data, MIT. Copy t1/t1w, t2/t2, t2s/t2s and mt/mt1 to images/
-and, under the same names, t1w_seg-manual, t2_seg-manual, t2s_seg and mt1_seg to labels/. These are
-four volumes of one person: they test that files of any axes and spacing meet on one grid, and say
-nothing about patients.
+github.com/spinalcordtoolbox/sct_testing_data, MIT. Copy t1/t1w, t2/t2, t2s/t2s and mt/mt1 to
+images/ and, under the same names, t1w_seg-manual, t2_seg-manual, t2s_seg and mt1_seg to labels/.
+These are four volumes of one person: they test that files of any axes and spacing meet on one grid,
+and say nothing about patients.
 
 Two volumes train for 100 steps, one validates and the fourth tests, each in turn: Dice 0.86 for T2*
 (0.5 × 0.5 × 7.5 mm), 0.50 for MT (0.84 × 0.84 × 17 mm), 0.38 for T2 and 0.14 for T1 (1 mm), one
