@@ -76,6 +76,7 @@ DEEP = {
   'configs/oct_efficientnet.py:phantoms',
   'configs/busi_unet.py',
   'configs/busi_simclr.py',
+  'configs/busi_simclr.py:vicreg',
   'configs/busi_simclr.py:views',
   'configs/oct_dann.py',
   'configs/oct_dann.py:alone',
