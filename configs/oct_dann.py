@@ -1,6 +1,8 @@
 """Another scanner without labels: a classifier of one scanner's phantoms that serves the other's.
 
 python -m medtl.main --config=configs/oct_dann.py --workdir=ADAPTED
+python -m medtl.main --config=configs/oct_dann.py:coral --workdir=ADAPTED
+    The same with Deep CORAL instead of DANN.
 python -m medtl.main --config=configs/oct_dann.py:alone --workdir=ALONE
     The same classifier without adaptation.
 python -m medtl.main evaluate --workdir=ADAPTED --config.data.scanner=target --config.data.seed=7 --name=target
@@ -22,7 +24,7 @@ TARGET = dict(
 
 
 def get_config(variant=''):
-  return base.variant(variant, published=published, alone=alone)
+  return base.variant(variant, published=published, alone=alone, coral=coral)
 
 
 def alone(config):
@@ -40,3 +42,9 @@ def alone(config):
 def published(config):
   alone(config)
   config.task.strength = 1.0
+
+
+def coral(config):
+  alone(config)
+  config.task = dict(name='coral', weight=1.0)
+  config.head = dict(name='linear')

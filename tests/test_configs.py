@@ -80,6 +80,7 @@ DEEP = {
   'configs/busi_simclr.py:views',
   'configs/oct_dann.py',
   'configs/oct_dann.py:alone',
+  'configs/oct_dann.py:coral',
 }
 
 

@@ -43,18 +43,22 @@ def vicreg(
   each picture (Bardes et al. 2022, algorithm 1; unlike equation 5 it divides the distance by d).
   """
   distances = jnp.mean((projections[0] - projections[1]) ** 2, axis=-1)
-  count = jnp.sum(real)
-  unbiased = count / jnp.maximum(1, count - 1)
   hinges = []
   repetitions = []
   for view in projections:
-    matrix = jnp.cov(view, rowvar=False, ddof=0, fweights=real.astype(int))
-    matrix = unbiased * jnp.atleast_2d(matrix)
+    matrix = covariance_of(view, real)
     variances = jnp.diagonal(matrix)
     deviations = jnp.sqrt(variances + EPSILON)
     hinges.append(jnp.mean(jax.nn.relu(TARGET - deviations)))
     repetitions.append(jnp.sum((matrix - jnp.diag(variances)) ** 2) / len(matrix))
   return invariance * distances + variance * sum(hinges) + covariance * sum(repetitions)
+
+
+def covariance_of(values: jax.Array, real: jax.Array) -> jax.Array:
+  """Return the unbiased covariance [d, d] of the rows of values [b, d] that are real [b]; 0 of one."""
+  count = jnp.sum(real)
+  biased = jnp.cov(values, rowvar=False, ddof=0, fweights=real.astype(int))
+  return jnp.atleast_2d(biased) * count / jnp.maximum(1, count - 1)
 
 
 def aim(classes: Sequence[str]) -> str:
