@@ -20,6 +20,9 @@ def get_config() -> ConfigDict:
   # Further data that a task learns from beside its own, without labels: {name: keys as of config.data};
   # task.streams says which. Their training side is used.
   config.streams = {}
+  # Further data that the trained net is tested on, with labels: {name: keys as of config.data}. Their test side is used; all without a
+  # split. Console and page tell of them, and of the runs of config.compare on them.
+  config.tests = {}
   # What computes. name: a factory of medtl/models/backbones; weights: a name of its WEIGHTS, a file (or FILE::PART),
   # 'run:<folder or config>', or '' for scratch.
   config.model = dict(name='resnet.resnet18', weights='')

@@ -2,6 +2,8 @@
 
 python -m medtl.main --config=configs/busi_simclr.py:views --config.data.root=FOLDER --workdir=VIEWS
     Two augmented views of each picture; labels are not read by the loss.
+python -m medtl.main --config=configs/busi_simclr.py:vicreg --config.data.root=FOLDER --workdir=VIEWS
+    The same with VICReg, which has no negatives.
 python -m medtl.main --config=configs/busi_simclr.py --config.data.root=FOLDER --config.model.weights=run:VIEWS
     A classifier from there, beside the same net from ImageNet and from scratch.
 
@@ -12,7 +14,7 @@ from configs import base
 
 
 def get_config(variant=''):
-  return base.variant(variant, published=published, views=views)
+  return base.variant(variant, published=published, views=views, vicreg=vicreg)
 
 
 def pictures(config):
@@ -35,6 +37,12 @@ def views(config):
   config.phases = (('none', '40 epochs'),)
   config.batch = 64
   config.lr = 1e-3
+
+
+def vicreg(config):
+  views(config)
+  config.task = dict(name='vicreg')
+  config.head = dict(name='projections.mlp', layers=3)
 
 
 def published(config):

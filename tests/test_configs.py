@@ -52,6 +52,7 @@ def shrunk(name):
     elif 'kind' in config.task and config.task.kind == 'binary':
       config.data.classes = ('NORMAL', 'CNV')
     config.streams = {name: dict(config.data) for name in config.streams}
+    config.tests = {name: dict(config.data, seed=1) for name in config.tests}
     family = config.model.name.partition('.')[0]
     keys = {key: value for key, value in config.model.items() if key not in ('weights', 'size')}
     config.model = dict(keys, **NARROW[family], weights='')
@@ -76,10 +77,11 @@ DEEP = {
   'configs/oct_efficientnet.py:phantoms',
   'configs/busi_unet.py',
   'configs/busi_simclr.py',
+  'configs/busi_simclr.py:vicreg',
   'configs/busi_simclr.py:views',
   'configs/foot_ulcer_unet.py',
   'configs/oct_dann.py',
-  'configs/oct_dann.py:alone',
+  'configs/oct_dann.py:coral',
 }
 
 

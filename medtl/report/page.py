@@ -24,6 +24,17 @@ class Compared(TypedDict):
   note: NotRequired[str]
 
 
+class Tested(TypedDict):
+  """Other data that the net was tested on."""
+
+  name: str
+  over: str  # how many of what: '48 images of 24 patients'
+  page: str  # file name of its own page
+  headline: Sequence[str]
+  metrics: Mapping[str, Mapping[str, Any]]
+  comparison: Sequence[Compared]
+
+
 class Facts(TypedDict):
   """What a page tells beside the numbers; each value is escaped, and shown as text."""
 
@@ -49,6 +60,7 @@ class Facts(TypedDict):
   warnings: Sequence[str]  # a leak that was allowed, files that were skipped …
   notes: Sequence[str]  # what was guessed of the data, or left out of them
   comparison: Sequence[Compared]
+  tests: Sequence[Tested]
 
 
 def write(

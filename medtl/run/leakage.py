@@ -66,12 +66,19 @@ class Overlap(NamedTuple):
     return sum(sum(sides.values()) for sides in self.equal.values())
 
 
-def record(sides: Mapping[str, Dataset], data: Mapping[str, Any], weights: Path | None) -> Record:
+def record(
+  sides: Mapping[str, Dataset],
+  data: Mapping[str, Any],
+  weights: Path | None,
+  streams: Sequence[tuple[Dataset, Mapping[str, Any]]] = (),
+) -> Record:
   """Return the record of a run on these sides.
 
   `data` is its config.data, `weights` the run folder that its weights come from, if they do.
+  `streams` are further pictures that train it, labelled or not, and the keys that read them.
   """
   parts = [_rows(sides[side], data, side) for side in USED if side in sides]
+  parts += [_rows(dataset, keys, 'train') for dataset, keys in streams]
   unknown: tuple[str, ...] = ()
   if weights is not None:
     earlier = inherited(weights)

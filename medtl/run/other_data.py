@@ -23,6 +23,7 @@ VOLUMES = 'NIfTI files'
 READERS = {**PICTURES, VOLUMES: 'nifti.load'}
 TABLE = 'table.load'
 LOAD = tuple(inspect.signature(datasets.load).parameters)  # keys of every source: ops, split …
+UNSPLIT = {'split': {'by': 'none'}, 'site': ''}  # one side, wherever its examples come from
 LOOK = 32  # pictures that are looked at for colour
 COLOURED = 0.02  # mean difference of channels; JPEG alone makes less
 
@@ -43,13 +44,22 @@ def load(
 ) -> tuple[Dataset, Keys]:
   """Return (the data `asked` for as one side, in the run's shape; the keys that read them).
 
+  See `load_test`.
+  """
+  return load_test({**asked, **UNSPLIT}, own, plan)
+
+
+def load_test(
+  asked: Mapping[str, Any], own: Mapping[str, Any], plan: Mapping[str, Any]
+) -> tuple[Dataset, Keys]:
+  """Return (the test side of the data `asked` for, in the run's shape; the keys that read them).
+
   `asked` is a config's data, `own` the run's, `plan` its plan.json. facts['notes'] also say what
   was done to make the pictures like the run's. A MedtlError says what cannot be made like them:
   kinds of files, numbers of another unit, classes, channels, axes.
   """
   keys, notes = _source(dict(asked), own)
   keys = _like_the_run(keys, plan)
-  keys = {**keys, 'split': {'by': 'none'}, 'site': ''}  # one side, wherever its examples come from
   dataset, keys, resized = _of_size(keys, plan['shape'])
   notes = [*dataset.facts['notes'], *notes, *resized, *_colours(dataset, keys, plan)]
   labelled = dataset.masks or not (np.asarray(dataset.table['y']) == -1).all()

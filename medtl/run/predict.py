@@ -15,13 +15,12 @@ from medtl import data
 from medtl.core.types import Dataset, MedtlError, Task, Tree
 from medtl.data.listing import mask_files
 from medtl.evaluation import predictions
-from medtl.run import assemble, leakage, masks, other_data, run_folder
-from medtl.run.train import write_predictions
+from medtl.run import assemble, leakage, masks, other_data, run_folder, validate
+from medtl.run.train import write_other_predictions, write_predictions
 from medtl.runtime import files
 from medtl.runtime.run_log import console
 from medtl.training.checkpoints import Checkpoints
 
-OWN = ('train', 'val', 'test')  # names of a run's own predictions
 # keys of a run's data that also say how unlabelled pictures are read
 READING = ('name', 'ops', 'draw', 'exif', 'masks', 'values', 'skip_unreadable', 'keep_gb')
 # keys of a table that say nothing of how a row is read
@@ -101,7 +100,7 @@ def _own_overlap(
 
 
 def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
-  if name in OWN:
+  if name in validate.OWN:
     raise MedtlError(
       'other data needs a name of its own (--name=hospital_b): '
       f"predictions/{name}.npz are the run's own"
@@ -120,9 +119,7 @@ def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   if overlap is not None:
     leakage.stop(overlap, keys.get('allow_leak', False), 'Take them out of the other data')
   _say(other.facts['notes'])
-  write_predictions(task, functions, params, extra, {name: other}, config, workdir)
-  run_folder.write_json(workdir / 'predictions' / f'{name}.json', dict(other.facts))
-  leakage.keep(workdir, name, overlap)
+  write_other_predictions(task, functions, params, extra, (name, other), config, workdir, overlap)
   return run_folder.write_report(workdir, name)
 
 

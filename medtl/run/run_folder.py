@@ -49,6 +49,7 @@ ADVICE = {
 # keys that came later, with the value that does what runs without them did
 ADDED = {
   'streams': {},
+  'tests': {},
   'transfer': 'weights',
   'truncate': 0,
   'norms': (),
@@ -349,6 +350,11 @@ def write_provenance(
   )
 
 
+def numbers_name(name: str) -> str:
+  """Return the file name of the numbers: the test set's are numbers.json."""
+  return 'numbers.json' if name == 'test' else f'numbers-{name}.json'
+
+
 def page_name(name: str) -> str:
   """Return the page's file name: the test set's is report.html."""
   return 'report.html' if name == 'test' else f'report-{name}.html'
@@ -369,19 +375,10 @@ def write_report(workdir: Path, name: str = 'test') -> dict[str, Any]:
     by_side, tables, test.classes, threshold=made.threshold, resamples=made.resamples
   )
   found['noun'] = noun(plan['shape'])
-  others = (
-    [(other, companion_folder(workdir, other)) for other, _ in made.compare]
-    if name == 'test'
-    else []
-  )
-  found['comparison'] = [
-    {
-      'name': other,
-      'metrics': read(folder, 'numbers.json')['metrics'],
-      'difference': paired_difference([workdir], [folder]),
-    }
-    for other, folder in others
-  ]
+  found['comparison'] = []
+  if name == 'test' or name in made.tests:
+    found['comparison'] = [_compared(workdir, other, name) for other, _ in made.compare]
+  found['tests'] = _tests(workdir, made) if name == 'test' else []
   outside = workdir / 'predictions' / f'{name}.json'
   data = plan['data'] if name == 'test' else read(outside.parent, outside.name)
   claim, doubts = _independence(workdir, plan, name, data)
@@ -389,6 +386,7 @@ def write_report(workdir: Path, name: str = 'test') -> dict[str, Any]:
     **_facts(workdir, made, plan, origin, data),
     'data': data,
     'comparison': found['comparison'],
+    'tests': found['tests'],
     'claim': claim,
   }
   facts['warnings'] = [*doubts, *facts['warnings']]
@@ -409,8 +407,29 @@ def write_report(workdir: Path, name: str = 'test') -> dict[str, Any]:
   content = task.page.content(found, by_side, tables, images=images)
   page.write(workdir / page_name(name), facts, found, task.page.template, content)
   found['warnings'] = page.warnings(facts, found)  # those of the facts too: the console tells them
-  write_json(workdir / ('numbers.json' if name == 'test' else f'numbers-{name}.json'), found)
+  write_json(workdir / numbers_name(name), found)
   return found
+
+
+def _compared(workdir: Path, other: str, name: str) -> dict[str, Any]:
+  """Return the numbers of a run beside this one on the same data, and the paired difference."""
+  folder = companion_folder(workdir, other)
+  return {
+    'name': other,
+    'metrics': read(folder, numbers_name(name))['metrics'],
+    'difference': paired_difference([workdir], [folder], name),
+  }
+
+
+def _tests(workdir: Path, made: ConfigDict) -> list[dict[str, Any]]:
+  """Return of each of config.tests what the run's own page tells; of pooled folds there is none."""
+  told = []
+  for name in made.tests:
+    if (workdir / numbers_name(name)).exists():
+      numbers = read(workdir, numbers_name(name))
+      kept = {key: numbers[key] for key in ('headline', 'metrics', 'comparison')}
+      told.append(dict(kept, name=name, over=console.over(numbers), page=page_name(name)))
+  return told
 
 
 def noun(shape: Sequence[int]) -> str:
@@ -451,21 +470,28 @@ def companion_folder(workdir: Path, name: str) -> Path:
   return workdir / 'compare' / name.replace(' ', '_')
 
 
-def paired_difference(runs: Sequence[Path], others: Sequence[Path]) -> dict[str, Any]:
-  """Return {metric: interval} of a run − another on the same test rows, paired; of each there may be several, from several seeds."""
+def paired_difference(
+  runs: Sequence[Path], others: Sequence[Path], name: str = 'test'
+) -> dict[str, Any]:
+  """Return {metric: interval} of a run − another on the same rows of predictions/<name>.npz, paired.
+
+  Of each there may be several, from several seeds.
+  """
   config = read_config(runs[0])
-  table, own = _predicted(runs)
-  _, other = _predicted(others)
+  table, own = _predicted(runs, name)
+  _, other = _predicted(others, name)
   task = tasks.make(config.task.to_dict())
   return task.summary.difference(
     own, other, table, threshold=config.threshold, resamples=config.resamples
   )
 
 
-def _predicted(runs: Sequence[Path]) -> tuple[Table, list[tuple[Predictions, Predictions]]]:
-  """Return the table of the test side, and each run's predictions of test and validation."""
+def _predicted(
+  runs: Sequence[Path], name: str = 'test'
+) -> tuple[Table, list[tuple[Predictions, Predictions]]]:
+  """Return the table of the tested data, and each run's predictions of them and of validation."""
   found = [
-    [predictions.load(folder / 'predictions' / f'{side}.npz') for side in ('test', 'val')]
+    [predictions.load(folder / 'predictions' / f'{side}.npz') for side in (name, 'val')]
     for folder in runs
   ]
   return found[0][0].table, [(test.predictions, val.predictions) for test, val in found]
@@ -572,6 +598,15 @@ def headline(workdir: Path, found: dict[str, Any], print_line: Callable[[Any], A
     print_line(
       f'frozen: {row["freeze"]} for {row["steps"]} steps, {row["live"]:,} of {row["live"] + row["frozen"]:,} parameters live'
     )
+  _print_differences(found, print_line)
+  for test in found['tests']:
+    print_line(f'{test["name"]}, {test["over"]} ({test["page"]})')
+    for name in test['headline']:
+      print_line(f'  {console.LABELS[name]} {console.words(test["metrics"][name])}')
+    _print_differences(test, print_line)
+
+
+def _print_differences(found: Mapping[str, Any], print_line: Callable[[Any], Any]) -> None:
   for other in found['comparison']:
     for name in found['headline']:
       print_line(

@@ -26,7 +26,7 @@ from medtl.run import (
   validate,
 )
 from medtl.run.context import RunContext
-from medtl.runtime import files, run_log
+from medtl.runtime import files, multihost, run_log
 from medtl.training import loop, parameter_groups
 from medtl.training.checkpoints import Checkpoints, Progress
 
@@ -66,7 +66,8 @@ def _train(
     plan = assemble.plan_json(context, cost.phase_rows(context))
     plan['data']['notes'] = [*plan['data']['notes'], *_grey(context)]
     run_folder.write_json(workdir / 'plan.json', {**plan, **_colour(context)})
-    _remember(context, workdir)
+    seen = _remember(context, workdir)
+    tests = _load_tests(config, plan, seen)
   checkpoints = Checkpoints(workdir / 'checkpoints')
   if like is None:
     with watch('predict'):
@@ -98,9 +99,17 @@ def _train(
       workdir,
       sides,
     )
+    from_pictures = (context.measure(), context.dense())
+    for name, (dataset, overlap) in tests.items():
+      named = (name, dataset)
+      write_other_predictions(
+        context.task, from_pictures, params, extra, named, config, workdir, overlap
+      )
   run_folder.write_provenance(
     workdir, command, watch.spans, {'best_step': progress.best_step, 'best': progress.best}
   )
+  for name in tests:
+    run_folder.write_report(workdir, name)
   return run_folder.write_report(workdir)
 
 
@@ -144,12 +153,36 @@ def _colour(context: RunContext) -> dict[str, bool]:
   return {'colour': coloured > 0}
 
 
-def _remember(context: RunContext, workdir: Path) -> None:
+def _remember(context: RunContext, workdir: Path) -> leakage.Record:
   """Keep in the run folder what its net sees, and what the test side has in common with it."""
   data = context.config.data.to_dict()
-  seen = leakage.record(context.data, data, context.run)
+  keys = context.config.streams.to_dict()
+  streams = [(dataset, keys[name]) for name, dataset in context.streams.items()]
+  seen = leakage.record(context.data, data, context.run, streams)
   leakage.write(workdir, seen)
   leakage.keep(workdir, 'test', leakage.compare(seen, context.data['test'], data))
+  return seen
+
+
+def _load_tests(
+  config: ConfigDict, plan: dict[str, Any], seen: leakage.Record
+) -> dict[str, tuple[Dataset, leakage.Overlap]]:
+  """Return {name: (data, what they have in common with what the net sees)} of config.tests."""
+  tests = {}
+  for name, asked in config.tests.to_dict().items():
+    with multihost.main_process_first(f'tests {name}'):
+      dataset, keys = other_data.load_test(
+        {**other_data.UNSPLIT, **asked}, config.data.to_dict(), plan
+      )
+    if (np.asarray(dataset.table['y']) == -1).all() and not dataset.masks:
+      raise MedtlError(
+        f"config.tests.{name} has no labels (label=''), so that nothing can be measured; say where "
+        "they stand, for instance label='label', or leave it out"
+      )
+    overlap = leakage.compare(seen, dataset, keys)
+    leakage.stop(overlap, keys.get('allow_leak', False), f'Take them out of config.tests.{name}')
+    tests[name] = (dataset, overlap)
+  return tests
 
 
 def resolve_pretrained_run(
@@ -212,6 +245,23 @@ def write_predictions(
       maps = dict(predictions.maps(dense, params, extra, few))
     path = workdir / 'predictions' / f'{name}.npz'
     predictions.save(path, predicted, dataset, shown, maps)
+
+
+def write_other_predictions(
+  task: Task,
+  functions: tuple[Callable, Callable | None],
+  params: Tree,
+  extra: Tree,
+  named: tuple[str, Dataset],
+  config: ConfigDict,
+  workdir: Path,
+  overlap: leakage.Overlap | None,
+) -> None:
+  """Predict other data, `named` (name, data), and keep what `write_report` tells of them."""
+  name, dataset = named
+  write_predictions(task, functions, params, extra, {name: dataset}, config, workdir)
+  run_folder.write_json(workdir / 'predictions' / f'{name}.json', dict(dataset.facts))
+  leakage.keep(workdir, name, overlap)
 
 
 def describe(config: ConfigDict, workdir: Path, parameters: bool = False) -> None:

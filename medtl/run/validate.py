@@ -47,13 +47,14 @@ KEYS: dict[str, Any] = {
   **dict.fromkeys(INTEGERS, int),
   **dict.fromkeys(FLOATS, float),
   **dict.fromkeys(TEXTS, str),
-  **dict.fromkeys(('data', 'streams', 'model', 'head', 'task', 'mesh'), Mapping),
+  **dict.fromkeys(('data', 'streams', 'tests', 'model', 'head', 'task', 'mesh'), Mapping),
   **dict.fromkeys(('mean', 'std'), Sequence[float]),
   **dict.fromkeys(('fresh', 'remat'), Sequence[str]),
   **dict.fromkeys(('phases', 'norms', 'rules', 'shards', 'compare'), Sequence),
   'random_frozen': bool,
   'every': str | int,
 }
+OWN = ('train', 'val', 'test')  # names of a run's own predictions
 CACHES = ('auto', 'head', 'on', 'off')
 OFF = Range('0 (off) or more', FROM_0.holds)
 NUMBERS = {
@@ -123,6 +124,8 @@ def check_config(given: ConfigDict) -> None:
   )
   _tuple_of(given.shards, 'shards', "(regex, how), for instance (('.*', 'largest'),)", (str, str))
   _compare(given)
+  for word in given.tests:
+    test_name(word)
   for pattern, *_ in given.rules:
     expressions.compiled_regex(pattern, 'config.rules')
   if any(value <= 0 for value in given.std):
@@ -300,13 +303,23 @@ def _schedule(given: ConfigDict, size: int) -> None:
   _explained('schedule', made, total, count)
 
 
-def name(word: str) -> str:
+def name(word: str, where: str = '--name=') -> str:
   """Return the name of a set of predictions, which becomes part of file names; other signs than letters, digits, _ . - are an error."""
   if not re.fullmatch(r'\w[\w.-]*', word):
     raise MedtlError(
-      f'--name={word!r} becomes part of file names; expected letters, digits, _ . and -'
+      f'{where}{word!r} becomes part of file names; expected letters, digits, _ . and -'
     )
   return word
+
+
+def test_name(word: str) -> str:
+  """Return the name of other data in config.tests; one of the run's own sides is an error."""
+  if word in OWN:
+    raise MedtlError(
+      f"config.tests: {word!r} is a side of the run's own data; expected another name, such as "
+      "'hospital_b'"
+    )
+  return name(word, 'config.tests, ')
 
 
 def folder(word: Any, where: str) -> str:

@@ -41,7 +41,7 @@ def task(temperature: Annotated[float, ABOVE_0] = 0.1) -> Task:
   Whatever labels the data have are not used.
   """
   keys = {'name': 'simclr', 'temperature': temperature}
-  return two_views(partial(nt_xent, temperature=temperature), keys)
+  return two_views(partial(nt_xent, temperature=temperature), keys, aim)
 
 
 def nt_xent(projections: jax.Array, real: jax.Array, temperature: float) -> jax.Array:
@@ -62,7 +62,9 @@ def nt_xent(projections: jax.Array, real: jax.Array, temperature: float) -> jax.
   return losses.reshape(2, count).mean(0)
 
 
-def two_views(pair_loss: PairLoss, keys: Mapping[str, Any]) -> Task:
+def two_views(
+  pair_loss: PairLoss, keys: Mapping[str, Any], aim: Callable[[Sequence[str]], str]
+) -> Task:
   """Return the task that compares two augmented views of each picture by `pair_loss`."""
 
   def sums(

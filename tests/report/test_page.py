@@ -306,6 +306,7 @@ def facts(**changes):
       warnings=[],
       notes=[],
       comparison=[],
+      tests=[],
       claim='never used for training or for any choice',
     )
     | changes
@@ -379,6 +380,8 @@ def test_everything_is_escaped():
   predictions, tables = both('multiclass')
   tables['test']['file'] = np.full(60, HOSTILE)
   beside = {'name': HOSTILE, 'note': HOSTILE, 'metrics': summarised('multiclass')['metrics']}
+  tested = {'name': HOSTILE, 'over': HOSTILE, 'page': HOSTILE, 'headline': ['auroc']}
+  tested |= {'metrics': beside['metrics'], 'comparison': [beside]}
   rules = [{'pattern': HOSTILE, 'lr': 1.0, 'decay': None, 'parameters': 9}]
   classes = [f'{HOSTILE}{i}' for i in range(3)]
   text = render(
@@ -396,6 +399,7 @@ def test_everything_is_escaped():
     notes=[HOSTILE],
     versions={HOSTILE: HOSTILE},
     comparison=[beside],
+    tests=[tested],
     data={'name': HOSTILE, 'licence': HOSTILE, HOSTILE: HOSTILE},
     weights={'name': HOSTILE, 'note': HOSTILE},
     splits={HOSTILE: {'size': 1, 'patients': None, 'hash': HOSTILE, 'classes': {}}},

@@ -1,0 +1,98 @@
+"""What a run is tested on beside its own data: the numbers of `evaluate`, in the same command."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medtl.core.types import MedtlError
+from medtl.evaluation import predictions
+from medtl.run import assemble, predict, run_folder, train
+from tests import tiny
+
+SPLIT = dict(by='patient', folds=4, fold=0, seed=0)
+OTHER = dict(name='phantom.load', patients=24, scans=1, size=(32, 32), seed=3, ops='')
+STREAM = dict(OTHER, patients=40, split=SPLIT)
+
+
+def config(**changes):
+  base = dict(phases=(('none', '1 epochs'),), tests=dict(elsewhere=OTHER))
+  return assemble.with_changes(tiny.get_config(), tuple((base | changes).items()))
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A finished run, beside one of another learning rate."""
+  folder = tmp_path_factory.mktemp('tests') / 'run'
+  both = config()
+  with both.unlocked():
+    both.compare = (('slow', (('lr', 1e-5),)),)
+  train.train(both, folder)
+  return folder
+
+
+def numbers(folder, name='numbers.json'):
+  return json.loads((folder / name).read_text())
+
+
+def test_its_numbers_are_those_that_evaluate_gives(run):
+  again = run_folder.require(run)
+  with again.unlocked():
+    again.data = dict(OTHER, split=dict(by='none'))
+  evaluated = predict.evaluate_again(again, run, 'again')
+  assert evaluated['metrics'] == numbers(run, 'numbers-elsewhere.json')['metrics']
+  assert evaluated['comparison'] == []  # the run beside this one was not evaluated there
+
+
+def test_its_own_page_tells_of_them_and_of_the_run_beside(run):
+  (told,) = numbers(run)['tests']
+  assert (told['name'], told['over']) == ('elsewhere', '24 images of 24 patients')
+  assert told['metrics'] == numbers(run, 'numbers-elsewhere.json')['metrics']
+  (beside,) = told['comparison']
+  slow = numbers(run / 'compare' / 'slow', 'numbers-elsewhere.json')
+  assert beside['name'] == 'slow' and beside['metrics'] == slow['metrics']
+  gap = told['metrics']['auroc']['value'] - slow['metrics']['auroc']['value']
+  assert beside['difference']['auroc']['value'] == pytest.approx(gap)
+  assert '24 images of 24 patients' in (run / 'report.html').read_text()
+  assert 'this run − slow' in (run / 'report-elsewhere.html').read_text()
+  lines = []
+  run_folder.headline(run, numbers(run), lambda line: lines.append(str(line)))
+  assert 'elsewhere, 24 images of 24 patients (report-elsewhere.html)' in lines
+
+
+def test_of_split_data_the_test_side_is_used_and_a_stream_is_remembered(tmp_path):
+  adaptation = dict(
+    task=dict(name='adaptation'),
+    head=dict(name='branches.domain', hidden=8),
+    streams=dict(target=STREAM),
+  )
+  found = train.train(config(**adaptation, tests=dict(target=STREAM)), tmp_path / 'run')
+  tested = predictions.load(tmp_path / 'run' / 'predictions' / 'target.npz').predictions
+  assert len(tested.row) == 10 and (np.asarray(tested.y) >= 0).all()
+  assert found['tests'][0]['over'] == '10 images of 10 patients'
+  seen = {key: value for key, value in STREAM.items() if key != 'split'}
+  with pytest.raises(MedtlError, match=r'(?s)this run was trained.*out of config.tests.target'):
+    train.train(config(**adaptation, tests=dict(target=seen)), tmp_path / 'leak')
+
+
+def test_pictures_without_labels_are_refused(tmp_path):
+  (tmp_path / 'pictures').mkdir()
+  Image.fromarray(np.eye(32, dtype=np.uint8)).save(tmp_path / 'pictures' / 'a.png')
+  pictures = dict(name='folder.load', root=str(tmp_path / 'pictures'), label='', manifest='')
+  with pytest.raises(MedtlError, match=r'config\.tests\.new has no labels'):
+    train.train(config(tests=dict(new=pictures)), tmp_path / 'run')
+
+
+@pytest.mark.parametrize(
+  ('tests', 'words'),
+  [
+    ({'val': OTHER}, "'val' is a side of the run's own data"),
+    ({'two words': OTHER}, "config.tests, 'two words' becomes part of file names"),
+    ({'other': dict(OTHER, patient=3)}, "no key 'patient'; did you mean 'patients'"),
+  ],
+)
+def test_what_cannot_be_tested_is_said_before_the_first_step(tests, words, tmp_path):
+  with pytest.raises(MedtlError, match=words):
+    train.train(config(tests=tests), tmp_path / 'run')
+  assert not list((tmp_path / 'run').glob('metrics.jsonl'))
