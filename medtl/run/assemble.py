@@ -18,7 +18,7 @@ from medtl.core import expressions, pytrees
 from medtl.core.types import Batch, Dataset, Example, MedtlError, Task, Tree
 from medtl.data import augmentation, batches, splits
 from medtl.models.pretrained import checkpoint_files, port
-from medtl.run import components, initial_weights, validate
+from medtl.run import components, config_keys, initial_weights, validate
 from medtl.run.context import Phase, RunContext, measured
 from medtl.runtime import multihost, sharding
 from medtl.training import batch_statistics, optimizers, parameter_groups, schedules
@@ -54,7 +54,7 @@ def run_context(
       choices={},
     )
     _stop_random_frozen(same)
-    return same if like.config.seed == config.seed else _reseeded(same)
+    return same if _draws_alike(like.config, config) else _reseeded(same)
   net, module = build_net(config, train.sample().x.shape, train.classes)
   net, params, extra, source = initial_weights.initial_variables(config, net, module, train, run)
   extra = _statistics(config, net, params, extra, train)
@@ -137,6 +137,11 @@ def _unlabelled(dataset: Dataset) -> Dataset:
     return dataset.fetch(index)._replace(y=np.array(-1, np.int32))
 
   return dataclasses.replace(dataset, fetch=fetch, table=table)
+
+
+def _draws_alike(first: ConfigDict, second: ConfigDict) -> bool:
+  """Return whether chance draws the same weights for both configs."""
+  return all(first[name] == second[name] for name in config_keys.changing('draws'))
 
 
 def _reseeded(like: RunContext) -> RunContext:
@@ -342,63 +347,35 @@ def with_changes(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> Conf
   return new.lock()
 
 
-# keys that change neither the net and its first weights nor a program but by its key: see RunContext.program_cache_key
-FREE = (
-  'phases',
-  'rules',
-  'lr',
-  'head_lr',
-  'lr_decay',
-  'decay',
-  'schedule',
-  'clip',
-  'ema',
-  'l2_sp',
-  'every',
-  'patience',
-  'class_weights',
-  'sampling',
-  'views',
-  'cache',
-  'monitor',
-  'resamples',
-  'threshold',
-  'workers',
-  'batch',
-  'accumulate',
-  'hint',
-  'compare',
-  'norm_images',
-  'random_frozen',
-  'seed',
-)
-
-
 def shares_weights(first: ConfigDict, second: ConfigDict) -> bool:
-  """Return whether two configs have pictures, net and weights in common; they may differ in split, schedule and choice.
+  """Return whether two configs have pictures, net and weights in common.
 
-  From scratch the pictures are scaled by the training side's own mean, and norms may be estimated on it: another split is another net.
+  They may differ in split, schedule and choice. From scratch the pictures are scaled by the
+  training side's own mean, and norms may be estimated on it: another split is another net.
   """
-  estimated = any(
-    policy == 'target' for made in (first, second) for _, policy in made.norms
-  )  # in batches
-  scaled = [
-    bool(made.model.weights or (made.mean and made.std)) and not estimated
-    for made in (first, second)
-  ]
-  kept = [
-    {
-      key: value
-      for key, value in made.to_dict().items()
-      if key not in FREE or (estimated and key == 'batch')
-    }
-    for made in (first, second)
-  ]
-  for one in kept:
-    one['data'] = {
-      key: value for key, value in one['data'].items() if key != 'split' or not all(scaled)
-    }
+  policies = [policy for config in (first, second) for _, policy in config.norms]
+  estimated = 'target' in policies
+  same_split = estimated or not all(_has_own_scale(config) for config in (first, second))
+  kept = [_kept_apart(config, same_split, same_batch=estimated) for config in (first, second)]
   return kept[0] == kept[1]
+
+
+def _has_own_scale(config: ConfigDict) -> bool:
+  """Return whether the pictures are scaled by numbers that do not come from the training side."""
+  return bool(config.model.weights or (config.mean and config.std))
+
+
+def _kept_apart(config: ConfigDict, same_split: bool, same_batch: bool) -> dict[str, Any]:
+  """Return the keys of a config that runs must have in common to share their weights."""
+  keys = config.to_dict()
+  data = keys['data']
+  free = set(config_keys.shareable())
+  if same_batch:  # norms are estimated in batches
+    free.discard('batch')
+  kept = {name: value for name, value in keys.items() if name not in free}
+  if not same_split:
+    kept['data'] = {name: value for name, value in data.items() if name != 'split'}
+  return kept
 
 
 def as_full_fine_tune(context: RunContext) -> RunContext:

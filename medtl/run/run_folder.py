@@ -23,18 +23,12 @@ from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError, Predictions, Table
 from medtl.evaluation import predictions
 from medtl.report import console, page
-from medtl.run import leakage
+from medtl.run import config_keys, leakage
 from medtl.runtime import files, multihost, run_log
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-learn', 'grain')
 
 LOCK = 'lock'  # of the process that works in a run folder
-
-WHERE = (
-  'mesh',
-  'shards',
-  'workers',
-)  # keys that say where a run computes, not what: it may go on elsewhere
 
 # What to do where a file is damaged.
 ADVICE = {
@@ -46,22 +40,6 @@ ADVICE = {
   ),
 }
 
-# keys that came later, with the value that does what runs without them did
-ADDED = {
-  'streams': {},
-  'transfer': 'weights',
-  'truncate': 0,
-  'norms': (),
-  'l2_sp': 0.0,
-  'views': 0,
-  'norm_images': 0,
-  'seeds': 1,
-  'remat': (),
-  'random_frozen': True,
-  'mesh': {'data': -1, 'fsdp': 1},
-  'shards': (('.*', 'largest'),),
-}
-
 
 def default_name(config_name: str, config: ConfigDict) -> str:
   """Return '<config>[-<variant>]-<8 hex of the config>'."""
@@ -71,7 +49,8 @@ def default_name(config_name: str, config: ConfigDict) -> str:
 
 def digest(config: ConfigDict) -> str:
   """Return 8 hex digits that stand for every key of the config but where it runs."""
-  told = {key: value for key, value in config.to_dict().items() if key not in WHERE}
+  places = config_keys.changing('place')
+  told = {key: value for key, value in config.to_dict().items() if key not in places}
   return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
@@ -88,7 +67,7 @@ def read_config(workdir: Path) -> ConfigDict:
 def _as_today(keys: dict[str, Any]) -> dict[str, Any]:
   """Return the keys of a config that an older version wrote, as this one would have written them."""
   task = {'name': 'classification', **keys.get('task', {})}  # there was no other one
-  return {**ADDED, **keys, 'task': task}
+  return {**config_keys.added(), **keys, 'task': task}
 
 
 def read_plan(workdir: Path) -> dict[str, Any]:
@@ -167,10 +146,11 @@ def open_or_verify(workdir: Path, config: ConfigDict, folds: bool = False) -> No
     return
   old = pytrees.flatten(json.loads(json.dumps(_as_today(read(workdir, path.name)))))
   new = pytrees.flatten(json.loads(config_json(config)))
+  places = config_keys.changing('place')
   differ = [
     f'  {key}: {old.get(key, "(absent)")} there, {new.get(key, "(absent)")} asked for'
     for key in sorted(old.keys() | new.keys())
-    if old.get(key, None) != new.get(key, None) and key.partition('/')[0] not in WHERE
+    if old.get(key, None) != new.get(key, None) and key.partition('/')[0] not in places
   ]
   if differ:
     raise MedtlError(
@@ -314,12 +294,8 @@ def _parted(words: str) -> tuple[str, str]:
 
 
 def _complete(found: ConfigDict, where: str, advice: str) -> ConfigDict:
-  """Return a config that has every key of configs/base.py, and say which it has beside these."""
-  base = user_files.SHIPPED / 'configs' / 'base.py'
-  if not base.is_file():  # medtl was installed without them
-    return found
-  with user_files.defined(base, 'the defaults') as made:
-    known = made['get_config']().keys()
+  """Return a config that has every declared key, and say which it has beside these."""
+  known = config_keys.KEYS
   lacking = [key for key in known if key not in found]
   unknown = [key for key in found if key not in known]
   if lacking:
