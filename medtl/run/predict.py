@@ -25,7 +25,7 @@ OWN = ('train', 'val', 'test')  # names of a run's own predictions
 # keys of a run's data that also say how unlabelled pictures are read
 READING = ('name', 'ops', 'draw', 'exif', 'masks', 'values', 'skip_unreadable', 'keep_gb')
 # keys of a table that say nothing of how a row is read
-ABOUT_ANSWERS = ('split', 'site', 'above', 'patient', 'partition', 'allow_leak')
+ABOUT_ANSWERS = ('split', 'site', 'above', 'patient', 'partition', 'allow_leak', 'rename')
 PLURAL = {'image': 'pictures', 'row': 'rows'}  # of what an example is called
 Functions = tuple[Callable, Callable | None]  # measure and dense of a task
 FORMULA = ('=', '+', '-', '@', '\t', '\r')  # a spreadsheet computes text that begins so
