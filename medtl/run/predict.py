@@ -15,7 +15,7 @@ from medtl import data
 from medtl.core.types import Dataset, MedtlError, Task, Tree
 from medtl.data.listing import mask_files
 from medtl.evaluation import predictions
-from medtl.run import assemble, leakage, masks, other_data, run_folder
+from medtl.run import assemble, leakage, masks, other_data, run_data, run_folder, run_report
 from medtl.run.train import write_predictions
 from medtl.runtime import files
 from medtl.runtime.run_log import console
@@ -70,7 +70,7 @@ def _own(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   overlap = _own_overlap(config, workdir, plan, sides)
   write_predictions(task, functions, params, extra, sides, config, workdir)
   leakage.keep(workdir, name, overlap)
-  return run_folder.write_report(workdir)
+  return run_report.write_report(workdir)
 
 
 def _own_overlap(
@@ -123,7 +123,7 @@ def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   write_predictions(task, functions, params, extra, {name: other}, config, workdir)
   run_folder.write_json(workdir / 'predictions' / f'{name}.json', dict(other.facts))
   leakage.keep(workdir, name, overlap)
-  return run_folder.write_report(workdir, name)
+  return run_report.write_report(workdir, name)
 
 
 def _overlap(workdir: Path, other: Dataset, keys: Mapping[str, Any]) -> leakage.Overlap | None:
@@ -140,7 +140,7 @@ def _same_data(workdir: Path, name: str, other: Dataset) -> None:
   before = run_folder.read(path.parent, path.name)
   if before['hash'] != other.facts['hash']:
     raise MedtlError(
-      f'--name={name} is taken: {workdir / run_folder.page_name(name)} tells of '
+      f'--name={name} is taken: {workdir / run_report.page_name(name)} tells of '
       f'{before["name"]}, with other pictures or labels than these; choose another '
       f'name, or remove {path}'
     )
@@ -165,7 +165,7 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   pictures, keys = other_data.load(_unlabelled(config, images), own, plan)
   measure, dense = functions
   predicted = predictions.predict(
-    measure, params, extra, assemble.eval_batches(pictures, config), pictures.table
+    measure, params, extra, run_data.eval_batches(pictures, config), pictures.table
   )
   val = predictions.load(workdir / 'predictions' / 'val.npz').predictions
   answers = task.answers(
@@ -189,7 +189,7 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   if skipped:
     notes.append(f'{len(skipped)} could not be read: {", ".join(skipped)}')
   _say(notes)
-  count = f'{pictures.size} {PLURAL[run_folder.noun(plan["shape"])]}'
+  count = f'{pictures.size} {PLURAL[run_report.noun(plan["shape"])]}'
   lines = [f'predictions of {count} in {images} by {workdir}', *notes]
   files.write(remarks, '\n- '.join(lines) + '\n')
   console.print(files.printable(f'{count}: {output}{replaced}'))
