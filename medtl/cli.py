@@ -186,7 +186,9 @@ def _node(config: ConfigDict, path: str) -> ConfigDict:
   node: Any = config
   for parent in parents:
     if not isinstance(node, ConfigDict) or parent not in node:
-      raise MedtlError(f'no config key {path!r}; configs/base.py holds every key with its meaning')
+      raise MedtlError(
+        f'no config key {path!r}; medtl/run/config_keys.py holds every key with its meaning'
+      )
     node = node[parent]
   if not isinstance(node, ConfigDict):
     raise MedtlError(f'config.{".".join(parents)} is {node!r}, which has no keys; found {path!r}')
@@ -227,7 +229,7 @@ def _shortened(message: str) -> str:
     return f'no config key {key[1]!r}; did you mean {key[2]!r}?'
   if ' ' not in message:  # ml_collections names a key alone where it has no better idea
     name = message.strip("'")
-    return f'no config key {name!r}; configs/base.py holds every key with its meaning'
+    return f'no config key {name!r}; medtl/run/config_keys.py holds every key with its meaning'
   return message
 
 

@@ -255,7 +255,15 @@ def _call(verb: str, argv: list[str]) -> int:
 
   from medtl.core import user_files
   from medtl.core.types import MedtlError
-  from medtl.run import download_plan, open_keys, predict, run_folder, train, validate
+  from medtl.run import (
+    download_plan,
+    open_keys,
+    predict,
+    run_folder,
+    run_report,
+    train,
+    validate,
+  )
   from medtl.runtime import files
   from medtl.runtime.run_log import console
   from medtl.studies import ablation, linear_probe, lr_range_test
@@ -298,7 +306,7 @@ def _call(verb: str, argv: list[str]) -> int:
     'lr_find': lambda: lr_range_test.find(config, workdir, command),
     'describe': lambda: train.describe(config, workdir, flags.parameters),
     'evaluate': lambda: predict.evaluate_again(config, workdir, flags.name),
-    'report': lambda: run_folder.write_report(workdir, flags.name),
+    'report': lambda: run_report.write_report(workdir, flags.name),
     'predict': lambda: predict.predict(config, workdir, Path(flags.images).expanduser(), output),
   }
   if verb in ('evaluate', 'report'):  # other processes may work on other predictions
@@ -308,8 +316,8 @@ def _call(verb: str, argv: list[str]) -> int:
   else:
     numbers = call[verb]()
   if verb in ('train', 'evaluate', 'report'):
-    run_folder.headline(workdir, numbers, console.print)
-    page = workdir / run_folder.page_name(flags.name)
+    run_report.headline(workdir, numbers, console.print)
+    page = workdir / run_report.page_name(flags.name)
     console.print(f'{time.time() - begin:.0f} s; the page: {page}')
   return 0
 

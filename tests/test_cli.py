@@ -65,7 +65,7 @@ def test_a_value_may_stand_apart_from_its_name():
   'words, said',
   [
     ((CONFIG, '--config.lrr=1'), "no config key 'lrr'; did you mean 'lr'"),
-    ((CONFIG, '--config.epochs=1'), r"no config key 'epochs'; configs/base.py holds every key"),
+    ((CONFIG, '--config.epochs=1'), r"no config key 'epochs'; medtl/run/config_keys.py holds every key"),
     ((CONFIG, '--data.root=x'), r'no flag --data.root; did you mean --config.data.root\?'),
     ((CONFIG, '--config.data.splitt.fold=1'), "no config key 'data.splitt.fold'"),
     ((CONFIG, '--fold'), 'fold'),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from medtl.run import assemble, frozen_features, run_folder, train
+from medtl.run import assemble, frozen_features, run_data, run_folder, train
 
 
 def main(argv):
@@ -51,7 +51,7 @@ def alone(context, repeats=9):
     frozen_features.boundary(context, index, context.params, context.extra),
     frozen_features.start_child(context, index),
   )
-  batch = next(assemble.train_batches(sides['train'], context.config))
+  batch = next(run_data.train_batches(sides['train'], context.config))
   program, state, seconds = context.program(index, start_child), context.start(index), []
   for _ in range(repeats + 1):
     begin = time.perf_counter()

@@ -14,7 +14,7 @@ from experiments.bench import ours
 from experiments.bench.cases import CLASSES, MODELS, Case
 from medtl import data
 from medtl.data import batches
-from medtl.run import assemble, run_folder
+from medtl.run import run_data, run_folder
 
 FORMS = {'jpg': 'JPEG', 'png': 'PNG, 16 bit', 'dcm': 'DICOM, 12 bit', 'rle': 'DICOM, 12 bit, RLE'}
 COUNT, SOURCE, SIZE, BATCH = 256, 512, 224, 16  # pictures of SOURCE pixels a side become SIZE
@@ -76,7 +76,7 @@ def ahead(dataset, case, steps=12):
   A CPU's step holds up the thread that would ask: there a batch counts that comes within a twentieth of a step after it.
   """
   config, program, state = ours.full(case)
-  fed = assemble.train_batches(dataset, config)
+  fed = run_data.train_batches(dataset, config)
   batch, early, begin = next(fed), 0, 0.0
   for number in range(steps + 1):
     start = time.perf_counter()

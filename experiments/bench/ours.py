@@ -7,7 +7,7 @@ import jax
 
 from configs import base
 from experiments.bench import cases
-from medtl.run import assemble, frozen_features
+from medtl.run import assemble, frozen_features, run_data
 from medtl.runtime import cpu
 
 
@@ -53,7 +53,7 @@ def prepare(case):
   context = made(case)
   start_child = frozen_features.start_child(context, 0)
   sides = frozen_features.boundary(context, 0, context.params, context.extra)
-  batch = next(assemble.train_batches(sides['train'], context.config))
+  batch = next(run_data.train_batches(sides['train'], context.config))
   begin = time.perf_counter()
   facts = {
     'frozen': context.phases[0].depth,

@@ -221,8 +221,8 @@ def _mapping(value: Any, inner: tuple) -> dict:
   if not isinstance(value, Mapping):
     raise Misfit
   key_kind, value_kind = inner or (Any, Any)
-  keys = [fitted(key, key_kind) for key in value]
-  values = [fitted(entry, value_kind) for entry in value.values()]
+  keys = [_entry(key, key_kind) for key in value]
+  values = [_entry(entry, value_kind) for entry in value.values()]
   return dict(zip(keys, values, strict=True))
 
 
@@ -243,7 +243,7 @@ def _sequence(value: Any, base: type, inner: tuple) -> Any:
 
 
 def _entry(value: Any, kind: Any) -> Any:
-  """Return an entry of a sequence; among texts a number counts as text."""
+  """Return an entry of a sequence or mapping; among texts a number counts as text."""
   value = _plain(value)
   return str(value) if kind is str and type(value) in (int, float) else fitted(value, kind)
 

@@ -3,13 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from medtl.core import expressions
 from medtl.core.types import Dataset, MedtlError
-from medtl.data import arguments, patches, splits, store
+from medtl.data import arguments, class_names, patches, splits, store
 from medtl.data import transforms as operations
 from medtl.data.listing import labels
 
@@ -29,6 +30,7 @@ def load(
   allow_leak: bool = False,
   keep_gb: float = 4.0,
   site: str = '',
+  rename: Mapping[str, str] = MappingProxyType({}),
   **source: Any,
 ) -> dict[str, Dataset]:
   """Return {'train', 'val', 'test'} (`split` says which there are; see splits.split) of a source, checked.
@@ -40,10 +42,11 @@ def load(
   equal picture stand on two sides; `facts['leak']` lists them. Pictures are kept decoded in the
   cache folder where they need at most `keep_gb` (10⁹ bytes), otherwise read anew each time. `site`
   is the column of the table that says where an example comes from: the table gains the columns
-  `site` and `group`, the number of a site (-1: not known) in facts['groups']. `facts`
-  also gain `ops`, `hash`, `shape`, `split` (its keys), `split_hash`, `split_ignored` (the source has
-  one of its own), `patients` (0: unknown) and `notes`: sentences on what was guessed or left out,
-  which console and page show.
+  `site` and `group`, the number of a site (-1: not known) in facts['groups']. `rename` gives classes
+  other names, {'AMD': 'abnormal', 'CNV': 'abnormal'}: those of one new name become one class; where
+  the source takes `classes`, they are those before. `facts` also gain `ops`, `hash`, `shape`,
+  `split` (its keys), `split_hash`, `split_ignored` (the source has one of its own), `patients` (0:
+  unknown) and `notes`: sentences on what was guessed or left out, which console and page show.
   """
   chain = expressions.functions(ops, operations, given=('example',))
   drawn = expressions.single_function(draw, patches, given=('example', 'random')) if draw else None
@@ -56,10 +59,11 @@ def load(
   facts = {'name': name.partition('.')[0], 'order': 'publisher', 'notes': [], **everything.facts}
   everything = dataclasses.replace(everything, facts=facts)
   _check_labels(everything)
+  everything = class_names.renamed(everything, rename)
   whole = store.prepare(
     everything,
     chain,
-    dict(source, name=name, ops=ops),
+    dict(source, name=name, ops=ops, rename=dict(rename)),
     skip_unreadable=skip_unreadable,
     keep_gb=keep_gb,
     many_shapes=drawn is not None,
@@ -68,6 +72,11 @@ def load(
   index = splits.split(whole.table, **split)
   leak = splits.check(whole.table, index, allow_leak)
   _check_classes(whole, index, split)
+  if rename and len(whole.classes) < 2 and len(index) > 1:
+    raise MedtlError(
+      f'data.rename makes one class of all, {whole.classes[0]!r}; expected two or more: leave out '
+      'a class that is to keep its name'
+    )
   people = set(whole.table['patient'].tolist()) - {''} if 'patient' in whole.table else set()
   facts = dict(
     whole.facts,

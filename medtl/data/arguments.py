@@ -69,6 +69,12 @@ def fitted(load: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
   expressions.functions(keys.get('ops', ''), transforms, given=('example',))
   if keys.get('draw'):
     expressions.single_function(keys['draw'], patches, given=('example', 'random'))
+  for old, new in keys.get('rename', {}).items():
+    if not new:
+      raise MedtlError(
+        f'config.data: rename gives the class {old!r} no name; expected what it is called from now '
+        "on, for instance rename={'AMD': 'abnormal'}"
+      )
   for key, words in LEAST.items():
     if key in keys and not keys[key] >= 0:  # also true of NaN
       raise MedtlError(f'config.data: {key} is {keys[key]}; expected 0 or more, {words}')

@@ -8,9 +8,6 @@ after the other: cases may differ in shape where batches cut patches out of them
 import hashlib
 import json
 import os
-import shutil
-import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,11 +20,11 @@ from medtl.core.frames import Frame
 from medtl.core.types import Dataset, Example, MedtlError, ShapesDiffer, is_mask
 from medtl.data.geometry import frame_of
 from medtl.data.splits import name_of
+from medtl.runtime import files
 from medtl.runtime.downloads import cache_folder
 
 Operations = Sequence[Callable[[Example], Example]]
 PATIENCE = 2000  # examples from which on a progress bar is shown
-DAY = 86400  # seconds after which an unfinished folder is a dead run's
 
 
 class Seen(NamedTuple):
@@ -218,21 +215,11 @@ def _all(dataset: Dataset, operations: Operations) -> Iterator[Seen]:
 def _write(
   dataset: Dataset, operations: Operations, folder: Path, skip: int, most: float, many_shapes: bool
 ) -> None:
-  """Read everything once and write index.npz, x.bin and y.bin aside; rename when all is well."""
-  folder.parent.mkdir(parents=True, exist_ok=True)
-  aside = folder.with_name(f'{folder.name}.{uuid.uuid4().hex[:8]}')
-  aside.mkdir()
-  try:
-    np.savez_compressed(
-      aside / 'index.npz', **_pass(dataset, operations, aside, skip, most, many_shapes)
-    )
-    try:
-      aside.rename(folder)
-    except OSError:  # another process was faster, with the same bytes
-      if not folder.exists():
-        raise
-  finally:
-    shutil.rmtree(aside, ignore_errors=True)
+  """Read everything once and write index.npz, x.bin and y.bin; the folder is whole or not there."""
+  with files.atomic_write(folder, own=True) as aside:
+    aside.mkdir()
+    index = _pass(dataset, operations, aside, skip, most, many_shapes)
+    np.savez_compressed(aside / 'index.npz', **index)
 
 
 def _pass(
@@ -283,21 +270,13 @@ def _pass(
 
 
 def _room(parent: Path, needed: int, most: float) -> bool:
-  """Return whether `needed` bytes may be kept: within `most` and half the free disk; what was used longest ago goes first."""
-  if needed > min(most, shutil.disk_usage(parent).free / 2):
+  """Return whether `needed` bytes may be kept: within `most` and half the free disk.
+
+  What was used longest ago makes room for them.
+  """
+  if needed > min(most, files.free_bytes(parent) / 2):
     return False
-  old = time.time() - DAY
-  finished = [
-    path
-    for path in parent.glob('*/')
-    if (path / 'index.npz').exists() or path.stat().st_mtime < old
-  ]
-  others = sorted(finished, key=lambda path: path.stat().st_mtime)
-  sizes = [sum(file.stat().st_size for file in path.iterdir()) for path in others]
-  for number, path in enumerate(others):
-    if sum(sizes[number:]) + needed <= most:
-      break
-    shutil.rmtree(path, ignore_errors=True)  # a run that has it mapped keeps its pages
+  files.prune(parent, most - needed)
   return True
 
 

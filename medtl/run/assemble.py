@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtl import data, models, tasks
+from medtl import models, tasks
 from medtl.core import expressions, pytrees
-from medtl.core.types import Batch, Dataset, Example, MedtlError, Task, Tree
-from medtl.data import augmentation, batches, splits
+from medtl.core.types import Dataset, MedtlError, Task, Tree
+from medtl.data import augmentation, splits
 from medtl.models.pretrained import checkpoint_files, port
-from medtl.run import components, initial_weights, validate
+from medtl.run import components, config_keys, initial_weights, run_data, validate
 from medtl.run.context import Phase, RunContext, measured
 from medtl.runtime import multihost, sharding
 from medtl.training import batch_statistics, optimizers, parameter_groups, schedules
@@ -41,9 +41,9 @@ def run_context(
   validate.check_config(config)
   sharding.check_rules(config.shards)
   if sides is None:
-    sides = load_data(config, like)
+    sides = run_data.load_data(config, like)
   train = sides['train']
-  balance = class_weights(config, train)
+  balance = run_data.class_weights(config, train)
   if like is not None and like.run == run and shares_weights(like.config, config):
     same = dataclasses.replace(
       like,
@@ -54,7 +54,7 @@ def run_context(
       choices={},
     )
     _stop_random_frozen(same)
-    return same if like.config.seed == config.seed else _reseeded(same)
+    return same if _draws_alike(like.config, config) else _reseeded(same)
   net, module = build_net(config, train.sample().x.shape, train.classes)
   net, params, extra, source = initial_weights.initial_variables(config, net, module, train, run)
   extra = _statistics(config, net, params, extra, train)
@@ -78,7 +78,7 @@ def run_context(
     balance,
     run,
     drawn=drawn,
-    streams=load_streams(config, task),
+    streams=run_data.load_streams(config, task),
   )
   _stop_random_frozen(made)
   return made
@@ -104,39 +104,9 @@ def _stop_random_frozen(context: RunContext) -> None:
       )
 
 
-def load_data(config: ConfigDict, like: RunContext | None = None) -> dict[str, Dataset]:
-  """Return the sides of a run's data, checked; those of `like` where they are the same."""
-  if like is not None and like.config.data == config.data:
-    sides = like.data
-  else:
-    with multihost.main_process_first('data'):
-      sides = data.load(**config.data.to_dict())
-  validate.check_training(config, sides, sharding.make_mesh(**config.mesh).size)
-  return sides
-
-
-def load_streams(config: ConfigDict, task: Task) -> dict[str, Dataset]:
-  """Return the training sides of the streams that a task reads beside its own, without labels."""
-  wanted = task.streams[1:]
-  given = config.streams.to_dict()
-  if set(given) != set(wanted):
-    raise MedtlError(
-      f'config.streams holds {sorted(given) or "nothing"}, and the task {config.task.name} reads '
-      f'{sorted(wanted) or "no other data than config.data"}; give each of them the keys of a data '
-      "set, such as streams=dict(target=dict(name='folder.load', root=FOLDER, split=…))"
-    )
-  with multihost.main_process_first('streams'):
-    return {name: _unlabelled(data.load(**given[name])['train']) for name in wanted}
-
-
-def _unlabelled(dataset: Dataset) -> Dataset:
-  """Return the data set with every label hidden: what a task learns from it cannot be its labels."""
-  table = {**dataset.table, 'y': np.full(dataset.size, -1, np.int32)}
-
-  def fetch(index: int) -> Example:
-    return dataset.fetch(index)._replace(y=np.array(-1, np.int32))
-
-  return dataclasses.replace(dataset, fetch=fetch, table=table)
+def _draws_alike(first: ConfigDict, second: ConfigDict) -> bool:
+  """Return whether chance draws the same weights for both configs."""
+  return all(first[name] == second[name] for name in config_keys.changing('draws'))
 
 
 def _reseeded(like: RunContext) -> RunContext:
@@ -159,7 +129,9 @@ def _statistics(
   if not wanted:
     return extra
   pictures = (
-    batch.x for batch in eval_batches(train, config) if multihost.to_numpy(batch.mask).all()
+    batch.x
+    for batch in run_data.eval_batches(train, config)
+    if multihost.to_numpy(batch.mask).all()
   )
   return {
     **extra,
@@ -317,15 +289,6 @@ def phases(config: ConfigDict, params: Tree, examples: int) -> list[Phase]:
   return found
 
 
-def class_weights(config: ConfigDict, dataset: Dataset) -> tuple[float, ...] | None:
-  """Return a weight for each class, inverse to its frequency among the training examples, mean one over the examples."""
-  if not config.class_weights:
-    return None
-  y = np.asarray(dataset.table['y'])
-  counts = np.bincount(y, minlength=len(dataset.classes)) if y.ndim == 1 else y.sum(0)
-  return tuple(float(value) for value in counts.sum() / len(counts) / np.maximum(1, counts))
-
-
 def with_changes(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDict:
   """Return the config with ('model.weights', '') … set and nothing to compare with; an unknown key is an error."""
   new = ConfigDict(config.to_dict())
@@ -342,63 +305,35 @@ def with_changes(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> Conf
   return new.lock()
 
 
-# keys that change neither the net and its first weights nor a program but by its key: see RunContext.program_cache_key
-FREE = (
-  'phases',
-  'rules',
-  'lr',
-  'head_lr',
-  'lr_decay',
-  'decay',
-  'schedule',
-  'clip',
-  'ema',
-  'l2_sp',
-  'every',
-  'patience',
-  'class_weights',
-  'sampling',
-  'views',
-  'cache',
-  'monitor',
-  'resamples',
-  'threshold',
-  'workers',
-  'batch',
-  'accumulate',
-  'hint',
-  'compare',
-  'norm_images',
-  'random_frozen',
-  'seed',
-)
-
-
 def shares_weights(first: ConfigDict, second: ConfigDict) -> bool:
-  """Return whether two configs have pictures, net and weights in common; they may differ in split, schedule and choice.
+  """Return whether two configs have pictures, net and weights in common.
 
-  From scratch the pictures are scaled by the training side's own mean, and norms may be estimated on it: another split is another net.
+  They may differ in split, schedule and choice. From scratch the pictures are scaled by the
+  training side's own mean, and norms may be estimated on it: another split is another net.
   """
-  estimated = any(
-    policy == 'target' for made in (first, second) for _, policy in made.norms
-  )  # in batches
-  scaled = [
-    bool(made.model.weights or (made.mean and made.std)) and not estimated
-    for made in (first, second)
-  ]
-  kept = [
-    {
-      key: value
-      for key, value in made.to_dict().items()
-      if key not in FREE or (estimated and key == 'batch')
-    }
-    for made in (first, second)
-  ]
-  for one in kept:
-    one['data'] = {
-      key: value for key, value in one['data'].items() if key != 'split' or not all(scaled)
-    }
+  policies = [policy for config in (first, second) for _, policy in config.norms]
+  estimated = 'target' in policies
+  same_split = estimated or not all(_has_own_scale(config) for config in (first, second))
+  kept = [_kept_apart(config, same_split, same_batch=estimated) for config in (first, second)]
   return kept[0] == kept[1]
+
+
+def _has_own_scale(config: ConfigDict) -> bool:
+  """Return whether the pictures are scaled by numbers that do not come from the training side."""
+  return bool(config.model.weights or (config.mean and config.std))
+
+
+def _kept_apart(config: ConfigDict, same_split: bool, same_batch: bool) -> dict[str, Any]:
+  """Return the keys of a config that runs must have in common to share their weights."""
+  keys = config.to_dict()
+  data = keys['data']
+  free = set(config_keys.shareable())
+  if same_batch:  # norms are estimated in batches
+    free.discard('batch')
+  kept = {name: value for name, value in keys.items() if name not in free}
+  if not same_split:
+    kept['data'] = {name: value for name, value in data.items() if name != 'split'}
+  return kept
 
 
 def as_full_fine_tune(context: RunContext) -> RunContext:
@@ -426,7 +361,7 @@ def plan_json(context: RunContext, rows: list[dict[str, Any]]) -> dict[str, Any]
       'size': dataset.size,
       'hash': splits.split_hash(dataset.table, {name: np.arange(dataset.size)}),
       'patients': len(np.unique(dataset.table['patient'])) if 'patient' in dataset.table else None,
-      'classes': class_counts(dataset),
+      'classes': run_data.class_counts(dataset),
     }
     for name, dataset in context.data.items()
   }
@@ -444,60 +379,3 @@ def plan_json(context: RunContext, rows: list[dict[str, Any]]) -> dict[str, Any]
     'weights': context.source,
     'phases': rows,
   }
-
-
-def class_counts(dataset: Dataset) -> dict[str, int]:
-  """Return how many examples each class has; of masks, each class of the pictures."""
-  y = np.asarray(dataset.table['y'])
-  names = dataset.strata
-  many = np.bincount(y[y >= 0], minlength=len(names)) if y.ndim == 1 else y.sum(0)
-  return {name: int(number) for name, number in zip(names, many, strict=True)}
-
-
-def eval_batches(dataset: Dataset, config: ConfigDict) -> Iterator[Batch]:
-  """Return batches on the device that hold every example once."""
-  whole = 1 if dataset.draw is not None else min(config.batch, dataset.size)  # shapes may differ
-  count = sharding.round_up_to_devices(whole, sharding.make_mesh(**config.mesh))
-  return _on_device(
-    batches.eval_batches(dataset, count, workers=config.workers, share=multihost.host_share()),
-    config,
-  )
-
-
-def train_batches(
-  dataset: Dataset, config: ConfigDict, start: int = 0, sampling: str = '', views: int = 1
-) -> Iterator[Batch]:
-  """Return the batches of steps start, start + 1, … on the device, see stream.batches."""
-  return _on_device(
-    batches.train_batches(
-      dataset,
-      config.batch,
-      seed=config.seed,
-      start=start,
-      workers=config.workers,
-      sampling=sampling,
-      views=views,
-      share=multihost.host_share(),
-    ),
-    config,
-  )
-
-
-def step_batches(
-  context: RunContext, train: Dataset, start: int = 0, views: int = 1
-) -> Iterator[Any]:
-  """Return what the steps start, start + 1, … see: batches of the training side, or {stream: batch}."""
-  config = context.config
-  own = train_batches(train, config, start, config.sampling, views)
-  if not context.streams:
-    return own
-  read = {name: train_batches(dataset, config, start) for name, dataset in context.streams.items()}
-  names = ['train', *read]
-  return (
-    dict(zip(names, batches, strict=True)) for batches in zip(own, *read.values(), strict=False)
-  )
-
-
-def _on_device(read: Iterable[Batch], config: ConfigDict) -> Iterator[Batch]:
-  over = sharding.make_mesh(**config.mesh)
-  return (sharding.device_put_batch(batch, over) for batch in read)

@@ -17,6 +17,7 @@ from medtl import models
 from medtl.core import expressions
 from medtl.core.types import Batch, Dataset, Forward, State, Task, Tree
 from medtl.features import packing
+from medtl.run import config_keys
 from medtl.runtime import sharding
 from medtl.training import batch_statistics, parameter_groups, step, windows
 from medtl.training.forward import before, forward
@@ -246,13 +247,12 @@ class RunContext:
     return self.memoised(('cost', cut), count)
 
   def program_cache_key(self, phase: int) -> tuple:
-    """Return all that tells apart the updates of context that are alike."""
-    return (
-      *self.phases[phase].partition.key,
-      self.class_weights,
-      self.config.batch,
-      self.config.accumulate,
-    )
+    """Return all that tells apart the updates of contexts that are alike.
+
+    The weights of the classes are among it, since other folds have others.
+    """
+    values = [self.config[name] for name in config_keys.changing('update')]
+    return (*self.phases[phase].partition.key, self.class_weights, *values)
 
   def memoised(self, key: tuple, make: Callable[[], Any]) -> Any:
     if key not in self.programs:

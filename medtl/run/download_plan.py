@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from medtl import data
 from medtl.core import expressions
-from medtl.data import ahead, arguments
+from medtl.data import ahead, arguments, class_names
 from medtl.models.pretrained import checkpoint_files
 from medtl.report import page
 from medtl.run import assemble, cost, open_keys, run_folder, validate
@@ -75,7 +75,10 @@ def _ask_sizes(remotes: Sequence[Remote]) -> dict[Remote, int | None]:
 def _described(config: ConfigDict) -> ahead.Ahead | None:
   """Return what is known of the config's data set before its file is here."""
   keys = arguments.fitted(data.load, config.data.to_dict())
-  return ahead.of(keys['name'], keys)
+  described = ahead.of(keys['name'], keys)
+  if described is None:
+    return None
+  return described._replace(blank=class_names.renamed(described.blank, keys.get('rename', {})))
 
 
 def _tell_disk(

@@ -15,7 +15,7 @@ from medtl.core.types import Batch, Dataset, MedtlError, Tree
 from medtl.data import augmentation
 from medtl.features import packing, storage
 from medtl.models import heads
-from medtl.run import assemble
+from medtl.run import run_data
 from medtl.run.context import RunContext
 from medtl.runtime import files, multihost
 from medtl.runtime.downloads import cache_folder
@@ -372,7 +372,7 @@ def _computed(
   if kept is not None:
     return kept, True
   files.prune(path.parent, cache_limit(), keep=[path, *needed])
-  storage.compute(apply, whole.size, assemble.eval_batches(below, context.config), path)
+  storage.compute(apply, whole.size, run_data.eval_batches(below, context.config), path)
   kept = _kept(whole, path)
   assert kept is not None, f'{path} was written and is gone'
   return kept, False

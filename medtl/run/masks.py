@@ -12,7 +12,7 @@ from medtl.core.types import Dataset, Example, Tree
 from medtl.data.formats import nifti
 from medtl.data.geometry import frame_of
 from medtl.evaluation import predictions
-from medtl.run import assemble
+from medtl.run import run_data
 from medtl.runtime import files
 
 
@@ -35,7 +35,7 @@ def write(
   place_of = {int(row): place for place, row in enumerate(dataset.table['row'])}
   factor = 255 // (len(classes) - 1) if len(classes) < 256 else 1
   volumes = False
-  batches = assemble.eval_batches(dataset, config)
+  batches = run_data.eval_batches(dataset, config)
   for row, maps in predictions.maps(dense, params, extra, batches):
     place = place_of[row]
     name = str(dataset.table['file'][place])

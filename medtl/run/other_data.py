@@ -14,7 +14,9 @@ import numpy as np
 from medtl import data as datasets
 from medtl.core import expressions
 from medtl.core.types import Dataset, MedtlError, ShapesDiffer
+from medtl.data import class_names
 from medtl.data.formats import signature
+from medtl.data.listing.labels import UnknownClass
 from medtl.data.listing.walk import walk
 from medtl.data.sources import dicom, folder, nifti
 
@@ -59,8 +61,13 @@ def load_test(
   kinds of files, numbers of another unit, classes, channels, axes.
   """
   keys, notes = _source(dict(asked), own)
-  keys = _like_the_run(keys, plan)
-  dataset, keys, resized = _of_size(keys, plan['shape'])
+  keys = _like_the_run(keys, own, plan)
+  try:
+    dataset, keys, resized = _of_size(keys, plan['shape'])
+  except UnknownClass as error:
+    raise MedtlError(f'{error}. {_rename_advice(error.name)}') from None
+  if keys.get('rename'):
+    dataset = class_names.in_order(dataset, plan['classes'])
   notes = [*dataset.facts['notes'], *notes, *resized, *_colours(dataset, keys, plan)]
   labelled = dataset.masks or not (np.asarray(dataset.table['y']) == -1).all()
   if labelled:
@@ -217,11 +224,26 @@ def _same_unit(chosen: Keys, own: Mapping[str, Any], kind: str) -> None:
   )
 
 
-def _like_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
+def _classes(keys: Keys, own: Mapping[str, Any], plan: Mapping[str, Any]) -> tuple[str, ...]:
+  """Return the classes that a reader is told: those asked for, else the run's.
+
+  Where data.rename gives them other names, they are those before; () lets the reader find them.
+  """
+  rename = keys.get('rename', {})
+  is_own = rename == own.get('rename', {})
+  asked = tuple(keys.get('classes', ()))
+  if asked and (is_own or asked != tuple(own.get('classes', ()))):
+    return asked
+  if not rename:
+    return tuple(plan['classes'])
+  return tuple(plan['data']['classes_before']) if is_own else ()
+
+
+def _like_the_run(keys: Keys, own: Mapping[str, Any], plan: Mapping[str, Any]) -> Keys:
   """Return the keys with the run's channels, and with its classes where words name the class."""
   name = reader(keys['name'])
   if name == TABLE:
-    return _columns_of_the_run(keys, plan)
+    return _columns_of_the_run(keys, own, plan)
   if name not in READERS.values():
     return keys
   channels = plan['shape'][-1]
@@ -252,10 +274,10 @@ def _like_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
     )
   if many:
     return found
-  return {**found, 'classes': tuple(keys.get('classes', ())) or tuple(plan['classes'])}
+  return {**found, 'classes': _classes(keys, own, plan)}
 
 
-def _columns_of_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
+def _columns_of_the_run(keys: Keys, own: Mapping[str, Any], plan: Mapping[str, Any]) -> Keys:
   """Return the keys of a table with the run's numbers of each row, and with its classes."""
   if 'columns' not in plan['data']:
     raise MedtlError(
@@ -264,7 +286,7 @@ def _columns_of_the_run(keys: Keys, plan: Mapping[str, Any]) -> Keys:
     )
   found = {**keys, 'columns': tuple(plan['data']['columns'])}
   if keys.get('label', 'label') and not plan['label_columns']:
-    found['classes'] = tuple(keys.get('classes', ())) or tuple(plan['classes'])
+    found['classes'] = _classes(keys, own, plan)
   return found
 
 
@@ -385,7 +407,7 @@ def _labels(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]:
   if dataset.classes != tuple(plan['classes']):
     raise MedtlError(
       f'the run knows the classes {", ".join(plan["classes"])}, in this order; the '
-      f'other data has {", ".join(dataset.classes)}. {_class_advice(keys, plan)}'
+      f'other data has {", ".join(dataset.classes)}. {_class_advice(dataset, keys, plan)}'
     )
   if dataset.masks:
     return []
@@ -395,12 +417,23 @@ def _labels(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]:
   return [f'no picture has the class {name!r}' for name in absent]
 
 
-def _class_advice(keys: Keys, plan: Mapping[str, Any]) -> str:
+def _rename_advice(name: str) -> str:
+  """Return how a class of other data is told to be one of the run's."""
+  return (
+    'Say which class of the run each of the others is: '
+    f'--config.data.rename="{{{name!r}: CLASS, …}}"'
+  )
+
+
+def _class_advice(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> str:
+  others = [name for name in dataset.classes if name not in plan['classes']]
+  if others and keys.get('rename'):
+    return _rename_advice(others[0])
   if plan['label_columns']:
     return f'Expected these columns: --config.data.label="{tuple(plan["classes"])}"'
   if reader(keys['name']) in READERS.values():
     return 'Leave --config.data.classes out'
   return (
     'Expected the same names: give a folder for each class, --config.data.name=folder.load '
-    '--config.data.root=FOLDER'
+    f'--config.data.root=FOLDER. {_rename_advice(dataset.classes[0])}'
   )

@@ -15,7 +15,16 @@ from medtl import data
 from medtl.core.types import Dataset, MedtlError, Task, Tree
 from medtl.data.listing import mask_files
 from medtl.evaluation import predictions
-from medtl.run import assemble, leakage, masks, other_data, run_folder, validate
+from medtl.run import (
+  assemble,
+  leakage,
+  masks,
+  other_data,
+  run_data,
+  run_folder,
+  run_report,
+  validate,
+)
 from medtl.run.train import write_other_predictions, write_predictions
 from medtl.runtime import files
 from medtl.runtime.run_log import console
@@ -24,7 +33,7 @@ from medtl.training.checkpoints import Checkpoints
 # keys of a run's data that also say how unlabelled pictures are read
 READING = ('name', 'ops', 'draw', 'exif', 'masks', 'values', 'skip_unreadable', 'keep_gb')
 # keys of a table that say nothing of how a row is read
-ABOUT_ANSWERS = ('split', 'site', 'above', 'patient', 'partition', 'allow_leak')
+ABOUT_ANSWERS = ('split', 'site', 'above', 'patient', 'partition', 'allow_leak', 'rename')
 PLURAL = {'image': 'pictures', 'row': 'rows'}  # of what an example is called
 Functions = tuple[Callable, Callable | None]  # measure and dense of a task
 FORMULA = ('=', '+', '-', '@', '\t', '\r')  # a spreadsheet computes text that begins so
@@ -69,7 +78,7 @@ def _own(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   overlap = _own_overlap(config, workdir, plan, sides)
   write_predictions(task, functions, params, extra, sides, config, workdir)
   leakage.keep(workdir, name, overlap)
-  return run_folder.write_report(workdir)
+  return run_report.write_report(workdir)
 
 
 def _own_overlap(
@@ -120,7 +129,7 @@ def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
     leakage.stop(overlap, keys.get('allow_leak', False), 'Take them out of the other data')
   _say(other.facts['notes'])
   write_other_predictions(task, functions, params, extra, (name, other), config, workdir, overlap)
-  return run_folder.write_report(workdir, name)
+  return run_report.write_report(workdir, name)
 
 
 def _overlap(workdir: Path, other: Dataset, keys: Mapping[str, Any]) -> leakage.Overlap | None:
@@ -137,7 +146,7 @@ def _same_data(workdir: Path, name: str, other: Dataset) -> None:
   before = run_folder.read(path.parent, path.name)
   if before['hash'] != other.facts['hash']:
     raise MedtlError(
-      f'--name={name} is taken: {workdir / run_folder.page_name(name)} tells of '
+      f'--name={name} is taken: {workdir / run_report.page_name(name)} tells of '
       f'{before["name"]}, with other pictures or labels than these; choose another '
       f'name, or remove {path}'
     )
@@ -162,7 +171,7 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   pictures, keys = other_data.load(_unlabelled(config, images), own, plan)
   measure, dense = functions
   predicted = predictions.predict(
-    measure, params, extra, assemble.eval_batches(pictures, config), pictures.table
+    measure, params, extra, run_data.eval_batches(pictures, config), pictures.table
   )
   val = predictions.load(workdir / 'predictions' / 'val.npz').predictions
   answers = task.answers(
@@ -186,7 +195,7 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
   if skipped:
     notes.append(f'{len(skipped)} could not be read: {", ".join(skipped)}')
   _say(notes)
-  count = f'{pictures.size} {PLURAL[run_folder.noun(plan["shape"])]}'
+  count = f'{pictures.size} {PLURAL[run_report.noun(plan["shape"])]}'
   lines = [f'predictions of {count} in {images} by {workdir}', *notes]
   files.write(remarks, '\n- '.join(lines) + '\n')
   console.print(files.printable(f'{count}: {output}{replaced}'))

@@ -22,7 +22,9 @@ from medtl.run import (
   frozen_features,
   leakage,
   other_data,
+  run_data,
   run_folder,
+  run_report,
   validate,
 )
 from medtl.run.context import RunContext
@@ -109,8 +111,8 @@ def _train(
     workdir, command, watch.spans, {'best_step': progress.best_step, 'best': progress.best}
   )
   for name in tests:
-    run_folder.write_report(workdir, name)
-  return run_folder.write_report(workdir)
+    run_report.write_report(workdir, name)
+  return run_report.write_report(workdir)
 
 
 def prepare(config: ConfigDict, origin: Path | None, like: RunContext | None = None) -> RunContext:
@@ -236,12 +238,12 @@ def write_predictions(
     if name == 'train':
       continue
     side = (inputs or sides)[name]
-    batches = assemble.eval_batches(side, config)
+    batches = run_data.eval_batches(side, config)
     predicted = predictions.predict(measure, params, extra, batches, dataset.table)
     shown = task.page.shown(predicted)
     maps = {}
     if dense is not None and shown:
-      few = assemble.eval_batches(side.subset(np.array(shown)), config)
+      few = run_data.eval_batches(side.subset(np.array(shown)), config)
       maps = dict(predictions.maps(dense, params, extra, few))
     path = workdir / 'predictions' / f'{name}.npz'
     predictions.save(path, predicted, dataset, shown, maps)
@@ -349,7 +351,7 @@ def _phase(run: _Run, state: State) -> State:
       run.checkpoints.save('latest', state, progress)
       run.checkpoints.wait()
 
-    batches = assemble.step_batches(context, sides['train'], int(state.step), views)
+    batches = run_data.step_batches(context, sides['train'], int(state.step), views)
     with batch_size.explain_out_of_memory(context, progress.phase, start_child):
       return loop.fit(
         program,
@@ -377,7 +379,7 @@ def _validate(
   with run.watch('evaluate'):
     if config.norm_images:
       train = sides.get(frozen_features.PLAIN, sides['train'])
-      shuffled = assemble.train_batches(train, config)
+      shuffled = run_data.train_batches(train, config)
       count = math.ceil(min(config.norm_images, train.size) / config.batch)
       extra = run.context.with_precise_batch_stats(
         progress.phase,
@@ -390,7 +392,7 @@ def _validate(
       run.context.measure(start_child),
       params,
       extra,
-      assemble.eval_batches(sides['val'], config),
+      run_data.eval_batches(sides['val'], config),
       sides['val'].table,
     )
   values = run.context.task.monitor(predicted) | {'loss': float(np.mean(predicted.values['loss']))}

@@ -3,79 +3,27 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
-from typing import Annotated, Any
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from medtl import data, tasks
 from medtl.core import annotation, expressions
-from medtl.core.annotation import ABOVE_0, ABOVE_0_TO_1, FROM_0, FROM_1, Range
 from medtl.core.types import Dataset, MedtlError
 from medtl.data import splits
 from medtl.evaluation import thresholds
-from medtl.run import components
+from medtl.run import components, config_keys
+from medtl.run.config_keys import Entries
 from medtl.training import freezing, optimizers, schedules
 
-# every key of a config (configs/base.py says what each means) and its kind
-INTEGERS = (
-  'seed',
-  'seeds',
-  'truncate',
-  'views',
-  'norm_images',
-  'batch',
-  'accumulate',
-  'patience',
-  'resamples',
-  'workers',
-)
-FLOATS = ('lr', 'head_lr', 'lr_decay', 'decay', 'l2_sp', 'clip', 'ema')
-TEXTS = (
-  'transfer',
-  'augment',
-  'sampling',
-  'class_weights',
-  'optimizer',
-  'schedule',
-  'dtype',
-  'cache',
-  'monitor',
-  'threshold',
-  'hint',
-)
-KEYS: dict[str, Any] = {
-  **dict.fromkeys(INTEGERS, int),
-  **dict.fromkeys(FLOATS, float),
-  **dict.fromkeys(TEXTS, str),
-  **dict.fromkeys(('data', 'streams', 'tests', 'model', 'head', 'task', 'mesh'), Mapping),
-  **dict.fromkeys(('mean', 'std'), Sequence[float]),
-  **dict.fromkeys(('fresh', 'remat'), Sequence[str]),
-  **dict.fromkeys(('phases', 'norms', 'rules', 'shards', 'compare'), Sequence),
-  'random_frozen': bool,
-  'every': str | int,
-}
 OWN = ('train', 'val', 'test')  # names of a run's own predictions
-CACHES = ('auto', 'head', 'on', 'off')
-OFF = Range('0 (off) or more', FROM_0.holds)
-NUMBERS = {
-  **dict.fromkeys(('batch', 'accumulate', 'resamples'), FROM_1),
-  'seed': Range('0 or more, below 2³²', lambda value: 0 <= value < 2**32),
-  'truncate': Range('0 (all children) or more', FROM_0.holds),
-  'norm_images': Range('0 (running averages) or more', FROM_0.holds),
-  'patience': Range('0 (never) or more', FROM_0.holds),
-  **dict.fromkeys(('views', 'workers', 'decay'), FROM_0),
-  **dict.fromkeys(('lr', 'head_lr'), ABOVE_0),
-  'lr_decay': ABOVE_0_TO_1,
-  **dict.fromkeys(('clip', 'l2_sp'), OFF),
-  'ema': Range('0 (off) or more, below 1', lambda value: 0 <= value < 1),
-}
-Factor = Annotated[float, FROM_0]
 
 
 def parameters() -> dict[str, Parameter]:
   """Return the keys of a config as parameters."""
   return {
-    name: Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in KEYS.items()
+    name: Parameter(name, Parameter.KEYWORD_ONLY, annotation=key.annotation)
+    for name, key in config_keys.KEYS.items()
   }
 
 
@@ -83,84 +31,33 @@ def check_config(given: ConfigDict) -> None:
   """Raise a MedtlError for the first key whose value cannot work, whatever the data are."""
   expressions.checked_keys('config', given.to_dict(), parameters())
   components.check(given)
-  for name, span in NUMBERS.items():
-    if not span.holds(given[name]):
-      raise MedtlError(f'config.{name} is {given[name]}; expected a number {span.words}')
-  if given.batch % given.accumulate:
-    raise MedtlError(
-      f'config.accumulate is {given.accumulate}, the parts that a batch is cut into; '
-      f'expected a divisor of config.batch, {given.batch}'
-    )
-  if given.seeds != 1:
-    raise MedtlError(
-      f'config.seeds is {given.seeds}: how many runs a study makes of each variant, for the verb ablate. A run has one, '
-      'config.seed; leave config.seeds at 1'
-    )
-  for name, known in (
-    ('cache', CACHES),
-    ('sampling', ('', 'balanced')),
-    ('class_weights', ('', 'balanced')),
-    ('dtype', ('float32', 'bfloat16')),
-    ('transfer', ('weights', 'mean_var')),
-  ):
-    if given[name] not in known:
-      raise MedtlError(
-        f'config.{name} is {given[name]!r}; {expressions.did_you_mean(given[name], [repr(word) for word in known])}'
-      )
-  _tuple_of(
-    given.phases,
-    'phases',
-    "(freeze, duration), for instance (('depth(1.0)', '3 epochs'),)",
-    (str, str | int),
-    least=1,
-  )
-  rule = (
-    '(regex, learning-rate factor, weight decay), both numbers 0 or more, for instance '
-    "(('.*/bias', 1.0, 0.0),)"
-  )
-  _tuple_of(given.rules, 'rules', rule, (str, Factor, Factor))
-  _tuple_of(
-    given.norms, 'norms', "(regex, policy), for instance (('backbone/.*', 'train'),)", (str, str)
-  )
-  _tuple_of(given.shards, 'shards', "(regex, how), for instance (('.*', 'largest'),)", (str, str))
-  _compare(given)
+  for name, key in config_keys.KEYS.items():
+    _check_value(name, given[name], key)
+  _check_compare(given)
   for word in given.tests:
     test_name(word)
-  for pattern, *_ in given.rules:
-    expressions.compiled_regex(pattern, 'config.rules')
-  if any(value <= 0 for value in given.std):
-    raise MedtlError(
-      f'config.std is {tuple(given.std)}; expected numbers above 0, or () for those of the checkpoint or the data'
-    )
-  if given.l2_sp and not given.model.weights:
-    raise MedtlError(
-      f"config.l2_sp is {given.l2_sp}, a pull back to the checkpoint, but model.weights is ''; give a checkpoint, or set "
-      'l2_sp=0.0'
-    )
-  if given.views and not given.augment:
-    raise MedtlError(
-      f"config.views is {given.views}, but nothing is augmented; set config.augment='flip' for instance, or views=0"
-    )
-  _durations(given)
-  expressions.single_function(given.threshold, thresholds, given=('score', 'has'))
-  expressions.single_function(given.optimizer, optimizers, given=('decay',))
-  for text, _ in given.phases:
-    expressions.functions(text, freezing, given=('children',))
-  task = tasks.make(given.task.to_dict())
-  task.check(given.to_dict())
-  if task.coupled and given.accumulate > 1:
-    raise MedtlError(
-      f'config.accumulate is {given.accumulate}, but the examples of a batch see each other in the '
-      f'loss of the task {given.task.name}: a batch cannot be cut into parts; set accumulate=1'
-    )
+  _check_together(given)
+  _check_expressions(given)
+  _check_task(given)
 
 
-def _tuple_of(value: Any, name: str, words: str, kinds: tuple, least: int = 0) -> None:
-  entries = value if isinstance(value, tuple | list) else [value]
-  if len(entries) < least or not all(_is_entry(entry, kinds) for entry in entries):
-    raise MedtlError(
-      f'config.{name} is {value!r}; expected a tuple{" of at least one" if least else ""} of {words}'
-    )
+def _check_value(name: str, value: Any, key: config_keys.Key) -> None:
+  """Raise where a value of the right kind is not what its declaration asks for."""
+  if key.within is not None and not key.within.holds(value):
+    raise MedtlError(f'config.{name} is {value}; expected a number {key.within.words}')
+  if key.choices and value not in key.choices:
+    known = [repr(word) for word in key.choices]
+    raise MedtlError(f'config.{name} is {value!r}; {expressions.did_you_mean(value, known)}')
+  if key.entries is not None:
+    _check_entries(name, value, key.entries)
+
+
+def _check_entries(name: str, value: Any, entries: Entries) -> None:
+  """Raise unless a value is a tuple of such entries."""
+  several = value if isinstance(value, tuple | list) else [value]
+  if len(several) < entries.least or not all(_is_entry(one, entries.kinds) for one in several):
+    least = ' of at least one' if entries.least else ''
+    raise MedtlError(f'config.{name} is {value!r}; expected a tuple{least} of {entries.words}')
 
 
 def _is_entry(entry: Any, kinds: tuple) -> bool:
@@ -175,13 +72,11 @@ def _is_entry(entry: Any, kinds: tuple) -> bool:
   return True
 
 
-def _compare(given: ConfigDict) -> None:
+def _check_compare(given: ConfigDict) -> None:
   """Raise where a run beside this one has no name of a folder, or changes what is no key."""
-  example = "for instance (('fast', (('lr', 0.01),)),)"
-  _tuple_of(given.compare, 'compare', f'(name, ((key, value), …)), {example}', (str, Sequence))
   for word, changes in given.compare:
     folder(word, 'config.compare')
-    _tuple_of(changes, f'compare ({word!r})', '(key, value)', (str, Any))
+    _check_entries(f'compare ({word!r})', changes, Entries((str, Any), '(key, value)'))
     for key, _ in changes:
       _known(given, key)
   _stop_repeated([word.replace(' ', '_') for word, _ in given.compare], 'config.compare')
@@ -198,6 +93,57 @@ def _known(given: ConfigDict, key: str) -> None:
         f'{expressions.did_you_mean(part, known)}'
       )
     node = node[part]
+
+
+def _check_together(given: ConfigDict) -> None:
+  """Raise for the first key whose value does not go with those of other keys."""
+  if given.batch % given.accumulate:
+    raise MedtlError(
+      f'config.accumulate is {given.accumulate}, the parts that a batch is cut into; '
+      f'expected a divisor of config.batch, {given.batch}'
+    )
+  if given.seeds != 1:
+    raise MedtlError(
+      f'config.seeds is {given.seeds}: how many runs a study makes of each variant, for the verb '
+      'ablate. A run has one, config.seed; leave config.seeds at 1'
+    )
+  if any(value <= 0 for value in given.std):
+    raise MedtlError(
+      f'config.std is {tuple(given.std)}; expected numbers above 0, or () for those of the '
+      'checkpoint or the data'
+    )
+  if given.l2_sp and not given.model.weights:
+    raise MedtlError(
+      f"config.l2_sp is {given.l2_sp}, a pull back to the checkpoint, but model.weights is ''; "
+      'give a checkpoint, or set l2_sp=0.0'
+    )
+  if given.views and not given.augment:
+    raise MedtlError(
+      f'config.views is {given.views}, but nothing is augmented; set '
+      "config.augment='flip' for instance, or views=0"
+    )
+
+
+def _check_expressions(given: ConfigDict) -> None:
+  """Raise for the first text that names no function of its module, or cannot be read."""
+  for pattern, *_ in given.rules:
+    expressions.compiled_regex(pattern, 'config.rules')
+  _durations(given)
+  expressions.single_function(given.threshold, thresholds, given=('score', 'has'))
+  expressions.single_function(given.optimizer, optimizers, given=('decay',))
+  for text, _ in given.phases:
+    expressions.functions(text, freezing, given=('children',))
+
+
+def _check_task(given: ConfigDict) -> None:
+  """Raise where the task refuses the config."""
+  task = tasks.make(given.task.to_dict())
+  task.check(given.to_dict())
+  if task.coupled and given.accumulate > 1:
+    raise MedtlError(
+      f'config.accumulate is {given.accumulate}, but the examples of a batch see each other in the '
+      f'loss of the task {given.task.name}: a batch cannot be cut into parts; set accumulate=1'
+    )
 
 
 def _durations(given: ConfigDict) -> None:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, who may write them, and room for them."""
+"""Files and folders that are whole or not there, who may write them, and room for them."""
 
 import contextlib
 import csv
@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from medtl.core.types import MedtlError
 from medtl.runtime import multihost
@@ -95,8 +95,10 @@ def _occupied(file: FileIO, folder: Path) -> str:
 def atomic_write(path: Path, own: bool = False) -> Iterator[Path]:
   """Give a path beside `path` to write to, and rename it to `path` when all went well.
 
-  A reader sees the old file or the new one, never half of it. Several processes, on several
-  machines too, may write the same file at the same time: each writes to a name of its own.
+  What is written there may be a file, or a folder that is made there. A reader sees the old file or
+  the new one, never half of it. A folder that is there by then stays: another process has made the
+  same. Several processes, on several machines too, may write to the same path at the same time:
+  each writes to a name of its own, which ends in `.part`.
   Unless own=True, every process of a run must call this: only the main process's file is kept, and
   the others wait until it is there. Raises MedtlError where they cannot see it then.
   """
@@ -105,7 +107,7 @@ def atomic_write(path: Path, own: bool = False) -> Iterator[Path]:
   try:
     yield aside
     if own or multihost.is_main_process():
-      aside.replace(path)
+      _settle(aside, path)
   except OSError as error:
     if error.filename == str(aside):
       error.filename = str(path)  # the name that the user knows
@@ -113,7 +115,7 @@ def atomic_write(path: Path, own: bool = False) -> Iterator[Path]:
     raise
   finally:
     with contextlib.suppress(OSError):
-      aside.unlink()
+      remove(aside)
   if not own:
     multihost.barrier(path.name)
     if not path.exists():
@@ -121,6 +123,23 @@ def atomic_write(path: Path, own: bool = False) -> Iterator[Path]:
         f'{path} was written by the first process and is not seen here: a run of several hosts '
         'needs a run folder on a file system that they share; give all of them such a --workdir'
       )
+
+
+def _settle(aside: Path, path: Path) -> None:
+  """Rename what was written aside to its own name."""
+  try:
+    aside.replace(path)
+  except OSError:
+    if not (aside.is_dir() and path.is_dir()):
+      raise
+
+
+def remove(path: Path) -> None:
+  """Remove a file, or a folder with all that it holds, if it is there."""
+  if path.is_dir():
+    shutil.rmtree(path, ignore_errors=True)
+  else:
+    path.unlink(missing_ok=True)
 
 
 def write(path: Path, words: str, own: bool = False) -> None:
@@ -172,38 +191,58 @@ def require_space(
     )
 
 
-def prune(folder: Path, most: float, keep: Collection[Path] = ()) -> list[Path]:
-  """Remove the files used longest ago until a folder holds `most` bytes; return the removed ones.
+class _Entry(NamedTuple):
+  """A file or folder that may be removed to make room."""
 
-  `keep` stays. A half-written file (`.part`) is another run's work; one that nobody has written to
-  for a day was left by a process that was killed, and goes first.
+  used: float  # when, in seconds since 1970
+  size: int  # bytes
+  path: Path
+
+
+def prune(folder: Path, most: float, keep: Collection[Path] = ()) -> list[Path]:
+  """Remove what was used longest ago until a folder holds at most `most` bytes.
+
+  Returns what was removed, each a file of the folder or a folder in it with all that it holds; who
+  uses a folder sets its time (os.utime). `keep` stays. What is half-written (`.part`) is another
+  process's work; where nobody has written to it for a day that process was killed, and it goes
+  first.
   """
-  files = []  # (time of last use, bytes, path)
   dead = time.time() - DAY
+  entries = []
   for path in folder.glob('*'):
     with contextlib.suppress(FileNotFoundError):  # another run may prune too
-      state = path.stat()
-      if path.suffix == '.part' and state.st_mtime < dead:
-        path.unlink()
-      elif path.is_file() and path.suffix != '.part':
-        files.append((state.st_mtime, state.st_size, path))
-  total = sum(size for _, size, _ in files)
+      if path.suffix != '.part':
+        entries.append(_Entry(path.stat().st_mtime, _size(path), path))
+      elif _last_written(path) < dead:
+        remove(path)
+  total = sum(entry.size for entry in entries)
   removed = []
-  for _, size, path in sorted(files):
+  for entry in sorted(entries):
     if total <= most:
       break
-    if path not in keep:
-      total -= size
-      path.unlink(missing_ok=True)  # a run that has it mapped keeps its pages
-      removed.append(path)
+    if entry.path not in keep:
+      total -= entry.size
+      remove(entry.path)  # a run that has it mapped keeps its pages
+      removed.append(entry.path)
   return removed
+
+
+def _files(path: Path) -> list[Path]:
+  """Return the file itself, or all files that a folder holds."""
+  return [inner for inner in (path, *path.rglob('*')) if inner.is_file()]
+
+
+def _size(path: Path) -> int:
+  """Return the bytes of a file, or of all files in a folder."""
+  return sum(file.stat().st_size for file in _files(path))
+
+
+def _last_written(path: Path) -> float:
+  """Return when a file, or one in a folder, was last written to, in seconds since 1970."""
+  return max(written.stat().st_mtime for written in (path, *_files(path)))
 
 
 def inventory(folder: Path) -> list[tuple[str, int, int]]:
   """Return (name, number of files, bytes) of each folder in a folder, by name."""
-  rows = []
-  for inner in sorted(path for path in folder.glob('*') if path.is_dir()):
-    files = [path for path in inner.rglob('*') if path.is_file()]
-    size = sum(path.stat().st_size for path in files)
-    rows.append((inner.name, len(files), size))
-  return rows
+  folders = sorted(path for path in folder.glob('*') if path.is_dir())
+  return [(path.name, len(_files(path)), _size(path)) for path in folders]

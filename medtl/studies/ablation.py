@@ -14,7 +14,7 @@ from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError
 from medtl.evaluation import label_efficiency, predictions, summary
 from medtl.report import comparison
-from medtl.run import assemble, cost, run_folder, train, validate
+from medtl.run import assemble, cost, run_data, run_folder, run_report, train, validate
 from medtl.run.context import RunContext
 from medtl.runtime import files, run_log
 from medtl.studies import transferability_scores
@@ -73,7 +73,7 @@ def _folds(
     for name in dict.fromkeys(name for one in spent for name in one)
   }
   run_folder.write_provenance(workdir, command, spans, {'folds': count})
-  return run_folder.write_report(workdir)
+  return run_report.write_report(workdir)
 
 
 def look_at_folds(configs: Iterable[ConfigDict], count: int) -> None:
@@ -93,7 +93,7 @@ def look_at_folds(configs: Iterable[ConfigDict], count: int) -> None:
 
 def _look(config: ConfigDict, number: int) -> None:
   try:
-    assemble.load_data(assemble.with_changes(config, (('data.split.fold', number),)))
+    run_data.load_data(assemble.with_changes(config, (('data.split.fold', number),)))
   except MedtlError as error:
     raise MedtlError(
       f'data.split.fold={number}: {error}. Every fold is trained here, so change '
@@ -161,12 +161,12 @@ def _ablate(
   ]
   references = [name for name, _ in variants if name in made['AGAINST']]
   _train(variants, runs, validate.count_folds(config) if every_fold else 0, workdir, command)
-  rows = [run_folder.study_row(runs[name]) for name, _ in variants]
+  rows = [run_report.study_row(runs[name]) for name, _ in variants]
   best = comparison.extreme(rows, rows[0]['headline'][0])['name']
   for row in rows:
     against = {**{name: name for name in references}, comparison.BEST: best}
     row['differences'] = {
-      what: run_folder.paired_difference(runs[row['name']], runs[name])
+      what: run_report.paired_difference(runs[row['name']], runs[name])
       if name != row['name']
       else None
       for what, name in against.items()

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from medtl.core.types import MedtlError
 from medtl.report import range_test
-from medtl.run import assemble, frozen_features, run_folder, train
+from medtl.run import assemble, frozen_features, run_data, run_folder, train
 from medtl.runtime import files, run_log
 
 LOW, HIGH, STEPS = 1e-6, 1.0, 120
@@ -56,7 +56,7 @@ def _find(config: ConfigDict, workdir: Path, command: str) -> Found:
   )
   program, state = context.program(0, start_child), context.start()
   views = max(1, frozen_features.choose(context, 0).views)
-  batches = assemble.step_batches(context, sides['train'], views=views)
+  batches = run_data.step_batches(context, sides['train'], views=views)
 
   def loss() -> float:
     nonlocal state

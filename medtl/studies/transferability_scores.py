@@ -12,7 +12,7 @@ import numpy as np
 
 from medtl.core.types import MedtlError
 from medtl.features import transferability
-from medtl.run import assemble, frozen_features
+from medtl.run import assemble, frozen_features, run_data
 from medtl.run.context import RunContext
 from medtl.runtime import multihost
 
@@ -58,7 +58,7 @@ def classifier(folds: Sequence[RunContext]) -> dict[str, float]:
     train = context.data['train']
     made = (
       multihost.to_numpy((apply(batch.x), batch.mask))
-      for batch in assemble.eval_batches(train, context.config)
+      for batch in run_data.eval_batches(train, context.config)
     )
     p = np.concatenate([value[mask] for value, mask in made])
     y = np.asarray(train.table['y'])

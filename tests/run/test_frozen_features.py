@@ -9,7 +9,7 @@ import pytest
 from medtl.core import pytrees
 from medtl.core.types import MedtlError
 from medtl.data import batches
-from medtl.run import assemble, frozen_features
+from medtl.run import assemble, frozen_features, run_data
 from medtl.runtime import files
 from medtl.training import step
 from tests import tiny
@@ -248,8 +248,8 @@ def test_views_cached_and_computed_in_the_step_agree_over_ten_steps(context):
   )
   assert frozen_features.choose(made, 0) == (3, "cache='on'", 3)
   train = frozen_features.boundary(made, 0, made.params, made.extra)['train']
-  plain = assemble.train_batches(made.data['train'], made.config)
-  kept = assemble.train_batches(train, made.config, views=3)
+  plain = run_data.train_batches(made.data['train'], made.config)
+  kept = run_data.train_batches(train, made.config, views=3)
   cached, whole = made.start(), made.start()
   uncached = step.jit_update(
     loss=made.loss(0),
@@ -311,7 +311,7 @@ def test_a_cached_phase_runs_in_bfloat16(context):
     assemble.with_changes(context.config, (('dtype', 'bfloat16'), ('cache', 'on')))
   )
   batch = next(
-    assemble.train_batches(
+    run_data.train_batches(
       frozen_features.boundary(made, 0, made.params, made.extra)['train'], made.config
     )
   )

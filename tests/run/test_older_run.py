@@ -11,7 +11,7 @@ from PIL import Image
 
 from medtl.core.types import MedtlError
 from medtl.data.sources import phantom
-from medtl.run import predict, run_folder
+from medtl.run import predict, run_folder, run_report
 
 OLD = Path(__file__).parents[1] / 'fixtures' / 'run_folder_v1.zip'  # written on 2026-11-28
 
@@ -26,7 +26,7 @@ def old(tmp_path):
 
 def test_its_page_is_written_anew_with_the_same_numbers(old):
   before = json.loads((old / 'numbers.json').read_text())
-  numbers = json.loads(json.dumps(run_folder.write_report(old)))
+  numbers = json.loads(json.dumps(run_report.write_report(old)))
   assert numbers['metrics'] == before['metrics'] and numbers['per_class'] == before['per_class']
   assert (old / 'report.html').read_text().rstrip().endswith('</html>')
 

@@ -337,6 +337,33 @@ def test_classes_are_the_run_s_whatever_the_other_data_hold(tmp_path):
     other_data.load(phantoms, OWN, plan())
 
 
+def test_a_run_that_renamed_its_classes_reads_other_data_so_unless_told_otherwise(tmp_path):
+  own = {**OWN, 'rename': {'scar': 'benign', 'cyst': 'benign'}, 'classes': ('scar', 'cyst', 'x')}
+  made = plan(classes=('benign', 'x'), data={'classes_before': ['scar', 'cyst', 'x']})
+  draw(tmp_path / 'set' / 'x' / 'a.png')
+  draw(tmp_path / 'set' / 'cyst' / 'b.png', seed=1)  # and no scar
+  for known in (own, {**own, 'classes': ()}):
+    assert labelled(tmp_path / 'set', known, made).table['y'].tolist() == [0, 1]
+  (tmp_path / 'set' / 'cyst').rename(tmp_path / 'set' / 'benign')
+  assert labelled(tmp_path / 'set', own, made, rename={}).table['y'].tolist() == [0, 1]
+  (tmp_path / 'set' / 'benign').rename(tmp_path / 'set' / 'node')
+  found = labelled(tmp_path / 'set', own, made, rename={'node': 'benign'})
+  assert found.classes == ('benign', 'x') and found.table['y'].tolist() == [0, 1]
+  alone = dict(rename={'node': 'benign'}, classes=('node', 'x'))
+  shutil.rmtree(tmp_path / 'set' / 'x')
+  assert labelled(tmp_path / 'set', own, made, **alone).table['y'].tolist() == [0]
+
+
+def test_columns_of_other_names_are_put_in_the_order_of_the_run(tmp_path):
+  draw(tmp_path / 'a.png')
+  (tmp_path / 'labels.csv').write_text('file,a,b,c\na.png,0,1,0\n')
+  many = plan(classes=('mass', 'cyst'), several=True)
+  names = {'a': 'cyst', 'b': 'mass', 'c': 'cyst'}
+  keys = dict(manifest='labels.csv', label=('a', 'b', 'c'), rename=names)
+  found = labelled(tmp_path, made=many, **keys)
+  assert found.classes == ('mass', 'cyst') and found.table['y'].tolist() == [[1, 0]]
+
+
 def test_labels_of_another_kind_or_order_are_refused_with_what_fits(tmp_path):
   draw(tmp_path / 'a.png')
   with open(tmp_path / 'labels.csv', 'w', newline='') as file:

@@ -15,7 +15,7 @@ from medtl import main
 from medtl.core.types import Dataset, Example, MedtlError, Predictions
 from medtl.data.sources import phantom
 from medtl.evaluation import predictions
-from medtl.run import leakage, predict, run_folder, train
+from medtl.run import leakage, predict, run_folder, run_report, train
 from medtl.runtime import files
 from medtl.tasks import classification
 
@@ -256,7 +256,7 @@ def test_the_training_pictures_are_no_other_hospital_s(done, tmp_path, capsys, m
     if f'row {path.stem}' in leakage.read(done).table['file']:
       path.unlink()  # 'Take them out'
   monkeypatch.setattr(predict, 'predictions', lambda *_: None)
-  monkeypatch.setattr(run_folder.page, 'write', lambda path, facts, *_, **__: made.append(facts))
+  monkeypatch.setattr(run_report.page, 'write', lambda path, facts, *_, **__: made.append(facts))
   made = []
   assert main.main(words) == 0
   assert (
@@ -283,7 +283,7 @@ def test_an_older_run_makes_no_claim_until_it_is_evaluated_again(
   shutil.rmtree(folder / 'overlap')
   monkeypatch.setattr(predict, 'predictions', lambda *_: None)  # they are there
   monkeypatch.setattr(
-    run_folder.page, 'write', lambda path, facts, *_, **__: claims.append(facts['claim'])
+    run_report.page, 'write', lambda path, facts, *_, **__: claims.append(facts['claim'])
   )
   claims = []
   assert (

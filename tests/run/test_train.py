@@ -329,6 +329,36 @@ def test_external_validation_with_other_classes_is_refused(done, tmp_path, capsy
   assert main.main(['evaluate', f'--workdir={done}', '--name=x', *other]) == 1
   assert "2 labels outside the classes, first 'AMD' of AMD/" in (said := capsys.readouterr().err)
   assert 'There are: CNV, DME, DRUSEN, NORMAL' in said
+  assert '--config.data.rename="{\'AMD\': CLASS, …}"' in said
+
+
+def test_external_validation_with_classes_of_other_names(done, tmp_path, capsys):
+  pictures(tmp_path / 'in', labelled=True)
+  evaluate = lambda name, **keys: main.main(
+    ['evaluate', f'--workdir={done}', f'--name={name}', '--config.data.name=folder.load']
+    + [f'--config.data.{key}={value}' for key, value in keys.items()]
+  )
+  root = tmp_path / 'in'
+  assert evaluate('same_names', root=root) == 0
+  (root / 'NORMAL').rename(root / 'healthy')
+  (root / 'wet').mkdir()
+  for number, path in enumerate(sorted((root / 'CNV').iterdir())):
+    if number % 2:
+      path.rename(root / 'wet' / path.name)
+  (root / 'CNV').rename(root / 'AMD')
+  names = {'healthy': 'NORMAL', 'wet': 'CNV', 'AMD': 'CNV'}
+  assert evaluate('other_names', root=root, rename=names) == 0
+  assert 'data.rename: AMD, wet → CNV; healthy → NORMAL' in capsys.readouterr().out
+  before, after = (
+    json.loads((done / f'numbers-{name}_names.json').read_text()) for name in ('same', 'other')
+  )
+  assert after['classes'] == before['classes'] and after['confusion'] == before['confusion']
+  assert after['metrics']['auroc']['value'] == pytest.approx(before['metrics']['auroc']['value'])
+  assert 'AMD, wet → CNV' in (done / 'report-other_names.html').read_text()
+  assert evaluate('x', root=root, rename={'healthyy': 'NORMAL'}) == 1
+  assert "no class 'healthyy'; did you mean 'healthy'?" in capsys.readouterr().err
+  assert evaluate('x', root=root, rename={'healthy': 'NORMAL'}) == 1
+  assert '--config.data.rename="{\'AMD\': CLASS, …}"' in capsys.readouterr().err
 
 
 def test_evaluating_other_data_as_test_is_refused(done, capsys):

@@ -115,3 +115,59 @@ def test_what_a_killed_process_left_half_written_goes_after_a_day(tmp_path):
     os.utime(path, (time.time() - age,) * 2)
   assert files.prune(tmp_path, 100) == []
   assert [path.name for path in tmp_path.iterdir()] == ['alive.npy.part']
+
+
+def fill(folder, **sizes):
+  folder.mkdir(parents=True)
+  for name, size in sizes.items():
+    (folder / name).write_bytes(b'x' * size)
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path):
+  goal = tmp_path / 'cache' / 'made'
+  with files.atomic_write(goal, own=True) as aside:
+    fill(aside, x=3)
+    assert not goal.exists() and aside.parent == goal.parent
+  assert [path.name for path in goal.iterdir()] == ['x']
+  with (
+    pytest.raises(ValueError),
+    files.atomic_write(tmp_path / 'cache' / 'torn', own=True) as aside,
+  ):
+    fill(aside, x=3)
+    raise ValueError
+  assert [path.name for path in goal.parent.iterdir()] == ['made']
+
+
+def test_the_folder_of_a_process_that_was_faster_stays(tmp_path):
+  with files.atomic_write(tmp_path / 'made', own=True) as aside:
+    fill(tmp_path / 'made', first=1)
+    fill(aside, second=1)
+  assert [path.name for path in tmp_path.rglob('*')] == ['made', 'first']
+  (tmp_path / 'file').write_text('x')
+  with pytest.raises(OSError) as caught, files.atomic_write(tmp_path / 'file', own=True) as aside:
+    fill(aside, second=1)
+  assert caught.value.filename == str(tmp_path / 'file')
+  assert (tmp_path / 'file').read_text() == 'x'
+
+
+def test_a_folder_makes_room_with_all_that_it_holds(tmp_path):
+  fill(tmp_path / 'old', x=40, y=40)
+  fill(tmp_path / 'used', x=40)
+  (tmp_path / 'file').write_bytes(b'x' * 30)
+  for age, name in enumerate(('used', 'file', 'old')):
+    os.utime(tmp_path / name, (time.time() - 100 * (age + 1),) * 2)
+  assert files.prune(tmp_path, 150) == []
+  assert files.prune(tmp_path, 100) == [tmp_path / 'old']
+  assert files.prune(tmp_path, 40, keep=[tmp_path / 'file']) == [tmp_path / 'used']
+  assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+def test_a_half_written_folder_stays_while_one_of_its_files_is_written_to(tmp_path):
+  old = (time.time() - 2 * files.DAY,) * 2
+  for name in ('dead.part', 'alive.part'):
+    fill(tmp_path / name, x=9)
+  os.utime(tmp_path / 'dead.part' / 'x', old)
+  for name in ('dead.part', 'alive.part'):
+    os.utime(tmp_path / name, old)
+  assert files.prune(tmp_path, 0) == []
+  assert [path.name for path in tmp_path.iterdir()] == ['alive.part']

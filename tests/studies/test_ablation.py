@@ -14,7 +14,7 @@ from medtl.core.types import MedtlError
 from medtl.evaluation import intervals as interval_module
 from medtl.evaluation import metrics, predictions
 from medtl.report import comparison
-from medtl.run import assemble, predict, run_folder, train
+from medtl.run import assemble, predict, run_data, run_folder, train
 from medtl.studies import ablation
 
 ROOT = Path(__file__).parents[2]
@@ -290,7 +290,7 @@ def test_every_fold_is_looked_at_before_the_first_is_trained(one_without, tmp_pa
   monkeypatch.setattr(
     train,
     'prepare',
-    lambda config, *_: assemble.load_data(config) and SimpleNamespace(config=config),
+    lambda config, *_: run_data.load_data(config) and SimpleNamespace(config=config),
   )
   monkeypatch.setattr(ablation.cost, 'print_plan', lambda *_: None)
   monkeypatch.setattr(train, 'train', lambda config, *_: trained.append(config) or 1 / 0)

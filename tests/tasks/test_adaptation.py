@@ -7,7 +7,7 @@ import pytest
 
 from medtl.core.types import MedtlError
 from medtl.models import branches
-from medtl.run import assemble, train
+from medtl.run import assemble, run_data, train
 from tests import tiny
 
 TARGET = dict(
@@ -41,11 +41,11 @@ def test_a_gradient_is_turned_round():
 
 def test_the_target_s_labels_are_hidden_and_its_pictures_are_seen():
   context = assemble.run_context(config())
-  steps = assemble.step_batches(context, context.data['train'])
+  steps = run_data.step_batches(context, context.data['train'])
   batch = next(steps)
   assert set(batch) == {'train', 'target'} and batch['target'].x.shape == batch['train'].x.shape
   assert (np.asarray(batch['target'].y) == -1).all() and (np.asarray(batch['train'].y) >= 0).all()
-  resumed = assemble.step_batches(context, context.data['train'], 3)
+  resumed = run_data.step_batches(context, context.data['train'], 3)
   for _ in range(3):
     later = next(steps)
   np.testing.assert_array_equal(later['target'].row, next(resumed)['target'].row)
@@ -53,7 +53,7 @@ def test_the_target_s_labels_are_hidden_and_its_pictures_are_seen():
 
 def test_the_adversary_begins_weak_and_is_told_from_the_class():
   context = assemble.run_context(config())
-  batch = next(assemble.step_batches(context, context.data['train']))
+  batch = next(run_data.step_batches(context, context.data['train']))
   state = context.start()
   key = jax.random.key(0)
   strengths = []

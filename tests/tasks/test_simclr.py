@@ -9,7 +9,7 @@ import pytest
 
 from medtl.core import pytrees
 from medtl.core.types import MedtlError
-from medtl.run import assemble, predict, run_folder, train
+from medtl.run import assemble, predict, run_data, run_folder, run_report, train
 from medtl.tasks import simclr
 from medtl.training import step
 from medtl.training.checkpoints import Checkpoints
@@ -54,7 +54,7 @@ def config(**changes):
 
 def test_two_copies_of_a_picture_are_augmented_apart():
   context = assemble.run_context(config())
-  batch = next(assemble.train_batches(context.data['train'], context.config))
+  batch = next(run_data.train_batches(context.data['train'], context.config))
   one, other = step.augmented(jax.random.key(0), batch, context.augment, 2)
   assert not np.array_equal(one.x, other.x)
   np.testing.assert_array_equal(one.row, other.row)
@@ -65,7 +65,7 @@ def test_what_is_learned_without_labels_begins_a_classifier(tmp_path):
   assert numbers['headline'] == ['loss'] and numbers['metrics']['loss']['low'] > 0
   assert 'All numbers' in (tmp_path / 'views' / 'report.html').read_text()
   again = json.loads((tmp_path / 'views' / 'numbers.json').read_text())
-  assert run_folder.write_report(tmp_path / 'views')['metrics'] == again['metrics']
+  assert run_report.write_report(tmp_path / 'views')['metrics'] == again['metrics']
   changes = (
     ('model.weights', f'run:{tmp_path / "views"}'),
     ('phases', (('depth(1.0)', '1 epochs'),)),

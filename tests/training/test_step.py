@@ -11,7 +11,7 @@ import pytest
 from medtl.core import pytrees
 from medtl.core.types import Batch, MedtlError, State, Term
 from medtl.models import Net
-from medtl.run import assemble
+from medtl.run import assemble, run_data
 from medtl.training import losses, optimizers, parameter_groups, step
 from tests import tiny
 from tests.conftest import Toy, ToyHead, supervised
@@ -190,7 +190,7 @@ def test_what_is_computed_again_gives_the_same_step_and_is_not_held(model):
   plain = assemble.run_context(assemble.with_changes(tiny.get_config(), changes))
   again = assemble.run_context(assemble.with_changes(plain.config, (('remat', ('.*',)),)))
   assert again.net.remat == again.net.children
-  batch = next(assemble.train_batches(plain.data['train'], plain.config))
+  batch = next(run_data.train_batches(plain.data['train'], plain.config))
   (first, logs), (second, others) = (
     parts.program(0)(parts.start(), batch) for parts in (plain, again)
   )

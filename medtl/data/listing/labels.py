@@ -42,6 +42,14 @@ INVISIBLE = '\u200b\u200c\u200d\u2060\ufeff\u00ad'  # signs of no width
 GIVEN, NUMBERS, ALPHABET = 'given', 'numbers', 'alphabet'  # how the order of classes was found
 
 
+class UnknownClass(MedtlError):
+  """A label is none of the classes."""
+
+  def __init__(self, words: str, name: str):
+    super().__init__(words)
+    self.name = name
+
+
 class Labels(NamedTuple):
   """Labels as numbers, and their classes."""
 
@@ -136,9 +144,10 @@ def _numbered(
   outside = [index for index, name in enumerate(written) if name not in number]
   if outside:
     first = str(written[outside[0]])
-    raise MedtlError(
+    raise UnknownClass(
       f'{len(outside)} labels outside the classes, first {first!r} of {names[outside[0]]}; '
-      f'{did_you_mean(first, classes)}'
+      f'{did_you_mean(first, classes)}',
+      first,
     )
   return np.array([number[name] for name in written], np.int32)
 

@@ -15,8 +15,8 @@ import numpy as np
 from medtl.core.expressions import did_you_mean
 from medtl.core.types import Dataset, Example, MedtlError
 from medtl.data import ahead
+from medtl.runtime import files
 from medtl.runtime.downloads import Remote, cache_folder, cached_path, fetch, locked
-from medtl.runtime.files import require_space
 from medtl.runtime.http_download import CHUNK
 
 CITATION = (
@@ -296,17 +296,16 @@ def _unpacked(path: Path, md5: str) -> Path:
 
 def _unpack(path: Path, folder: Path) -> None:
   """Unpack a file's arrays to a folder, which is there only if all of it is."""
-  aside = folder.with_name(f'{folder.name}.part')
-  shutil.rmtree(aside, ignore_errors=True)
-  aside.mkdir()
+  for half in folder.parent.glob(f'{folder.name}*.part'):
+    files.remove(half)  # of a process that was killed: this one has the lock
   try:
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(path) as archive, files.atomic_write(folder, own=True) as aside:
+      aside.mkdir()
       _extract(archive, path, aside)
   except (OSError, *DAMAGED) as error:
     raise MedtlError(
       f'cannot unpack {path} to {folder}: {error}; get it again, or make room'
     ) from error
-  aside.rename(folder)
 
 
 def _extract(archive: zipfile.ZipFile, path: Path, folder: Path) -> None:
@@ -315,7 +314,7 @@ def _extract(archive: zipfile.ZipFile, path: Path, folder: Path) -> None:
   if len({member.filename for member in members}) < len(members):
     raise MedtlError(f'{path} holds two arrays of one name; get it again')
   size = sum(member.file_size for member in members)
-  require_space(folder, size, f'the arrays of {path.name}')
+  files.require_space(folder, size, f'the arrays of {path.name}')
   for member in members:  # as a stream: the largest array is 13.5 GB
     goal = folder / Path(member.filename).name
     with archive.open(member) as packed, goal.open('wb') as plain:

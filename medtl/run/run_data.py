@@ -1,0 +1,116 @@
+"""What a run reads: its data sets, batches of them on the devices, how often each class occurs."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from medtl import data
+from medtl.core.types import Batch, Dataset, Example, MedtlError, Task
+from medtl.data import batches
+from medtl.run import validate
+from medtl.run.context import RunContext
+from medtl.runtime import multihost, sharding
+
+
+def load_data(config: ConfigDict, like: RunContext | None = None) -> dict[str, Dataset]:
+  """Return the sides of a run's data, checked; those of `like` where they are the same."""
+  if like is not None and like.config.data == config.data:
+    sides = like.data
+  else:
+    with multihost.main_process_first('data'):
+      sides = data.load(**config.data.to_dict())
+  validate.check_training(config, sides, sharding.make_mesh(**config.mesh).size)
+  return sides
+
+
+def load_streams(config: ConfigDict, task: Task) -> dict[str, Dataset]:
+  """Return the training sides of the streams that a task reads beside its own, without labels."""
+  wanted = task.streams[1:]
+  given = config.streams.to_dict()
+  if set(given) != set(wanted):
+    raise MedtlError(
+      f'config.streams holds {sorted(given) or "nothing"}, and the task {config.task.name} reads '
+      f'{sorted(wanted) or "no other data than config.data"}; give each of them the keys of a data '
+      "set, such as streams=dict(target=dict(name='folder.load', root=FOLDER, split=…))"
+    )
+  with multihost.main_process_first('streams'):
+    return {name: _unlabelled(data.load(**given[name])['train']) for name in wanted}
+
+
+def _unlabelled(dataset: Dataset) -> Dataset:
+  """Return the data set with every label hidden: what a task learns from it cannot be its labels."""
+  table = {**dataset.table, 'y': np.full(dataset.size, -1, np.int32)}
+
+  def fetch(index: int) -> Example:
+    return dataset.fetch(index)._replace(y=np.array(-1, np.int32))
+
+  return dataclasses.replace(dataset, fetch=fetch, table=table)
+
+
+def class_weights(config: ConfigDict, dataset: Dataset) -> tuple[float, ...] | None:
+  """Return a weight for each class, inverse to its frequency among the training examples, mean one over the examples."""
+  if not config.class_weights:
+    return None
+  y = np.asarray(dataset.table['y'])
+  counts = np.bincount(y, minlength=len(dataset.classes)) if y.ndim == 1 else y.sum(0)
+  return tuple(float(value) for value in counts.sum() / len(counts) / np.maximum(1, counts))
+
+
+def class_counts(dataset: Dataset) -> dict[str, int]:
+  """Return how many examples each class has; of masks, each class of the pictures."""
+  y = np.asarray(dataset.table['y'])
+  names = dataset.strata
+  many = np.bincount(y[y >= 0], minlength=len(names)) if y.ndim == 1 else y.sum(0)
+  return {name: int(number) for name, number in zip(names, many, strict=True)}
+
+
+def eval_batches(dataset: Dataset, config: ConfigDict) -> Iterator[Batch]:
+  """Return batches on the device that hold every example once."""
+  whole = 1 if dataset.draw is not None else min(config.batch, dataset.size)  # shapes may differ
+  count = sharding.round_up_to_devices(whole, sharding.make_mesh(**config.mesh))
+  return _on_device(
+    batches.eval_batches(dataset, count, workers=config.workers, share=multihost.host_share()),
+    config,
+  )
+
+
+def train_batches(
+  dataset: Dataset, config: ConfigDict, start: int = 0, sampling: str = '', views: int = 1
+) -> Iterator[Batch]:
+  """Return the batches of steps start, start + 1, … on the device, see stream.batches."""
+  return _on_device(
+    batches.train_batches(
+      dataset,
+      config.batch,
+      seed=config.seed,
+      start=start,
+      workers=config.workers,
+      sampling=sampling,
+      views=views,
+      share=multihost.host_share(),
+    ),
+    config,
+  )
+
+
+def step_batches(
+  context: RunContext, train: Dataset, start: int = 0, views: int = 1
+) -> Iterator[Any]:
+  """Return what the steps start, start + 1, … see: batches of the training side, or {stream: batch}."""
+  config = context.config
+  own = train_batches(train, config, start, config.sampling, views)
+  if not context.streams:
+    return own
+  read = {name: train_batches(dataset, config, start) for name, dataset in context.streams.items()}
+  names = ['train', *read]
+  return (
+    dict(zip(names, batches, strict=True)) for batches in zip(own, *read.values(), strict=False)
+  )
+
+
+def _on_device(read: Iterable[Batch], config: ConfigDict) -> Iterator[Batch]:
+  over = sharding.make_mesh(**config.mesh)
+  return (sharding.device_put_batch(batch, over) for batch in read)
