@@ -38,6 +38,15 @@ class Interval(NamedTuple):
   p: float | None = None  # of a difference: two-sided, that it is 0
 
 
+class Resampling(NamedTuple):
+  """How a bootstrap draws: the arguments that `intervals`, `difference` and `bootstrap` share."""
+
+  patient: np.ndarray | None  # [n]; None: images are resampled
+  resamples: int = 1000
+  seed: int = 0
+  level: float = 0.95  # share of the resamples inside an interval
+
+
 def intervals(
   score: np.ndarray,
   y: np.ndarray,
