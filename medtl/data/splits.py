@@ -323,7 +323,7 @@ def _strata(table: Table) -> np.ndarray:
 
 
 def _check_patients(table: Table) -> None:
-  """Raise unless every example has a patient."""
+  """Raise a MedtlError unless every example has a patient."""
   if 'patient' not in table:
     raise MedtlError(
       "split by='patient', but the source knows no patients; give data.patient (a manifest's "
@@ -331,12 +331,19 @@ def _check_patients(table: Table) -> None:
       'too good'
     )
   empty = np.flatnonzero(np.asarray(table['patient']).astype(str) == '')
-  if len(empty):
-    raise MedtlError(
-      f"split by='patient', but {len(empty)} examples have no patient (first: "
-      f'{name_of(table, empty[0])}); fill them in, leave these examples out, or say who the '
-      'patient is by data.pattern or data.patient'
+  if not len(empty):
+    return
+  first = name_of(table, empty[0])
+  count = len(empty)
+  if count == 1:
+    without = f'1 example has no patient: {first}; fill it in, leave this example out'
+  else:
+    without = (
+      f'{count} examples have no patient (first: {first}); fill them in, leave these examples out'
     )
+  raise MedtlError(
+    f"split by='patient', but {without}, or say who the patient is by data.pattern or data.patient"
+  )
 
 
 def name_of(table: Table, index: int) -> str:

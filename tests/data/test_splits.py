@@ -215,7 +215,7 @@ def test_wrong_splits_say_what_is_right(keys, without, words):
 def test_an_example_without_patient_is_named():
   data = table()
   data['patient'][4] = ''
-  with pytest.raises(MedtlError, match=r'1 examples.*row 4'):
+  with pytest.raises(MedtlError, match=r'1 example has no patient: row 4'):
     splits.split(data)
 
 

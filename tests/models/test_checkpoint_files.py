@@ -94,6 +94,17 @@ def test_npz_and_safetensors(tmp_path):
   np.testing.assert_array_equal(checkpoint_files.read(tmp_path / 'b.bin')['w'], [1.5, -3])
 
 
+def test_arrays_of_a_safetensors_file_come_in_the_order_of_the_file(tmp_path):
+  names = [f'layer{number}' for number in (7, 3, 9, 1, 8, 2, 6, 4)]
+  header = {}
+  for place, name in enumerate(names):
+    header[name] = {'dtype': 'F32', 'shape': [1], 'data_offsets': [4 * place, 4 * place + 4]}
+  text = json.dumps(dict(sorted(header.items()))).encode()
+  data = len(text).to_bytes(8, 'little') + text + np.arange(8, dtype=np.float32).tobytes()
+  (tmp_path / 'a.safetensors').write_bytes(data)
+  assert list(checkpoint_files.read(tmp_path / 'a.safetensors')) == names
+
+
 class Call:
   """Unpickles as a call of `function`."""
 
