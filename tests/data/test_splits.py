@@ -1,4 +1,4 @@
-"""Laws of splitting: nobody on two sides, all tested once, classes spread, any order and machine."""
+"""Laws of splitting: nobody on two sides, all tested once, classes spread, in any order."""
 
 import hashlib
 from itertools import pairwise
