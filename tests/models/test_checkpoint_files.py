@@ -18,7 +18,7 @@ import pytest
 
 from medtl.core.types import MedtlError, Weights
 from medtl.models.pretrained import checkpoint_files
-from medtl.models.pretrained.port import Dialect
+from medtl.models.pretrained.dialects import Dialect
 from medtl.runtime import downloads
 
 FIXTURES = Path(__file__).parents[1] / 'fixtures'

@@ -12,7 +12,7 @@ import pytest
 from medtl.core import expressions, pytrees
 from medtl.models import Backbone, Net, child_name, heads
 from medtl.models.backbones import resnet
-from medtl.models.pretrained.port import Dialect
+from medtl.models.pretrained.dialects import Dialect
 from medtl.training import parameter_groups
 from tests.fixtures import seeded
 

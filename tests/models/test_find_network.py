@@ -24,9 +24,8 @@ from medtl.models.pretrained import (
   find_network,
   nested_contents,
   pickle_reader,
-  port,
 )
-from medtl.models.pretrained.port import Dialect
+from medtl.models.pretrained.dialects import Dialect, rename
 from medtl.run import initial_weights
 
 FIXTURES = Path(__file__).parents[1] / 'fixtures'
@@ -160,9 +159,9 @@ def test_what_was_read_and_not_used_is_said_and_kept_as_facts(folder, capsys):
   )
   wanted = pytrees.unflatten(
     {
-      port.rename(name, LAID_OUT): jax.ShapeDtypeStruct(value.shape, 'f4')
+      rename(name, LAID_OUT): jax.ShapeDtypeStruct(value.shape, 'f4')
       for name, value in STATE.items()
-      if port.rename(name, LAID_OUT)
+      if rename(name, LAID_OUT)
     }
   )
   ported, facts = initial_weights.from_publisher(
@@ -437,8 +436,8 @@ def test_sequential_names_of_a_resnet_are_torchvision_s():
   ]
   for name in names:
     first, _, rest = name.partition('.')
-    other = port.rename(f'{words[first]}.{rest}', resnet.RENAMES['sequential'])
-    assert other == port.rename(name, resnet.RENAMES['torchvision']) and '.' not in other
+    other = rename(f'{words[first]}.{rest}', resnet.RENAMES['sequential'])
+    assert other == rename(name, resnet.RENAMES['torchvision']) and '.' not in other
   assert (
     find_network.choose(
       [f'backbone.{words[name.split(".")[0]]}.{name.partition(".")[2]}' for name in names],
@@ -449,17 +448,17 @@ def test_sequential_names_of_a_resnet_are_torchvision_s():
 
 
 def test_what_pretraining_adds_to_a_vision_transformer_is_dropped():
-  rename = lambda name, dialect: port.rename(name, vit.RENAMES[dialect])
+  rename = lambda name, dialect: rename(name, vit.RENAMES[dialect])
   for name in (
     'decoder_blocks.0.norm1.weight',
     'decoder_pos_embed',
     'decoder_pred.bias',
     'mask_token',
   ):  # MAE
-    assert rename(name, 'timm') == ''
+    assert ours(name, 'timm') == ''
   assert (
-    rename('blocks.2.7.norm1.weight', 'timm')
-    == rename('blocks.7.norm1.weight', 'timm')
+    ours('blocks.2.7.norm1.weight', 'timm')
+    == ours('blocks.7.norm1.weight', 'timm')
     == 'params/backbone/stage8/norm1/scale'
   )
   for name in (
@@ -468,14 +467,14 @@ def test_what_pretraining_adds_to_a_vision_transformer_is_dropped():
     'transformer.resblocks.3.attn.in_proj_weight',
     'positional_embedding',
   ):
-    assert rename(name, 'clip_visual') == rename(f'visual.{name}', 'clip_openai')
+    assert ours(name, 'clip_visual') == ours(f'visual.{name}', 'clip_openai')
   for name in (
     'embeddings.class_embedding',
     'encoder.layers.3.mlp.fc1.bias',
     'post_layernorm.weight',
     'pre_layrnorm.bias',
   ):
-    assert rename(name, 'clip_hf') == rename(f'vision_model.{name}', 'clip_hf')
+    assert ours(name, 'clip_hf') == ours(f'vision_model.{name}', 'clip_hf')
 
 
 # Pickles as data

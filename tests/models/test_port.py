@@ -12,8 +12,8 @@ from medtl.core import pytrees
 from medtl.core.types import MedtlError
 from medtl.models import Net, heads
 from medtl.models.backbones import efficientnet, resnet, vit
-from medtl.models.pretrained import port
-from medtl.models.pretrained.port import Dialect
+from medtl.models.pretrained import dialects, port
+from medtl.models.pretrained.dialects import Dialect
 from medtl.run import initial_weights
 
 TARGET = {
@@ -184,7 +184,7 @@ def test_a_checkpoint_fits_whatever_is_kept_of_the_net_and_the_norm_belongs_to_t
     1
   ]
   assert report.ported == len([path for path in kept if '/head/' not in path])
-  lost = {path for path in paths if any(re.fullmatch(rule, port.bare(path)) for rule in rules)}
+  lost = {path for path in paths if any(re.fullmatch(rule, dialects.bare(path)) for rule in rules)}
   assert lost == paths - kept
   assert net.truncated == ('params/backbone/norm/scale' not in kept) == (keep < 3)
 

@@ -14,7 +14,7 @@ from medtl.core.types import MedtlError
 from medtl.models import Net, heads
 from medtl.models.backbones import resnet
 from medtl.models.layers.spatial import standardise
-from medtl.models.pretrained import checkpoint_files, port
+from medtl.models.pretrained import checkpoint_files, dialects, port
 from tests.fixtures import resnet_seeds, seeded
 
 REFERENCE = np.load(Path(__file__).parents[1] / 'fixtures' / 'resnet.npz')
@@ -249,7 +249,7 @@ def test_published_names_are_ours_one_to_one(dialect, names, factory):
   net = Net(factory(), heads.linear(7))
   wanted = set(pytrees.flatten(shapes_of(net, 1, 32, 32, 3)))
   arrays = {name: np.zeros((2, 2)) for name in names}
-  pieces, ignored = port._rename(arrays, resnet.RENAMES[dialect], (), {})
+  pieces, ignored = dialects.renamed(arrays, resnet.RENAMES[dialect], (), {})
   assert sorted(piece.path for piece in pieces) == sorted(wanted)
   assert all(name.endswith('num_batches_tracked') for name in ignored)
 
