@@ -448,7 +448,7 @@ def test_sequential_names_of_a_resnet_are_torchvision_s():
 
 
 def test_what_pretraining_adds_to_a_vision_transformer_is_dropped():
-  rename = lambda name, dialect: rename(name, vit.RENAMES[dialect])
+  ours = lambda name, dialect: rename(name, vit.RENAMES[dialect])
   for name in (
     'decoder_blocks.0.norm1.weight',
     'decoder_pos_embed',
