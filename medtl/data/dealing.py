@@ -36,14 +36,14 @@ def deal(table: Table, by: str, folds: int, seed: int) -> np.ndarray:
   held = [[0] * len(totals) for _ in range(folds)]  # of each class, by fold
   home = np.zeros(count, np.int64)
   for member in order:
-    own = [(kind, int(number)) for kind, number in enumerate(counts[member]) if number]
+    own = {kind: int(counts[member, kind]) for kind in np.flatnonzero(counts[member]).tolist()}
     costs = []
     for row in held:
-      crowding = sum(row[kind] * number * weights[kind] for kind, number in own)
+      crowding = sum(row[kind] * number * weights[kind] for kind, number in own.items())
       costs.append((crowding, sum(row)))
     best = costs.index(min(costs))
     home[member] = best
-    for kind, number in own:
+    for kind, number in own.items():
       held[best][kind] += number
   return home[group]
 

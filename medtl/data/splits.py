@@ -173,10 +173,11 @@ def _sites(table: Table, folds: int, fold: int, seed: int, val: int, test: Seque
   site = np.asarray(table['site']).astype(str)
   index = {'train': np.flatnonzero(~np.isin(site, tested))}
   if val:
-    turn = _turns_by_site(table, names, max(folds, len(names)), names.index(tested[0]), seed)
-    turn = turn[index['train']]
-    index['val'] = index['train'][turn < val]
-    index['train'] = index['train'][turn >= val]
+    train = index['train']
+    first = names.index(tested[0])
+    turn = _turns_by_site(table, names, max(folds, len(names)), first, seed)[train]
+    index['val'] = train[turn < val]
+    index['train'] = train[turn >= val]
   index['test'] = np.flatnonzero(np.isin(site, tested))
   return index
 
@@ -189,9 +190,10 @@ def _tested_sites(names: Sequence[str], fold: int, test: Sequence[str]) -> tuple
       "data.split.by='patient'"
     )
   if not test and fold >= len(names):
+    count = len(names)
     raise MedtlError(
-      f"split by='site': fold={fold}, but there are {len(names)} sites ({', '.join(names)}); "
-      f'expected 0 … {len(names) - 1}, or data.split.test=({names[0]!r},)'
+      f"split by='site': fold={fold}, but there are {count} sites ({', '.join(names)}); "
+      f'expected 0 … {count - 1}, or data.split.test=({names[0]!r},)'
     )
   chosen = tuple(test) or (names[fold],)
   for name in chosen:

@@ -26,7 +26,8 @@ def window(example: Example, low: float, high: float) -> Example:
   Units are those of x, often HU.
   """
   x = example.x.astype(np.float32)
-  return example._replace(x=np.clip((x - np.float32(low)) / np.float32(high - low), 0, 1))
+  share = (x - np.float32(low)) / np.float32(high - low)
+  return example._replace(x=np.clip(share, 0, 1))
 
 
 @together('0 <= low < high <= 100', lambda low, high: 0 <= low < high <= 100)
@@ -199,7 +200,8 @@ def _resample(x: np.ndarray, axis: int, index: np.ndarray, weight: np.ndarray) -
   along_axis = (-1,) + (1,) * (x.ndim - axis - 1)
   total: Any = 0
   for tap in range(index.shape[1]):
-    total = total + np.take(x, index[:, tap], axis) * weight[:, tap].reshape(along_axis)
+    taken = np.take(x, index[:, tap], axis)
+    total = total + taken * weight[:, tap].reshape(along_axis)
   return total
 
 

@@ -297,14 +297,10 @@ def worst_errors(predictions: Predictions, kind: str, count: int = 12) -> list[d
 def _mistake(
   predictions: Predictions, index: int, true: int, predicted: int, p_true: float
 ) -> dict[str, Any]:
-  return {
-    'index': index,
-    'row': int(predictions.row[index]),
-    'true': int(true),
-    'predicted': int(predicted),
-    'p': float(predictions.score[index, predicted]),
-    'p_true': float(p_true),
-  }
+  row = int(predictions.row[index])
+  p = float(predictions.score[index, predicted])
+  mistake = {'index': index, 'row': row, 'true': int(true), 'predicted': int(predicted)}
+  return {**mistake, 'p': p, 'p_true': float(p_true)}
 
 
 def plain(interval_of: Mapping[str, Interval]) -> dict[str, dict[str, Any]]:

@@ -102,9 +102,10 @@ def loss_of(kind: str, loss: str) -> Loss:
   for call in expressions.parse_chain(loss):
     if call.name in learns:
       _check_learns(call.name, learns, kind)
-  declared = {
-    name: function for name, function in written.items() if set(KINDS) & set(learns[name])
-  }
+  declared = {}
+  for name, function in written.items():
+    if set(KINDS) & set(learns[name]):
+      declared[name] = function
   return expressions.single_function(loss, declared, given=('outputs', 'y'))
 
 
@@ -287,7 +288,8 @@ def _monitor(kind: str, sides: Mapping[str, Dataset], keys: Mapping[str, Any]) -
 def _monitors(y: np.ndarray, classes: int, kind: str) -> list[str]:
   """Return what can be monitored on the labels y."""
   names = metrics.names(kind)
-  return [*(name for name in names if not metrics.undefined(name, y, classes, kind)), 'loss']
+  defined = [name for name in names if not metrics.undefined(name, y, classes, kind)]
+  return [*defined, 'loss']
 
 
 def _has(y: np.ndarray, label: int) -> np.ndarray:
