@@ -91,7 +91,10 @@ def test_display_by_a_lookup_table(tmp_path, kind):
 
 
 def test_colour_is_red_green_blue():
-  """What one program compressed from the same picture as RGB and as YBR is the same picture; grey takes its luma."""
+  """What one program compressed from the same picture as RGB and as YBR is the same picture.
+
+  Grey takes its luma.
+  """
   x, _ = dicom.read(file('SC_rgb_rle.dcm'), 'display', 3)
   np.testing.assert_array_equal(x[5, 50], [1, 0, 0])  # the first bar is red
   ybr, _ = dicom.read(file('SC_rgb_jpeg_dcmtk.dcm'), 'display', 3)

@@ -143,16 +143,22 @@ BESIDE = {  # the same in opcodes that Python does not write
   'medtl_trap.Thing': b'cmedtl_trap\nThing\n)\x81}b',  # NEWOBJ, BUILD
   'medtl_trap.thing': b'(cmedtl_trap\nthing\nK\x01o',  # OBJ
   'posix.system': b"(S'touch trace'\niposix\nsystem\n",  # INST
-  'builtins.eval.__call__': b'\x8c\x08builtins\x8c\reval.__call__\x93\x8c\x11open("trace","w")\x85R',  # STACK_GLOBAL
+  # STACK_GLOBAL
+  'builtins.eval.__call__': b'\x8c\x08builtins\x8c\reval.__call__\x93'
+  b'\x8c\x11open("trace","w")\x85R',
   'copyreg.extension 240': b'\x82\xf0\x8c\x0btouch trace\x85R',  # EXT1
   'medtl_trap.Named': b'cmedtl_trap\nNamed\n)}\x92',  # NEWOBJ_EX
-  'argparse.Namespace': b'cargparse\nNamespace\n)\x81}\x8c\x0c__setstate__cposix\nsystem\nsb\x8c\x0btouch traceb',
+  'argparse.Namespace': b'cargparse\nNamespace\n)\x81}\x8c\x0c__setstate__cposix\nsystem\n'
+  b'sb\x8c\x0btouch traceb',
 }
 
 
 @pytest.fixture
 def trap(tmp_path, monkeypatch):
-  """A folder in which hostile pickles would leave a trace, a module whose import would, and a registered extension code."""
+  """A folder in which hostile pickles would leave a trace.
+
+  So would the import of its module; an extension code is registered.
+  """
   (tmp_path / 'medtl_trap.py').write_text('open("trace", "w")')
   monkeypatch.syspath_prepend(tmp_path)
   monkeypatch.chdir(tmp_path)
@@ -189,8 +195,9 @@ def test_objects_in_npz_are_refused(tmp_path):
 
 
 def view(offset, shape, stride, after=b'', between=b''):
-  """A pickle of {'w': tensor} as torch writes it, of a storage of four numbers, with opcodes `after` the tensor.
+  """A pickle of {'w': tensor} as torch writes it, of a storage of four numbers.
 
+  `after` are opcodes behind the tensor.
   `between` are those of a value that stands in the dictionary under 'other'.
   """
 

@@ -1,4 +1,7 @@
-"""One contract for all backbones: whatever stands in medtl/models is found, made tiny and held to it."""
+"""One contract for all backbones.
+
+Whatever stands in medtl/models is found, made tiny and held to it.
+"""
 
 import importlib
 import inspect

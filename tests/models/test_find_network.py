@@ -1,4 +1,7 @@
-"""The right numbers in other wrapping: files that PyTorch itself wrote (fixtures/make_wrapped.py), and files written by hand."""
+"""The right numbers in other wrapping.
+
+Files that PyTorch itself wrote (fixtures/make_wrapped.py), and files written by hand.
+"""
 
 import gzip
 import hashlib
@@ -86,18 +89,23 @@ def check(arrays, more=0.0, without=()):
 
 
 WRAPPED = {
-  'namespace': "reading what lies below 'model'; left out: epoch (int), optimizer (optimizer's state), args (argparse.Namespace), "
+  'namespace': "reading what lies below 'model'; left out: epoch (int), optimizer (optimizer's "
+  'state), args (argparse.Namespace), '
   'config (omegaconf.dictconfig.DictConfig)',
   'net': "reading what lies below 'net'; left out: acc (float)",
-  'lightning': "reading what lies below 'state_dict.model'; left out: optimizer_states (list), hyper_parameters (omegaconf.dictconfig."
-  'DictConfig), loops (dict), state_dict.criterion (an array), state_dict.loss (an array), callbacks (an array)',
+  'lightning': "reading what lies below 'state_dict.model'; left out: optimizer_states (list), "
+  'hyper_parameters (omegaconf.dictconfig.'
+  'DictConfig), loops (dict), state_dict.criterion (an array), state_dict.loss (an array), '
+  'callbacks (an array)',
   'nested': "reading what lies below 'state_dict.module.model.net'; nothing is left out",
   'both': "reading what lies below 'model'; left out: model_ema (9 arrays)\n",
-  'dino': "reading what lies below 'teacher.backbone'; left out: args (argparse.Namespace), student (9 arrays), teacher.head (an array), "
+  'dino': "reading what lies below 'teacher.backbone'; left out: args (argparse.Namespace), "
+  'student (9 arrays), teacher.head (an array), '
   'dino_loss (an array)\n',
   'averaged': "reading what lies below 'module'; left out: n_averaged (an array)",
   'several': "reading what lies below '0'; left out: 1 (9 arrays)\n",
-  'numbers': 'left out: bn1.num_batches_tracked (int), epoch (int), best (numpy._core.multiarray.scalar), layer1.total_ops (an array)',
+  'numbers': 'left out: bn1.num_batches_tracked (int), epoch (int), '
+  'best (numpy._core.multiarray.scalar), layer1.total_ops (an array)',
   'module': '',
   'modules': "reading what lies below 'ema.module'; left out: epoch (int)",
   'subclass': '',
@@ -210,7 +218,8 @@ def test_a_part_may_be_the_outermost_name_or_one_of_a_publishers_checkpoint(fold
   check(read(folder / 'dino.pth', part='student')[0], 0.5)
   with pytest.raises(
     MedtlError,
-    match=r"dino.pth holds nothing below 'studnet'; its names begin with: student \(9 arrays\), teacher",
+    match=r"dino.pth holds nothing below 'studnet'; its names begin with: student \(9 arrays\), "
+    r'teacher',
   ):
     read(folder / 'dino.pth', part='studnet')
   file = folder / 'odd::name.pth'
@@ -219,15 +228,18 @@ def test_a_part_may_be_the_outermost_name_or_one_of_a_publishers_checkpoint(fold
 
 
 REFUSED = {
-  'refused_quantised.pth': r'holds conv1.weight, which is quantised; make it float by .dequantize\(\) in PyTorch',
+  'refused_quantised.pth': r'holds conv1.weight, which is quantised; make it float by '
+  r'.dequantize\(\) in PyTorch',
   'refused_sparse.pth': r'conv1.weight, which is a sparse tensor; make it dense by .to_dense\(\)',
   'refused_meta.pth': 'conv1.weight, which is without numbers',
   'refused_complex.pth': 'conv1.weight, which is of complex numbers',
   'refused_float8.pth': 'conv1.weight, which is of float8_e4m3fn; multiply it by its scale',
   'refused_float8.safetensors': 'conv1.weight, which is of type F8_E5M2',
   'optimizer.pth': "holds no arrays of a network, only: optimizer's state",
-  'optimizers.pth': r"holds no arrays of a network, only: optimizer \(optimizer's state\), epoch \(int\)",
-  'frozen.pt': r'is a TorchScript program with its numbers frozen into it; .*torch.save\(model.state_dict\(\), FILE\)',
+  'optimizers.pth': r"holds no arrays of a network, only: optimizer \(optimizer's state\), epoch "
+  r'\(int\)',
+  'frozen.pt': r'is a TorchScript program with its numbers frozen into it; '
+  r'.*torch.save\(model.state_dict\(\), FILE\)',
 }
 
 
@@ -257,7 +269,8 @@ def test_a_part_alone_is_called_one_and_is_read_once_the_other_lies_beside_it(fo
   (tmp_path / first).write_bytes((folder / first).read_bytes())
   with pytest.raises(
     MedtlError,
-    match=f'{first} is part 1 of 2 of a checkpoint, and {second} is not beside it; put all parts into',
+    match=f'{first} is part 1 of 2 of a checkpoint, and {second} is not beside it; put all parts '
+    f'into',
   ):
     read(tmp_path / first)
   index = tmp_path / 'model.safetensors.index.json'

@@ -163,7 +163,7 @@ def test_another_architecture_is_called_one():
 
 
 def whole_and_kept(keep):
-  """Return a tiny CLIP of three children of which `keep` are kept, its shapes and those of the whole one."""
+  """Return a tiny CLIP with `keep` of its three children, its shapes and those of the whole one."""
   backbone = vit.clip_vit_b16(size=(16, 16), width=8, depth=2, heads=2)
   x = jnp.zeros((1, 16, 16, 3))
   nets = [Net(backbone, heads.linear(2), num_children=number) for number in (keep, 0)]
@@ -298,7 +298,10 @@ def test_one_number_for_mean_and_std_means_all_channels():
 
 @pytest.mark.parametrize('bias', [False, True])
 def test_one_grey_channel_computes_what_three_copies_do(bias):
-  """Not at the border, where the zeros of the padding stand for another grey: compared where no tap covers them."""
+  """Not at the border, where the zeros of the padding stand for another grey.
+
+  Compared where no tap covers them.
+  """
   ours, theirs = stems(1, bias), stems(3, bias)
   random = np.random.RandomState(0)
   arrays = {

@@ -1,4 +1,7 @@
-"""ResNets against torch, transformers and Keras on seeded weights; laws of slices, axes and versions."""
+"""ResNets against torch, transformers and Keras on seeded weights.
+
+Laws of slices, axes and versions.
+"""
 
 import json
 from pathlib import Path
@@ -119,7 +122,7 @@ def test_one_class_in_one_two_and_three_dimensions(ndim, shape):
 
 
 def test_a_volume_that_is_the_same_along_an_axis_is_a_picture():
-  """3-D with kernels that hold the 2-D ones in their middle plane sees each plane as the 2-D net does."""
+  """A 3-D net with 2-D kernels in its middle planes sees each plane as the 2-D net does."""
   flat, deep = (resnet.Bottleneck(4, 1, resnet.Style(ndim=ndim)) for ndim in (2, 3))
   x = jnp.asarray(seeded.picture(2, 8, 8, 6))
   variables = jax.jit(lambda key: flat.init(key, x, False))(jax.random.key(0))

@@ -1,4 +1,7 @@
-"""What is saved comes back bit for bit; what is not of this run is refused; latest and best do not disturb each other."""
+"""What is saved comes back bit for bit; what is not of this run is refused.
+
+Latest and best do not disturb each other.
+"""
 
 import os
 import shutil
@@ -352,7 +355,8 @@ def test_a_full_disk_is_said_before_anything_is_written(made, tmp_path, monkeypa
   monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10, 9, 1))
   with pytest.raises(
     MedtlError,
-    match=r'no space for the checkpoint latest of step 0: \d\.\d MB needed, 0\.0 MB free .*; make room and start',
+    match=r'no space for the checkpoint latest of step 0: \d\.\d MB needed, 0\.0 MB free .*; '
+    r'make room and start',
   ):
     saved.save('latest', start(), Progress())
   saved.close()

@@ -79,8 +79,8 @@ def matched(listed: Listed, files: Sequence[PurePosixPath], unmasked: str) -> Li
   if not count or (without and unmasked == 'stop'):
     raise MedtlError(
       f'{len(without)} of {len(masks)} pictures have no mask, first {without[0]}; expected '
-      "x_mask.png beside x.png, or masks/x.png beside images/x.png. data.unmasked='zeros' says that "
-      "such pictures show nothing, 'leave_out' leaves them out"
+      "x_mask.png beside x.png, or masks/x.png beside images/x.png. data.unmasked='zeros' says "
+      "that such pictures show nothing, 'leave_out' leaves them out"
     )
   found = listed._replace(masks=masks)
   if without and unmasked == 'leave_out':
