@@ -26,7 +26,7 @@ class Backbone(nn.Module):
     raise NotImplementedError
 
   def child(self, index: int, value: Any, train: bool) -> Any:
-    """Apply child `index`: 0 the stem, i stage i, after the last stage `norm` where there is one."""
+    """Apply child `index`: 0 the stem, i stage i, after the last stage `norm` if there is one."""
     raise NotImplementedError
 
   def maps(self, value: Any) -> Any:
