@@ -83,20 +83,20 @@ def main() -> int:
   parser.add_argument('--weights', default='')
   parser.add_argument('--out', type=Path, default=Path('runs/same_numbers'))
   parser.add_argument('--only', default='')
-  asked = parser.parse_args()
+  flags = parser.parse_args()
   runs = {name: (config, list[str]()) for name, config in RUNS.items()}
-  if asked.real:
-    words = [f'--config.data.root={asked.real}', f'--config.model.weights={asked.weights}']
+  if flags.real:
+    words = [f'--config.data.root={flags.real}', f'--config.model.weights={flags.weights}']
     runs['kermany_fold'] = (REAL, words)
   status = 0
   print('| run | arrays | equal to the bit | largest relative difference | numbers.json |')
   print('|---|---|---|---|---|')
   for name, (config, words) in runs.items():
-    if asked.only and name != asked.only:
+    if flags.only and name != flags.only:
       continue
     pair = {}
-    for side, tree in (('before', asked.other.resolve()), ('after', HERE)):
-      out = asked.out.resolve() / side / name
+    for side, tree in (('before', flags.other.resolve()), ('after', HERE)):
+      out = flags.out.resolve() / side / name
       out.parent.mkdir(parents=True, exist_ok=True)
       pair[side] = trained(tree, config, out, words)
     before, after = arrays(pair['before']), arrays(pair['after'])

@@ -159,10 +159,10 @@ def compare(
   """
   check_same_rows([test for test, _ in (*first, *second)])
   resampling = Resampling(patients(table)[0], resamples, seed, level)
-  one = _stacked(first, threshold, kind)
+  own = _stacked(first, threshold, kind)
   other = _stacked(second, threshold, kind)
-  interval_of = difference(one.score, other.score, one.y, metrics.of(kind), *resampling)
-  at_threshold = difference(one.margin, other.margin, one.y_of_margin, AT_THRESHOLD, *resampling)
+  interval_of = difference(own.score, other.score, own.y, metrics.of(kind), *resampling)
+  at_threshold = difference(own.margin, other.margin, own.y_of_margin, AT_THRESHOLD, *resampling)
   return plain(interval_of | at_threshold)
 
 

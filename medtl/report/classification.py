@@ -37,11 +37,11 @@ def drawn(numbers: Mapping[str, Any], predictions: Mapping[str, Predictions]) ->
   classes = numbers['classes']
   test = predictions['test']
   cut = thresholds_of(test, predictions.get('val'), numbers['threshold'], kind)
-  found = {'reliability': figures.reliability(test)}
+  pictures = {'reliability': figures.reliability(test)}
   if len(classes) <= MOST_CURVES:
-    found['roc'] = figures.roc(test, cut, kind, classes)
-    found['precision_recall'] = figures.precision_recall(test, cut, kind, classes)
-  return found
+    pictures['roc'] = figures.roc(test, cut, kind, classes)
+    pictures['precision_recall'] = figures.precision_recall(test, cut, kind, classes)
+  return pictures
 
 
 def errors(

@@ -91,8 +91,8 @@ def precision_recall(test: Predictions, cut: np.ndarray, kind: str, classes: Seq
       recall, precision = curves.precision_recall(score[:, i], has)
       axes.plot(recall, precision, label=f'{name}  {areas[i]:.3f}', **style)
       if positive.any() and has.any():
-        found = (has & positive).sum() / has.sum()
-        axes.plot(found, has[positive].mean(), color=style['color'], **DOT)
+        sensitivity = (has & positive).sum() / has.sum()
+        axes.plot(sensitivity, has[positive].mean(), color=style['color'], **DOT)
     _unit(axes, 'Recall (sensitivity)', 'Precision (positive predictive value)')
     axes.legend(loc='lower left', title='AUPRC' if len(areas) > 1 else None, alignment='left')
     return svg(figure)

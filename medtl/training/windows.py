@@ -26,8 +26,8 @@ def windowed(apply: Callable[[Tree, Tree, Any], Any], size: Sequence[int]) -> Ca
 
   def whole(params: Tree, extra: Tree, x: Any) -> np.ndarray:
     case = np.asarray(x)[0]
-    found = np.array(case.shape[:-1])
-    missing = np.maximum(0, wanted - found)
+    own = np.array(case.shape[:-1])
+    missing = np.maximum(0, wanted - own)
     case = np.pad(case, [*((0, int(more)) for more in missing), (0, 0)])
     starts = list(itertools.product(*map(window_starts, case.shape[:-1], size)))
     total: np.ndarray | None = None
@@ -43,7 +43,7 @@ def windowed(apply: Callable[[Tree, Tree, Any], Any], size: Sequence[int]) -> Ca
         total[box] += output * weight
         weights[box] += weight
     assert total is not None
-    inside = _box([0] * len(found), found.tolist())
+    inside = _box([0] * len(own), own.tolist())
     return (total / weights)[inside][None]
 
   return whole

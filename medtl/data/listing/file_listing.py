@@ -160,9 +160,9 @@ def _add_patients(
       )
     table['patient'] = patients.by_pattern(files, keys.pattern)
   if 'patient' in table:
-    alike = labels.twins(table['patient'].tolist())
-    if alike:
-      shown = ', '.join(' and '.join(map(repr, group)) for group in alike[:4])
+    twins = labels.twins(table['patient'].tolist())
+    if twins:
+      shown = ', '.join(' and '.join(map(repr, group)) for group in twins[:4])
       notes.append(f'patients that are told apart by spelling alone: {shown}; are they the same?')
   if 'patient' in table or not guess:
     return

@@ -139,14 +139,14 @@ def _masks(
         f'{path_of[key]} and {path} in {folder / masks} may be the same mask; remove one of them'
       )
     path_of[key] = path.as_posix()
-  found = []
+  mask_names = []
   lacking = []
   used = set()
   for name in names:
     key = nifti.stem(PurePosixPath(name).relative_to(images).as_posix()) + suffix
     used.add(key)
     if key in path_of:
-      found.append((PurePosixPath(masks) / path_of[key]).as_posix())
+      mask_names.append((PurePosixPath(masks) / path_of[key]).as_posix())
     else:
       lacking.append(name)
   if lacking:
@@ -159,7 +159,7 @@ def _masks(
   unused = sorted(set(path_of) - used)
   if unused and not _same(images, masks):
     notes.append(f'{len(unused)} masks have no volume and are not used, first {unused[0]}')
-  return found
+  return mask_names
 
 
 def _headers(folder: Path, names: Sequence[str]) -> dict[str, nifti.Header]:

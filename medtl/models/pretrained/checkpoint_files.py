@@ -44,7 +44,8 @@ def locate(weights: str, table: Mapping[str, Weights]) -> Source:
   """
   name, _, part = weights.partition(PART)
   if Path(weights).is_file():
-    name, part = weights, ''
+    name = weights
+    part = ''
   if name in table:
     entry = table[name]
     hint = "config.model.weights=PATH reads a file, config.model.weights='' starts from scratch"

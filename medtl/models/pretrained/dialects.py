@@ -97,6 +97,7 @@ def _cut(piece: Piece, adapt: Adapt) -> list[Piece]:
 
 
 def rule_of(path: str, adapt: Adapt) -> Rule | None:
+  """Return the first rule of a family's ADAPT for a path of ours."""
   for pattern, function in adapt.items():
     if re.fullmatch(pattern, bare(path)):
       return function
