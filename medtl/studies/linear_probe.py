@@ -138,7 +138,8 @@ def _heads(
   rows = context.data['train'].table['row']
   keys = context.config.data.to_dict()
   own_share = keys['split'].get('labels', 1.0)
-  for share in (share * own_share for share in SHARES):
+  for part in SHARES:
+    share = part * own_share
     split = {**keys['split'], 'labels': share}
     labelled = data.load(**{**keys, 'split': split})['train']
     used = np.isin(rows, labelled.table['row']).astype(np.float32)
