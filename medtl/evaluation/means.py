@@ -29,15 +29,14 @@ def summarise(
   thresholds: `threshold` is not used.
   """
   test = predictions['test']
-  val = predictions.get('val')
   patient, warnings = patients(tables['test'])
   resampling = Resampling(patient, resamples, seed, level)
   values = {name: test.values[name][None] for name in names}
   val_means: dict[str, float | None] = {}
-  if val is not None:
+  if 'val' in predictions:
     for name in names:
-      mean = float(of_known(np.asarray(val.values[name], float)))
-      val_means[name] = None if np.isnan(mean) else mean
+      mean = of_known(np.asarray(predictions['val'].values[name], float))
+      val_means[name] = None if np.isnan(mean) else float(mean)
   return {
     'classes': list(classes),
     'images': len(test.row),

@@ -65,8 +65,9 @@ def _stop_infinite(score: np.ndarray, row: np.ndarray) -> None:
 
 def _labels(table: Table, row: np.ndarray) -> np.ndarray:
   """Return the labels of rows, as a batch holds them."""
-  place = {int(number): index for index, number in enumerate(table['row'])}
-  y = np.asarray(table['y'])[[place[int(number)] for number in row]]
+  place_of = {int(number): place for place, number in enumerate(table['row'])}
+  places = [place_of[int(number)] for number in row]
+  y = np.asarray(table['y'])[places]
   return y.astype(np.float32 if y.dtype.kind == 'f' else np.int32)
 
 

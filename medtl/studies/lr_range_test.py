@@ -110,4 +110,5 @@ def steepest(rates: Sequence[float], means: Sequence[float]) -> float:
   """
   end = max(2, int(np.argmin(means)) + 1)
   slope = np.gradient(np.asarray(means[:end]), np.log10(rates[:end]))
-  return float(rates[int(np.argmin(slope))])
+  fastest = int(np.argmin(slope))
+  return float(rates[fastest])

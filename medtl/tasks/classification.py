@@ -187,8 +187,10 @@ def objective(loss: Loss, kind: str) -> Objective:
     class_weights: Sequence[float] | None = None,
   ) -> tuple[Terms, Tree]:
     logits, extra = forward.train(params, extra, batch.x, key)
-    values = weighted(loss(logits.astype(jnp.float32), batch.y), batch.y, class_weights)
-    return {'loss': Term(jnp.sum(jnp.where(batch.mask, values, 0.0)))}, extra
+    values = loss(logits.astype(jnp.float32), batch.y)
+    values = weighted(values, batch.y, class_weights)
+    total = jnp.sum(jnp.where(batch.mask, values, 0.0))
+    return {'loss': Term(total)}, extra
 
   def counts(batch: Batch) -> dict[str, jax.Array]:
     return {'loss': jnp.sum(batch.mask)}
