@@ -1,11 +1,14 @@
-"""How deep a checkpoint sees: linear probes after every child, and fine-tunes of the last 1, 2 and 4 children.
+"""How deep a checkpoint sees: linear probes after every child, and fine-tunes of the last few.
 
-python -m medtl.main ablate --config=configs/oct_vit.py:kermany --config.data.root=FOLDER --config.model.weights=FILE \\
-  --sweep=experiments/depth_of_features.py --folds --config.data.split.folds=3 --config.phases="(('none', '5 epochs'),)"
+python -m medtl.main ablate --config=configs/oct_vit.py:kermany --config.data.root=FOLDER \\
+  --config.model.weights=FILE --sweep=experiments/depth_of_features.py --folds \\
+  --config.data.split.folds=3 --config.phases="(('none', '5 epochs'),)"
 
-A probe after child k stands on the first k children alone (Ke et al. 2021, CheXtransfer); what is computed for one serves them all.
-The full fine-tunes take longer than all others together: leave them out with --only, or train them by themselves later. 'full' has the
-rate of the others, 'layerwise' keeps 0.65 of it from child to child downwards, as is usual for such nets (Bao et al. 2022, 2106.08254).
+A probe after child k stands on the first k children alone (Ke et al. 2021, CheXtransfer); what is
+computed for one serves them all. The full fine-tunes take longer than all others together: leave
+them out with --only, or train them by themselves later. 'full' has the rate of the others.
+'layerwise' keeps 0.65 of it from child to child downwards, as is usual for such nets (Bao et al.
+2022, arXiv 2106.08254).
 """
 
 from medtl.run import assemble
@@ -16,12 +19,16 @@ LIVE = (1, 2, 4)
 
 
 def sweep(config):
-  """Yield (name, overrides): 'probe3' stands on three children, 'probe' on all of them; 'last2' has two of them live."""
+  """Yield (name, overrides).
+
+  'probe3' stands on three children, 'probe' on all of them; 'last2' has two of them live.
+  """
   *_, (_, duration) = config.phases
   count = assemble.count_children(config)
+  frozen = ('phases', (('depth(1.0)', duration),))
   for kept in range(1, count):
-    yield f'probe{kept}', (('truncate', kept), ('phases', (('depth(1.0)', duration),)))
-  yield 'probe', (('phases', (('depth(1.0)', duration),)),)
+    yield f'probe{kept}', (('truncate', kept), frozen)
+  yield 'probe', (frozen,)
   for live in LIVE:
     yield f'last{live}', (('phases', ((f'depth({count - live})', duration),)),)
   yield 'full', (('phases', (('none', duration),)),)

@@ -1,9 +1,13 @@
-"""How few parameters are enough: biases, norms and low-rank updates of a vision transformer, against the probe and the last block.
+"""How few parameters are enough: biases, norms and low-rank updates of a vision transformer.
 
-python -m medtl.main ablate --config=configs/oct_vit.py:kermany --config.data.root=FOLDER --config.model.weights=FILE \
-  --sweep=experiments/few_parameters.py --folds --config.data.split.folds=3
+They are compared with the probe and the last block.
 
-BitFit: Ben Zaken et al. 2022 (arXiv 2106.10199); norms only: Frankle et al. 2021 (2003.00152); LoRA: Hu et al. 2022 (2106.09685).
+python -m medtl.main ablate --config=configs/oct_vit.py:kermany --config.data.root=FOLDER \
+  --config.model.weights=FILE --sweep=experiments/few_parameters.py --folds \
+  --config.data.split.folds=3
+
+BitFit: Ben Zaken et al. 2022 (arXiv 2106.10199); norms only: Frankle et al. 2021 (2003.00152);
+LoRA: Hu et al. 2022 (2106.09685).
 """
 
 from medtl.run import assemble
@@ -27,7 +31,5 @@ def sweep(config):
   yield 'norms', (live('all_but_norms'),)
   for rank, targets in LORA:
     model = {**config.model.to_dict(), 'lora': rank, 'lora_targets': targets}
-    yield (
-      f'lora{rank}-{"all" if len(targets) > 2 else "qv"}',
-      (('model', model), live('all_but_lora')),
-    )
+    where = 'all' if len(targets) > 2 else 'qv'
+    yield f'lora{rank}-{where}', (('model', model), live('all_but_lora'))

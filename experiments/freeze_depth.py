@@ -1,6 +1,7 @@
 """How deep to freeze: every depth, from the full fine-tune to the linear probe.
 
-python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER --sweep=experiments/freeze_depth.py --folds
+python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER \
+  --sweep=experiments/freeze_depth.py --folds
 
 The last phase freezes each depth in turn; phases before it stay as they are.
 """
@@ -15,6 +16,7 @@ def sweep(config):
   """Yield (name, overrides): 'full' freezes nothing, 'probe' the whole backbone."""
   *before, (_, duration) = config.phases
   count = assemble.count_children(config)
+  names = {0: 'full', count: 'probe'}
   for depth in range(count + 1):
-    name = 'full' if depth == 0 else 'probe' if depth == count else f'depth{depth}'
-    yield name, (('phases', (*before, (f'depth({depth})', duration))),)
+    phases = (*before, (f'depth({depth})', duration))
+    yield names.get(depth, f'depth{depth}'), (('phases', phases),)

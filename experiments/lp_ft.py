@@ -1,8 +1,10 @@
-"""Head first or all at once: probing then fine-tuning (LP-FT) against each alone, with as many steps.
+"""Head first or all at once: probing then fine-tuning (LP-FT) against each alone, as many steps.
 
-python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER --sweep=experiments/lp_ft.py --folds
+python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER \
+  --sweep=experiments/lp_ft.py --folds
 
-Kumar et al. 2022 (arXiv 2202.10054): a fine-tune from a random head distorts features before the head is of use.
+Kumar et al. 2022 (arXiv 2202.10054): a fine-tune from a random head distorts features before the
+head is of use.
 """
 
 from medtl.core import expressions
@@ -12,12 +14,10 @@ AGAINST = ('fine-tune', 'probe')
 
 
 def sweep(config):
-  """Yield (name, overrides); the duration of the last phase is shared out between probing and fine-tuning."""
+  """Yield (name, overrides); probing and fine-tuning share the duration of the last phase."""
   *_, (_, duration) = config.phases
-  head, rest = (
-    expressions.scaled_duration(duration, 0.4),
-    expressions.scaled_duration(duration, 0.6),
-  )
+  head = expressions.scaled_duration(duration, 0.4)
+  rest = expressions.scaled_duration(duration, 0.6)
   yield 'fine-tune', (('phases', (('none', duration),)),)
   yield 'probe', (('phases', (('depth(1.0)', duration),)),)
   yield 'lp-ft', (('phases', (('depth(1.0)', head), ('none', rest))),)

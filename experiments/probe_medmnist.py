@@ -1,8 +1,10 @@
-"""Linear probes of every depth and pooling on a MedMNIST set, chosen on validation, beside a plain regression and published numbers.
+"""Linear probes of every depth and pooling on a MedMNIST set, beside a plain regression.
 
-python -m experiments.probe_medmnist --config=configs/breast_clip.py --config.data.root=FOLDER --config.model.weights=FILE [--open]
+python -m experiments.probe_medmnist --config=configs/breast_clip.py --config.data.root=FOLDER \
+  --config.model.weights=FILE [--open]
 
-Without --open the test set stays shut: only validation numbers are printed. The protocol is docs/probe_breastmnist.md.
+The probes are chosen on validation. Without --open the test set stays shut: only validation numbers
+are printed. The protocol, and published numbers, are in docs/probe_breastmnist.md.
 """
 
 import json
@@ -21,83 +23,90 @@ POOLS = ('token', 'mean', 'token+mean')
 DECAYS = tuple(10.0 ** np.arange(-3.0, 0.6, 0.5))
 CS = tuple(10.0 ** np.arange(-5.0, 2.1, 0.5))
 BEST = 10  # settings averaged: one alone owes too much to 78 validation images
+RESAMPLES = 2000
 METRICS = {'accuracy': metrics.accuracy, 'auroc': lambda score, y: metrics.class_auroc(score, y)[1]}
 
 
 def features(context):
-  """Return {(depth, pool): {side: [n, d]}} for every child of the backbone, each computed from the one below."""
-  return {
-    (depth - 1, pool): x
-    for pool in POOLS
-    for depth, x in frozen_features.vectors(context, range(2, len(context.net.children) + 1), pool)
-  }
+  """Return {(depth, pool): {side: [n, d]}} of every child, each computed from the one below."""
+  depths = range(2, len(context.net.children) + 1)
+  features_of = {}
+  for pool in POOLS:
+    for depth, x in frozen_features.vectors(context, depths, pool):
+      features_of[depth - 1, pool] = x
+  return features_of
 
 
-def probed(found, y):
-  """Return a list of (validation log-loss, words, {side: probabilities}) of every depth, pooling, decay and class weight."""
+def probed(features_of, y):
+  """Return (validation log-loss, words, {side: probabilities}) of every setting, best first.
+
+  A setting is a depth, a pooling, a weight decay and a class weight.
+  """
   settings = linear_heads.grid(lr=(0.02,), decay=DECAYS, balance=(0.0, 1.0))
   results = []
-  for (depth, pool), x in found.items():
-    alike = linear_heads.standardise(x['train'])
-    made = linear_heads.train(alike(x['train']), y['train'], settings, 2, steps=500)
-    scores = {side: linear_heads.predict(made, alike(x[side])) for side in x}
-    for index, (_, decay, balance, _) in enumerate(zip(*settings, strict=True)):
+  for (depth, pool), x in features_of.items():
+    standardise = linear_heads.standardise(x['train'])
+    heads = linear_heads.train(standardise(x['train']), y['train'], settings, 2, steps=500)
+    scores = {side: linear_heads.predict(heads, standardise(x[side])) for side in x}
+    for index in range(len(settings.decay)):
+      decay = settings.decay[index]
+      balance = settings.balance[index]
       score = {side: value[index] for side, value in scores.items()}
+      loss = float(metrics.log_loss(score['val'], y['val']))
       words = f'block {depth}, {pool}, decay {decay:.3g}, balance {balance:g}'
-      results.append((float(metrics.log_loss(score['val'], y['val'])), words, score))
+      results.append((loss, words, score))
   return sorted(results, key=lambda result: result[0])
 
 
 def plain(x, y):
-  """Return (words, {side: probabilities}) of scikit-learn's logistic regression on the last class token, C chosen on validation."""
+  """Return (words, {side: probabilities}) of scikit-learn's logistic regression.
+
+  It is fitted on the last class token, its C chosen on validation.
+  """
   models = {c: linear_heads.logistic(x['train'], y['train'], c) for c in CS}
-  c = max(CS, key=lambda c: METRICS['auroc'](linear_heads.score(models[c], x['val']), y['val']))
-  return f'plain logistic regression, C {c:.3g}', {
-    side: linear_heads.score(models[c], x[side]) for side in x
-  }
+
+  def auroc(c):
+    return METRICS['auroc'](linear_heads.score(models[c], x['val']), y['val'])
+
+  best = max(CS, key=auroc)
+  score = {side: linear_heads.score(models[best], x[side]) for side in x}
+  return f'plain logistic regression, C {best:.3g}', score
 
 
-def told(name, side, score, y, resamples=2000):
-  found = intervals.intervals(score, y, METRICS, resamples=resamples)
-  return {
-    'name': name,
-    'side': side,
-    **{metric: console.words(found[metric]._asdict()) for metric in METRICS},
-  }
+def row_of(name, side, interval_of):
+  """Return a row of the table: what was tested, and each metric in words."""
+  words = {metric: console.words(interval_of[metric]._asdict()) for metric in METRICS}
+  return {'name': name, 'side': side, **words}
 
 
 def main(argv):
   """Print the tables; with --open those of the test set as well, once."""
   shut = '--open' not in argv
-  config = cli.parse('train', [word for word in argv if word != '--open'])[1]
+  _, config, _ = cli.parse('train', [word for word in argv if word != '--open'])
   context = assemble.run_context(config)
   y = {side: np.asarray(data.table['y']) for side, data in context.data.items()}
-  found = features(context)
-  results = probed(found, y)
-  name, baseline = plain(found[context.net.backbone.stages, 'token'], y)
-  chosen = {side: np.mean([score[side] for _, _, score in results[:BEST]], 0) for side in y}
-  for loss, words, score in results[:BEST]:
-    print(f'{loss:.4f}  {words}  val AUROC {METRICS["auroc"](score["val"], y["val"]):.3f}')
-  rows = [
-    told(words, side, score[side], y[side])
-    for side in (('val',) if shut else ('val', 'test'))
-    for words, score in (
-      (f'mean of the {BEST} best probes', chosen),
-      ('the best probe alone', results[0][2]),
-      (name, baseline),
-    )
-  ]
+  features_of = features(context)
+  results = probed(features_of, y)
+  best = results[:BEST]
+  name, baseline = plain(features_of[context.net.backbone.stages, 'token'], y)
+  mean = {side: np.mean([score[side] for _, _, score in best], 0) for side in y}
+  for loss, words, score in best:
+    auroc = METRICS['auroc'](score['val'], y['val'])
+    print(f'{loss:.4f}  {words}  val AUROC {auroc:.3f}')
+  methods = {f'mean of the {BEST} best probes': mean, 'the best probe alone': best[0][2]}
+  methods[name] = baseline
+  rows = []
+  for side in ('val',) if shut else ('val', 'test'):
+    for method, score in methods.items():
+      interval_of = intervals.intervals(score[side], y[side], METRICS, resamples=RESAMPLES)
+      rows.append(row_of(method, side, interval_of))
   if not shut:
-    gap = intervals.difference(chosen['test'], baseline['test'], y['test'], METRICS, resamples=2000)
-    rows.append(
-      {
-        'name': f'mean of the {BEST} best minus plain',
-        'side': 'test',
-        **{metric: console.words(gap[metric]._asdict()) for metric in METRICS},
-      }
+    gap = intervals.difference(
+      mean['test'], baseline['test'], y['test'], METRICS, resamples=RESAMPLES
     )
+    rows.append(row_of(f'mean of the {BEST} best minus plain', 'test', gap))
   for row in rows:
-    print('| ' + ' | '.join(row.values()) + ' |')
+    print(f'| {" | ".join(row.values())} |')
   out = Path('runs') / 'probe_medmnist.json'
   out.parent.mkdir(exist_ok=True)
   out.write_text(json.dumps({'rows': rows, 'probes': len(results), 'shut': shut}, indent=1))

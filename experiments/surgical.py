@@ -1,9 +1,10 @@
 """Which part to move: one child of the backbone live with the head, each in turn.
 
-python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER --sweep=experiments/surgical.py --folds
+python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER \
+  --sweep=experiments/surgical.py --folds
 
-Lee et al. 2023 (arXiv 2210.11466): which layers are worth tuning depends on what differs: early ones for another camera, late ones for
-other labels.
+Lee et al. 2023 (arXiv 2210.11466): which layers are worth tuning depends on what differs: early
+ones for another camera, late ones for other labels.
 """
 
 from medtl.run import assemble
@@ -15,7 +16,8 @@ AGAINST = ('full', 'probe')
 def sweep(config):
   """Yield (name, overrides): 'only3' moves child 3 and the head."""
   *before, (_, duration) = config.phases
-  yield 'full', (('phases', (*before, ('none', duration))),)
-  yield 'probe', (('phases', (*before, ('depth(1.0)', duration))),)
+  phases = lambda freeze: (('phases', (*before, (freeze, duration))),)
+  yield 'full', phases('none')
+  yield 'probe', phases('depth(1.0)')
   for child in range(assemble.count_children(config)):
-    yield f'only{child}', (('phases', (*before, (f'only({child})', duration))),)
+    yield f'only{child}', phases(f'only({child})')

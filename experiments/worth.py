@@ -1,11 +1,15 @@
-"""What the transfer was worth: pretrained, mean-variance and random initialisation at five shares of the labels.
+"""What the transfer was worth: three initialisations at five shares of the labels.
 
-python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER --sweep=experiments/worth.py --folds
+python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER \
+  --sweep=experiments/worth.py --folds
 
-Mean-variance keeps of each pretrained leaf its mean and variance alone (Raghu et al. 2019). A smaller share of the training patients is
-part of a larger one; shares are rounded class by class, so that of few patients two of them may be the same. Every variant takes as many
-steps, and as many looks at validation, as with all labels (but for epochs rounded up to whole steps), so that fewer labels are not also
-fewer steps. From scratch pictures are scaled by 0.5 and 0.5, whatever the share, so that nothing but the first weights differs.
+The initialisations are pretrained, mean-variance and random. Mean-variance keeps of each pretrained
+leaf its mean and variance alone (Raghu et al. 2019). A smaller share of the training patients is
+part of a larger one; shares are rounded class by class, so that of few patients two of them may be
+the same. Every variant takes as many steps, and as many looks at validation, as with all labels
+(but for epochs rounded up to whole steps), so that fewer labels are not also fewer steps. From
+scratch pictures are scaled by 0.5 and 0.5, whatever the share, so that nothing but the first
+weights differs.
 """
 
 from medtl.core import expressions
@@ -23,24 +27,24 @@ STARTS = {
 
 
 def sweep(config):
-  """Yield (name, overrides): 'pretrained10' is the checkpoint with a tenth of the training patients."""
+  """Yield (name, overrides): 'pretrained10' is the checkpoint with a tenth of the patients."""
   for start, changes in STARTS.items():
     for share in SHARES:
       phases = tuple((freeze, longer(duration, share)) for freeze, duration in config.phases)
-      yield (
-        f'{start}{round(100 * share)}',
-        (
-          *changes,
-          ('data.split', {**config.data.split.to_dict(), 'labels': share}),
-          ('phases', phases),
-          ('every', longer(config.every, share)),
-        ),
-      )
+      split = {**config.data.split.to_dict(), 'labels': share}
+      every = longer(config.every, share)
+      overrides = (('data.split', split), ('phases', phases), ('every', every))
+      yield f'{start}{round(100 * share)}', (*changes, *overrides)
 
 
 def longer(duration, share):
-  """Return '10 epochs' as the epochs of a share of the data that take as many steps; other durations are the same for all."""
-  return expressions.scaled_duration(duration, 1 / share) if 'epoch' in str(duration) else duration
+  """Return a duration that takes as many steps on a share of the data as this one on all.
+
+  '10 epochs' become more epochs; durations that are not in epochs stay the same.
+  """
+  if 'epoch' not in str(duration):
+    return duration
+  return expressions.scaled_duration(duration, 1 / share)
 
 
 def place(name):

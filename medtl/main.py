@@ -266,7 +266,7 @@ def _call(verb: str, argv: list[str]) -> int:
   )
   from medtl.runtime import files
   from medtl.runtime.run_log import console
-  from medtl.studies import ablation, linear_probe, lr_range_test
+  from medtl.studies import ablation, folds, linear_probe, lr_range_test
 
   logging.set_verbosity(logging.ERROR)  # orbax tells of every save
   if flags.offline:
@@ -289,7 +289,7 @@ def _call(verb: str, argv: list[str]) -> int:
     download_plan.tell(config, console.print)
   config = open_keys.settle(config, workdir, command, flags.folds)
   begin = time.time()
-  trained = ablation.folds if flags.folds else train.train
+  trained = folds.train_folds if flags.folds else train.train
   call: dict[str, Callable[[], Any]] = {
     'train': lambda: trained(config, workdir, command),
     'ablate': lambda: ablation.ablate(

@@ -65,7 +65,10 @@ def test_a_value_may_stand_apart_from_its_name():
   'words, said',
   [
     ((CONFIG, '--config.lrr=1'), "no config key 'lrr'; did you mean 'lr'"),
-    ((CONFIG, '--config.epochs=1'), r"no config key 'epochs'; medtl/run/config_keys.py holds every key"),
+    (
+      (CONFIG, '--config.epochs=1'),
+      r"no config key 'epochs'; medtl/run/config_keys.py holds every key",
+    ),
     ((CONFIG, '--data.root=x'), r'no flag --data.root; did you mean --config.data.root\?'),
     ((CONFIG, '--config.data.splitt.fold=1'), "no config key 'data.splitt.fold'"),
     ((CONFIG, '--fold'), 'fold'),
@@ -74,7 +77,8 @@ def test_a_value_may_stand_apart_from_its_name():
     (('--config=tests/tyni.py',), r"no config 'tests/tyni.py'; did you mean 'tests/tiny.py'"),
     (
       (),
-      r'train needs --config=configs/x.py; the configs are: configs/blueprint.py, configs/breast_clip.py',
+      r'train needs --config=configs/x.py; the configs are: configs/blueprint.py, '
+      r'configs/breast_clip.py',
     ),
   ],
 )

@@ -36,7 +36,10 @@ def at_root(monkeypatch):
 
 
 def shrunk(name):
-  """The config with its own phases, optimizer, task and augmentation; small pictures, a narrow net, no download, one step a phase."""
+  """The config with its own phases, optimizer, task and augmentation.
+
+  Small pictures, a narrow net, no download, one step a phase.
+  """
   config = run_folder.load_config(name)
   with config.unlocked():
     config.data = dict(
@@ -109,7 +112,8 @@ def test_without_a_network_it_says_what_is_missing_and_what_to_do_instead(
   monkeypatch.setenv('MEDTL_OFFLINE', '1')
   with pytest.raises(
     Missing,
-    match=rf'(?s)octmnist_224.npz.*URL +https://zenodo.*checksum +md5 .*put it at .*instead +{config}:offline',
+    match=rf'(?s)octmnist_224.npz.*URL +https://zenodo.*checksum +md5 .*put it at .*instead '
+    rf'+{config}:offline',
   ):
     train.train(run_folder.load_config(config), tmp_path)
 

@@ -1,4 +1,7 @@
-"""What main says, and how it ends, where no one expected anything: signals, closed pipes, no home, odd streams."""
+"""What main says, and how it ends, where no one expected anything.
+
+Signals, closed pipes, no home, odd streams.
+"""
 
 import errno
 import os

@@ -1,4 +1,7 @@
-"""A run of seconds: phantoms of 32 pixels, a narrow ResNet, two phases. ':long' takes long enough to be killed."""
+"""A run of seconds: phantoms of 32 pixels, a narrow ResNet, two phases.
+
+':long' takes long enough to be killed.
+"""
 
 from configs import base
 

@@ -1,6 +1,7 @@
-"""Steps of ours and of PyTorch's, each in a process of its own, in turn: medians, and the ratio with its spread."""
+"""Steps of ours and of PyTorch, each in a process of its own, in turn: medians and their ratio."""
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -13,8 +14,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from experiments.bench import cases
 from experiments.bench.cases import CLASSES, MODELS, WORKS, Case
 from medtl.run import run_folder
+
+HEADER = (
+  'net',
+  'dtype',
+  'work',
+  'ours, images/s',
+  'torch, images/s',
+  'ratio (least to most)',
+  'peak memory, GB',
+  'compile, s',
+)
 
 
 class Worker:
@@ -31,7 +44,8 @@ class Worker:
       if line[0] in '{0123456789':
         return json.loads(line)
     raise SystemExit(
-      f'a worker ended with {self.process.wait()}; its words are above. PyTorch: pip install -r requirements/bench.txt'
+      f'a worker ended with {self.process.wait()}; its words are above. PyTorch: pip install -r '
+      'requirements/bench.txt'
     )
 
   def time(self):
@@ -43,30 +57,25 @@ class Worker:
   def end(self):
     """Return the peak memory in bytes."""
     self.process.stdin.close()
-    found = self.read()
+    peak = self.read()
     self.process.wait()
-    return found
+    return peak
 
 
 def compared(case, repeats):
-  """Return a row: medians in seconds, the paired ratios theirs / ours, memory and compile seconds."""
+  """Return a row: median seconds, the paired ratios theirs / ours, memory and compile seconds."""
   ours = Worker('ours', case)
-  theirs = Worker(
-    'theirs', case._replace(work=case.work.removesuffix('-cached')), ours.facts['frozen']
-  )
+  work = case.work.removesuffix('-cached')
+  theirs = Worker('theirs', case._replace(work=work), ours.facts['frozen'])
   pairs = [(ours.time(), theirs.time()) for _ in range(repeats)]
-  one, other = (statistics.median(side) for side in zip(*pairs, strict=True))
-  ratios = sorted(b / a for a, b in pairs)
-  return {
-    'case': case,
-    'ours': one,
-    'theirs': other,
-    'ratio': other / one,
-    'least': ratios[0],
-    'most': ratios[-1],
-    'memory': (ours.end(), theirs.end()),
-    'facts': (ours.facts, theirs.facts),
-  }
+  our_median = statistics.median(first for first, _ in pairs)
+  their_median = statistics.median(second for _, second in pairs)
+  ratios = [second / first for first, second in pairs]
+  row = {'case': case, 'ours': our_median, 'theirs': their_median}
+  row |= {'ratio': their_median / our_median, 'least': min(ratios), 'most': max(ratios)}
+  row['memory'] = (ours.end(), theirs.end())
+  row['facts'] = (ours.facts, theirs.facts)
+  return row
 
 
 def pictures(folder, size, count=40):
@@ -80,19 +89,20 @@ def pictures(folder, size, count=40):
 
 def line(row):
   """Return a row of the table."""
-  case, (ours, theirs) = row['case'], row['facts']
-  cached = (
-    f' (from child {ours["from"]})'
-    if ours['from']
-    else ' (not kept: ' + ours['why'] + ')'
-    if 'cached' in case.work
-    else ''
-  )
-  return (
-    f'| {case.model} | {case.dtype} | {case.work}{cached} | {case.batch / row["ours"]:.1f} | {case.batch / row["theirs"]:.1f} | '
-    f'{row["ratio"]:.2f} ({row["least"]:.2f} to {row["most"]:.2f}) | {row["memory"][0] / 1e9:.1f} / {row["memory"][1] / 1e9:.1f} | '
-    f'{ours["compile"]:.0f} / {theirs["compile"]:.0f} |'
-  )
+  case = row['case']
+  ours, theirs = row['facts']
+  our_memory, their_memory = (f'{size / 1e9:.1f}' for size in row['memory'])
+  work = case.work
+  if ours['from']:
+    work += f' (from child {ours["from"]})'
+  elif 'cached' in case.work:
+    work += f' (not kept: {ours["why"]})'
+  cells = [case.model, case.dtype, work]
+  cells += [f'{case.batch / row[side]:.1f}' for side in ('ours', 'theirs')]
+  cells.append(f'{row["ratio"]:.2f} ({row["least"]:.2f} to {row["most"]:.2f})')
+  cells.append(f'{our_memory} / {their_memory}')
+  cells.append(f'{ours["compile"]:.0f} / {theirs["compile"]:.0f}')
+  return cases.table_line(cells)
 
 
 def main(argv):
@@ -105,31 +115,21 @@ def main(argv):
   parser.add_argument('--batch', type=int, default=0, help='0: each net its own')
   parser.add_argument('--size', type=int, default=224)
   flags = parser.parse_args(argv)
-  heads = (
-    'net',
-    'dtype',
-    'work',
-    'ours, images/s',
-    'torch, images/s',
-    'ratio (least to most)',
-    'peak memory, GB',
-    'compile, s',
-  )
-  print(f'| {" | ".join(heads)} |\n' + '|---' * len(heads) + '|')
+  print(cases.table_head(HEADER))
+  models = flags.models.split(',')
+  dtypes = flags.dtypes.split(',')
+  works = flags.works.split(',')
   with tempfile.TemporaryDirectory() as folder:
     os.environ['MEDTL_CACHE'] = f'{folder}/cache'
     pictures(Path(folder) / 'pictures', flags.size)
-    for model in flags.models.split(','):
-      for dtype in flags.dtypes.split(','):
-        for work in flags.works.split(','):
-          case = Case(
-            model, dtype, work, flags.batch or MODELS[model][1], flags.size, f'{folder}/pictures'
-          )
-          row = compared(case, flags.repeats)
-          print(line(row), flush=True)
-  facts = row['facts']
+    for model, dtype, work in itertools.product(models, dtypes, works):
+      batch = flags.batch or MODELS[model][1]
+      case = Case(model, dtype, work, batch, flags.size, f'{folder}/pictures')
+      row = compared(case, flags.repeats)
+      print(line(row), flush=True)
+  sides = [f'{facts["version"]} on {facts["device"]}' for facts in row['facts']]
   print(
-    f'\n{time.strftime("%Y-%m-%d")}; {run_folder.hardware()}; {facts[0]["version"]} on {facts[0]["device"]}, {facts[1]["version"]} on '
-    f'{facts[1]["device"]}; medians of {flags.repeats}, in turn; peak memory of the whole process on a CPU, of the device elsewhere; '
-    'torch: eager on a CPU, torch.compile on a GPU'
+    f'\n{time.strftime("%Y-%m-%d")}; {run_folder.hardware()}; {", ".join(sides)}; medians of '
+    f'{flags.repeats}, in turn; peak memory of the whole process on a CPU, of the device '
+    'elsewhere; torch: eager on a CPU, torch.compile on a GPU'
   )

@@ -14,6 +14,16 @@ class Case(NamedTuple):
   folder: str = ''  # of pictures, for those who read some
 
 
+def table_head(names):
+  """Return the first two lines of a table in markdown."""
+  return f'{table_line(names)}\n|{"---|" * len(names)}'
+
+
+def table_line(cells):
+  """Return a line of a table in markdown."""
+  return f'| {" | ".join(map(str, cells))} |'
+
+
 CLASSES = 4
 # children frozen (all of them: -1), and whether ours may use activations that are kept
 WORKS = {

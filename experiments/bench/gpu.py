@@ -1,6 +1,7 @@
-"""What is open on an accelerator, in one run: batches swept against torch.compile with autocast, FLOP utilisation, reading, attention.
+"""What is open on an accelerator, in one run: batches, FLOP utilisation, reading, attention.
 
-Without one the same code runs on the CPU with small pictures, so that it is known to run, and says what it did not measure.
+Batches are swept against torch.compile with autocast. Without an accelerator the same code runs on
+the CPU with small pictures, so that it is known to run, and says what it did not measure.
 """
 
 import importlib.util
@@ -13,6 +14,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from experiments.bench import cases, ours
 from experiments.bench import input as reading
 from experiments.bench.against import Worker, pictures
 from experiments.bench.cases import Case
@@ -31,86 +33,101 @@ PEAKS = {
 }
 MODELS = ('vit_b16', 'resnet50')
 REPEATS = 7
+HEADER = (
+  'net',
+  'batch',
+  'ours, images/s',
+  'torch, images/s',
+  'ratio',
+  'model FLOP utilisation',
+  'peak memory, GB',
+)
 
 
 def swept(folder, accelerated):
-  """Print images a second of a full step in bfloat16 by batch, the ratio to PyTorch's, and what share of the device's FLOP/s is used."""
-  known = importlib.util.find_spec('torch') is not None
-  heads = (
-    'net',
-    'batch',
-    'ours, images/s',
-    'torch, images/s',
-    'ratio',
-    'model FLOP utilisation',
-    'peak memory, GB',
-  )
-  print(f'| {" | ".join(heads)} |\n' + '|---' * len(heads) + '|')
+  """Print images a second of a full step in bfloat16, by batch.
+
+  Beside them stand the ratio to PyTorch's and the share of the device's FLOP/s that is used.
+  """
+  with_torch = importlib.util.find_spec('torch') is not None
+  size = 224 if accelerated else 32
+  batches = (32, 64, 128, 256, 512) if accelerated else (4, 8)
+  print(cases.table_head(HEADER))
   for model in MODELS:
-    for batch in (32, 64, 128, 256, 512) if accelerated else (4, 8):
-      case = Case(
-        model, 'bfloat16', 'full', batch, 224 if accelerated else 32, f'{folder}/pictures'
-      )
-      ours, theirs = Worker('ours', case), Worker('theirs', case) if known else None
-      pairs = [(ours.time(), theirs.time() if theirs else float('nan')) for _ in range(REPEATS)]
-      one, other = (statistics.median(side) for side in zip(*pairs, strict=True))
-      peak = next((peak for name, peak in PEAKS.items() if name in ours.facts['device']), None)
-      used = f'{ours.facts["flops"] / one / peak:.0%}' if peak else 'device unknown'
-      memory = [side.end() for side in (ours, theirs) if side]
-      print(
-        f'| {model} | {batch} | {batch / one:.1f} | {batch / other:.1f} | {other / one:.2f} | {used} | '
-        f'{" / ".join(f"{size / 1e9:.1f}" for size in memory)} |',
-        flush=True,
-      )
+    for batch in batches:
+      case = Case(model, 'bfloat16', 'full', batch, size, f'{folder}/pictures')
+      print(cases.table_line(row_of(case, with_torch)), flush=True)
+
+
+def row_of(case, with_torch):
+  """Return the cells of a case in the table of `swept`; nan where there is no PyTorch."""
+  workers = [Worker('ours', case)]
+  if with_torch:
+    workers.append(Worker('theirs', case))
+  seconds = [[] for _ in workers]
+  for _ in range(REPEATS):
+    for own, worker in zip(seconds, workers, strict=True):
+      own.append(worker.time())
+  ours = statistics.median(seconds[0])
+  theirs = statistics.median(seconds[1]) if with_torch else float('nan')
+  facts = workers[0].facts
+  used = 'device unknown'
+  for name, peak in PEAKS.items():
+    if name in facts['device']:
+      used = f'{facts["flops"] / ours / peak:.0%}'
+      break
+  memory = ' / '.join(f'{worker.end() / 1e9:.1f}' for worker in workers)
+  speeds = [f'{case.batch / ours:.1f}', f'{case.batch / theirs:.1f}', f'{theirs / ours:.2f}']
+  return [case.model, case.batch, *speeds, used, memory]
 
 
 def fed(folder, accelerated):
   """Print what reading real pictures costs beside a batch that is there."""
-  case = Case(
-    'vit_b16',
-    'bfloat16',
-    'full',
-    128 if accelerated else 4,
-    224 if accelerated else 32,
-    f'{folder}/pictures',
-  )
+  batch = 128 if accelerated else 4
+  size = 224 if accelerated else 32
+  case = Case('vit_b16', 'bfloat16', 'full', batch, size, f'{folder}/pictures')
   worker = Worker('ours', case)
-  resident = case.batch / statistics.median(worker.time() for _ in range(REPEATS))
+  resident = batch / statistics.median(worker.time() for _ in range(REPEATS))
   worker.end()
-  read, early = reading.ahead(reading.ours.made(case).data['train'], case)
+  dataset = ours.context_of(case).data['train']
+  read, early = reading.ahead(dataset, case)
   print(
-    f'\nViT-B/16, batches of {case.batch}: {resident:.1f} images a second with a batch that is there, {read:.1f} read '
-    f'({resident / read - 1:+.0%} time a step); {early:.0%} of batches were on the device before the step before them had ended'
+    f'\nViT-B/16, batches of {batch}: {resident:.1f} images a second with a batch that is there, '
+    f'{read:.1f} read ({resident / read - 1:+.0%} time a step); {early:.0%} of batches were on the '
+    'device before the step before them had ended'
   )
 
 
 def attention(accelerated):
-  """Print the gradient of our attention against cuDNN's flash attention, at two numbers of tokens."""
+  """Print the gradient of our attention against cuDNN's flash attention, at two lengths."""
   if not accelerated:
     return
   for tokens in (197, 1025):
-    heads = [
-      jax.random.normal(jax.random.key(i), (64, 12, tokens, 64), jnp.bfloat16) for i in range(3)
-    ]
-    flash = lambda *heads: jnp.moveaxis(
-      jax.nn.dot_product_attention(
-        *(jnp.moveaxis(head, 1, 2) for head in heads), implementation='cudnn'
-      ),
-      1,
-      2,
-    )
-    took = []
-    for how in (attend, flash):
-      run = jax.jit(
-        jax.grad(lambda *heads, how=how: how(*heads).astype(jnp.float32).sum(), (0, 1, 2))
-      )
-      jax.block_until_ready(run(*heads))
-      begin = time.perf_counter()
-      jax.block_until_ready([run(*heads) for _ in range(20)])
-      took.append((time.perf_counter() - begin) / 20)
+    shape = (64, 12, tokens, 64)
+    heads = [jax.random.normal(jax.random.key(i), shape, jnp.bfloat16) for i in range(3)]
+    own = gradient_seconds(attend, heads)
+    flash = gradient_seconds(flash_attention, heads)
     print(
-      f'attention of {tokens} tokens, 64 × 12 heads of 64, with gradient: {took[0] * 1e3:.2f} ms, cuDNN flash {took[1] * 1e3:.2f} ms'
+      f'attention of {tokens} tokens, 64 × 12 heads of 64, with gradient: {own * 1e3:.2f} ms, '
+      f'cuDNN flash {flash * 1e3:.2f} ms'
     )
+
+
+def flash_attention(*heads):
+  """Return cuDNN's attention of query, key and value [b, heads, n, d]."""
+  turned = [jnp.moveaxis(head, 1, 2) for head in heads]
+  attended = jax.nn.dot_product_attention(*turned, implementation='cudnn')
+  return jnp.moveaxis(attended, 1, 2)
+
+
+def gradient_seconds(attention, heads):
+  """Return the seconds of one gradient, the mean over 20."""
+  total = lambda *heads: attention(*heads).astype(jnp.float32).sum()
+  gradient = jax.jit(jax.grad(total, (0, 1, 2)))
+  jax.block_until_ready(gradient(*heads))
+  begin = time.perf_counter()
+  jax.block_until_ready([gradient(*heads) for _ in range(20)])
+  return (time.perf_counter() - begin) / 20
 
 
 def main(argv):
@@ -126,11 +143,12 @@ def main(argv):
     fed(folder, accelerated)
     attention(accelerated)
   print(
-    f'\n{time.strftime("%Y-%m-%d")}; {run_folder.hardware()}; jax {jax.__version__}; medians of {REPEATS}, in turn; torch: '
-    'torch.compile with autocast on a GPU, eager on a CPU'
+    f'\n{time.strftime("%Y-%m-%d")}; {run_folder.hardware()}; jax {jax.__version__}; medians of '
+    f'{REPEATS}, in turn; torch: torch.compile with autocast on a GPU, eager on a CPU'
   )
   if not accelerated:
     print(
-      "NOT MEASURED, for want of a GPU: speed against torch.compile at 224 px, model FLOP utilisation, reading against a GPU's step, "
-      'flash attention. The figures above come from pictures of 32 px on a CPU: they show that this program runs, and nothing else.'
+      'NOT MEASURED, for want of a GPU: speed against torch.compile at 224 px, model FLOP '
+      "utilisation, reading against a GPU's step, flash attention. The figures above come from "
+      'pictures of 32 px on a CPU: they show that this program runs, and nothing else.'
     )

@@ -1,4 +1,4 @@
-"""Pictures a second that the host reads, decodes and resizes, by format and number of threads, against what a step eats."""
+"""Pictures a second that the host reads, decodes and resizes, against what a step eats."""
 
 import argparse
 import os
@@ -10,15 +10,24 @@ import jax
 import numpy as np
 from PIL import Image
 
-from experiments.bench import ours
+from experiments.bench import cases, ours
 from experiments.bench.cases import CLASSES, MODELS, Case
 from medtl import data
 from medtl.data import batches
 from medtl.run import run_data, run_folder
 
 FORMS = {'jpg': 'JPEG', 'png': 'PNG, 16 bit', 'dcm': 'DICOM, 12 bit', 'rle': 'DICOM, 12 bit, RLE'}
-COUNT, SOURCE, SIZE, BATCH = 256, 512, 224, 16  # pictures of SOURCE pixels a side become SIZE
+COUNT = 256  # pictures
+SOURCE = 512  # their pixels a side …
+SIZE = 224  # … and after resizing
+BATCH = 16
+THREADS = (1, 2, 4)
 OPS = f'resize({SIZE}, {SIZE})'
+TRAINING = (
+  'training, float32',
+  'pictures a second',
+  'of its steps had the next batch on the device before they ended',
+)
 
 
 def written(folder, form):
@@ -27,16 +36,18 @@ def written(folder, form):
   for number in range(COUNT):
     path = Path(folder) / form / f'class{number % CLASSES}' / str(number)
     path.parent.mkdir(parents=True, exist_ok=True)
-    small = random.randint(0, 255, (SOURCE // 16, SOURCE // 16), np.uint8)
-    picture = np.asarray(Image.fromarray(small).resize((SOURCE, SOURCE), Image.Resampling.BICUBIC))
+    noise = random.randint(0, 255, (SOURCE // 16, SOURCE // 16), np.uint8)
+    smooth = Image.fromarray(noise).resize((SOURCE, SOURCE), Image.Resampling.BICUBIC)
+    picture = np.asarray(smooth)
     if form == 'jpg':
-      Image.fromarray(np.stack([picture] * 3, -1)).save(path.with_suffix('.jpg'), quality=90)
+      colour = np.stack([picture] * 3, -1)
+      Image.fromarray(colour).save(path.with_suffix('.jpg'), quality=90)
     elif form == 'png':
-      Image.fromarray(picture.astype(np.uint16) * 257).save(path.with_suffix('.png'))
+      deep = picture.astype(np.uint16) * 257
+      Image.fromarray(deep).save(path.with_suffix('.png'))
     else:
-      slice_of(picture.astype(np.uint16) * 16, number, form).save_as(
-        path.with_suffix('.dcm'), enforce_file_format=True
-      )
+      file = slice_of(picture.astype(np.uint16) * 16, number, form)
+      file.save_as(path.with_suffix('.dcm'), enforce_file_format=True)
   return Path(folder) / form
 
 
@@ -45,98 +56,97 @@ def slice_of(picture, number, form):
   from pydicom import Dataset
   from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 
-  made = Dataset()
-  made.SOPClassUID, made.SOPInstanceUID, made.PatientID, made.Modality = (
-    CTImageStorage,
-    generate_uid(),
-    f'P{number}',
-    'CT',
-  )
-  made.set_pixel_data(picture, 'MONOCHROME2', 12)
-  made.ensure_file_meta()
-  made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+  file = Dataset()
+  file.SOPClassUID = CTImageStorage
+  file.SOPInstanceUID = generate_uid()
+  file.PatientID = f'P{number}'
+  file.Modality = 'CT'
+  file.set_pixel_data(picture, 'MONOCHROME2', 12)
+  file.ensure_file_meta()
+  file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
   if form == 'rle':
-    made.compress(RLELossless)
-  return made
+    file.compress(RLELossless)
+  return file
 
 
 def speed(dataset, workers):
   """Return pictures a second, in batches, each read anew."""
-  list(batches.eval_batches(dataset.subset(np.arange(BATCH)), BATCH, workers=workers))
+  first = dataset.subset(np.arange(BATCH))
+  list(batches.eval_batches(first, BATCH, workers=workers))
   begin = time.perf_counter()
-  count = sum(
-    int(batch.mask.sum()) for batch in batches.eval_batches(dataset, BATCH, workers=workers)
-  )
+  count = 0
+  for batch in batches.eval_batches(dataset, BATCH, workers=workers):
+    count += int(batch.mask.sum())
   return count / (time.perf_counter() - begin)
 
 
 def ahead(dataset, case, steps=12):
-  """Return (pictures a second of training, the share of steps whose next batch was there before they ended).
+  """Return (pictures a second of training, share of steps whose next batch was there in time).
 
-  A CPU's step holds up the thread that would ask: there a batch counts that comes within a twentieth of a step after it.
+  That is before the step ended. A CPU's step holds up the thread that would ask: there a batch
+  counts that comes within a twentieth of a step after it.
   """
   config, program, state = ours.full(case)
-  fed = run_data.train_batches(dataset, config)
-  batch, early, begin = next(fed), 0, 0.0
+  of_training = run_data.train_batches(dataset, config)
+  batch = next(of_training)
+  early = 0
+  begin = 0.0
   for number in range(steps + 1):
     start = time.perf_counter()
     state, logs = program(state, batch)
     asked = time.perf_counter()
-    batch = jax.block_until_ready(next(fed))
-    there, running = time.perf_counter(), not logs['loss'].is_ready()
+    batch = jax.block_until_ready(next(of_training))
+    there = time.perf_counter()
+    running = not logs['loss'].is_ready()
     jax.block_until_ready(logs)
-    early += number > 0 and (running or there - asked < 0.05 * (asked - start))
-    begin = begin or time.perf_counter()  # the first step is not timed
-  return steps * case.batch / (time.perf_counter() - begin), early / steps
+    if number == 0:  # the first step is not timed
+      begin = time.perf_counter()
+    elif running or there - asked < 0.05 * (asked - start):
+      early += 1
+  seconds = time.perf_counter() - begin
+  return steps * case.batch / seconds, early / steps
 
 
 def main(argv):
   """Print the table, then how training with these pictures goes."""
   parser = argparse.ArgumentParser(prog='python -m experiments.bench --input')
   parser.add_argument('--models', default='vit_s16,resnet50', help=', '.join(MODELS))
-  parser.add_argument(
-    '--npz',
-    default='',
-    help="the publisher's breastmnist.npz, or its folder; else npz is not measured",
-  )
+  npz_help = "the publisher's breastmnist.npz, or its folder; else npz is not measured"
+  parser.add_argument('--npz', default='', help=npz_help)
   flags = parser.parse_args(argv)
-  threads = (1, 2, 4)
   with tempfile.TemporaryDirectory() as folder:
     os.environ['MEDTL_CACHE'] = f'{folder}/cache'
-    heads = (
-      f'{SOURCE} px → {SIZE} px, pictures a second',
-      *(f'{count} threads' for count in threads),
-    )
-    print(f'| {" | ".join(heads)} |\n' + '|---' * len(heads) + '|')
+    title = f'{SOURCE} px → {SIZE} px, pictures a second'
+    print(cases.table_head((title, *(f'{count} threads' for count in THREADS))))
     sets = {name: loaded(written(folder, form), keep_gb=0.0) for form, name in FORMS.items()}
     if flags.npz:
-      whole = data.load(
-        'medmnist', flag='breastmnist', root=flags.npz, ops=OPS, split={'by': 'none'}, keep_gb=0.0
-      )['test']
-      sets['npz, 28 px (BreastMNIST)'] = whole.subset(np.arange(COUNT))
+      sets['npz, 28 px (BreastMNIST)'] = breastmnist(flags.npz)
     sets['kept decoded, memory-mapped'] = loaded(Path(folder) / 'jpg', keep_gb=8.0)
     for name, dataset in sets.items():
-      cells = [f'{speed(dataset, count):.0f}' for count in threads]
-      print(f'| {name} | {" | ".join(cells)} |', flush=True)
-    print(
-      '\n| training, float32 | pictures a second | of its steps had the next batch on the device before they ended |\n|---|---|---|'
-    )
+      speeds = [f'{speed(dataset, count):.0f}' for count in THREADS]
+      print(cases.table_line((name, *speeds)), flush=True)
+    print('\n' + cases.table_head(TRAINING))
     for model in flags.models.split(','):
-      eaten, early = ahead(
-        sets[FORMS['jpg']], Case(model, 'float32', 'full', MODELS[model][1], SIZE, f'{folder}/jpg')
-      )
-      print(f'| {model}, reading jpg | {eaten:.1f} | {early:.0%} |', flush=True)
-  print(
-    f'\n{run_folder.hardware()}'
-    + ('' if flags.npz else '; npz was not measured: --npz=BREASTMNIST')
-  )
+      _, batch = MODELS[model]
+      case = Case(model, 'float32', 'full', batch, SIZE, f'{folder}/jpg')
+      eaten, early = ahead(sets[FORMS['jpg']], case)
+      cells = (f'{model}, reading jpg', f'{eaten:.1f}', f'{early:.0%}')
+      print(cases.table_line(cells), flush=True)
+  unmeasured = '' if flags.npz else '; npz was not measured: --npz=BREASTMNIST'
+  print(f'\n{run_folder.hardware()}{unmeasured}')
+
+
+def breastmnist(root):
+  """Return COUNT pictures of the publisher's file."""
+  source = dict(name='medmnist', flag='breastmnist', root=root)
+  whole = data.load(**source, ops=OPS, split={'by': 'none'}, keep_gb=0.0)['test']
+  return whole.subset(np.arange(COUNT))
 
 
 def loaded(folder, keep_gb):
   """Return the pictures of a folder, resized as they are read."""
-  source = (
-    dict(name='dicom', values='display') if folder.name in ('dcm', 'rle') else dict(name='folder')
-  )
-  return data.load(
-    **source, root=str(folder), channels=3, ops=OPS, split={'by': 'none'}, keep_gb=keep_gb
-  )['test']
+  source = {'name': 'folder'}
+  if folder.name in ('dcm', 'rle'):
+    source = {'name': 'dicom', 'values': 'display'}
+  source |= {'root': str(folder), 'channels': 3}
+  return data.load(**source, ops=OPS, split={'by': 'none'}, keep_gb=keep_gb)['test']

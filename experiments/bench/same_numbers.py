@@ -1,6 +1,7 @@
-"""Does a rebuilt medtl compute what it did? Two trees of it, the same configs, in one go on one machine.
+"""Does a rebuilt medtl compute what it did? Two trees of it, the same configs, on one machine.
 
-    python -m experiments.bench.same_numbers OTHER_TREE [--real=FOLDER --weights=FILE] [--out=DIR] [--only=NAME]
+    python -m experiments.bench.same_numbers OTHER_TREE [--real=FOLDER --weights=FILE] \
+      [--out=DIR] [--only=NAME]
 
 OTHER_TREE is a checkout of another state (git worktree add). Of each run the parameters of the best
 checkpoint, the predictions and numbers.json are compared. --real adds one fold on real scans: a
@@ -44,21 +45,25 @@ def trained(tree: Path, config: str, out: Path, words: list[str]) -> Path:
 
 
 def arrays(run: Path) -> dict[str, np.ndarray]:
-  """Return {name: array}: the parameters and statistics of the best checkpoint, and the predictions."""
+  """Return {name: array}: parameters and statistics of the best checkpoint, and predictions."""
   checkpoints = Checkpoints(run / 'checkpoints')
   params, extra = checkpoints.params('best')
   checkpoints.close()
-  found = {name: np.asarray(leaf) for name, leaf in pytrees.flatten([params, extra]).items()}
+  leaves = pytrees.flatten([params, extra])
+  array_of = {name: np.asarray(leaf) for name, leaf in leaves.items()}
   for side in ('val', 'test'):
     with np.load(run / 'predictions' / f'{side}.npz') as file:
-      found |= {f'{side}/{name}': file[name] for name in ('row', 'y', 'score')}
-  return found
+      for name in ('row', 'y', 'score'):
+        array_of[f'{side}/{name}'] = file[name]
+  return array_of
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
   """Return the largest difference of two arrays, relative to the largest number in the first."""
-  largest = np.abs(one.astype(float)).max(initial=1e-30)
-  return float(np.abs(one.astype(float) - other.astype(float)).max(initial=0.0) / largest)
+  first = one.astype(float)
+  largest = np.abs(first).max(initial=1e-30)
+  apart = np.abs(first - other.astype(float)).max(initial=0.0)
+  return float(apart / largest)
 
 
 def rounded(value: Any) -> Any:
@@ -78,20 +83,20 @@ def main() -> int:
   parser.add_argument('--weights', default='')
   parser.add_argument('--out', type=Path, default=Path('runs/same_numbers'))
   parser.add_argument('--only', default='')
-  asked = parser.parse_args()
+  flags = parser.parse_args()
   runs = {name: (config, list[str]()) for name, config in RUNS.items()}
-  if asked.real:
-    words = [f'--config.data.root={asked.real}', f'--config.model.weights={asked.weights}']
+  if flags.real:
+    words = [f'--config.data.root={flags.real}', f'--config.model.weights={flags.weights}']
     runs['kermany_fold'] = (REAL, words)
   status = 0
   print('| run | arrays | equal to the bit | largest relative difference | numbers.json |')
   print('|---|---|---|---|---|')
   for name, (config, words) in runs.items():
-    if asked.only and name != asked.only:
+    if flags.only and name != flags.only:
       continue
     pair = {}
-    for side, tree in (('before', asked.other.resolve()), ('after', HERE)):
-      out = asked.out.resolve() / side / name
+    for side, tree in (('before', flags.other.resolve()), ('after', HERE)):
+      out = flags.out.resolve() / side / name
       out.parent.mkdir(parents=True, exist_ok=True)
       pair[side] = trained(tree, config, out, words)
     before, after = arrays(pair['before']), arrays(pair['after'])

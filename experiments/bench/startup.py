@@ -1,4 +1,4 @@
-"""Process start to the first step of a ViT-Ti, with nothing kept and with compiled programs kept; and what imports cost."""
+"""Process start to the first step of a ViT-Ti, with and without compiled programs; imports."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from experiments.bench import cases
 from experiments.bench.against import pictures
 from medtl.run import run_folder
 
@@ -34,7 +35,10 @@ VERBS = {
 
 
 def first_step(folder, name):
-  """Return (seconds from process start to the end of the first step, seconds until the page, what they were spent on) of a run."""
+  """Return (seconds to the end of a run's first step, to the page, what they were spent on).
+
+  Seconds count from the start of the process.
+  """
   run = Path(folder) / name
   words = [
     '--config=configs/oct_vit.py:kermany',
@@ -49,26 +53,25 @@ def first_step(folder, name):
     '--config.batch=16',
     f'--workdir={run}',
   ]
+  command = [sys.executable, '-m', 'medtl.main', *words]
   begin = time.time()
-  subprocess.run(
-    [sys.executable, '-m', 'medtl.main', *words], check=True, stdout=subprocess.DEVNULL
-  )
+  subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
   end = time.time()
-  first = json.loads((run / 'metrics.jsonl').read_text().splitlines()[0])['time']
+  record, *_ = (run / 'metrics.jsonl').read_text().splitlines()
+  first = json.loads(record)['time']
   return first - begin, end - begin, run_folder.read(run, 'provenance.json')['spans']
 
 
 def imported(words):
   """Return (seconds until the end, {package: seconds that its import took within}) of a command."""
+  command = [sys.executable, '-X', 'importtime', '-m', 'medtl.main', *words]
   begin = time.time()
-  said = subprocess.run(
-    [sys.executable, '-X', 'importtime', '-m', 'medtl.main', *words], capture_output=True, text=True
-  )
+  process = subprocess.run(command, capture_output=True, text=True)
   end = time.time()
-  if said.returncode:
-    raise SystemExit(said.stderr[-2000:])
-  found = re.findall(r'import time:\s+\d+ \|\s+(\d+) \|\s+(\S+)', said.stderr)
-  return end - begin, {name: int(micro) / 1e6 for micro, name in found if name in IMPORTS}
+  if process.returncode:
+    raise SystemExit(process.stderr[-2000:])
+  times = re.findall(r'import time:\s+\d+ \|\s+(\d+) \|\s+(\S+)', process.stderr)
+  return end - begin, {name: int(micro) / 1e6 for micro, name in times if name in IMPORTS}
 
 
 def main(argv):
@@ -78,24 +81,22 @@ def main(argv):
   with tempfile.TemporaryDirectory() as folder:
     os.environ['MEDTL_CACHE'] = f'{folder}/cache'
     pictures(Path(folder) / 'pictures', 224)
-    print(
-      '| ViT-Ti/16, 224 px, batch 16, from scratch | process start to first step, s | to the page, s | spent on |\n|---|---|---|---|'
-    )
+    title = 'ViT-Ti/16, 224 px, batch 16, from scratch'
+    header = (title, 'process start to first step, s', 'to the page, s', 'spent on')
+    print(cases.table_head(header))
     for name in ('nothing kept', 'compiled programs kept'):
       first, page, spans = first_step(folder, name.replace(' ', '_'))
-      print(
-        f'| {name} | {first:.1f} | {page:.1f} | '
-        + ', '.join(f'{what} {seconds:.1f}' for what, seconds in spans.items())
-        + ' |'
-      )
-    print('\n| verb | seconds | imports of ' + ', '.join(IMPORTS) + ' |\n|---|---|---|')
+      print(cases.table_line((name, f'{first:.1f}', f'{page:.1f}', spent(spans, 1))))
+    print('\n' + cases.table_head(('verb', 'seconds', f'imports of {", ".join(IMPORTS)}')))
     for name, words in VERBS.items():
       seconds, packages = imported([word.format(run=f'{folder}/nothing_kept') for word in words])
-      print(
-        f'| {name} | {seconds:.1f} | '
-        + ', '.join(f'{package} {took:.2f}' for package, took in packages.items())
-        + ' |'
-      )
+      print(cases.table_line((name, f'{seconds:.1f}', spent(packages, 2))))
   print(
-    f'\n{run_folder.hardware()}; compiled programs lie in MEDTL_CACHE/compiled, ~/.cache/medtl unless told'
+    f'\n{run_folder.hardware()}; compiled programs lie in MEDTL_CACHE/compiled, ~/.cache/medtl '
+    'unless told'
   )
+
+
+def spent(seconds_of, digits):
+  """Return {name: seconds} as text."""
+  return ', '.join(f'{name} {seconds:.{digits}f}' for name, seconds in seconds_of.items())

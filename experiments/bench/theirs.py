@@ -1,4 +1,7 @@
-"""PyTorch's side, as its users would write it: transformers, channels_last, autocast, AdamW, clipping; torch.compile on a GPU."""
+"""PyTorch's side, as its users would write it.
+
+That is transformers, channels_last, autocast, AdamW and clipping; on a GPU torch.compile.
+"""
 
 import os
 import time
@@ -16,10 +19,10 @@ def net(case):
   import transformers
 
   if case.model == 'resnet50':
-    made = transformers.ResNetForImageClassification(
-      transformers.ResNetConfig(num_labels=cases.CLASSES)
-    )
-    return made, [[made.resnet.embedder], *([stage] for stage in made.resnet.encoder.stages)]
+    config = transformers.ResNetConfig(num_labels=cases.CLASSES)
+    model = transformers.ResNetForImageClassification(config)
+    stages = [[stage] for stage in model.resnet.encoder.stages]
+    return model, [[model.resnet.embedder], *stages]
   if case.model.startswith('vit'):
     width = {'vit_s16': 384, 'vit_b16': 768}[case.model]
     config = transformers.ViTConfig(
@@ -30,33 +33,35 @@ def net(case):
       image_size=case.size,
       attn_implementation='sdpa',
     )
-    made = transformers.ViTForImageClassification(config)
-    blocks = made.vit.encoder.layer if hasattr(made.vit, 'encoder') else made.vit.layers
-    return made, [[made.vit.embeddings], *([block] for block in blocks)]
+    model = transformers.ViTForImageClassification(config)
+    blocks = model.vit.encoder.layer if hasattr(model.vit, 'encoder') else model.vit.layers
+    return model, [[model.vit.embeddings], *([block] for block in blocks)]
   from efficientnet_lite_pytorch import EfficientNet
 
-  made = EfficientNet.from_name('efficientnet-lite0', num_classes=cases.CLASSES)
-  blocks = iter(made._blocks)
-  return made, [
-    [made._conv_stem, made._bn0],
-    *([next(blocks) for _ in range(count)] for count in LITE0),
-    [made._conv_head, made._bn1],
-  ]
+  model = EfficientNet.from_name('efficientnet-lite0', num_classes=cases.CLASSES)
+  blocks = iter(model._blocks)
+  stages = [[next(blocks) for _ in range(count)] for count in LITE0]
+  stem = [model._conv_stem, model._bn0]
+  last = [model._conv_head, model._bn1]
+  return model, [stem, *stages, last]
 
 
 def prepare(case, frozen):
-  """Return (a function that does the work once and waits for it, facts); the first `frozen` children do not move."""
+  """Return (a function that does the work once and waits for it, facts).
+
+  The first `frozen` children do not move.
+  """
   torch.set_num_threads(os.cpu_count())
   torch.manual_seed(0)
   model, children = net(case)
   model = model.to(DEVICE, memory_format=torch.channels_last).train(case.work != 'forward')
-  for child in (module for group in children[:frozen] for module in group):
-    child.eval().requires_grad_(False)
+  for child in children[:frozen]:
+    for module in child:
+      module.eval().requires_grad_(False)
   begin = time.perf_counter()
   run = torch.compile(model) if DEVICE == 'cuda' else model
-  x = torch.rand(case.batch, 3, case.size, case.size, device=DEVICE).to(
-    memory_format=torch.channels_last
-  )
+  x = torch.rand(case.batch, 3, case.size, case.size, device=DEVICE)
+  x = x.to(memory_format=torch.channels_last)
   y = torch.arange(case.batch, device=DEVICE) % cases.CLASSES
   live = [leaf for leaf in model.parameters() if leaf.requires_grad]
   adam = torch.optim.AdamW(live, lr=1e-3, weight_decay=1e-4)
@@ -64,8 +69,8 @@ def prepare(case, frozen):
 
   def logits():
     with cast:
-      found = run(x)
-    return getattr(found, 'logits', found).float()
+      outputs = run(x)
+    return getattr(outputs, 'logits', outputs).float()
 
   def forward():
     with torch.no_grad():
@@ -81,12 +86,10 @@ def prepare(case, frozen):
 
   work = forward if case.work == 'forward' else step
   work()
-  device = torch.cuda.get_device_name() if DEVICE == 'cuda' else 'cpu'
-  return work, {
-    'compile': time.perf_counter() - begin,
-    'device': device,
-    'version': f'torch {torch.__version__}',
-  }
+  facts = {'compile': time.perf_counter() - begin}
+  facts['device'] = torch.cuda.get_device_name() if DEVICE == 'cuda' else 'cpu'
+  facts['version'] = f'torch {torch.__version__}'
+  return work, facts
 
 
 def wait(value):

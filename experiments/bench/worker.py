@@ -1,4 +1,7 @@
-"""One side of a comparison in a process of its own: `worker SIDE CASE FROZEN`; a line on standard input asks for one measurement."""
+"""One side of a comparison in a process of its own: `worker SIDE CASE FROZEN`.
+
+A line on standard input asks for one measurement.
+"""
 
 import json
 import sys
@@ -26,12 +29,15 @@ def main(side, case, frozen):
     begin = time.perf_counter()
     work()
     print(json.dumps(time.perf_counter() - begin), flush=True)
-  most = next(
-    line.split()[1]
-    for line in Path('/proc/self/status').read_text().splitlines()
-    if line.startswith('VmHWM')
-  )
-  print(json.dumps(how.peak() or 1024 * int(most)), flush=True)
+  print(json.dumps(how.peak() or peak_of_process()), flush=True)
+
+
+def peak_of_process():
+  """Return the peak memory of this process in bytes."""
+  for line in Path('/proc/self/status').read_text().splitlines():
+    if line.startswith('VmHWM'):
+      return 1024 * int(line.split()[1])
+  raise SystemExit('/proc/self/status names no VmHWM: the peak memory is not known')
 
 
 if __name__ == '__main__':

@@ -260,6 +260,8 @@ def find(name: str, package: str) -> Callable:
   except ModuleNotFoundError as error:
     if not target.startswith(str(error.name)):
       raise
+    if not hasattr(importlib.import_module(package), '__path__'):
+      raise MedtlError(f'{name!r}: {package} is one file; write {last!r} alone') from None
     word = '.'.join(path)
     hint = did_you_mean(word, siblings(package))
     raise MedtlError(f'no module {word!r} in {package}; {hint}') from None

@@ -30,7 +30,9 @@ class Frame(NamedTuple):
 
 
 def plain(shape: Sequence[int], spacing: Sequence[float] = ()) -> Frame:
-  """Return the frame of a picture that knows no place: its own indices, in mm where spacing is given.
+  """Return the frame of a picture that knows no place: its own indices.
+
+  They are in mm where `spacing` is given.
 
   >>> plain((4, 6), (0.5, 2.0)).spacing
   (0.5, 2.0)

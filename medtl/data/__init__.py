@@ -33,28 +33,35 @@ def load(
   rename: Mapping[str, str] = MappingProxyType({}),
   **source: Any,
 ) -> dict[str, Dataset]:
-  """Return {'train', 'val', 'test'} (`split` says which there are; see splits.split) of a source, checked.
+  """Return {'train', 'val', 'test'} of a source, checked; see splits.split for which there are.
 
-  `name` is a function of medtl/data/sources ('folder.load', 'folder' for short) and `source` are its
-  keys. `ops` are applied to each case as it is read. `draw` says what a training batch takes of a
-  case (data/patches.py); cases may then differ in shape. Up to `skip_unreadable` pictures that
-  cannot be read are left out; `facts['unreadable']` lists them. `allow_leak` lets a patient or an
-  equal picture stand on two sides; `facts['leak']` lists them. Pictures are kept decoded in the
-  cache folder where they need at most `keep_gb` (10⁹ bytes), otherwise read anew each time. `site`
-  is the column of the table that says where an example comes from: the table gains the columns
-  `site` and `group`, the number of a site (-1: not known) in facts['groups']. `rename` gives classes
-  other names, {'AMD': 'abnormal', 'CNV': 'abnormal'}: those of one new name become one class; where
-  the source takes `classes`, they are those before. `facts` also gain `ops`, `hash`, `shape`,
-  `split` (its keys), `split_hash`, `split_ignored` (the source has one of its own), `patients` (0:
-  unknown) and `notes`: sentences on what was guessed or left out, which console and page show.
+  `name` is a function of medtl/data/sources ('folder.load', 'folder' for short), and `source` are
+  its keys. `ops` are applied to each case as it is read. `draw` says what a training batch takes of
+  a case (data/patches.py); cases may then differ in shape.
+  `skip_unreadable`: up to so many pictures that cannot be read are left out; facts['unreadable']
+  lists them.
+  `allow_leak` lets a patient or an equal picture be on two sides; facts['leak'] lists them.
+  `keep_gb` (10⁹ bytes): pictures that need at most so much are kept decoded in the cache folder,
+  others are read anew each time.
+  `site` is the column of the table that says where an example comes from. The table gains the
+  columns `site` and `group`, its number in facts['groups'] (-1: not known).
+  `rename` gives classes other names, {'AMD': 'abnormal', 'CNV': 'abnormal'}: those of one new name
+  become one class. Where the source takes `classes`, they are the names before.
+
+  `facts` also gain `ops`, `hash`, `shape`, `split` (its keys), `split_hash`, `split_ignored` (the
+  source has a split of its own), `patients` (0: unknown) and `notes`: sentences on what was guessed
+  or left out, which console and page show.
   """
   chain = expressions.functions(ops, operations, given=('example',))
-  drawn = expressions.single_function(draw, patches, given=('example', 'random')) if draw else None
+  draw_of = None
+  if draw:
+    draw_of = expressions.single_function(draw, patches, given=('example', 'random'))
   everything = expressions.find(name, 'medtl.data.sources')(**source)
   if not everything.fingerprint:
     raise MedtlError(
-      f'the source {name} gives its Dataset no fingerprint, so that changed data would be taken for the '
-      'old; set fingerprint to a hash of all that the examples depend on, as in listing.fingerprint'
+      f'the source {name} gives its Dataset no fingerprint, so that changed data would be taken '
+      'for the old; set fingerprint to a hash of all that the examples depend on, as in '
+      'listing.fingerprint'
     )
   facts = {'name': name.partition('.')[0], 'order': 'publisher', 'notes': [], **everything.facts}
   everything = dataclasses.replace(everything, facts=facts)
@@ -66,7 +73,7 @@ def load(
     dict(source, name=name, ops=ops, rename=dict(rename)),
     skip_unreadable=skip_unreadable,
     keep_gb=keep_gb,
-    many_shapes=drawn is not None,
+    many_shapes=draw_of is not None,
   )
   whole = _grouped(_without_content(whole), site)
   index = splits.split(whole.table, **split)
@@ -77,18 +84,16 @@ def load(
       f'data.rename makes one class of all, {whole.classes[0]!r}; expected two or more: leave out '
       'a class that is to keep its name'
     )
-  people = set(whole.table['patient'].tolist()) - {''} if 'patient' in whole.table else set()
-  facts = dict(
-    whole.facts,
-    ops=ops,
-    split=dict(split),
-    split_hash=splits.split_hash(whole.table, index),
-    leak=leak,
-    split_ignored='split' in whole.table and split['by'] in MIXING,
-    patients=len(people),
-    notes=[*whole.facts['notes'], *_notes(whole)],
-  )
-  whole = dataclasses.replace(whole, facts=facts, draw=drawn)
+  patients: set[str] = set()
+  if 'patient' in whole.table:
+    patients = set(whole.table['patient'].tolist()) - {''}
+  facts = {**whole.facts, 'ops': ops, 'split': dict(split)}
+  facts['split_hash'] = splits.split_hash(whole.table, index)
+  facts['leak'] = leak
+  facts['split_ignored'] = 'split' in whole.table and split['by'] in MIXING
+  facts['patients'] = len(patients)
+  facts['notes'] = [*whole.facts['notes'], *_notes(whole)]
+  whole = dataclasses.replace(whole, facts=facts, draw=draw_of)
   return {side: whole.subset(rows) for side, rows in index.items()}
 
 
@@ -104,13 +109,12 @@ def _without_content(dataset: Dataset) -> Dataset:
 
 
 def _grouped(dataset: Dataset, site: str) -> Dataset:
-  """Return the data set with the columns `site` and `group`; as it is where no site is asked for."""
+  """Return the data set with the columns `site` and `group`; unchanged where `site` is ''."""
   if not site:
     return dataset
   if site not in dataset.table:
-    raise MedtlError(
-      f'data.site: the data have no column {site!r}; {expressions.did_you_mean(site, dataset.table)}'
-    )
+    hint = expressions.did_you_mean(site, dataset.table)
+    raise MedtlError(f'data.site: the data have no column {site!r}; {hint}')
   if site in dataset.facts.get('features', ()):
     raise MedtlError(
       f'data.site is {site!r}, which is also a feature: the net would learn where an example comes '
@@ -128,62 +132,77 @@ def _grouped(dataset: Dataset, site: str) -> Dataset:
 
 
 def _notes(dataset: Dataset) -> list[str]:
-  """Return sentences on what nobody said of the data: the order of classes, which is positive, numbers of doubtful range."""
+  """Return sentences on what nobody said of the data.
+
+  These are the order of the classes, which one is positive, equal pictures, and numbers whose
+  range is doubtful.
+  """
   classes = dataset.classes
+  order = dataset.facts['order']
   y = dataset.table['y']
-  found = []
+  notes = []
   if not dataset.masks:
-    found.append(labels.order_note(classes, dataset.facts['order']))
-  if len(classes) == 2 and np.ndim(y) == 1 and not (y == -1).all() and not dataset.masks:
-    turned = '' if dataset.facts['order'] == labels.GIVEN else '; data.classes turns them round'
-    found.append(f'of the two classes {classes[1]!r} is the positive one{turned}')
-  found += _twins(dataset)
+    notes.append(labels.order_note(classes, order))
+    labelled = np.ndim(y) == 1 and not (y == -1).all()
+    if len(classes) == 2 and labelled:
+      turned = '' if order == labels.GIVEN else '; data.classes turns them round'
+      notes.append(f'of the two classes {classes[1]!r} is the positive one{turned}')
+  notes += _twins(dataset)
+  notes.append(_range_note(dataset))
+  return [note for note in notes if note]
+
+
+def _range_note(dataset: Dataset) -> str:
+  """Return a sentence where pictures seem to hold 12 bits in files of 16, else ''."""
   low, high = dataset.facts['range']
-  if (
-    'manufacturer' not in dataset.table
-    and len(dataset.facts['shape']) > 1
-    and dataset.size >= ENOUGH
-    and low >= 0
-    and 0 < high <= MOST_UNUSED
-  ):
-    found.append(
-      f'the pictures hold numbers of {low:.3g} … {high:.3g} only, where 0 … 1 is expected: 12 bits in 16-bit files? '
-      f"Then add 'window(0, {_power(high):g})' to data.ops"
-    )
-  return [words for words in found if words]
+  pictures = len(dataset.facts['shape']) > 1 and 'manufacturer' not in dataset.table
+  dark = low >= 0 and 0 < high <= MOST_UNUSED
+  if not (pictures and dark and dataset.size >= ENOUGH):
+    return ''
+  return (
+    f'the pictures hold numbers of {low:.3g} … {high:.3g} only, where 0 … 1 is expected: 12 bits '
+    f"in 16-bit files? Then add 'window(0, {_power(high):g})' to data.ops"
+  )
 
 
 def _twins(dataset: Dataset) -> list[str]:
   """Return sentences on pictures that are equal in every pixel, with the same label or another."""
-  seen: dict[str, int] = {}
-  twice: list[str] = []
-  torn: list[str] = []
-  for row, content in enumerate(dataset.table['content'].tolist()):
-    first = seen.setdefault(content, row) if content else row
+  table = dataset.table
+  first_row: dict[str, int] = {}  # of each content
+  same_label: list[str] = []
+  other_label: list[str] = []
+  for row, content in enumerate(table['content'].tolist()):
+    first = first_row.setdefault(content, row) if content else row
     if first == row:
       continue
-    names = f'{splits.name_of(dataset.table, first)} = {splits.name_of(dataset.table, row)}'
-    same = (dataset.table['y'][first] == dataset.table['y'][row]).all()
-    (twice if same else torn).append(names)
-  said = []
-  if twice:
-    said.append(f'{len(twice)} pictures are equal in every pixel to another one, first {twice[0]}')
-  if torn:
-    said.append(
-      f'{len(torn)} pictures are equal in every pixel to one of another label, first {torn[0]}'
+    names = f'{splits.name_of(table, first)} = {splits.name_of(table, row)}'
+    if (table['y'][first] == table['y'][row]).all():
+      same_label.append(names)
+    else:
+      other_label.append(names)
+  notes = []
+  if same_label:
+    notes.append(
+      f'{len(same_label)} pictures are equal in every pixel to another one, first {same_label[0]}'
     )
-  return said
+  if other_label:
+    notes.append(
+      f'{len(other_label)} pictures are equal in every pixel to one of another label, first '
+      f'{other_label[0]}'
+    )
+  return notes
 
 
 def _power(high: float) -> float:
-  """Return the smallest power of two that is no smaller: what so many bits of a file's 16 can hold."""
+  """Return the smallest power of two that is not below `high`: the range of so many bits."""
   return 2.0 ** math.ceil(math.log2(high))
 
 
 def _check_labels(dataset: Dataset) -> None:
-  """Raise unless the table's y is a class's number, one number of 0 … 1 for each class, or -1 for all (unlabelled).
+  """Raise a MedtlError unless the table's y is what a Dataset may hold.
 
-  What masks hold is the task's to check: it takes pixels, and these are not read here.
+  That is a class's number, one number of 0 … 1 for each class, one number to predict, or -1 for
+  all (unlabelled). What masks hold is the task's to check: pixels are not read here.
   """
   y = np.asarray(dataset.table['y'])
   classes = dataset.strata
@@ -195,11 +214,13 @@ def _check_labels(dataset: Dataset) -> None:
       f'labels have {y.shape[1]} columns, but there are {count} classes: {", ".join(classes)}'
     )
   most = 1 if y.ndim == 2 else count - 1
-  wrong = np.flatnonzero(~((y >= 0) & (y <= most)).reshape(len(y), -1).all(axis=1))
+  inside = (y >= 0) & (y <= most)
+  wrong = np.flatnonzero(~inside.reshape(len(y), -1).all(axis=1))
   if len(wrong):
+    first = wrong[0]
     raise MedtlError(
-      f'{len(wrong)} labels outside the classes, first {y[wrong[0]]} of '
-      f'{splits.name_of(dataset.table, wrong[0])}; expected 0 … {most} ({", ".join(classes)})'
+      f'{len(wrong)} labels outside the classes, first {y[first]} of '
+      f'{splits.name_of(dataset.table, first)}; expected 0 … {most} ({", ".join(classes)})'
     )
 
 
@@ -214,29 +235,28 @@ def _check_classes(
   if len(index) < 2 or dataset.masks or (y.dtype.kind == 'f' and y.ndim == 1):
     return
   for side, rows in index.items():
-    present = (
-      (y[rows] > 0).any(axis=0)
-      if y.ndim == 2
-      else np.isin(np.arange(len(dataset.classes)), y[rows])
-    )
-    for name, there in zip(dataset.classes, present, strict=True):
-      if not there:
-        few = side == 'train' and 'labels' in split and split['labels'] < 1
-        more = 'a larger data.split.labels, ' if few else ''
-        raise MedtlError(
-          f'class {name!r} has no example in {side!r}, which holds {len(rows)} of all {dataset.size}; '
-          f'{_rarity(dataset, name)}. Expected every class on every side: take {more}fewer folds '
-          '(data.split.folds=3), another data.split.seed or data.split.fold, or leave its folder or rows out'
-        )
+    for number, name in enumerate(dataset.classes):
+      if _has(y[rows], number).any():
+        continue
+      fewer_labels = side == 'train' and split.get('labels', 1) < 1
+      more = 'a larger data.split.labels, ' if fewer_labels else ''
+      raise MedtlError(
+        f'class {name!r} has no example in {side!r}, which holds {len(rows)} of all '
+        f'{dataset.size}; {_rarity(dataset, number)}. Expected every class on every side: take '
+        f'{more}fewer folds (data.split.folds=3), another data.split.seed or data.split.fold, or '
+        'leave its folder or rows out'
+      )
 
 
-def _rarity(dataset: Dataset, name: str) -> str:
+def _has(y: np.ndarray, number: int) -> np.ndarray:
+  """Return [n] bool: which examples are of a class, or have a label."""
+  return y[:, number] > 0 if y.ndim == 2 else y == number
+
+
+def _rarity(dataset: Dataset, number: int) -> str:
   """Return in words how many examples and patients a class has."""
-  y, number = np.asarray(dataset.table['y']), dataset.classes.index(name)
-  has = y[:, number] > 0 if y.ndim == 2 else y == number
-  people = (
-    f' of {len(np.unique(dataset.table["patient"][has]))} patients'
-    if 'patient' in dataset.table
-    else ''
-  )
+  has = _has(np.asarray(dataset.table['y']), number)
+  people = ''
+  if 'patient' in dataset.table:
+    people = f' of {len(np.unique(dataset.table["patient"][has]))} patients'
   return f'the class has {has.sum()} examples{people} in all'

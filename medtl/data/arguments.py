@@ -23,8 +23,8 @@ def checked(load: Load) -> Load:
 
   @functools.wraps(load)
   def check_and_load(*values: Any, **keys: Any) -> Any:
-    given = dict(zip(names, values, strict=False)) | keys
-    return load(**fitted(load, given))
+    named = dict(zip(names, values, strict=False)) | keys
+    return load(**fitted(load, named))
 
   return check_and_load  # type: ignore[return-value]
 

@@ -69,13 +69,9 @@ def augment(text: str, ndim: int = 2, classes: int = 0) -> Callable[[jax.Array, 
       batch = operation(batch, key=jax.random.fold_in(batch_key, place))
     return batch
 
-  size = (8,) * ndim
-  blank = Batch(
-    x=jnp.zeros((2, *size, 1)),
-    y=jnp.zeros(2, jnp.int32),
-    mask=jnp.ones(2, bool),
-    row=jnp.zeros(2, jnp.int32),
-  )
+  pictures = jnp.zeros((2, *(8,) * ndim, 1))
+  numbers = jnp.zeros(2, jnp.int32)
+  blank = Batch(x=pictures, y=numbers, mask=jnp.ones(2, bool), row=numbers)
   jax.eval_shape(apply, jax.random.key(0), blank)  # a wrong argument is named before a run begins
   return apply
 

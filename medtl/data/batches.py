@@ -1,4 +1,7 @@
-"""Dataset → numpy Batches, through grain: endless and shuffled by (seed, step) alone, or once and in order."""
+"""Dataset → numpy Batches, through grain: endless and shuffled, or once and in order.
+
+Which examples a shuffled batch holds depends on (seed, step) alone.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -10,9 +13,7 @@ import numpy as np
 
 from medtl.core.types import Batch, Dataset, Draw, Example, MedtlError
 
-Rows = tuple[
-  np.ndarray, np.ndarray
-]  # which examples a step takes [b], and which of them count: bool [b]
+Rows = tuple[np.ndarray, np.ndarray]  # examples of a step [b], and which of them count: bool [b]
 
 
 def train_batches(
@@ -26,13 +27,18 @@ def train_batches(
   views: int = 1,
   share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-  """Return an endless iterator over the batches of steps start, start + 1, …; step t depends on (seed, t) alone.
+  """Return an endless iterator over the batches of steps start, start + 1, …
 
-  An epoch is ceil(size / batch) steps over a fresh permutation, each example once. The last step of an epoch is filled up
-  with other pictures of that epoch, masked, so that batch statistics see pictures rather than zeros. `sampling='balanced'`:
-  every example is drawn anew, first a class, then one of that class. `workers` threads read ahead; 0: nothing does.
-  `views` > 1: dataset.fetch(i + v · size) is view v of example i; one epoch shows the first view of all, the next one the second …
-  `share` (i, n): of each batch, the i-th of n equal parts alone is read, and returned; n divides the batch.
+  The batch of step t depends on (seed, t) alone. An epoch is ceil(size / batch) steps over a fresh
+  permutation, each example once. The last step of an epoch is filled up with other pictures of
+  that epoch, masked, so that batch statistics see pictures rather than zeros.
+
+  `workers`: so many threads read ahead; with 0 none does.
+  `sampling='balanced'`: each example is drawn anew, first a class, then an example of that class.
+  `views` > 1: dataset.fetch(i + v · size) is view v of example i. One epoch shows the first view of
+  all examples, the next one the second, and so on.
+  `share` (i, n): only the i-th of n equal parts of each batch is read and returned; n divides the
+  batch.
   """
   if not 1 <= batch <= dataset.size:
     raise MedtlError(
@@ -44,38 +50,46 @@ def train_batches(
     rows = _shuffled(dataset.size, batch, seed, views)
   else:
     raise MedtlError(
-      f"sampling={sampling!r}; expected '' (each example once an epoch) or 'balanced' (classes alike)"
+      f"sampling={sampling!r}; expected '' (each example once an epoch) or 'balanced' (classes "
+      'alike)'
     )
-  return _read(Steps(dataset, _part(rows, share), start, 2**31 - 1, dataset.draw, seed), workers)
+  steps = Steps(dataset, _part(rows, share), start, 2**31 - 1, dataset.draw, seed)
+  return _read(steps, workers)
 
 
 def eval_batches(
   dataset: Dataset, batch: int, *, workers: int = 2, share: tuple[int, int] = (0, 1)
 ) -> Iterator[Batch]:
-  """Return every example once, in order; the last batch is filled up with pictures of its own, masked. `share`: see `batches`."""
+  """Return every example once, in order; see `train_batches` for `workers` and `share`.
+
+  The last batch is filled up with pictures of its own, masked.
+  """
 
   def rows(step: int) -> Rows:
-    index = np.arange(step * batch, min((step + 1) * batch, dataset.size))
+    end = min((step + 1) * batch, dataset.size)
+    index = np.arange(step * batch, end)
     return np.resize(index, batch), np.arange(batch) < len(index)
 
-  return _read(Steps(dataset, _part(rows, share), 0, math.ceil(dataset.size / batch)), workers)
+  steps = math.ceil(dataset.size / batch)
+  return _read(Steps(dataset, _part(rows, share), 0, steps), workers)
 
 
 def _part(rows: Callable[[int], Rows], share: tuple[int, int]) -> Callable[[int], Rows]:
   index, count = share
 
   def part(step: int) -> Rows:
-    which, real = rows(step)
-    size = len(which) // count
-    assert size * count == len(which), f'{count} parts of a batch of {len(which)}'
-    return which[index * size : (index + 1) * size], real[index * size : (index + 1) * size]
+    places, real = rows(step)
+    size = len(places) // count
+    assert size * count == len(places), f'{count} parts of a batch of {len(places)}'
+    own = slice(index * size, (index + 1) * size)
+    return places[own], real[own]
 
   return part
 
 
 @dataclass(frozen=True)
 class Steps:
-  """What grain reads: element i is the batch of step start + i, made anew each time from rows(step)."""
+  """What grain reads: element i is the batch of step start + i, made anew from rows(step)."""
 
   dataset: Dataset
   rows: Callable[[int], Rows]
@@ -111,7 +125,8 @@ class Steps:
     table = self.dataset.table
     if 'group' not in table:
       return None
-    return np.asarray(table['group'])[index % len(table['group'])].astype(np.int32)
+    group = np.asarray(table['group'])
+    return group[index % len(group)].astype(np.int32)
 
 
 def _read(steps: Steps, workers: int) -> Iterator[Batch]:
@@ -122,12 +137,14 @@ def _read(steps: Steps, workers: int) -> Iterator[Batch]:
 
 
 def _shuffled(size: int, batch: int, seed: int, views: int) -> Callable[[int], Rows]:
-  epoch = math.ceil(size / batch)
-  order = lru_cache(maxsize=2)(lambda number: _random(seed, number).permutation(size))
+  steps = math.ceil(size / batch)  # of an epoch
+  order = lru_cache(maxsize=2)(lambda epoch: _random(seed, epoch).permutation(size))
 
   def rows(step: int) -> Rows:
-    shuffled, place = order(step // epoch), np.arange(batch) + step % epoch * batch
-    return shuffled[place % size] + step // epoch % views * size, place < size
+    epoch, step_of_epoch = divmod(step, steps)
+    place = np.arange(batch) + step_of_epoch * batch
+    first_of_view = epoch % views * size
+    return order(epoch)[place % size] + first_of_view, place < size
 
   return rows
 
@@ -137,11 +154,14 @@ def _balanced(
 ) -> Callable[[int], Rows]:
   def rows(step: int) -> Rows:
     random = _random(seed, step)
-    share, kinds = random.random_sample(batch), random.randint(len(members), size=batch)
-    index = [
-      members[kind][int(one * len(members[kind]))] for kind, one in zip(kinds, share, strict=True)
-    ]
-    return np.array(index) + step % views * size, np.ones(batch, bool)
+    shares = random.random_sample(batch)
+    kinds = random.randint(len(members), size=batch)
+    index = []
+    for kind, share in zip(kinds, shares, strict=True):
+      of_class = members[kind]
+      index.append(of_class[int(share * len(of_class))])
+    first_of_view = step % views * size
+    return np.array(index) + first_of_view, np.ones(batch, bool)
 
   return rows
 
@@ -151,11 +171,16 @@ def _members(dataset: Dataset) -> list[np.ndarray]:
   y = np.asarray(dataset.table['y'])
   if y.ndim != 1 or y.dtype.kind not in 'iu':
     raise MedtlError(
-      "sampling='balanced' needs one class an example; for several labels use class weights in the loss"
+      "sampling='balanced' needs one class an example; for several labels use class weights in "
+      'the loss'
     )
   return [np.flatnonzero(y == kind) for kind in np.unique(y)]
 
 
 def _random(seed: int, number: int) -> np.random.RandomState:
-  """Return a stream of its own for (seed, number); RandomState's algorithms are frozen across numpy's versions."""
-  return np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, number])))
+  """Return a random stream of its own for (seed, number).
+
+  RandomState's algorithms are frozen across numpy's versions.
+  """
+  sequence = np.random.SeedSequence([seed, number])
+  return np.random.RandomState(np.random.MT19937(sequence))

@@ -23,5 +23,6 @@ def each(example: Example, move: Callable[[np.ndarray, bool], np.ndarray]) -> Ex
 def cut(example: Example, begin: Sequence[int], size: Sequence[int]) -> Example:
   """Return the box of `size` voxels that begins at the index `begin`, and lies inside."""
   box = tuple(slice(start, start + length) for start, length in zip(begin, size, strict=True))
-  frame = frame_of(example).moved(tuple(int(length) for length in size), frames.shifted(begin))
+  shape = tuple(int(length) for length in size)
+  frame = frame_of(example).moved(shape, frames.shifted(begin))
   return each(example._replace(frame=frame), lambda values, _: values[box])

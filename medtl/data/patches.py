@@ -26,12 +26,12 @@ def patch(
   that is no background (a third of the patches: Isensee et al. 2021, nnU-Net, supplement 2).
   """
   case = transforms.pad(example, *size)
-  found = np.array(case.x.shape[:-1])
-  wanted = np.broadcast_to(np.array(size), found.shape)
-  begin = random.integers(0, found - wanted + 1)
+  whole = np.array(case.x.shape[:-1])
+  wanted = np.broadcast_to(np.array(size), whole.shape)
+  begin = random.integers(0, whole - wanted + 1)
   centred = random.random() < foreground
   if centred and is_mask(case.y) and case.y.any():
     places = np.argwhere(case.y)
     centre = places[random.integers(len(places))]
-    begin = np.clip(centre - wanted // 2, 0, found - wanted)
+    begin = np.clip(centre - wanted // 2, 0, whole - wanted)
   return geometry.cut(case, begin.tolist(), wanted.tolist())

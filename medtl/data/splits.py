@@ -10,6 +10,7 @@ import numpy as np
 
 from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError, Table
+from medtl.data import dealing
 
 Index = dict[str, np.ndarray]
 SIDES = ('train', 'val', 'test')
@@ -60,7 +61,7 @@ def split(
     return _share_of_train(table, index, _usual_grouping(table), labels, seed)
   if by == 'patient':
     _check_patients(table)
-  turn = (deal(table, by, folds, seed) - fold) % folds  # 0 tests, 1 … val validate
+  turn = (dealing.deal(table, by, folds, seed) - fold) % folds  # 0 tests, 1 … val validate
   index = {'train': np.flatnonzero(turn > val)}
   if val:
     index['val'] = np.flatnonzero((turn > 0) & (turn <= val))
@@ -108,7 +109,10 @@ def check_keys(
 
 
 def _check_site_keys(folds: int, fold: int, val: int) -> None:
-  """Raise for keys of a split by site that cannot be: `fold` is a site, `folds` are those of val."""
+  """Raise for keys of a split by site that cannot be.
+
+  `fold` is the number of a site; `folds` are those of which `val` validate.
+  """
   if fold < 0 or not 0 <= val < folds:
     raise MedtlError(
       f"split by='site': fold={fold}, folds={folds}, val={val}; expected the number of a site, "
@@ -125,8 +129,8 @@ def _share_of_train(table: Table, index: Index, by: str, labels: float, seed: in
     return index
   train = index['train']
   part = {name: column[train] for name, column in table.items()}
-  group = _groups(part, by)
-  stratum = _strata(part)
+  group = dealing.groups(part, by)
+  stratum = dealing.strata(part)
   present = np.zeros((group.max() + 1, stratum.shape[1]), bool)
   np.logical_or.at(present, group, stratum > 0)
   # a patient with two classes counts as the rarer one
@@ -156,7 +160,7 @@ def _publisher(table: Table, folds: int, fold: int, seed: int, val: int) -> Inde
   if val and 'val' not in index and 'train' in index:
     train = index['train']
     part = {name: column[train] for name, column in table.items()}
-    turn = (deal(part, _usual_grouping(table), folds, seed) - fold) % folds
+    turn = (dealing.deal(part, _usual_grouping(table), folds, seed) - fold) % folds
     index['train'] = train[turn >= val]
     index['val'] = train[turn < val]
   return {side: index[side] for side in SIDES if side in index}
@@ -169,10 +173,11 @@ def _sites(table: Table, folds: int, fold: int, seed: int, val: int, test: Seque
   site = np.asarray(table['site']).astype(str)
   index = {'train': np.flatnonzero(~np.isin(site, tested))}
   if val:
-    turn = _turns_by_site(table, names, max(folds, len(names)), names.index(tested[0]), seed)
-    turn = turn[index['train']]
-    index['val'] = index['train'][turn < val]
-    index['train'] = index['train'][turn >= val]
+    train = index['train']
+    first = names.index(tested[0])
+    turn = _turns_by_site(table, names, max(folds, len(names)), first, seed)[train]
+    index['val'] = train[turn < val]
+    index['train'] = train[turn >= val]
   index['test'] = np.flatnonzero(np.isin(site, tested))
   return index
 
@@ -185,9 +190,10 @@ def _tested_sites(names: Sequence[str], fold: int, test: Sequence[str]) -> tuple
       "data.split.by='patient'"
     )
   if not test and fold >= len(names):
+    count = len(names)
     raise MedtlError(
-      f"split by='site': fold={fold}, but there are {len(names)} sites ({', '.join(names)}); "
-      f'expected 0 … {len(names) - 1}, or data.split.test=({names[0]!r},)'
+      f"split by='site': fold={fold}, but there are {count} sites ({', '.join(names)}); "
+      f'expected 0 … {count - 1}, or data.split.test=({names[0]!r},)'
     )
   chosen = tuple(test) or (names[fold],)
   for name in chosen:
@@ -214,7 +220,7 @@ def _turns_by_site(
     own = np.flatnonzero(site == name)
     part = {column: values[own] for column, values in table.items()}
     place = tested if tested < number else tested - 1  # among the other sites
-    turn[own] = (deal(part, _usual_grouping(table), folds, seed) - place) % folds
+    turn[own] = (dealing.deal(part, _usual_grouping(table), folds, seed) - place) % folds
   return turn
 
 
@@ -235,95 +241,8 @@ def site_names(table: Table) -> list[str]:
   return np.unique(sites).tolist()
 
 
-def deal(table: Table, by: str, folds: int, seed: int) -> np.ndarray:
-  """Return each example's fold [n].
-
-  Groups (`by`: 'patient' or 'image') are dealt one by one, the largest first, each to the fold
-  that holds least of its classes so far. All numbers are integers and the random stream is a
-  frozen one, so that every machine deals alike, in whatever order the examples come.
-
-  Raises MedtlError where there are fewer groups than folds.
-  """
-  group = _groups(table, by)
-  count = group.max() + 1
-  if count < folds:
-    raise MedtlError(
-      f'{count} groups for {folds} folds; expected at least one each (by={by!r}; what shares a '
-      'patient or pictures equal in every pixel is one group: look for duplicates, and for one '
-      'name that stands for several patients)'
-    )
-  stratum = _strata(table)
-  images = np.zeros((count, stratum.shape[1]), np.int64)
-  np.add.at(images, group, stratum)
-  # patients are spread as well as pictures: confidence intervals are over patients
-  counts = np.concatenate([images, images > 0], axis=1)
-  totals = [max(1, int(total)) for total in counts.sum(axis=0)]
-  # squared shares, so that a rare class counts as much as a frequent one
-  weights = [10**18 // total**2 for total in totals]
-  order = np.random.RandomState(seed).permutation(count)
-  size = images[order].sum(axis=1)
-  order = order[np.argsort(-size, kind='stable')]
-  held = [[0] * len(totals) for _ in range(folds)]  # of each class, by fold
-  home = np.zeros(count, np.int64)
-  for member in order:
-    own = [(kind, int(number)) for kind, number in enumerate(counts[member]) if number]
-    costs = []
-    for row in held:
-      crowding = sum(row[kind] * number * weights[kind] for kind, number in own)
-      costs.append((crowding, sum(row)))
-    best = costs.index(min(costs))
-    home[member] = best
-    for kind, number in own:
-      held[best][kind] += number
-  return home[group]
-
-
-def _groups(table: Table, by: str) -> np.ndarray:
-  """Return the number [n] of each example's group, which must stay on one side.
-
-  Examples are linked by a patient (`by='patient'`) or a file, and by equal pixels; a group is what
-  hangs together, also through others.
-  """
-  from scipy.sparse import coo_array
-  from scipy.sparse.csgraph import connected_components
-
-  rows = np.array([f'row {row}' for row in table['row']])
-  column = table['patient'] if by == 'patient' else table.get('file', rows)
-  names = np.asarray(column).astype(str)
-  names = np.where(names == '', rows, names)
-  content = np.asarray(table.get('content', np.full(len(rows), '')))
-  known = content != ''
-  # a graph: names and contents are its nodes, an example is an edge between its name and content
-  _, name_node = np.unique(names, return_inverse=True)
-  _, content_number = np.unique(content[known], return_inverse=True)
-  content_node = content_number + name_node.max() + 1
-  nodes = int(max(name_node.max(), content_node.max(initial=0))) + 1
-  present = np.ones(len(content_node), bool)
-  edges = (name_node[known], content_node)
-  graph = coo_array((present, edges), shape=(nodes, nodes))
-  _, component = connected_components(graph, directed=False)
-  _, group = np.unique(component[name_node], return_inverse=True)
-  return group
-
-
-def _strata(table: Table) -> np.ndarray:
-  """Return membership [n, k] in what is to be spread evenly.
-
-  These are the classes, or the labels and 'no label'. Numbers to be predicted are not spread: k is
-  1.
-  """
-  y = np.asarray(table['y'])
-  if y.ndim == 1 and y.dtype.kind == 'f':
-    return np.ones((len(y), 1), np.int64)
-  if y.ndim == 1:
-    return (y[:, None] == np.unique(y)).astype(np.int64)
-  has_label = y > 0
-  has_none = ~has_label.any(axis=1, keepdims=True)
-  return np.concatenate([has_label, has_none], axis=1).astype(np.int64)
-
-
 def _check_patients(table: Table) -> None:
-  """Raise unless every example has a patient."""
+  """Raise a MedtlError unless every example has a patient."""
   if 'patient' not in table:
     raise MedtlError(
       "split by='patient', but the source knows no patients; give data.patient (a manifest's "
@@ -331,12 +250,19 @@ def _check_patients(table: Table) -> None:
       'too good'
     )
   empty = np.flatnonzero(np.asarray(table['patient']).astype(str) == '')
-  if len(empty):
-    raise MedtlError(
-      f"split by='patient', but {len(empty)} examples have no patient (first: "
-      f'{name_of(table, empty[0])}); fill them in, leave these examples out, or say who the '
-      'patient is by data.pattern or data.patient'
+  if not len(empty):
+    return
+  first = name_of(table, empty[0])
+  count = len(empty)
+  if count == 1:
+    without = f'1 example has no patient: {first}; fill it in, leave this example out'
+  else:
+    without = (
+      f'{count} examples have no patient (first: {first}); fill them in, leave these examples out'
     )
+  raise MedtlError(
+    f"split by='patient', but {without}, or say who the patient is by data.pattern or data.patient"
+  )
 
 
 def name_of(table: Table, index: int) -> str:

@@ -327,11 +327,11 @@ def _neovascular(rng: np.random.Generator) -> dict[str, np.ndarray]:
   fluid_radius = radius * rng.uniform(0.6, 1.4)
   fluid = np.array([[fluid_x, y, fluid_radius, _size(rng, 25, 220)]])
   shown = rng.choice(('material', 'fluid', 'both'), p=(0.35, 0.25, 0.4))
-  signs = dict(
-    detachment=detachment,
-    material=material[: int(shown != 'fluid')],
-    fluid=fluid[: int(shown != 'material')],
-  )
+  signs = {'detachment': detachment}
+  if shown != 'fluid':
+    signs['material'] = material
+  if shown != 'material':
+    signs['fluid'] = fluid
   if rng.random() < 0.5:
     count = int(rng.integers(5, 40))
     slope = _size(rng, 0.12, 0.4)
@@ -354,12 +354,5 @@ def _detachments(rng: np.random.Generator, x: float, y: float, radius: float) ->
 
 
 _SIGNS = dict(NORMAL=_normal, DRUSEN=_dry, DME=_oedema, CNV=_neovascular)
-_NOTHING = dict(
-  drusen=np.zeros((0, 4)),
-  detachment=np.zeros((0, 4)),
-  material=np.zeros((0, 4)),
-  fluid=np.zeros((0, 4)),
-  swelling=np.zeros((0, 4)),
-  cysts=np.zeros((0, 5)),
-  foci=np.zeros((0, 3)),
-)
+_COLUMNS = dict(drusen=4, detachment=4, material=4, fluid=4, swelling=4, cysts=5, foci=3)
+_NOTHING = {sign: np.zeros((0, columns)) for sign, columns in _COLUMNS.items()}

@@ -5,6 +5,7 @@ size means that size along each of them. Values are float32. A mask takes its ne
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,8 @@ def window(example: Example, low: float, high: float) -> Example:
   Units are those of x, often HU.
   """
   x = example.x.astype(np.float32)
-  return example._replace(x=np.clip((x - np.float32(low)) / np.float32(high - low), 0, 1))
+  share = (x - np.float32(low)) / np.float32(high - low)
+  return example._replace(x=np.clip(share, 0, 1))
 
 
 @together('0 <= low < high <= 100', lambda low, high: 0 <= low < high <= 100)
@@ -41,7 +43,8 @@ def percentiles(example: Example, low: float = 1.0, high: float = 99.0) -> Examp
 def rescale(example: Example, low: float = 0.0, high: float = 1.0) -> Example:
   """Return x with its own minimum … maximum moved to low … high; a constant picture becomes low."""
   x = example.x
-  least, most = np.float32(x.min()), np.float32(x.max())
+  least = np.float32(x.min())
+  most = np.float32(x.max())
   share = np.zeros(x.shape, np.float32)
   if most > least:
     share = (x.astype(np.float32) - least) / (most - least)
@@ -57,8 +60,9 @@ def standardise(example: Example) -> Example:
   tissue = x != 0
   if not tissue.any():
     return example._replace(x=x)
-  mean, deviation = x[tissue].mean(), x[tissue].std()
-  return example._replace(x=np.where(tissue, (x - mean) / max(deviation, 1e-8), 0.0))
+  mean = x[tissue].mean()
+  deviation = max(x[tissue].std(), 1e-8)
+  return example._replace(x=np.where(tissue, (x - mean) / deviation, 0.0))
 
 
 @positive
@@ -98,14 +102,17 @@ def resample(example: Example, *millimetres: float) -> Example:
 
 
 def orient(example: Example, axes: str = 'RAS') -> Example:
-  """Return the volume with its axes turned and flipped so that they run to `axes`; nothing is resampled."""
+  """Return the volume with its axes turned and flipped so that they run to `axes`.
+
+  Nothing is resampled. A case whose file does not say how it lies is a MedtlError.
+  """
   frame = frame_of(example)
   if axes not in ORIENTATIONS:
     raise MedtlError(f'orient({axes!r}); expected one of {", ".join(ORIENTATIONS)}')
   if len(frame.shape) != 3 or not frame.millimetres:
     raise MedtlError(
-      f'orient({axes!r}) needs a volume whose file says how it lies, found shape {example.x.shape}; '
-      'leave orient out'
+      f'orient({axes!r}) needs a volume whose file says how it lies, found shape '
+      f'{example.x.shape}; leave orient out'
     )
   permutation, flipped = frames.to_axes(frame, axes)
   shape = tuple(frame.shape[axis] for axis in permutation)
@@ -121,10 +128,10 @@ def orient(example: Example, axes: str = 'RAS') -> Example:
 @positive
 def crop(example: Example, *size: int) -> Example:
   """Return the centre, at most `size` along each axis; an axis that is shorter stays as it is."""
-  found = example.x.shape[:-1]
-  wanted = np.minimum(_sizes('crop', example.x, size), found)
-  begin = (np.array(found) - wanted) // 2
-  return cut(example, begin.tolist(), wanted.tolist())
+  whole = example.x.shape[:-1]
+  kept = np.minimum(_sizes('crop', example.x, size), whole)
+  begin = (np.array(whole) - kept) // 2
+  return cut(example, begin.tolist(), kept.tolist())
 
 
 @positive
@@ -133,12 +140,12 @@ def pad(example: Example, *size: int, value: float = 0.0) -> Example:
 
   A longer axis stays as it is; a mask is surrounded by background, 0.
   """
-  found = np.array(example.x.shape[:-1])
-  extra = np.maximum(0, np.array(_sizes('pad', example.x, size)) - found)
-  before = extra // 2
-  around = list(zip(before.tolist(), (extra - before).tolist(), strict=True))
-  shape = tuple((found + extra).tolist())
-  frame = frame_of(example).moved(shape, frames.shifted(-before))
+  inner = np.array(example.x.shape[:-1])
+  outer = np.maximum(inner, _sizes('pad', example.x, size))
+  before = (outer - inner) // 2
+  after = outer - inner - before
+  around = list(zip(before.tolist(), after.tolist(), strict=True))
+  frame = frame_of(example).moved(tuple(outer.tolist()), frames.shifted(-before))
 
   def padded(values: np.ndarray, mask: bool) -> np.ndarray:
     channels = [(0, 0)] * (values.ndim - len(around))
@@ -158,10 +165,12 @@ def _resized(example: Example, size: tuple[int, ...], method: str) -> Example:
   def resized(values: np.ndarray, mask: bool) -> np.ndarray:
     if mask:
       return _nearest(values, size)
-    least, most = values.min(), values.max()
+    least = values.min()
+    most = values.max()
     for axis, length in enumerate(size):
       if length != values.shape[axis]:
-        values = _resample(values, axis, *_taps(values.shape[axis], length, method))
+        index, weight = _taps(values.shape[axis], length, method)
+        values = _resample(values, axis, index, weight)
     return np.ascontiguousarray(np.clip(values, least, most), np.float32)
 
   moved = frame.moved(size, frames.scaled(frame.shape, size))
@@ -177,37 +186,47 @@ def _permuted(values: np.ndarray, permutation: tuple[int, ...]) -> np.ndarray:
 def _nearest(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
   """Return a mask [*s] resized: each place takes the voxel that its centre lies in."""
   for axis, length in enumerate(size):
-    found = mask.shape[axis]
-    index = ((np.arange(length) + 0.5) * found / length).astype(int)
-    mask = np.take(mask, np.minimum(index, found - 1), axis)
+    whole = mask.shape[axis]
+    index = ((np.arange(length) + 0.5) * whole / length).astype(int)
+    mask = np.take(mask, np.minimum(index, whole - 1), axis)
   return mask
 
 
 def _resample(x: np.ndarray, axis: int, index: np.ndarray, weight: np.ndarray) -> np.ndarray:
-  """Return x with one axis resampled: a sum over taps, as a matrix product's BLAS threads would fight with training."""
-  columns = (-1,) + (1,) * (x.ndim - axis - 1)
-  return sum(
-    np.take(x, index[:, tap], axis) * weight[:, tap].reshape(columns)
-    for tap in range(index.shape[1])
-  )
+  """Return x with one axis resampled by `_taps`, a sum over the taps.
+
+  As a matrix product, its BLAS threads would fight with those of the training.
+  """
+  along_axis = (-1,) + (1,) * (x.ndim - axis - 1)
+  total: Any = 0
+  for tap in range(index.shape[1]):
+    taken = np.take(x, index[:, tap], axis)
+    total = total + taken * weight[:, tap].reshape(along_axis)
+  return total
 
 
 @lru_cache(maxsize=64)
-def _taps(found: int, wanted: int, method: str) -> tuple[np.ndarray, np.ndarray]:
-  """Return (index, weight), each [wanted, taps]: what a place takes from one axis; weights sum to 1, half-pixel centres."""
-  scale = found / wanted
-  far = np.abs(np.arange(found) + 0.5 - (np.arange(wanted)[:, None] + 0.5) * scale) / max(
-    scale, 1.0
-  )
+def _taps(length: int, wanted: int, method: str) -> tuple[np.ndarray, np.ndarray]:
+  """Return (index, weight), each [wanted, taps]: what a place takes from an axis of `length`.
+
+  Weights sum to 1; a place's centre is half a pixel inside it.
+  """
+  scale = length / wanted
+  centre = (np.arange(wanted)[:, None] + 0.5) * scale
+  far = np.abs(np.arange(length) + 0.5 - centre) / max(scale, 1.0)
   if method == 'linear':
     dense = np.maximum(0, 1 - far)
-  else:
-    outer = np.where(far < 2, -0.5 * far**3 + 2.5 * far**2 - 4 * far + 2, 0)
-    dense = np.where(far < 1, 1.5 * far**3 - 2.5 * far**2 + 1, outer)
-  first, last = (dense != 0).argmax(1), found - (dense[:, ::-1] != 0).argmax(1)
-  reach = (last - first).max()
-  index = np.minimum(first, found - reach)[:, None] + np.arange(reach)
-  weight = np.take_along_axis(dense / dense.sum(axis=1, keepdims=True), index, 1)
+  else:  # Keys 1981, a = -1/2
+    inner = 1.5 * far**3 - 2.5 * far**2 + 1
+    outer = -0.5 * far**3 + 2.5 * far**2 - 4 * far + 2
+    dense = np.where(far < 1, inner, np.where(far < 2, outer, 0))
+  used = dense != 0
+  first = used.argmax(1)
+  last = length - used[:, ::-1].argmax(1)
+  taps = (last - first).max()
+  index = np.minimum(first, length - taps)[:, None] + np.arange(taps)
+  share = dense / dense.sum(axis=1, keepdims=True)
+  weight = np.take_along_axis(share, index, 1)
   return index, weight.astype(np.float32)
 
 

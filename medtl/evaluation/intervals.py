@@ -38,6 +38,15 @@ class Interval(NamedTuple):
   p: float | None = None  # of a difference: two-sided, that it is 0
 
 
+class Resampling(NamedTuple):
+  """How a bootstrap draws: the arguments that `intervals`, `difference` and `bootstrap` share."""
+
+  patient: np.ndarray | None  # [n]; None: images are resampled
+  resamples: int = 1000
+  seed: int = 0
+  level: float = 0.95  # share of the resamples inside an interval
+
+
 def intervals(
   score: np.ndarray,
   y: np.ndarray,
@@ -57,7 +66,8 @@ def intervals(
   def statistic(rows: np.ndarray, runs: np.ndarray) -> dict[str, np.ndarray]:
     values = {}
     for name, metric in metrics.items():
-      values[name] = np.mean([metric(scores[run][rows], y[rows]) for run in runs], 0)
+      of_runs = [metric(scores[run][rows], y[rows]) for run in runs]
+      values[name] = np.mean(of_runs, 0)
     return values
 
   has = presence(y, score.shape[-1])
@@ -145,22 +155,20 @@ def bootstrap(
         f'no interval: only {len(draws)} of {tried} resamples of the {unit}s held every class'
       )
     else:
-      low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+      shares = [0.5 - level / 2, 0.5 + level / 2]  # of the resamples below low and high
+      low, high = np.quantile(draws, shares, axis=0)
       if tested:
         p = _two_sided(np.array(draws)).tolist()
   interval_of = {}
   for index, name in enumerate(_names(values)):
-    undefined = math.isnan(point[index])
-    interval_of[name] = Interval(
-      value=float(point[index]),
-      low=float(low[index]),
-      high=float(high[index]),
-      unit=unit,
-      n=len(units),
-      redrawn=redrawn,
-      reason=UNDEFINED if undefined else reason,
-      p=None if undefined else p[index],
-    )
+    value = float(point[index])
+    lowest = float(low[index])
+    highest = float(high[index])
+    interval = Interval(value, lowest, highest, unit, len(units), redrawn)
+    if math.isnan(value):
+      interval_of[name] = interval._replace(reason=UNDEFINED)
+    else:
+      interval_of[name] = interval._replace(reason=reason, p=p[index])
   return interval_of
 
 
@@ -209,8 +217,11 @@ def _standard_error(statistic: Statistic, n: int, runs: int) -> np.ndarray | flo
   if runs == 1:
     return 0.0
   rows = np.arange(n)
-  each = np.stack([_row(statistic(rows, np.array([run]))) for run in range(runs)])
-  return each.std(0, ddof=1) / math.sqrt(runs)
+  of_runs = []
+  for run in range(runs):
+    values = statistic(rows, np.array([run]))
+    of_runs.append(_row(values))
+  return np.stack(of_runs).std(0, ddof=1) / math.sqrt(runs)
 
 
 def _two_sided(draws: np.ndarray) -> np.ndarray:

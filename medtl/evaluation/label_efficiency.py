@@ -46,7 +46,8 @@ def equivalents(
   def statistic(rows: np.ndarray, runs: np.ndarray) -> dict[str, np.ndarray]:
     value = {}
     for name in variants:
-      value[name] = np.mean([metric(score[name][run][rows], y[rows]) for run in runs])
+      of_runs = [metric(score[name][run][rows], y[rows]) for run in runs]
+      value[name] = np.mean(of_runs)
     amounts = {}
     for other in others:
       curve = {amount: value[name] for amount, name in curves[other].items()}

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from medtl.core.types import Predictions, Table
-from medtl.evaluation import intervals
-from medtl.evaluation.summary import check_same_rows, patients, plain
+from medtl.evaluation.intervals import Resampling, bootstrap
+from medtl.evaluation.summary import Pair, check_same_rows, patients, plain
 
-Runs = Sequence[tuple[Predictions, Predictions | None]]
+Runs = Sequence[Pair]
 
 
 def summarise(
@@ -29,14 +29,14 @@ def summarise(
   thresholds: `threshold` is not used.
   """
   test = predictions['test']
-  val = predictions.get('val')
   patient, warnings = patients(tables['test'])
-  draw: dict[str, Any] = dict(patient=patient, resamples=resamples, seed=seed, level=level)
+  resampling = Resampling(patient, resamples, seed, level)
+  values = {name: test.values[name][None] for name in names}
   val_means: dict[str, float | None] = {}
-  if val is not None:
+  if 'val' in predictions:
     for name in names:
-      mean = float(of_known(np.asarray(val.values[name], float)))
-      val_means[name] = None if np.isnan(mean) else mean
+      mean = of_known(np.asarray(predictions['val'].values[name], float))
+      val_means[name] = None if np.isnan(mean) else float(mean)
   return {
     'classes': list(classes),
     'images': len(test.row),
@@ -45,7 +45,7 @@ def summarise(
     'level': level,
     'resamples': resamples,
     'headline': list(names),
-    'metrics': of_means({name: test.values[name][None] for name in names}, draw),
+    'metrics': of_means(values, resampling),
     'by_patient': None,
     'by_patient_note': 'Each image counts for itself.',
     'val': val_means,
@@ -64,8 +64,8 @@ def summarise_seeds(
   level: float = 0.95,
 ) -> dict[str, Any]:
   """Return {name: interval} of the mean over runs from several seeds, tested on the same rows."""
-  draw = dict(patient=patients(table)[0], resamples=resamples, seed=seed, level=level)
-  return of_means(_stacked(runs, names), draw)
+  resampling = Resampling(patients(table)[0], resamples, seed, level)
+  return of_means(_stacked(runs, names), resampling)
 
 
 def compare(
@@ -81,14 +81,15 @@ def compare(
 ) -> dict[str, Any]:
   """Return {name: interval} of first − second on the same test rows, paired image by image."""
   check_same_rows([test for test, _ in (*first, *second)])
-  ours, theirs = _stacked(first, names), _stacked(second, names)
-  difference = {name: ours[name] - theirs[name] for name in names}
-  draw = dict(patient=patients(table)[0], resamples=resamples, seed=seed, level=level)
-  return of_means(difference, draw, tested=True)
+  resampling = Resampling(patients(table)[0], resamples, seed, level)
+  values = _stacked(first, names)
+  other_values = _stacked(second, names)
+  difference = {name: values[name] - other_values[name] for name in names}
+  return of_means(difference, resampling, tested=True)
 
 
 def of_means(
-  values: Mapping[str, np.ndarray], draw: Mapping[str, Any], tested: bool = False
+  values: Mapping[str, np.ndarray], resampling: Resampling, tested: bool = False
 ) -> dict[str, Any]:
   """Return {name: interval} of the mean over examples and runs of values [runs, n].
 
@@ -102,8 +103,8 @@ def of_means(
   has = np.isfinite(first).all(axis=0)
   if not has.any():
     has[:] = True
-  interval_of = intervals.bootstrap(statistic, has[:, None], **draw, runs=len(first), tested=tested)
-  return plain(interval_of)
+  runs = len(first)
+  return plain(bootstrap(statistic, has[:, None], *resampling, runs=runs, tested=tested))
 
 
 def of_known(values: np.ndarray, axis: int | None = None) -> np.ndarray:

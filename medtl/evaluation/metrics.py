@@ -21,7 +21,9 @@ BINS = 15  # of the calibration error (Guo et al. 2017, section 5)
 
 def truth(score: np.ndarray, y: np.ndarray) -> np.ndarray:
   """Return [n, k] bool: which classes each example has."""
-  return y > 0.5 if y.ndim == 2 else y[:, None] == np.arange(score.shape[1])
+  if y.ndim == 2:
+    return y > 0.5
+  return y[:, None] == np.arange(score.shape[1])
 
 
 def decided(score: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -130,13 +132,15 @@ specificity = _mean(class_specificity)
 def confusion(score: np.ndarray, y: np.ndarray) -> np.ndarray:
   """Return counts [k, k]: rows the truth, columns the largest probability."""
   k = score.shape[1]
-  return np.bincount(y * k + score.argmax(1), minlength=k * k).reshape(k, k)
+  cell = y * k + score.argmax(1)
+  return np.bincount(cell, minlength=k * k).reshape(k, k)
 
 
 def accuracy(score: np.ndarray, y: np.ndarray) -> np.ndarray:
   """Return the share of right decisions; with many labels over all n · k (as MedMNIST counts)."""
-  right = score.argmax(1) == y if y.ndim == 1 else decided(score, y) == truth(score, y)
-  return np.mean(right)
+  if y.ndim == 1:
+    return np.mean(score.argmax(1) == y)
+  return np.mean(decided(score, y) == truth(score, y))
 
 
 def balanced_accuracy(score: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -8,15 +8,23 @@ from medtl.evaluation import metrics, thresholds
 
 
 def class_thresholds(predictions: Predictions, rule: str, kind: str) -> np.ndarray:
-  """Return [k] thresholds on the probabilities of `columns`, one versus rest; nan where validation lacks a class."""
-  score, y = columns(predictions, kind)
+  """Return thresholds [k] on the probabilities of `columns`, each class against the rest.
+
+  One is nan where the predictions, those of validation, have no example with or without the class.
+  """
   choose = expressions.single_function(rule, thresholds, given=('score', 'has'))
-  return np.array(
-    [choose(s, has) for s, has in zip(score.T, metrics.truth(score, y).T, strict=True)]
-  )
+  score, y = columns(predictions, kind)
+  of_class = zip(score.T, metrics.truth(score, y).T, strict=True)
+  return np.array([choose(column, has) for column, has in of_class])
 
 
 def columns(predictions: Predictions, kind: str) -> tuple[np.ndarray, np.ndarray]:
-  """Return the (score, y) that thresholds are for: every class against the rest, of a binary task class 1 alone."""
-  score, y = predictions.score, predictions.y
-  return (score[:, 1:], y[:, None]) if kind == 'binary' else (score, y)
+  """Return the (score, y) that thresholds are for: every class against the rest.
+
+  A binary task has one threshold: there they are class 1 alone, [n, 1].
+  """
+  score = predictions.score
+  y = predictions.y
+  if kind == 'binary':
+    return score[:, 1:], y[:, None]
+  return score, y

@@ -65,8 +65,9 @@ def _stop_infinite(score: np.ndarray, row: np.ndarray) -> None:
 
 def _labels(table: Table, row: np.ndarray) -> np.ndarray:
   """Return the labels of rows, as a batch holds them."""
-  place = {int(number): index for index, number in enumerate(table['row'])}
-  y = np.asarray(table['y'])[[place[int(number)] for number in row]]
+  place_of = {int(number): place for place, number in enumerate(table['row'])}
+  places = [place_of[int(number)] for number in row]
+  y = np.asarray(table['y'])[places]
   return y.astype(np.float32 if y.dtype.kind == 'f' else np.int32)
 
 
@@ -82,11 +83,11 @@ def save(
   shown: Sequence[int] = (),
   dense: Mapping[int, Mapping[str, np.ndarray]] | None = None,
 ) -> None:
-  """Write predictions with their rows of the table, and small copies of the pictures of the predictions `shown`.
+  """Write predictions with their rows of the table, and small pictures of the `shown` ones.
 
-  `dense` are maps that were predicted of these, {row: {name: [*s]}}; with masks, the true ones are
-  kept beside them. A run folder is all that a report needs: nothing else is read for one. An
-  example without spatial axes has no picture.
+  `shown` are places in the predictions. `dense` are the maps that were predicted of them,
+  {row: {name: [*s]}}; with masks, the true ones are kept beside them. An example without spatial
+  axes has no picture. A report reads this file and nothing else of the data.
   """
   where = {int(row): index for index, row in enumerate(dataset.table['row'])}
   index = np.array([where[int(row)] for row in predictions.row])
@@ -108,26 +109,30 @@ def save(
 
 
 def pooled(parts: Sequence['Saved'], path: Path) -> None:
-  """Write the out-of-fold predictions of all folds as one file, ordered by row; a row in two folds is an error."""
-  row = np.concatenate([found.predictions.row for found in parts])
-  if len(np.unique(row)) < len(row):
+  """Write the out-of-fold predictions of all folds as one file, ordered by row.
+
+  A row in two folds is a MedtlError.
+  """
+  row = np.concatenate([part.predictions.row for part in parts])
+  repeated = len(row) - len(np.unique(row))
+  if repeated:
     raise MedtlError(
-      f'{len(row) - len(np.unique(row))} rows are in more than one fold: the folds do not come from one split'
+      f'{repeated} rows are in more than one fold: the folds do not come from one split'
     )
   order = np.argsort(row)
-  y = np.concatenate([found.predictions.y for found in parts])[order]
-  values = {
-    name: np.concatenate([found.predictions.values[name] for found in parts])[order]
-    for name in parts[0].predictions.values
-  }
-  table = {
-    name: np.concatenate([found.table[name] for found in parts])[order] for name in parts[0].table
-  }
-  pictures = {number: picture for found in parts for number, picture in found.pictures.items()}
+  y = np.concatenate([part.predictions.y for part in parts])[order]
+  values = {}
+  for name in parts[0].predictions.values:
+    values[name] = np.concatenate([part.predictions.values[name] for part in parts])[order]
+  table = {}
+  for name in parts[0].table:
+    table[name] = np.concatenate([part.table[name] for part in parts])[order]
+  pictures: dict[int, np.ndarray] = {}
   kept: dict[str, dict[int, np.ndarray]] = {}
-  for found in parts:
-    for name, of_row in found.maps.items():
-      kept.setdefault(name, {}).update(of_row)
+  for part in parts:
+    pictures.update(part.pictures)
+    for name, map_of_row in part.maps.items():
+      kept.setdefault(name, {}).update(map_of_row)
   _write(path, Predictions(row[order], y, values), table, parts[0].classes, pictures, kept)
 
 
@@ -139,17 +144,18 @@ def _write(
   pictures: Mapping[int, np.ndarray],
   kept: Maps,
 ) -> None:
+  arrays: dict[str, Any] = {'row': predictions.row, 'y': predictions.y}
+  arrays['classes'] = np.array(classes)
+  for row, picture in pictures.items():
+    arrays[f'picture/{row}'] = picture
+  for name, map_of_row in kept.items():
+    for row, values in map_of_row.items():
+      arrays[f'map/{name}/{row}'] = values
+  for name, value in predictions.values.items():
+    arrays[_key(name)] = value
+  for name, column in table.items():
+    arrays[f'table/{name}'] = _plain(column)
   with atomic_write(path) as aside, aside.open('wb') as file:
-    arrays: dict[str, Any] = {
-      'row': predictions.row,
-      'y': predictions.y,
-      'classes': np.array(classes),
-    }
-    arrays |= {f'picture/{row}': picture for row, picture in pictures.items()}
-    for name, of_row in kept.items():
-      arrays |= {f'map/{name}/{row}': values for row, values in of_row.items()}
-    arrays |= {_key(name): value for name, value in predictions.values.items()}
-    arrays |= {f'table/{name}': _plain(column) for name, column in table.items()}
     np.savez_compressed(file, **arrays)
 
 
@@ -212,23 +218,22 @@ def load(path: Path) -> Saved:
 
 def _loaded(path: Path) -> Saved:
   with np.load(path, allow_pickle=False) as file:
-    part = {
-      prefix: {
-        name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)
-      }
-      for prefix in ('measure/', 'table/', 'picture/', 'map/')
-    }
-    kept: dict[str, dict[int, np.ndarray]] = {}
-    for key, values in part['map/'].items():
-      name, _, row = key.partition('/')
-      kept.setdefault(name, {})[int(row)] = values
-    values = part['measure/']
-    if SCORE in file.files:
-      values = {SCORE: file[SCORE], **values}
-    return Saved(
-      Predictions(file['row'], file['y'], values),
-      part['table/'],
-      tuple(str(name) for name in file['classes']),
-      {int(row): x for row, x in part['picture/'].items()},
-      kept,
-    )
+    arrays = {name: file[name] for name in file.files}
+  values = _named(arrays, 'measure/')
+  if SCORE in arrays:
+    values = {SCORE: arrays[SCORE], **values}
+  pictures = {int(row): x for row, x in _named(arrays, 'picture/').items()}
+  kept: dict[str, dict[int, np.ndarray]] = {}
+  for key, map_of_row in _named(arrays, 'map/').items():
+    name, _, row = key.partition('/')
+    kept.setdefault(name, {})[int(row)] = map_of_row
+  predictions = Predictions(arrays['row'], arrays['y'], values)
+  classes = tuple(str(name) for name in arrays['classes'])
+  return Saved(predictions, _named(arrays, 'table/'), classes, pictures, kept)
+
+
+def _named(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+  """Return the arrays whose names begin with a prefix, without it."""
+  return {
+    name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)
+  }

@@ -12,6 +12,7 @@ import numpy as np
 
 from medtl.core.types import Predictions, Table
 from medtl.evaluation import means
+from medtl.evaluation.intervals import Resampling
 from medtl.evaluation.summary import patients
 
 METRICS = ('dice', 'iou')  # values of predictions, [n, classes without the background]
@@ -50,8 +51,9 @@ def summarise(
   """
   test = predictions['test']
   of_images = {side: per_image(part) for side, part in predictions.items()}
-  draw: dict[str, Any] = dict(resamples=resamples, seed=seed, level=level)
-  numbers = means.summarise(of_images, tables, classes, names=METRICS, **draw)
+  numbers = means.summarise(
+    of_images, tables, classes, names=METRICS, resamples=resamples, seed=seed, level=level
+  )
   empty = int(np.isnan(of_images['test'].values['dice']).sum())
   warnings = list(numbers['warnings'])
   if empty:
@@ -59,7 +61,7 @@ def summarise(
       f'{empty} of {len(test.row)} images show no class in truth and prediction: they have no Dice.'
     )
   patient, _ = patients(tables['test'])
-  per_class = _per_class(test, classes[1:], dict(draw, patient=patient))
+  per_class = _per_class(test, classes[1:], Resampling(patient, resamples, seed, level))
   return {**numbers, 'per_class': per_class, 'empty': empty, 'warnings': warnings}
 
 
@@ -78,12 +80,12 @@ def _of_images(runs: means.Runs) -> means.Runs:
 
 
 def _per_class(
-  test: Predictions, names: Sequence[str], draw: Mapping[str, Any]
+  test: Predictions, names: Sequence[str], resampling: Resampling
 ) -> list[dict[str, Any]]:
   """Return each class but the background: images that show it, Dice and IoU with intervals."""
   rows = []
   for place, name in enumerate(names):
     values = {metric: test.values[metric][None, :, place].astype(float) for metric in METRICS}
     images = int(test.values['shows'][:, place].sum())
-    rows.append({'class': name, 'images': images, **means.of_means(values, draw)})
+    rows.append({'class': name, 'images': images, **means.of_means(values, resampling)})
   return rows

@@ -3,13 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from medtl.core.types import MedtlError, Predictions, Table
 from medtl.evaluation import metrics, operating_points
-from medtl.evaluation.intervals import Interval, difference, intervals
+from medtl.evaluation.intervals import Interval, Resampling, difference, intervals
 
 
 class Labels(dict):
@@ -51,10 +51,9 @@ EACH: dict[str, metrics.Metric] = dict(auroc=metrics.class_auroc, auprc=metrics.
 EACH_AT_THRESHOLD: dict[str, metrics.Metric] = dict(
   sensitivity=metrics.class_sensitivity, specificity=metrics.class_specificity
 )
-PER_IMAGE, BY_PATIENT = (
-  'threshold',
-  'patient_threshold',
-)  # measures of out-of-fold predictions: each fold's own thresholds
+# Values of out-of-fold predictions: each fold's own thresholds, for images and for patients.
+PER_IMAGE = 'threshold'
+BY_PATIENT = 'patient_threshold'
 FEW = 10  # patients of a class below which a report warns that its interval is rough
 
 
@@ -69,27 +68,33 @@ def summarise(
   seed: int = 0,
   level: float = 0.95,
 ) -> dict[str, Any]:
-  """Return the numbers of predictions['test'], thresholds chosen on predictions['val'] (absent: none are chosen).
+  """Return the numbers of predictions['test'], ready for JSON.
 
-  A `threshold` [n, k] among the measures of the test predictions comes first: out-of-fold predictions bring one a fold.
-  Keys: kind, classes, images, patients, unit, level, resamples, headline, threshold, metrics and by_patient {name:
-  interval}, by_patient_note, per_class, confusion, val {name: value}, warnings. An interval is a dict of Interval's
-  fields; nan is None.
+  Thresholds are chosen on predictions['val'] by the rule `threshold`; without 'val' none are
+  chosen. Where the test predictions bring their own (`thresholds_of`), these count.
+
+  Keys: kind, classes, images, patients, unit, level, resamples, headline, threshold, metrics and
+  by_patient {name: interval}, by_patient_note, per_class, confusion, val {name: value}, warnings.
+  An interval is a dict of Interval's fields; nan is None.
   """
-  test, val = predictions['test'], predictions.get('val')
+  test = predictions['test']
+  val = predictions.get('val')
   patient, warnings = patients(tables['test'])
-  draw: dict[str, Any] = dict(patient=patient, resamples=resamples, seed=seed, level=level)
+  resampling = Resampling(patient, resamples, seed, level)
   cut = thresholds_of(test, val, threshold, kind)
-  found = _all(test, cut, kind, draw)
-  warnings += _doubts(
-    test,
-    patient,
-    classes,
-    found
-    if val or PER_IMAGE in test.values
-    else {name: item for name, item in found.items() if name not in AT_THRESHOLD},
-  )
-  pooled, note = _by_patient(predictions, tables, kind, threshold, dict(draw, patient=None))
+  interval_of = _all(test, cut, kind, resampling)
+  doubted = interval_of
+  if val is None and PER_IMAGE not in test.values:  # nan at a threshold needs no explanation
+    doubted = {name: item for name, item in interval_of.items() if name not in AT_THRESHOLD}
+  by_patient = resampling._replace(patient=None)
+  pooled, note = _by_patient(predictions, tables, kind, threshold, by_patient)
+  confusion = None
+  if kind != 'multilabel':
+    confusion = metrics.confusion(test.score, test.y).tolist()
+  val_values = {}
+  if val is not None:
+    for name, value in metrics.monitor(val.score, val.y, kind).items():
+      val_values[name] = _number(value)
   return {
     'kind': kind,
     'classes': list(classes),
@@ -100,21 +105,18 @@ def summarise(
     'unit': 'image' if patient is None else 'patient',
     'headline': list(HEADLINE[kind]),
     'threshold': threshold,
-    'metrics': plain(found),
+    'metrics': plain(interval_of),
     'by_patient': pooled,
     'by_patient_note': note,
-    'per_class': _per_class(test, cut, kind, classes, draw),
-    'confusion': None if kind == 'multilabel' else metrics.confusion(test.score, test.y).tolist(),
-    'val': {}
-    if val is None
-    else {name: _number(v) for name, v in metrics.monitor(val.score, val.y, kind).items()},
-    'warnings': warnings,
+    'per_class': _per_class(test, cut, kind, classes, resampling),
+    'confusion': confusion,
+    'val': val_values,
+    'warnings': warnings + _doubts(test, patient, classes, doubted),
   }
 
 
-Pair = tuple[
-  Predictions, Predictions | None
-]  # a run's test predictions, and those of validation that choose its thresholds
+# A run's test predictions, and those of validation that choose its thresholds.
+Pair = tuple[Predictions, Predictions | None]
 
 
 def summarise_seeds(
@@ -127,15 +129,16 @@ def summarise_seeds(
   seed: int = 0,
   level: float = 0.95,
 ) -> dict[str, Any]:
-  """Return {name: interval} of the mean over runs of one model from several seeds, tested on the same rows."""
+  """Return {name: interval} of the mean over runs of one model from several seeds.
+
+  Runs that are not tested on the same rows are a MedtlError.
+  """
   check_same_rows([test for test, _ in runs])
-  draw: dict[str, Any] = dict(
-    patient=patients(table)[0], resamples=resamples, seed=seed, level=level
-  )
-  score, margin, y, columns = _stacked(runs, threshold, kind)
-  return plain(
-    intervals(score, y, metrics.of(kind), **draw) | intervals(margin, columns, AT_THRESHOLD, **draw)
-  )
+  resampling = Resampling(patients(table)[0], resamples, seed, level)
+  stacked = _stacked(runs, threshold, kind)
+  interval_of = intervals(stacked.score, stacked.y, metrics.of(kind), *resampling)
+  at_threshold = intervals(stacked.margin, stacked.y_of_margin, AT_THRESHOLD, *resampling)
+  return plain(interval_of | at_threshold)
 
 
 def compare(
@@ -149,66 +152,73 @@ def compare(
   seed: int = 0,
   level: float = 0.95,
 ) -> dict[str, Any]:
-  """Return {name: interval} of first − second on the same test rows, paired; an interval without 0 tells the two apart.
+  """Return {name: interval} of first − second, paired; an interval without 0 tells them apart.
 
-  Each is one run, or as many of one model from several seeds. Without validation predictions there is no sensitivity and specificity.
+  Each is one run, or as many of one model from several seeds, all tested on the same rows (else a
+  MedtlError). Without validation predictions sensitivity and specificity are nan.
   """
   check_same_rows([test for test, _ in (*first, *second)])
-  draw: dict[str, Any] = dict(
-    patient=patients(table)[0], resamples=resamples, seed=seed, level=level
-  )
-  (one, above, y, columns), (other, below, _, _) = (
-    _stacked(runs, threshold, kind) for runs in (first, second)
-  )
-  return plain(
-    difference(one, other, y, metrics.of(kind), **draw)
-    | difference(above, below, columns, AT_THRESHOLD, **draw)
-  )
+  resampling = Resampling(patients(table)[0], resamples, seed, level)
+  own = _stacked(first, threshold, kind)
+  other = _stacked(second, threshold, kind)
+  interval_of = difference(own.score, other.score, own.y, metrics.of(kind), *resampling)
+  at_threshold = difference(own.margin, other.margin, own.y_of_margin, AT_THRESHOLD, *resampling)
+  return plain(interval_of | at_threshold)
 
 
 def check_same_rows(tests: Sequence[Predictions]) -> None:
-  """Raise unless the predictions are of the same rows, in one order."""
-  if not all(np.array_equal(test.row, tests[0].row) for test in tests):
+  """Raise a MedtlError unless the predictions are of the same rows, in one order."""
+  first = tests[0].row
+  if not all(np.array_equal(test.row, first) for test in tests):
     raise MedtlError(
-      'the two runs predicted different rows; a paired comparison needs the same test data and split'
+      'the two runs predicted different rows; a paired comparison needs the same test data and '
+      'split'
     )
 
 
-def _stacked(runs: Sequence[Pair], threshold: str, kind: str) -> tuple[np.ndarray, ...]:
-  """Return (scores [s, n, k], what they are above their thresholds [s, n, c], labels for each of the two)."""
-  margin = np.stack(
-    [
-      operating_points.columns(test, kind)[0] - thresholds_of(test, val, threshold, kind)
-      for test, val in runs
-    ]
-  )
-  test = runs[0][0]
-  return (
-    np.stack([one.score for one, _ in runs]),
-    margin,
-    test.y,
-    operating_points.columns(test, kind)[1],
-  )
+class Stacked(NamedTuple):
+  """Runs of one model from several seeds, tested on the same rows."""
+
+  score: np.ndarray  # [s, n, k]
+  y: np.ndarray  # [n] or [n, k]
+  margin: np.ndarray  # [s, n, c]: how far scores are above their thresholds
+  y_of_margin: np.ndarray  # the labels as `operating_points.columns` gives them
+
+
+def _stacked(runs: Sequence[Pair], threshold: str, kind: str) -> Stacked:
+  scores = []
+  margins = []
+  for test, val in runs:
+    score, _ = operating_points.columns(test, kind)
+    margins.append(score - thresholds_of(test, val, threshold, kind))
+    scores.append(test.score)
+  first, _ = runs[0]
+  _, y_of_margin = operating_points.columns(first, kind)
+  return Stacked(np.stack(scores), first.y, np.stack(margins), y_of_margin)
 
 
 def patients(table: Table) -> tuple[np.ndarray | None, list[str]]:
-  """Return the patient of each example, or None and a warning where they are not known for all."""
+  """Return the patient of each example [n], or None and a warning where some are not known."""
   if 'patient' not in table:
     return None, [
-      'Patients are not known: intervals are over examples, and too narrow if several are of one patient.'
+      'Patients are not known: intervals are over examples, and too narrow if several are of one '
+      'patient.'
     ]
   names = np.asarray(table['patient']).astype(str)
   missing = int(np.isin(names, ['', 'nan', 'None']).sum())
   if missing:
     return None, [
-      f'{missing} of {len(names)} images name no patient: intervals are over images, and too narrow if several '
-      'images show one patient.'
+      f'{missing} of {len(names)} images name no patient: intervals are over images, and too '
+      'narrow if several images show one patient.'
     ]
   return names, []
 
 
 def pool_by_patient(predictions: Predictions, table: Table) -> Predictions:
-  """Return one prediction a patient: the mean score; a patient with images of several labels is an error."""
+  """Return one prediction for each patient, its score the mean over the patient's images.
+
+  Unknown patients, or a patient with images of several labels, are a MedtlError.
+  """
   patient, warnings = patients(table)
   if patient is None:
     raise MedtlError(warnings[0])
@@ -216,28 +226,30 @@ def pool_by_patient(predictions: Predictions, table: Table) -> Predictions:
     patient, return_index=True, return_inverse=True, return_counts=True
   )
   y = np.asarray(predictions.y)
+  differs = (y != y[first][codes]).reshape(len(y), -1).any(1)  # from the patient's first image
   mixed = np.zeros(len(first), bool)
-  np.logical_or.at(mixed, codes, (y != y[first][codes]).reshape(len(y), -1).any(1))
+  np.logical_or.at(mixed, codes, differs)
   if mixed.any():
     raise MedtlError(
-      f'{mixed.sum()} of {len(first)} patients have images of several labels: no one answer a patient'
+      f'{mixed.sum()} of {len(first)} patients have images of several labels: no one answer a '
+      'patient'
     )
-  score = np.zeros((len(first), predictions.score.shape[1]))
-  np.add.at(score, codes, predictions.score)
-  cut = predictions.values.get(BY_PATIENT)
-  return Predictions(
-    predictions.row[first],
-    y[first],
-    {'score': score / count[:, None]}
-    | ({} if cut is None else {PER_IMAGE: np.asarray(cut)[first]}),
-  )
+  total = np.zeros((len(first), predictions.score.shape[1]))
+  np.add.at(total, codes, predictions.score)
+  values = {'score': total / count[:, None]}
+  if BY_PATIENT in predictions.values:
+    values[PER_IMAGE] = np.asarray(predictions.values[BY_PATIENT])[first]
+  return Predictions(predictions.row[first], y[first], values)
 
 
 def sides_by_patient(predictions: Predictions, table: Table) -> dict[str, Predictions]:
-  """Return the validation predictions on which each kind of threshold is chosen: {measure of the test predictions: predictions}."""
+  """Return the validation predictions that choose each kind of threshold, by the kind's name.
+
+  There are none by patient where patients are not known, or have images of several labels.
+  """
   try:
     return {PER_IMAGE: predictions, BY_PATIENT: pool_by_patient(predictions, table)}
-  except MedtlError:  # patients are not known, or have several labels: no numbers by patient
+  except MedtlError:
     return {PER_IMAGE: predictions}
 
 
@@ -256,52 +268,48 @@ def with_thresholds(
 
 
 def worst_errors(predictions: Predictions, kind: str, count: int = 12) -> list[dict[str, Any]]:
-  """Return the most confident mistakes, worst first: index (in the predictions), row, true, predicted (class), p, p_true.
+  """Return the most confident mistakes, at most `count`, the worst first.
 
-  With many labels a mistake is one label of one example: `predicted` is that label, `true` says whether it is there.
+  Each has index (in the predictions), row, true and predicted (classes), p and p_true (their
+  probabilities). With many labels a mistake is one label of one example: `predicted` is that
+  label, and `true` says whether it is there.
   """
-  score, y = predictions.score, np.asarray(predictions.y)
+  score = predictions.score
+  y = np.asarray(predictions.y)
+  mistakes = []
   if kind == 'multilabel':
     doubt = np.abs(score - y)
-    order = np.argsort(-doubt, axis=None, kind='stable')[:count]
-    pairs = [
-      (int(i), int(j))
-      for i, j in zip(*np.unravel_index(order, doubt.shape), strict=True)
-      if doubt[i, j] > 0.5
-    ]
-    return [
-      dict(
-        index=i,
-        row=int(predictions.row[i]),
-        true=int(y[i, j]),
-        predicted=j,
-        p=float(score[i, j]),
-        p_true=float(1 - doubt[i, j]),
-      )
-      for i, j in pairs
-    ]
-  said = score.argmax(1)
-  wrong = np.flatnonzero(said != y)
-  order = wrong[np.argsort(-score[wrong, said[wrong]], kind='stable')][:count]
-  return [
-    dict(
-      index=int(i),
-      row=int(predictions.row[i]),
-      true=int(y[i]),
-      predicted=int(said[i]),
-      p=float(score[i, said[i]]),
-      p_true=float(score[i, y[i]]),
-    )
-    for i in order
-  ]
+    flat = np.argsort(-doubt, axis=None, kind='stable')[:count]
+    for place in flat.tolist():
+      i, j = divmod(place, doubt.shape[1])
+      if doubt[i, j] > 0.5:
+        mistakes.append(_mistake(predictions, i, y[i, j], j, 1 - doubt[i, j]))
+    return mistakes
+  predicted = score.argmax(1)
+  wrong = np.flatnonzero(predicted != y)
+  confidence = score[wrong, predicted[wrong]]
+  worst_first = np.argsort(-confidence, kind='stable')[:count]
+  for i in wrong[worst_first].tolist():
+    mistakes.append(_mistake(predictions, i, y[i], predicted[i], score[i, y[i]]))
+  return mistakes
 
 
-def plain(found: Mapping[str, Interval]) -> dict[str, dict[str, Any]]:
+def _mistake(
+  predictions: Predictions, index: int, true: int, predicted: int, p_true: float
+) -> dict[str, Any]:
+  row = int(predictions.row[index])
+  p = float(predictions.score[index, predicted])
+  mistake = {'index': index, 'row': row, 'true': int(true), 'predicted': int(predicted)}
+  return {**mistake, 'p': p, 'p_true': float(p_true)}
+
+
+def plain(interval_of: Mapping[str, Interval]) -> dict[str, dict[str, Any]]:
   """Return the intervals as JSON knows them: nan is None."""
-  return {
-    name: {field: _number(value) for field, value in item._asdict().items()}
-    for name, item in found.items()
-  }
+  plain_of = {}
+  for name, interval in interval_of.items():
+    fields = interval._asdict()
+    plain_of[name] = {field: _number(value) for field, value in fields.items()}
+  return plain_of
 
 
 def _number(value: Any) -> Any:
@@ -309,21 +317,25 @@ def _number(value: Any) -> Any:
 
 
 def thresholds_of(test: Predictions, val: Predictions | None, rule: str, kind: str) -> np.ndarray:
-  """Return the thresholds [k] of a test set, or [n, k] where each of its rows brings its own; nan where there is none."""
+  """Return the thresholds of test predictions, [k], chosen on `val`; nan where there are none.
+
+  Out-of-fold predictions bring theirs along: then they are [n, k], one row for each example.
+  """
   if PER_IMAGE in test.values:
     return np.asarray(test.values[PER_IMAGE])
   if val is None:
-    return np.full(operating_points.columns(test, kind)[0].shape[1], np.nan)
+    score, _ = operating_points.columns(test, kind)
+    return np.full(score.shape[1], np.nan)
   return operating_points.class_thresholds(val, rule, kind)
 
 
 def _all(
-  test: Predictions, cut: np.ndarray, kind: str, draw: dict[str, Any]
+  test: Predictions, cut: np.ndarray, kind: str, resampling: Resampling
 ) -> dict[str, Interval]:
+  """Return the intervals of all metrics, those at the thresholds `cut` last."""
   score, y = operating_points.columns(test, kind)
-  return intervals(test.score, test.y, metrics.of(kind), **draw) | intervals(
-    score - cut, y, AT_THRESHOLD, **draw
-  )
+  interval_of = intervals(test.score, test.y, metrics.of(kind), *resampling)
+  return interval_of | intervals(score - cut, y, AT_THRESHOLD, *resampling)
 
 
 def _by_patient(
@@ -331,66 +343,73 @@ def _by_patient(
   tables: Mapping[str, Table],
   kind: str,
   rule: str,
-  draw: dict[str, Any],
+  resampling: Resampling,
 ) -> tuple[dict[str, Any] | None, str]:
+  """Return ({name: interval} of one prediction for each patient, '') or (None, why not)."""
+  pooled = {}
   try:
-    pooled = {
-      name: pool_by_patient(predictions[name], tables[name])
-      for name in ('test', 'val')
-      if name in predictions
-    }
+    for side in ('test', 'val'):
+      if side in predictions:
+        pooled[side] = pool_by_patient(predictions[side], tables[side])
   except MedtlError as error:
     return None, f'{error}.'
-  if len(pooled['test'].y) == len(predictions['test'].y):
+  test = pooled['test']
+  if len(test.y) == len(predictions['test'].y):
     return None, 'Each patient is tested once: the numbers per patient are the same.'
-  found = _all(
-    pooled['test'], thresholds_of(pooled['test'], pooled.get('val'), rule, kind), kind, draw
-  )
-  return plain({name: item._replace(unit='patient') for name, item in found.items()}), ''
+  cut = thresholds_of(test, pooled.get('val'), rule, kind)
+  interval_of = _all(test, cut, kind, resampling)
+  of_patients = {name: item._replace(unit='patient') for name, item in interval_of.items()}
+  return plain(of_patients), ''
 
 
 def _per_class(
-  test: Predictions, cut: np.ndarray, kind: str, classes: Sequence[str], draw: dict[str, Any]
+  test: Predictions, cut: np.ndarray, kind: str, classes: Sequence[str], resampling: Resampling
 ) -> list[dict[str, Any]]:
+  """Return each class's counts, threshold and metrics; of a binary task those of class 1 alone."""
   score, y = operating_points.columns(test, kind)
-  each = intervals(score, y, EACH, **draw) | intervals(score - cut, y, EACH_AT_THRESHOLD, **draw)
-  has, found, patient = metrics.truth(score, y), score >= cut, draw['patient']
-  return [
-    {
-      'class': name,
-      'images': int(has[:, i].sum()),
-      'patients': None if patient is None else len(np.unique(patient[has[:, i]])),
-      'threshold': _number(float(cut[i])) if cut.ndim == 1 else None,
-      'found': int((has & found)[:, i].sum()),
-      'false': int((~has & found)[:, i].sum()),
-      **plain({metric: each[f'{metric}/{i}'] for metric in (*EACH, *EACH_AT_THRESHOLD)}),
-    }
-    for i, name in enumerate(classes[-score.shape[1] :])
-  ]
+  interval_of = intervals(score, y, EACH, *resampling)
+  interval_of |= intervals(score - cut, y, EACH_AT_THRESHOLD, *resampling)
+  patient = resampling.patient
+  truth = metrics.truth(score, y)
+  reached = score >= cut
+  rows = []
+  for i, name in enumerate(classes[-score.shape[1] :]):
+    has = truth[:, i]
+    positive = reached[:, i]
+    row: dict[str, Any] = {'class': name, 'images': int(has.sum())}
+    row['patients'] = None if patient is None else len(np.unique(patient[has]))
+    row['threshold'] = _number(float(cut[i])) if cut.ndim == 1 else None
+    row['found'] = int((has & positive).sum())
+    row['false'] = int((~has & positive).sum())
+    of_class = {metric: interval_of[f'{metric}/{i}'] for metric in (*EACH, *EACH_AT_THRESHOLD)}
+    rows.append(row | plain(of_class))
+  return rows
 
 
 def _doubts(
   test: Predictions,
   patient: np.ndarray | None,
   classes: Sequence[str],
-  found: Mapping[str, Interval],
+  interval_of: Mapping[str, Interval],
 ) -> list[str]:
   """Return what a reader of the intervals must know."""
-  units, unit = (np.arange(len(test.y)), 'images') if patient is None else (patient, 'patients')
-  many = [len(np.unique(units[has])) for has in metrics.truth(test.score, test.y).T]
-  few = [f'{name} {count}' for name, count in zip(classes, many, strict=True) if count < FEW]
-  said = (
-    [
-      f'Few {unit} in the test set ({", ".join(few)}): the intervals are rough and carry no verdict.'
-    ]
-    if few
-    else []
-  )
-  first = next(iter(found.values()))
+  resampled = np.arange(len(test.y)) if patient is None else patient
+  unit = 'images' if patient is None else 'patients'
+  few = []
+  for name, has in zip(classes, metrics.truth(test.score, test.y).T, strict=True):
+    count = len(np.unique(resampled[has]))
+    if count < FEW:
+      few.append(f'{name} {count}')
+  doubts = []
+  if few:
+    doubts.append(
+      f'Few {unit} in the test set ({", ".join(few)}): the intervals are rough and carry no '
+      'verdict.'
+    )
+  first = next(iter(interval_of.values()))
   if first.redrawn > 0.01:
-    said.append(
+    doubts.append(
       f'{first.redrawn:.0%} of the bootstrap resamples lacked a class and were drawn again.'
     )
-  return said + sorted(
-    {f'{item.reason[0].upper()}{item.reason[1:]}.' for item in found.values() if item.reason}
-  )
+  reasons = {interval.reason for interval in interval_of.values() if interval.reason}
+  return doubts + sorted(f'{reason[0].upper()}{reason[1:]}.' for reason in reasons)

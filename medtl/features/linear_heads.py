@@ -46,13 +46,9 @@ def grid(
   >>> grid(lr=(0.5, 0.25), seed=(0, 1, 2)).lr.tolist()
   [0.5, 0.5, 0.5, 0.25, 0.25, 0.25]
   """
-  lrs, decays, balances, seeds = zip(*itertools.product(lr, decay, balance, seed), strict=True)
-  return Settings(
-    np.array(lrs, np.float32),
-    np.array(decays, np.float32),
-    np.array(balances, np.float32),
-    np.array(seeds, np.int32),
-  )
+  columns = list(zip(*itertools.product(lr, decay, balance, seed), strict=True))
+  lrs, decays, balances = (np.array(column, np.float32) for column in columns[:3])
+  return Settings(lrs, decays, balances, np.array(columns[3], np.int32))
 
 
 def standardise(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -126,16 +122,16 @@ def _train(
     return fit + penalty
 
   def rate(t: jax.Array, leaf: jax.Array) -> Any:
-    ones = [1] * (leaf.ndim - 1)
-    return -settings.lr.reshape(-1, *ones) * (1 + jnp.cos(jnp.pi * t / steps)) / 2
+    lr = settings.lr.reshape(-1, *[1] * (leaf.ndim - 1))
+    return -lr * (1 + jnp.cos(jnp.pi * t / steps)) / 2
 
   adam = optax.scale_by_adam()
 
   def step(t: jax.Array, carry: tuple) -> tuple:
     heads, state = carry
     updates, state = adam.update(jax.grad(loss)(heads), state)
-    moved = jax.tree.map(lambda leaf, u: leaf + rate(t, leaf) * u, heads, updates)
-    return moved, state
+    move = lambda leaf, update: leaf + rate(t, leaf) * update
+    return jax.tree.map(move, heads, updates), state
 
   begin = jax.vmap(initial)(settings.seed)
   heads, _ = jax.lax.fori_loop(0, steps, step, (begin, adam.init(begin)))

@@ -25,11 +25,11 @@ def unpack(packed: jax.Array, like: Tree) -> Tree:
   leaves, structure = jax.tree.flatten(like)
   if len(leaves) == 1:
     return jax.tree.unflatten(structure, [packed])
-  found = []
+  parts = []
   begin = 0
   for leaf in leaves:
     end = begin + math.prod(leaf.shape[1:])
-    part = packed[:, begin:end].reshape(len(packed), *leaf.shape[1:])
-    found.append(part.astype(leaf.dtype))
+    values = packed[:, begin:end].reshape(len(packed), *leaf.shape[1:])
+    parts.append(values.astype(leaf.dtype))
     begin = end
-  return jax.tree.unflatten(structure, found)
+  return jax.tree.unflatten(structure, parts)

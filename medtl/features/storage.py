@@ -1,4 +1,4 @@
-"""The frozen prefix, computed once and kept: a data set of pictures becomes one of activations at the freeze boundary."""
+"""The frozen children, computed once and kept: pictures become activations at the boundary."""
 
 import contextlib
 import dataclasses
@@ -24,32 +24,34 @@ BFLOAT16 = np.uint16
 
 
 def digest(variables: Tree, children: Iterable[str]) -> str:
-  """Return a hash of the children's leaves in every collection of `variables`: parameters and statistics."""
-  found, wanted = hashlib.sha256(), set(children)
+  """Return a hash of the children's parameters and statistics, in every collection."""
+  hashed = hashlib.sha256()
+  wanted = set(children)
   for path, leaf in sorted(pytrees.flatten(variables).items()):
     where = path.split('/')  # collection, backbone, child, …
     if where[1] == 'backbone' and where[2] in wanted:
-      found.update(path.encode() + np.ascontiguousarray(leaf).tobytes())
-  return found.hexdigest()
+      hashed.update(path.encode() + np.ascontiguousarray(leaf).tobytes())
+  return hashed.hexdigest()
 
 
 def fingerprint(digests: Iterable[str], dataset: Dataset, **facts: Any) -> str:
-  """Return the name of a cache: a hash of the children's digests, of the data, and of what else `facts` says."""
-  told = {
+  """Return the name of a cache: a hash of the children's digests, of the data, and of `facts`."""
+  hashed = {
     **facts,
     'children': list(digests),
     'data': dataset.facts.get('hash', ''),
     'ops': dataset.facts.get('ops', ''),
   }
-  whole = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
+  whole = hashlib.sha256(json.dumps(hashed, sort_keys=True, default=str).encode())
   whole.update(np.asarray(dataset.table['row']).tobytes())
   return whole.hexdigest()[:32]
 
 
 def stored_features(dataset: Dataset, path: Path) -> Dataset | None:
-  """Return the data set whose pictures are the activations in `path`, memory-mapped; rows, labels and table stay what they are.
+  """Return the data set whose pictures are the activations in `path`, memory-mapped.
 
-  None where there is no such file. One that is cut short or damaged is removed, which is said, and counts as none.
+  Rows, labels and table stay what they are. It is None where there is no such file. A file that is
+  cut short or damaged is removed with a message, and counts as none.
   """
   if not path.exists():
     return None
@@ -63,11 +65,11 @@ def stored_features(dataset: Dataset, path: Path) -> Dataset | None:
     )
     path.unlink(missing_ok=True)
     return None
-  with contextlib.suppress(
-    OSError
-  ):  # the oldest by use goes first when the folder is full; it may be read-only
+  # When the folder is full, the file that was used longest ago goes first.
+  with contextlib.suppress(OSError):  # it may be read-only
     os.utime(path)
-  values = values.view(jnp.bfloat16) if values.dtype == BFLOAT16 else values
+  if values.dtype == BFLOAT16:
+    values = values.view(jnp.bfloat16)
   labels = dataset.table['y']
   rows = dataset.table['row']
 
@@ -75,13 +77,7 @@ def stored_features(dataset: Dataset, path: Path) -> Dataset | None:
     y = dataset.fetch(index).y if dataset.masks else labels[index]
     return Example(np.asarray(values[index]), y, int(rows[index]))
 
-  return Dataset(
-    fetch,
-    dataset.size,
-    dataset.classes,
-    dataset.table,
-    dataset.facts,
-  )
+  return Dataset(fetch, dataset.size, dataset.classes, dataset.table, dataset.facts)
 
 
 def stack_views(views: Sequence[Dataset]) -> Dataset:
@@ -93,16 +89,18 @@ def stack_views(views: Sequence[Dataset]) -> Dataset:
 def compute(
   apply: Callable[[Batch], jax.Array], size: int, batches: Iterable[Batch], path: Path
 ) -> None:
-  """Write apply(batch) of `size` examples, which `batches` hold in order, to `path`; whole, or not at all.
+  """Write apply(batch) of the `size` examples of `batches` to `path`, whole or not at all.
 
   numpy's format has no bfloat16: such values are written bit for bit as uint16.
   """
-  done, values = 0, None
+  done = 0
+  values = None
   with _writable(path), atomic_write(path, own=True) as aside:
     for batch in batches:
       value, mask = multihost.to_numpy((apply(batch), batch.mask))
       value = value[mask]
-      value = value.view(BFLOAT16) if value.dtype == jnp.bfloat16 else value
+      if value.dtype == jnp.bfloat16:
+        value = value.view(BFLOAT16)
       if values is None:
         require_space(
           path.parent,
@@ -119,13 +117,13 @@ def compute(
 
 @contextlib.contextmanager
 def _writable(path: Path) -> Iterator[None]:
-  """Say what to do where the folder cannot be written to; a full disk is said by those who notice it first."""
+  """Say what to do where the folder cannot be written to; others say it of a full disk."""
   try:
     yield
   except OSError as error:
     if error.errno == errno.ENOSPC:
       raise
     raise MedtlError(
-      f'cannot write the cached activations to {path.parent}: {error.strerror}; set MEDTL_CACHE to a folder that can be '
-      "written to, or config.cache='off'"
+      f'cannot write the cached activations to {path.parent}: {error.strerror}; set MEDTL_CACHE '
+      "to a folder that can be written to, or config.cache='off'"
     ) from None

@@ -47,9 +47,12 @@ def _evidence(
     if np.allclose((alpha, beta), before, rtol=1e-6):
       break
   weight, rest = _squared_lengths(z, whole, square, alpha / beta)
-  log_det = np.sum(np.log(alpha + beta * square)) + (d - len(square)) * np.log(alpha)
+  along_features = np.sum(np.log(alpha + beta * square))
+  log_det = along_features + (d - len(square)) * np.log(alpha)
   log_precisions = d * np.log(alpha) + n * np.log(beta)
-  log_evidence = log_precisions - log_det - beta * rest - alpha * weight - n * np.log(2 * np.pi)
+  fit = beta * rest
+  penalty = alpha * weight
+  log_evidence = log_precisions - log_det - fit - penalty - n * np.log(2 * np.pi)
   return float(log_evidence / (2 * n))
 
 

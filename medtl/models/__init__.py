@@ -26,7 +26,7 @@ class Backbone(nn.Module):
     raise NotImplementedError
 
   def child(self, index: int, value: Any, train: bool) -> Any:
-    """Apply child `index`: 0 the stem, i stage i; after the last stage `norm`, where there is one."""
+    """Apply child `index`: 0 the stem, i stage i, after the last stage `norm` if there is one."""
     raise NotImplementedError
 
   def maps(self, value: Any) -> Any:
@@ -146,14 +146,17 @@ class Net(nn.Module):
     return self.head.levels(self.children)
 
   def __call__(self, x: Any, *, train: Train, start_child: int = 0) -> Any:
-    """Return the head's outputs; x is a picture, or what `features(…, end_child=start_child)` made."""
+    """Return the head's outputs.
+
+    x is a picture, or what `features(…, end_child=start_child)` made of it.
+    """
     value = self.features(x, train=train, start_child=start_child, end_child=self.reduced)
     return self.head(value, train=train if isinstance(train, bool) else 'head' in train)
 
   def features(
     self, x: Any, *, train: Train = False, start_child: int = 0, end_child: int | None = None
   ) -> Any:
-    """Return what children [start_child, end_child) make of x, and the head's `reduce` at the end."""
+    """Return what children [start_child, end_child) make of x; `reduce` counts as the last one."""
     count = len(self.children)
     end_child = count if end_child is None else end_child
     if not 0 <= start_child <= end_child <= self.reduced:

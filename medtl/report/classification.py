@@ -37,35 +37,36 @@ def drawn(numbers: Mapping[str, Any], predictions: Mapping[str, Predictions]) ->
   classes = numbers['classes']
   test = predictions['test']
   cut = thresholds_of(test, predictions.get('val'), numbers['threshold'], kind)
-  found = {'reliability': figures.reliability(test)}
+  pictures = {'reliability': figures.reliability(test)}
   if len(classes) <= MOST_CURVES:
-    found['roc'] = figures.roc(test, cut, kind, classes)
-    found['precision_recall'] = figures.precision_recall(test, cut, kind, classes)
-  return found
+    pictures['roc'] = figures.roc(test, cut, kind, classes)
+    pictures['precision_recall'] = figures.precision_recall(test, cut, kind, classes)
+  return pictures
 
 
 def errors(
   numbers: Mapping[str, Any], predictions: Predictions, table: Table, images: Images
 ) -> list[dict[str, Any]]:
   """Return the most confident mistakes in words, with their pictures where these can be had."""
-  classes, found = numbers['classes'], []
+  classes = numbers['classes']
+  mistakes = []
   for mistake in worst_errors(predictions, numbers['kind']):
-    index, said = mistake['index'], classes[mistake['predicted']]
-    if numbers['kind'] == 'multilabel':
-      true, said = (said, f'no {said}') if mistake['true'] else (f'no {said}', said)
-      p, p_true = max(mistake['p'], 1 - mistake['p']), mistake['p_true']
+    index = mistake['index']
+    predicted = classes[mistake['predicted']]
+    p = mistake['p']
+    if numbers['kind'] != 'multilabel':
+      true = classes[mistake['true']]
+    elif mistake['true']:
+      true = predicted
+      predicted = f'no {true}'
+      p = max(p, 1 - p)
     else:
-      true, p, p_true = classes[mistake['true']], mistake['p'], mistake['p_true']
+      true = f'no {predicted}'
+      p = max(p, 1 - p)
     picture = images(index) if images else None
     where = [f'{name} {table[name][index]}' for name in ('file', 'patient') if name in table]
-    found.append(
-      {
-        'true': true,
-        'said': said,
-        'p': p,
-        'p_true': p_true,
-        'where': where or [f'row {mistake["row"]}'],
-        'picture': '' if picture is None else figures.picture(picture),
-      }
-    )
-  return found
+    words = {'true': true, 'said': predicted, 'p': p, 'p_true': mistake['p_true']}
+    words['where'] = where or [f'row {mistake["row"]}']
+    words['picture'] = '' if picture is None else figures.picture(picture)
+    mistakes.append(words)
+  return mistakes

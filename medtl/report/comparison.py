@@ -1,5 +1,6 @@
-"""Many variants of one run → one table, one plot, one sentence that claims no more than the intervals allow."""
+"""Many variants of one run → one table, one plot, one sentence that the intervals allow."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,49 +18,48 @@ SHOWN = ('accuracy', 'ece')  # beside the first headline metric
 
 
 def correct_p_values(rows: Sequence[dict[str, Any]]) -> None:
-  """Add `p_holm` to each paired difference: corrected for the comparisons of one metric with one reference.
+  """Add `p_holm` to each paired difference.
 
-  A row's `differences` is {reference: {metric: interval}}, None where the row is the reference.
+  It is the p-value, corrected for the comparisons of one metric with one reference. A row's
+  `differences` is {reference: {metric: interval}}, None where the row is the reference.
   """
   for reference in rows[0]['differences']:
     others = [row['differences'][reference] for row in rows if row['differences'][reference]]
-    for metric in others[0] if others else ():
-      p = [float('nan') if found[metric]['p'] is None else found[metric]['p'] for found in others]
-      for found, value in zip(others, holm(p), strict=True):
-        found[metric]['p_holm'] = None if value != value else value
+    metrics_of = others[0] if others else ()
+    for metric in metrics_of:
+      intervals = [other[metric] for other in others]
+      p = [math.nan if interval['p'] is None else interval['p'] for interval in intervals]
+      for interval, corrected in zip(intervals, holm(p), strict=True):
+        interval['p_holm'] = None if math.isnan(corrected) else corrected
 
 
 def verdict(rows: Sequence[Row], metric: str) -> str:
-  """Return one sentence: the best variant observed, what is not distinguishable from it, what is worse and by how much.
+  """Return one sentence: the best variant observed, which do not differ from it, which are worse.
 
-  Rows hold differences to 'best observed': variant − best. Two variants are told apart where the Holm-corrected p is below 0.05.
+  Rows hold differences to 'best observed': variant − best. Two variants are told apart where the
+  Holm-corrected p is below SURE.
   """
   best = extreme(rows, metric)
-  others = [
-    (row['name'], row['differences'][BEST][metric]) for row in rows if row['differences'][BEST]
-  ]
-  worse = [
-    (name, found)
-    for name, found in others
-    if found['p_holm'] is not None and found['p_holm'] < SURE
-  ]
-  level = [name for name, _ in others if name not in dict(worse)]
-  words = [
-    f'{best["name"]} is the best observed ({LABELS[metric]} {console.words(best["metrics"][metric])})'
-  ]
+  level = []
+  worse = []
+  for row in rows:
+    differences = row['differences'][BEST]
+    if not differences:
+      continue
+    gap = differences[metric]
+    if gap['p_holm'] is not None and gap['p_holm'] < SURE:
+      interval = f'[{gap["low"]:.3f}, {gap["high"]:.3f}]'
+      worse.append(f'{row["name"]} ({gap["value"]:+.3f} {interval})')
+    else:
+      level.append(row['name'])
+  value = console.words(best['metrics'][metric])
+  parts = [f'{best["name"]} is the best observed ({LABELS[metric]} {value})']
   if level:
-    words.append(
-      f'{", ".join(level)} {"is" if len(level) == 1 else "are"} not distinguishable from it'
-    )
+    verb = 'is' if len(level) == 1 else 'are'
+    parts.append(f'{", ".join(level)} {verb} not distinguishable from it')
   if worse:
-    words.append(
-      'told apart from it: '
-      + ', '.join(
-        f'{name} ({found["value"]:+.3f} [{found["low"]:.3f}, {found["high"]:.3f}])'
-        for name, found in worse
-      )
-    )
-  return '; '.join(words) + '.'
+    parts.append(f'told apart from it: {", ".join(worse)}')
+  return '; '.join(parts) + '.'
 
 
 def extreme(rows: Sequence[Row], metric: str) -> Row:
@@ -79,81 +79,77 @@ def shown_metrics(row: Row) -> list[str]:
 
 
 def table(rows: Sequence[Row]) -> str:
-  """Return the rows as plain text: the first headline metric, its paired differences with Holm-corrected p, and what it cost."""
+  """Return the rows as plain text.
+
+  The columns are the metrics that are shown, the paired differences of the first of them with
+  Holm-corrected p, and what a variant cost.
+  """
   shown = shown_metrics(rows[0])
-  first = shown[0]
-  columns = [LABELS[name] for name in shown] + [
-    f'minus {reference}' for reference in rows[0]['differences']
-  ]
-  cells = [['', *columns, 'live', 'GFLOP a step', 'seconds']]
+  header = ['', *(LABELS[name] for name in shown)]
+  header += [f'minus {reference}' for reference in rows[0]['differences']]
+  header += ['live', 'GFLOP a step', 'seconds']
+  lines = [header]
   for row in rows:
-    beside = [difference(found[first]) if found else '' for found in row['differences'].values()]
-    cells.append(
-      [
-        row['name'],
-        *(console.words(row['metrics'][name]) for name in shown),
-        *beside,
-        f'{row["live"]:,}',
-        f'{row["flops"] / 1e9:.2f}',
-        f'{row["seconds"]:.0f}',
-      ]
-    )
-  wide = [max(len(line[i]) for line in cells) + 2 for i in range(len(cells[0]))]
-  over = console.over(rows[0]) + (
-    f', means over {rows[0]["seeds"]} seeds' if rows[0]['seeds'] > 1 else ''
-  )
-  return '\n'.join(
-    [
-      f'{over}; in brackets 95% intervals, p corrected after Holm',
-      *(
-        ''.join(f'{cell:<{width}}' for cell, width in zip(line, wide, strict=True)).rstrip()
-        for line in cells
-      ),
-    ]
-  )
+    line = [row['name']]
+    line += [console.words(row['metrics'][name]) for name in shown]
+    for differences in row['differences'].values():
+      line.append(difference(differences[shown[0]]) if differences else '')
+    line += [f'{row["live"]:,}', f'{row["flops"] / 1e9:.2f}', f'{row["seconds"]:.0f}']
+    lines.append(line)
+  title = console.over(rows[0])
+  if rows[0]['seeds'] > 1:
+    title += f', means over {rows[0]["seeds"]} seeds'
+  text = [f'{title}; in brackets 95% intervals, p corrected after Holm']
+  widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
+  for line in lines:
+    cells = [f'{cell:<{width}}' for cell, width in zip(line, widths, strict=True)]
+    text.append(''.join(cells).rstrip())
+  return '\n'.join(text)
 
 
-def difference(found: Mapping[str, Any]) -> str:
-  """Return '-0.031 (-0.060 to -0.004) p .02'."""
-  p = found['p_holm']
-  return console.words(found) + ('' if p is None else f' p {p:.3f}')
+def difference(interval: Mapping[str, Any]) -> str:
+  """Return '-0.031 (-0.060 to -0.004) p 0.020'."""
+  p = interval['p_holm']
+  words = console.words(interval)
+  return words if p is None else f'{words} p {p:.3f}'
 
 
 def csv(rows: Sequence[Row]) -> str:
   """Return the rows as csv: every metric and every difference with interval and p."""
-  flat, measured = (
-    [],
-    list(next((found for row in rows for found in row['differences'].values() if found), ())),
-  )
+  measured: list[str] = []
   for row in rows:
-    cells = {
-      name: row[name]
-      for name in ('name', 'freeze', 'live', 'flops', 'seconds', 'images', 'patients')
-    }
-    cells |= {
-      f'{name} {part}': value[part]
-      for name, value in row['metrics'].items()
-      for part in ('value', 'low', 'high')
-    }
-    for reference, found in row['differences'].items():
-      cells |= {
-        f'{name} minus {reference} {part}': found and found[name].get(part)
-        for name in measured
-        for part in ('value', 'low', 'high', 'p', 'p_holm')
-      }
-    flat.append(cells)
-  return files.csv_text([list(flat[0]), *(list(cells.values()) for cells in flat)])
+    for differences in row['differences'].values():
+      if differences and not measured:
+        measured = list(differences)
+  lines = []
+  for row in rows:
+    cells = {}
+    for name in ('name', 'freeze', 'live', 'flops', 'seconds', 'images', 'patients'):
+      cells[name] = row[name]
+    for name, interval in row['metrics'].items():
+      for part in ('value', 'low', 'high'):
+        cells[f'{name} {part}'] = interval[part]
+    for reference, differences in row['differences'].items():
+      for name in measured:
+        for part in ('value', 'low', 'high', 'p', 'p_holm'):
+          value = differences[name].get(part) if differences else None
+          cells[f'{name} minus {reference} {part}'] = value
+    lines.append(cells)
+  return files.csv_text([list(lines[0]), *(list(cells.values()) for cells in lines)])
 
 
 def chance(runs: int, first: Sequence[int]) -> str:
-  """Return from which seeds a study's variants were run; `first` are those of each variant's first run.
+  """Return in words from which seeds a study's variants were run.
+
+  Each variant was run `runs` times; `first` are the seeds of the first runs.
 
   >>> chance(1, [0]), chance(1, [0, 1]), chance(3, [5])
   ('seed 0', 'seeds 0, 1', 'means over 3 runs of each, from seeds 5 to 7')
   """
   if runs > 1:
     return f'means over {runs} runs of each, from seeds {first[0]} to {first[0] + runs - 1}'
-  return f'seed{"s" * (len(first) > 1)} {", ".join(map(str, first))}'
+  noun = 'seed' if len(first) == 1 else 'seeds'
+  return f'{noun} {", ".join(map(str, first))}'
 
 
 def spent(rows: Sequence[Row]) -> str:
@@ -162,30 +158,31 @@ def spent(rows: Sequence[Row]) -> str:
   for row in rows:
     for name, seconds in row['spans'].items():
       total[name] = total.get(name, 0.0) + seconds
-  return ', '.join(
-    f'{name} {seconds:.0f} s'
-    for name, seconds in sorted(total.items(), key=lambda item: -item[1])
-    if seconds >= 0.5
-  )
+  longest_first = sorted(total.items(), key=lambda item: -item[1])
+  return ', '.join(f'{name} {seconds:.0f} s' for name, seconds in longest_first if seconds >= 0.5)
 
 
-def screened(found: Mapping[str, Any]) -> list[str]:
-  """Return in words how scores that need no training ranked the depths; nothing where there are none."""
-  if not found:
+def screened(screen: Mapping[str, Any]) -> list[str]:
+  """Return in words how scores that need no training ranked the depths; [] without scores."""
+  if not screen:
     return []
-  named = {row['depth']: row['name'] for row in found['depths']}
+  name_of_depth = {row['depth']: row['name'] for row in screen['depths']}
   lines = []
-  for name, told in found['agreement'].items():
-    rank = (
-      'no rank correlation, since one of them is the same at all depths'
-      if told['spearman'] is None
-      else f'rank correlation with the measured metric {told["spearman"]:+.2f} (Spearman), {told["kendall"]:+.2f} (Kendall)'
-    )
+  for score, agreement in screen['agreement'].items():
+    rank = 'no rank correlation, since one of them is the same at all depths'
+    if agreement['spearman'] is not None:
+      rank = (
+        f'rank correlation with the measured metric {agreement["spearman"]:+.2f} (Spearman), '
+        f'{agreement["kendall"]:+.2f} (Kendall)'
+      )
+    chosen = name_of_depth[agreement['chosen']]
     lines.append(
-      f'{name} over {told["depths"]} depths: {rank}; it would have chosen {named[told["chosen"]]}'
+      f'{score} over {agreement["depths"]} depths: {rank}; it would have chosen {chosen}'
     )
-  own = ', '.join(f'{name} {value:.3f}' for name, value in found['classifier'].items())
-  return lines + ([f"the checkpoint's own classifier: {own}"] if own else [])
+  own = ', '.join(f'{name} {value:.3f}' for name, value in screen['classifier'].items())
+  if own:
+    lines.append(f"the checkpoint's own classifier: {own}")
+  return lines
 
 
 def write(
@@ -196,42 +193,31 @@ def write(
   curves: label_efficiency.Curves | None = None,
   lines: Sequence[str] = (),
 ) -> None:
-  """Write the study's page: `facts` are title, sentence, command, axis, warnings, hardware, versions, seconds; `screen` may be {}.
+  """Write the study's page.
 
-  `curves` are families of variants that differ in an amount, `lines` what is said of them.
+  `facts` are title, sentence, command, axis, warnings, hardware, versions and seconds; `screen`
+  may be {}. `curves` are families of variants that differ in an amount, `lines` what is said of
+  them.
   """
   shown = shown_metrics(rows[0])
   first = shown[0]
+  axis = facts['axis']
   names = [row['name'] for row in rows]
-  pictures = {
-    name: figures.variants(
-      names, [row['metrics'][name] for row in rows], LABELS[name], facts['axis']
-    )
-    for name in shown
-  }
+  pictures = {}
+  for name in shown:
+    intervals = [row['metrics'][name] for row in rows]
+    pictures[name] = figures.variants(names, intervals, LABELS[name], axis)
   if curves:
-    found = {row['name']: row['metrics'][first] for row in rows}
-    points = {
-      family: [(amount, found[name]) for amount, name in sorted(members.items())]
-      for family, members in curves.items()
-    }
-    pictures['curves'] = figures.families(points, LABELS[first], facts['axis'])
-  files.write(
-    path,
-    page.environment()
-    .get_template('study.html.j2')
-    .render(
-      rows=rows,
-      facts=facts,
-      first=first,
-      shown=shown,
-      labels=LABELS,
-      over=console.over(rows[0]),
-      pictures=pictures,
-      verdict=verdict(rows, first),
-      spent=spent(rows),
-      screen=screen,
-      screened=screened(screen),
-      lines=lines,
-    ),
-  )
+    interval_of = {row['name']: row['metrics'][first] for row in rows}
+    points = {}
+    for family, members in curves.items():
+      points[family] = [(amount, interval_of[name]) for amount, name in sorted(members.items())]
+    pictures['curves'] = figures.families(points, LABELS[first], axis)
+  variables: dict[str, Any] = {'rows': rows, 'facts': facts, 'labels': LABELS}
+  variables |= {'first': first, 'shown': shown, 'pictures': pictures, 'lines': lines}
+  variables['over'] = console.over(rows[0])
+  variables['verdict'] = verdict(rows, first)
+  variables['spent'] = spent(rows)
+  variables |= {'screen': screen, 'screened': screened(screen)}
+  template = page.environment().get_template('study.html.j2')
+  files.write(path, template.render(variables))

@@ -1,6 +1,6 @@
 """The headline in the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medtl.evaluation.summary import LABELS
@@ -9,16 +9,21 @@ IMAGE = 'image'  # what an example is, where numbers do not say it
 
 
 def console(numbers: Mapping[str, Any]) -> str:
-  """Return a table in plain text: each metric, its value and interval; first the headline ones, then the others."""
+  """Return the metrics with their intervals as a table in plain text, the headline ones first."""
   headline = numbers['headline']
   names = [*headline, *(name for name in numbers['metrics'] if name not in headline)]
-  wide = max(len(LABELS[name]) for name in names) + 2
+  width = max(len(LABELS[name]) for name in names) + 2
+
+  def lines_of(interval_of: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [f'  {LABELS[name]:<{width}}{words(interval_of[name])}' for name in names]
+
   lines = [f'{over(numbers)}, {numbers["level"]:.0%} intervals by {unit(numbers)}']
-  lines += [f'  {LABELS[name]:<{wide}}{words(numbers["metrics"][name])}' for name in names]
+  lines += lines_of(numbers['metrics'], names)
   if numbers['by_patient']:
-    lines += [f'mean probability of each of {numbers["patients"]} patients']
-    lines += [f'  {LABELS[name]:<{wide}}{words(numbers["by_patient"][name])}' for name in headline]
-  return '\n'.join(lines + [f'! {warning}' for warning in numbers['warnings']])
+    lines.append(f'mean probability of each of {numbers["patients"]} patients')
+    lines += lines_of(numbers['by_patient'], headline)
+  lines += [f'! {warning}' for warning in numbers['warnings']]
+  return '\n'.join(lines)
 
 
 def over(numbers: Mapping[str, Any]) -> str:
@@ -49,6 +54,9 @@ def words(interval: Mapping[str, Any], digits: int = 3) -> str:
   """
   if interval['value'] is None:
     return interval['reason']
+  value = f'{interval["value"]:.{digits}f}'
   if interval['low'] is None:
-    return f'{interval["value"]:.{digits}f} ({interval["reason"]})'
-  return f'{interval["value"]:.{digits}f} ({interval["low"]:.{digits}f} to {interval["high"]:.{digits}f})'
+    return f'{value} ({interval["reason"]})'
+  low = f'{interval["low"]:.{digits}f}'
+  high = f'{interval["high"]:.{digits}f}'
+  return f'{value} ({low} to {high})'

@@ -1,4 +1,4 @@
-"""Pictures of a report as data URIs: SVG figures whose text stays text, PNG of what the model saw."""
+"""Pictures of a report as data URIs: SVG figures with real text, PNG of what the model saw."""
 
 import base64
 import contextlib
@@ -52,69 +52,67 @@ SQUARE = (4.3, 3.9)  # inches
 
 
 def roc(test: Predictions, cut: np.ndarray, kind: str, classes: Sequence[str]) -> str:
-  """Return ROC curves, every class against the rest, with the operating points that `cut` gives."""
+  """Return ROC curves, every class against the rest, with the operating points that `cut` gives.
+
+  `cut` are the thresholds, [k] or [n, k].
+  """
   score, y = operating_points.columns(test, kind)
-  points = zip(
-    1 - metrics.class_specificity(score - cut, y),
-    metrics.class_sensitivity(score - cut, y),
-    strict=True,
-  )
+  truth = metrics.truth(score, y)
   areas = metrics.class_auroc(score, y)
+  sensitivity = metrics.class_sensitivity(score - cut, y)
+  false_rate = 1 - metrics.class_specificity(score - cut, y)
+  names = classes[-score.shape[1] :]
   with _axes(SQUARE) as (figure, (axes,)):
     axes.plot([0, 1], [0, 1], **DIAGONAL)
-    for style, has, s, point, area, name in zip(
-      _styles(),
-      metrics.truth(score, y).T,
-      score.T,
-      points,
-      areas,
-      classes[-score.shape[1] :],
-      strict=False,
-    ):
-      wrong, right, _ = curves.roc(s, has)
-      axes.plot(wrong, right, label=f'{name}  {area:.3f}', drawstyle='steps-post', **style)
-      axes.plot(*point, color=style['color'], **DOT)
+    for i, (name, style) in enumerate(zip(names, _styles(), strict=False)):
+      wrong, right, _ = curves.roc(score[:, i], truth[:, i])
+      axes.plot(wrong, right, label=f'{name}  {areas[i]:.3f}', drawstyle='steps-post', **style)
+      axes.plot(false_rate[i], sensitivity[i], color=style['color'], **DOT)
     _unit(axes, '1 − specificity', 'Sensitivity')
     axes.legend(loc='lower right', title='AUROC' if len(areas) > 1 else None, alignment='left')
     return svg(figure)
 
 
 def precision_recall(test: Predictions, cut: np.ndarray, kind: str, classes: Sequence[str]) -> str:
-  """Return precision-recall curves with the operating points; a dotted line at each class's share of the examples."""
+  """Return precision-recall curves with the operating points that `cut` gives, see `roc`.
+
+  A dotted line is at each class's share of the examples.
+  """
   score, y = operating_points.columns(test, kind)
-  truth, found = metrics.truth(score, y), score >= cut
+  truth = metrics.truth(score, y)
+  reached = score >= cut
   areas = metrics.class_auprc(score, y)
+  names = classes[-score.shape[1] :]
   with _axes(SQUARE) as (figure, (axes,)):
-    for style, has, said, s, area, name in zip(
-      _styles(), truth.T, found.T, score.T, areas, classes[-score.shape[1] :], strict=False
-    ):
+    for i, (name, style) in enumerate(zip(names, _styles(), strict=False)):
+      has = truth[:, i]
+      positive = reached[:, i]
       axes.axhline(has.mean(), color=style['color'], linewidth=0.8, linestyle=(0, (1, 3)))
-      recall, precision = curves.precision_recall(s, has)
-      axes.plot(recall, precision, label=f'{name}  {area:.3f}', **style)
-      if said.any() and has.any():
-        axes.plot((has & said).sum() / has.sum(), has[said].mean(), color=style['color'], **DOT)
+      recall, precision = curves.precision_recall(score[:, i], has)
+      axes.plot(recall, precision, label=f'{name}  {areas[i]:.3f}', **style)
+      if positive.any() and has.any():
+        sensitivity = (has & positive).sum() / has.sum()
+        axes.plot(sensitivity, has[positive].mean(), color=style['color'], **DOT)
     _unit(axes, 'Recall (sensitivity)', 'Precision (positive predictive value)')
     axes.legend(loc='lower left', title='AUPRC' if len(areas) > 1 else None, alignment='left')
     return svg(figure)
 
 
 def reliability(test: Predictions) -> str:
-  """Return the share that came true against the probability that was given, and how often each probability was given."""
+  """Return the share that came true against the probability that was given.
+
+  Below stands how often each probability was given.
+  """
   count, p, share = metrics.reliability(test.score, test.y)
-  seen, edges = count > 0, np.linspace(0, 1, metrics.BINS + 1)
+  seen = count > 0
+  edges = np.linspace(0, 1, metrics.BINS + 1)
+  area = 16 + 110 * count[seen] / count.max()  # of a dot, in points²
+  dot: Any = {'color': COLOURS[0], 'edgecolor': 'white', 'zorder': 3, 'clip_on': False}
   with _axes(SQUARE, (3.4, 1)) as (figure, (axes, below)):
     axes.plot([0, 1], [0, 1], **DIAGONAL)
     axes.vlines(p[seen], p[seen], share[seen], color=COLOURS[1], linewidth=1.6, alpha=0.7)
     axes.plot(p[seen], share[seen], '-', color=COLOURS[0], linewidth=1, alpha=0.5)
-    axes.scatter(
-      p[seen],
-      share[seen],
-      16 + 110 * count[seen] / count.max(),
-      color=COLOURS[0],
-      edgecolor='white',
-      zorder=3,
-      clip_on=False,
-    )
+    axes.scatter(p[seen], share[seen], area, **dot)
     _unit(axes, '', 'Share that came true')
     axes.tick_params(labelbottom=False)
     below.bar(edges[:-1], count, np.diff(edges), align='edge', color=COLOURS[5], edgecolor='white')
@@ -152,30 +150,26 @@ def curve(
 
 
 def variants(
-  names: Sequence[str], found: Sequence[Mapping[str, Any]], label: str, axis: str
+  names: Sequence[str], intervals: Sequence[Mapping[str, Any]], label: str, axis: str
 ) -> str:
   """Return a metric of each variant with its interval, in their order."""
+  place = np.arange(len(names))
+  value, low, high = _parts(intervals)
+  short = max(map(len, names)) < 8
+  rotation = 0 if short else 35
   with _axes((8.6, 3.4)) as (figure, (axes,)):
-    place = np.arange(len(names))
-    value, low, high = _parts(found)
     axes.vlines(place, low, high, color=COLOURS[5], linewidth=3.2, alpha=0.75)
     axes.plot(place, value, color=COLOURS[0], linewidth=1, **DOT)
     axes.set(xlabel=axis, ylabel=label, xlim=(-0.6, len(names) - 0.4))
-    axes.set_xticks(
-      place,
-      names,
-      rotation=0 if max(map(len, names)) < 8 else 35,
-      ha='center' if max(map(len, names)) < 8 else 'right',
-    )
+    axes.set_xticks(place, names, rotation=rotation, ha='center' if short else 'right')
     return svg(figure)
 
 
-def _parts(found: Sequence[Mapping[str, Any]]) -> Iterator[np.ndarray]:
-  """Return value, low and high of intervals as arrays; what is not there is nan."""
-  return (
-    np.array([np.nan if item[part] is None else item[part] for item in found])
-    for part in ('value', 'low', 'high')
-  )
+def _parts(intervals: Sequence[Mapping[str, Any]]) -> Iterator[np.ndarray]:
+  """Yield value, low and high of intervals as arrays; what is not there is nan."""
+  for part in ('value', 'low', 'high'):
+    numbers = [interval[part] for interval in intervals]
+    yield np.array([np.nan if number is None else number for number in numbers])
 
 
 def families(
@@ -193,55 +187,73 @@ def families(
     return svg(figure)
 
 
-def rates(found: Mapping[str, Any]) -> str:
-  """Return the loss against the learning rate of a range test: rates, losses, means, and the rates `steepest` and `tenth`."""
+def rates(test: Mapping[str, Any]) -> str:
+  """Return the loss against the learning rate of a range test.
+
+  `test` holds rates, losses, means, and the rates `steepest` and `tenth`.
+  """
   with _axes((8.6, 3.4)) as (figure, (axes,)):
-    axes.plot(found['rates'], found['losses'], color=COLOURS[0], linewidth=0.7, alpha=0.4)
-    axes.plot(found['rates'], found['means'], color=COLOURS[0])
-    for name, colour in (('steepest', COLOURS[2]), ('tenth', COLOURS[1])):
-      axes.axvline(found[name], color=colour, linewidth=1.1)
+    axes.plot(test['rates'], test['losses'], color=COLOURS[0], linewidth=0.7, alpha=0.4)
+    axes.plot(test['rates'], test['means'], color=COLOURS[0])
+    axes.axvline(test['steepest'], color=COLOURS[2], linewidth=1.1)
+    axes.axvline(test['tenth'], color=COLOURS[1], linewidth=1.1)
     axes.set(xscale='log', xlabel='Learning rate', ylabel='Training loss')
-    axes.xaxis.set_major_formatter(
-      lambda rate, _: f'{rate:.0e}'
-    )  # matplotlib's own needs its mathematics, which is off here
-    axes.set_ylim(top=min(max(found['losses']), 2.5 * found['means'][0]) * 1.05)
+    # matplotlib's own format needs its mathematics, which is off here
+    axes.xaxis.set_major_formatter(lambda rate, _: f'{rate:.0e}')
+    highest = min(max(test['losses']), 2.5 * test['means'][0])
+    axes.set_ylim(top=highest * 1.05)
     return svg(figure)
 
 
 def picture(x: np.ndarray) -> str:
-  """Return what the model saw, x [*s, c] in 0 … 1 or 8 bits: a picture, a volume's middle slice, a recording's traces."""
-  x = np.asarray(x) / np.float32(255 if x.dtype == np.uint8 else 1)
+  """Return what the model saw, x [*s, c] in 0 … 1 or 8 bits.
+
+  It is a picture, a volume's middle slice, or a recording's traces.
+  """
+  x = _unit_range(x)
   if x.ndim == 2:
     return _traces(x)
   if x.ndim == 4:
     x = x[len(x) // 2]
   from PIL import Image
 
-  low, high = min(0.0, float(x.min())), max(1.0, float(x.max()))
+  low = min(0.0, float(x.min()))
+  high = max(1.0, float(x.max()))
   grey = np.round((x - low) / (high - low) * 255).astype(np.uint8)
   image = Image.fromarray(grey if x.shape[-1] == 3 else grey[..., 0])
   if max(image.size) > 320:
     image.thumbnail((320, 320))
   elif max(image.size) < 112:  # the pixels themselves, not a blur of them
     factor = 224 // max(image.size)
-    image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    size = (image.width * factor, image.height * factor)
+    image = image.resize(size, Image.Resampling.NEAREST)
   file = io.BytesIO()
   image.save(file, 'PNG', optimize=True)
   return uri(file.getvalue(), 'image/png')
 
 
+def _unit_range(x: np.ndarray) -> np.ndarray:
+  """Return a picture in 0 … 1, also one of 8 bits."""
+  x = np.asarray(x)
+  return x / np.float32(255 if x.dtype == np.uint8 else 1)
+
+
 def contours(x: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> str:
-  """Return a picture x [h, w, c] in 0 … 1 or 8 bits with the contours of two masks [h, w] of classes."""
-  x = np.asarray(x) / np.float32(255 if x.dtype == np.uint8 else 1)
+  """Return a picture with the contours of two masks [h, w] of classes.
+
+  x [h, w, c] is in 0 … 1 or 8 bits.
+  """
+  x = _unit_range(x)
   height, width = truth.shape
+  places = (np.arange(-1, width + 1), np.arange(-1, height + 1))
   with _axes((3, 3 * height / width)) as (figure, (axes,)):
     grey = x if x.shape[-1] == 3 else x[..., 0]
     axes.imshow(np.clip(grey, 0, 1), cmap='gray', vmin=0, vmax=1)
     for mask, colour, style in ((truth, COLOURS[2], '-'), (prediction, COLOURS[1], '--')):
+      line: Any = {'colors': colour, 'linestyles': style, 'linewidths': 1.6}
       for label in np.unique(mask[mask > 0]):
         inside = np.pad(mask == label, 1).astype(float)  # so that a contour closes at the border
-        places = (np.arange(-1, width + 1), np.arange(-1, height + 1))
-        axes.contour(*places, inside, [0.5], colors=colour, linestyles=style, linewidths=1.6)
+        axes.contour(*places, inside, [0.5], **line)
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
     axes.grid(False)
     return svg(figure)
@@ -290,12 +302,11 @@ def _axes(size: tuple[float, float], rows: Sequence[float] = (1,)) -> Iterator[t
   import matplotlib
   from matplotlib.figure import Figure
 
+  heights = {'height_ratios': rows}
   with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=size, layout='constrained')
-    yield (
-      figure,
-      figure.subplots(len(rows), squeeze=False, gridspec_kw={'height_ratios': rows}).ravel(),
-    )
+    axes = figure.subplots(len(rows), squeeze=False, gridspec_kw=heights)
+    yield figure, axes.ravel()
 
 
 def _styles() -> Any:
@@ -322,4 +333,6 @@ def _smooth(value: np.ndarray) -> np.ndarray:
   """Return the running mean over a twentieth of the run, shorter at the ends."""
   width = max(1, len(value) // 20)
   kernel = np.ones(width)
-  return np.convolve(value, kernel, 'same') / np.convolve(np.ones(len(value)), kernel, 'same')
+  total = np.convolve(value, kernel, 'same')
+  count = np.convolve(np.ones(len(value)), kernel, 'same')
+  return total / count

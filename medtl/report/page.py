@@ -1,4 +1,4 @@
-"""report.html: one file that opens without a network, from numbers, predictions and the facts of a run."""
+"""report.html: one file that opens without a network, from the numbers and facts of a run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -46,13 +46,9 @@ class Facts(TypedDict):
   monitor: str  # the metric that chose the best checkpoint …
   best_step: int | None  # … and where
   data: Mapping[str, Any]  # a Dataset's facts: name, licence, hash, phantom …; all are listed
-  splits: Mapping[
-    str, Mapping[str, Any]
-  ]  # {'train': {size, patients (or None), hash, classes: {name: count}}, …}
+  splits: Mapping[str, Mapping[str, Any]]  # side -> size, patients or None, hash, classes
   weights: Mapping[str, Any]  # name ('' for random initialisation), url, sha256, licence, note …
-  phases: Sequence[
-    Mapping[str, Any]
-  ]  # freeze, steps, live, frozen, flops, flops_full, rules of partition.summary
+  phases: Sequence[Mapping[str, Any]]  # freeze, steps, live, frozen, flops, flops_full, rules
   curves: Sequence[Mapping[str, float]]  # records of metrics.jsonl
   versions: Mapping[str, str]
   hardware: str
@@ -74,84 +70,81 @@ def render(
   facts: Facts, numbers: Mapping[str, Any], template: str, content: Mapping[str, Any]
 ) -> str:
   """Return the page as text."""
-  page = environment().get_template('page.html.j2')
-  sources = [
-    ('Data', facts['data']['name'], listed(facts['data'])),
-    ('Weights', facts['weights']['name'] or 'random initialisation', listed(facts['weights'])),
+  data = facts['data']
+  weights = facts['weights']
+  variables: dict[str, Any] = {'facts': facts, 'numbers': numbers, 'labels': LABELS}
+  variables['over'] = console.over(numbers)
+  variables['noun'] = console.noun(numbers)
+  variables['unit'] = console.unit(numbers)
+  variables['warnings'] = warnings(facts, numbers)
+  variables['curves'] = curves(facts)
+  variables['sources'] = [
+    ('Data', data['name'], listed(data)),
+    ('Weights', weights['name'] or 'random initialisation', listed(weights)),
   ]
-  return page.render(
-    facts=facts,
-    numbers=numbers,
-    labels=LABELS,
-    over=console.over(numbers),
-    noun=console.noun(numbers),
-    unit=console.unit(numbers),
-    warnings=warnings(facts, numbers),
-    curves=curves(facts),
-    sources=sources,
-    config=json.dumps(facts['config'], indent=1, default=str),
-    template=template,
-    content=content,
-  )
+  variables['config'] = json.dumps(facts['config'], indent=1, default=str)
+  variables['template'] = template  # of the task's part of the page …
+  variables['content'] = content  # … and its variables
+  return environment().get_template('page.html.j2').render(variables)
 
 
 def environment() -> Any:
   """Return the templates of this folder: what is missing is an error, everything is escaped."""
   import jinja2
 
-  found = jinja2.Environment(
+  templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
   )
-  found.filters |= {
-    'words': console.words,
-    'count': '{:,}'.format,
-    'short': short,
-    'duration': duration,
-  }
-  return found
+  templates.filters['words'] = console.words
+  templates.filters['count'] = '{:,}'.format
+  templates.filters['short'] = short
+  templates.filters['duration'] = duration
+  return templates
 
 
 def warnings(facts: Facts, numbers: Mapping[str, Any]) -> list[str]:
   """Return what a reader must know before the numbers."""
-  phantom = [
-    'These numbers come from generated phantoms: they show that the program works and say nothing about patients.'
-  ]
-  return (phantom if facts['data'].get('phantom') else []) + [
-    *facts['warnings'],
-    *numbers['warnings'],
-  ]
+  first = []
+  if facts['data'].get('phantom'):
+    first.append(
+      'These numbers come from generated phantoms: they show that the program works and say '
+      'nothing about patients.'
+    )
+  return [*first, *facts['warnings'], *numbers['warnings']]
 
 
 def curves(facts: Facts) -> dict[str, str]:
   """Return {name: data URI} of the loss and the monitored metric against the step."""
-  if not facts['curves']:
+  records = facts['curves']
+  if not records:
     return {}
-  ends = np.cumsum([phase['steps'] for phase in facts['phases']])
+  ends = np.cumsum([phase['steps'] for phase in facts['phases']]).tolist()
   # After early stopping it is not known where phases met.
-  whole = len(ends) and ends[-1] == facts['curves'][-1]['step']
-  phase_ends = ends[:-1].tolist() if whole else []
-  return {
-    name: figures.curve(facts['curves'], name, phase_ends, facts['best_step'])
-    for name in dict.fromkeys(('loss', facts['monitor']))
-  }
+  complete = bool(ends) and ends[-1] == records[-1]['step']
+  phase_ends = ends[:-1] if complete else []
+  pictures = {}
+  for name in ('loss', facts['monitor']):
+    if name not in pictures:
+      pictures[name] = figures.curve(records, name, phase_ends, facts['best_step'])
+  return pictures
 
 
 def listed(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
   """Return (name, text) of what is known of a source, empty values left out."""
-  text = {
-    key: '; '.join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    for key, value in facts.items()
-    if key not in HIDDEN and value is not None
-  }
-  return [
-    (NAMES.get(key, key.replace('_', ' ').capitalize()), value)
-    for key, value in text.items()
-    if value
-  ]
+  lines = []
+  for key, value in facts.items():
+    if key in HIDDEN or value is None:
+      continue
+    several = isinstance(value, list | tuple)
+    text = '; '.join(map(str, value)) if several else str(value)
+    if text:
+      name = NAMES.get(key, key.replace('_', ' ').capitalize())
+      lines.append((name, text))
+  return lines
 
 
 def short(number: float) -> str:
@@ -175,8 +168,6 @@ def duration(seconds: float) -> str:
   whole = round(seconds)
   if whole < 60:
     return f'{whole} s'
-  return (
-    f'{whole // 60} min {whole % 60} s'
-    if whole < 3600
-    else f'{whole // 3600} h {whole % 3600 // 60} min'
-  )
+  if whole < 3600:
+    return f'{whole // 60} min {whole % 60} s'
+  return f'{whole // 3600} h {whole % 3600 // 60} min'

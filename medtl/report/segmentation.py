@@ -1,4 +1,4 @@
-"""What the page shows of masks: numbers by class, and images with the contours of truth and mask."""
+"""What the page shows of masks: numbers by class, images with the contours of truth and mask."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -34,25 +34,21 @@ def content(
 
 def cases(dice: np.ndarray, table: Table, images: Callable[..., np.ndarray]) -> list[dict]:
   """Return the best, the median and the worst image among those that were kept, with contours."""
-  found = []
-  for name, order in reversed(list(zip(CASES, ordered(dice), strict=True))):
-    index = _first_kept(order, images)
+  shown_cases = []
+  orders = dict(zip(CASES, ordered(dice), strict=True))
+  for name in reversed(CASES):
+    index = _first_kept(orders[name], images)
     if index is None:
       continue
-    where = [
-      f'{column} {table[column][index]}' for column in ('file', 'patient') if column in table
-    ]
-    found.append(
-      {
-        'name': name,
-        'dice': float(dice[index]),
-        'where': where or [f'row {table["row"][index]}'],
-        'picture': figures.contours(
-          images(index), images(index, 'truth'), images(index, 'prediction')
-        ),
-      }
-    )
-  return found
+    columns = [column for column in ('file', 'patient') if column in table]
+    where = [f'{column} {table[column][index]}' for column in columns]
+    truth = images(index, 'truth')
+    prediction = images(index, 'prediction')
+    case: dict[str, Any] = {'name': name, 'dice': float(dice[index])}
+    case['where'] = where or [f'row {table["row"][index]}']
+    case['picture'] = figures.contours(images(index), truth, prediction)
+    shown_cases.append(case)
+  return shown_cases
 
 
 def ordered(dice: np.ndarray) -> list[list[int]]:

@@ -64,7 +64,7 @@ def _parse_place(words: str) -> tuple[str | None, int | None, int | None]:
   try:
     count, index = map(int, rest.split(','))
   except ValueError:
-    count, index = 0, 0
+    count = index = 0
   if ':' not in address or not 0 <= index < count:
     raise MedtlError(
       f"--hosts={words}; expected 'auto', or ADDRESS:PORT,COUNT,INDEX with 0 <= INDEX < COUNT, "

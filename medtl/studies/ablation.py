@@ -1,7 +1,7 @@
-"""Many runs as one answer: the folds of one split, pooled out of fold; the variants of one config, compared pair by pair."""
+"""Many runs as one answer: the variants of one config, compared pair by pair."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,107 +14,15 @@ from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError
 from medtl.evaluation import label_efficiency, predictions, summary
 from medtl.report import comparison
-from medtl.run import assemble, cost, run_data, run_folder, run_report, train, validate
+from medtl.run import assemble, cost, run_folder, run_report, train, validate
 from medtl.run.context import RunContext
 from medtl.runtime import files, run_log
-from medtl.studies import transferability_scores
+from medtl.studies import folds, transferability_scores
 
 EXPECTED = (
   'a file of experiments/ with a docstring, sweep(config), which yields (name, ((key, '
   "value), …)), AXIS = 'what differs' and AGAINST = (names, …)"
 )
-
-
-def folds(
-  config: ConfigDict, workdir: Path, command: str = '', like: RunContext | None = None
-) -> dict[str, Any]:
-  """Return the numbers of the out-of-fold predictions: every fold trained in `fold<i>/`, each example tested by a net that never saw it.
-
-  Each fold brings its own thresholds, chosen on its own validation patients: pooled ones would have seen the labels they are tested on.
-  """
-  validate.check_config(config)
-  count = validate.count_folds(config)
-  with run_folder.open_unfinished(workdir, config, folds=True) as to_do:
-    if to_do:
-      return _folds(config, count, workdir, command, like)
-  run_log.console.print(f'{workdir} is finished already; nothing was trained')
-  return run_folder.read(workdir, 'numbers.json')
-
-
-def _folds(
-  config: ConfigDict, count: int, workdir: Path, command: str, like: RunContext | None
-) -> dict[str, Any]:
-  """Return the numbers of `count` folds that are not finished, see `folds`."""
-  folders = _fold_folders(workdir, count)
-  for number, part in enumerate(folders):
-    run_log.heading(f'fold {number + 1} of {count}')
-    fold = assemble.with_changes(config, (('data.split.fold', number),))
-    if like is None and not run_folder.is_finished(part):
-      like = train.prepare(fold, train.resolve_pretrained_run(fold, part, command))
-      cost.print_plan(like, run_log.console.print)
-      look_at_folds([config], count)  # a study has looked before
-    train.train(fold, part, command, like)
-  for side in ('val', 'test'):
-    predictions.pooled(
-      [_saved(part, side, config) for part in folders], workdir / 'predictions' / f'{side}.npz'
-    )
-  plan = run_folder.read(folders[0], 'plan.json')
-  run_folder.write_json(
-    workdir / 'plan.json',
-    {**plan, 'folds': [run_folder.read(part, 'plan.json')['splits'] for part in folders]},
-  )
-  for name, changes in config.compare:
-    folds(
-      assemble.with_changes(config, changes), run_folder.companion_folder(workdir, name), command
-    )
-  spent = [run_folder.read(part, 'provenance.json')['spans'] for part in folders]
-  spans = {
-    name: sum(one.get(name, 0.0) for one in spent)
-    for name in dict.fromkeys(name for one in spent for name in one)
-  }
-  run_folder.write_provenance(workdir, command, spans, {'folds': count})
-  return run_report.write_report(workdir)
-
-
-def look_at_folds(configs: Iterable[ConfigDict], count: int) -> None:
-  """Load the data of every fold: the checks tell now what would stop the last fold after hours.
-
-  For instance a class that a side lacks. Configs that differ in nothing that is checked are
-  looked at once.
-  """
-  seen: list[tuple] = []
-  for config in configs:
-    told = (config.data, config.task, config.monitor, config.batch)
-    if told not in seen:
-      seen.append(told)
-      for number in range(count):
-        _look(config, number)
-
-
-def _look(config: ConfigDict, number: int) -> None:
-  try:
-    run_data.load_data(assemble.with_changes(config, (('data.split.fold', number),)))
-  except MedtlError as error:
-    raise MedtlError(
-      f'data.split.fold={number}: {error}. Every fold is trained here, so change '
-      'something else than the fold'
-    ) from None
-
-
-def _fold_folders(workdir: Path, count: int) -> list[Path]:
-  """Return the run folders of the folds."""
-  return [workdir / f'fold{number}' for number in range(count)]
-
-
-def _saved(part: Path, side: str, config: ConfigDict) -> predictions.Saved:
-  """Return the predictions of a fold; those of its test side as they are pooled with other folds'."""
-  saved = predictions.load(part / 'predictions' / f'{side}.npz')
-  if side != 'test':
-    return saved
-  val = predictions.load(part / 'predictions' / 'val.npz')
-  task = tasks.make(config.task.to_dict())
-  pooled = task.summary.pooled(saved.predictions, val.predictions, val.table, config.threshold)
-  return saved._replace(predictions=pooled)
 
 
 def ablate(
@@ -126,93 +34,98 @@ def ablate(
   every_fold: bool = False,
   only: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-  """Return a row for each variant that `sweep` yields: its metrics, and paired differences to references and to the best observed.
+  """Return a row for each variant that `sweep` yields, and write study.json, .csv and .html.
 
-  Each variant is a run folder `<workdir>/<name>`; those that are finished are only read, so that a study that was stopped goes on. With
-  `only` these are trained now, and reported with those that are finished. Writes study.json, study.csv and study.html.
+  A row holds the variant's metrics, and its paired differences to the experiment's references and
+  to the best observed. Each variant is a run folder `<workdir>/<name>`; those that are finished
+  are only read, so that a study that was stopped goes on. With `only` these variants are trained
+  now, and reported with those that are finished.
   """
-  made = _experiment(sweep)
+  experiment = _experiment(sweep)
   with files.exclusive_lock(workdir / run_folder.LOCK):
-    return _ablate(config, sweep, made, workdir, command, every_fold=every_fold, only=only)
+    return _ablate(config, sweep, experiment, workdir, command, every_fold=every_fold, only=only)
 
 
 def _ablate(
   config: ConfigDict,
   sweep: Path,
-  made: dict[str, Any],
+  experiment: dict[str, Any],
   workdir: Path,
   command: str,
   *,
   every_fold: bool,
   only: Sequence[str],
 ) -> list[dict[str, Any]]:
-  """Return the rows of an experiment that defines `made`, see `ablate`."""
   seeds = validate.count_seeds(config)
   config = assemble.with_changes(config, (('seeds', 1),))
-  variants = _variants(config, sweep, made, seeds, only)
-  runs = {
-    name: [workdir / name, *(workdir / f'{name}-seed{number}' for number in range(1, seeds))]
-    for name, _ in variants
-  }
-  variants = [
-    (name, variant)
-    for name, variant in variants
-    if not only or name in only or all(map(run_folder.is_finished, runs[name]))
-  ]
-  references = [name for name, _ in variants if name in made['AGAINST']]
-  _train(variants, runs, validate.count_folds(config) if every_fold else 0, workdir, command)
-  rows = [run_report.study_row(runs[name]) for name, _ in variants]
-  best = comparison.extreme(rows, rows[0]['headline'][0])['name']
-  for row in rows:
-    against = {**{name: name for name in references}, comparison.BEST: best}
-    row['differences'] = {
-      what: run_report.paired_difference(runs[row['name']], runs[name])
-      if name != row['name']
-      else None
-      for what, name in against.items()
-    }
-  comparison.correct_p_values(rows)
-  curves = _curves(rows, made, runs)
-  _write(
-    rows, {}, made, curves, workdir, command
-  )  # what was measured is safe before more is computed
-  for line in (
-    comparison.table(rows),
-    comparison.verdict(rows, rows[0]['headline'][0]),
-    *curves.lines,
-  ):
-    run_log.console.print(line)
+  variants = []
+  runs = {}
+  for name, variant in _variants(config, sweep, experiment, seeds, only):
+    folders = [workdir / name]
+    folders += [workdir / f'{name}-seed{number}' for number in range(1, seeds)]
+    finished = all(run_folder.is_finished(folder) for folder in folders)
+    if not only or name in only or finished:
+      variants.append((name, variant))
+      runs[name] = folders
+  count = validate.count_folds(config) if every_fold else 0
+  _train(variants, runs, count, workdir, command)
+  rows = [run_report.study_row(folders) for folders in runs.values()]
+  _add_differences(rows, runs, experiment['AGAINST'])
+  curves = _curves(rows, experiment, runs)
+  # What was measured is safe before more is computed.
+  _write(rows, {}, experiment, curves, workdir, command)
+  print_line = run_log.console.print
+  print_line(comparison.table(rows))
+  print_line(comparison.verdict(rows, rows[0]['headline'][0]))
+  for line in curves.lines:
+    print_line(line)
   try:
-    if screened := _screened(config, rows, workdir, command):
-      _write(rows, screened, made, curves, workdir, command)
+    screened = _screened(config, rows, workdir, command)
+    if screened:
+      _write(rows, screened, experiment, curves, workdir, command)
       for line in comparison.screened(screened):
-        run_log.console.print(line)
+        print_line(line)
   except MedtlError as error:
-    run_log.console.print(f'no scores beside the study: {error}')
-  run_log.console.print(
-    f'{sum(row["seconds"] for row in rows):.0f} s in all ({comparison.spent(rows)}); the page: {workdir / "study.html"}'
-  )
+    print_line(f'no scores beside the study: {error}')
+  seconds = sum(row['seconds'] for row in rows)
+  page = workdir / 'study.html'
+  print_line(f'{seconds:.0f} s in all ({comparison.spent(rows)}); the page: {page}')
   return rows
 
 
+def _add_differences(
+  rows: list[dict[str, Any]], runs: Mapping[str, Sequence[Path]], references: Sequence[str]
+) -> None:
+  """Add to each row its paired differences to the references and to the best observed."""
+  against = {row['name']: row['name'] for row in rows if row['name'] in references}
+  against[comparison.BEST] = comparison.extreme(rows, rows[0]['headline'][0])['name']
+  for row in rows:
+    row['differences'] = dict.fromkeys(against)
+    for reference, name in against.items():
+      if name != row['name']:
+        difference = run_report.paired_difference(runs[row['name']], runs[name])
+        row['differences'][reference] = difference
+  comparison.correct_p_values(rows)
+
+
 def _variants(
-  config: ConfigDict, sweep: Path, made: Mapping[str, Any], seeds: int, only: Sequence[str]
+  config: ConfigDict, sweep: Path, experiment: Mapping[str, Any], seeds: int, only: Sequence[str]
 ) -> list[tuple[str, ConfigDict]]:
   """Return (name, config) of each variant: all are checked before one is trained."""
+  variants = []
   with user_files.explained(sweep, EXPECTED):
-    variants = [
-      (name, assemble.with_changes(config, changes)) for name, changes in made['sweep'](config)
-    ]
-  validate.variants([name for name, _ in variants], str(sweep))
+    for name, changes in experiment['sweep'](config):
+      variants.append((name, assemble.with_changes(config, changes)))
+  names = [name for name, _ in variants]
+  validate.variants(names, str(sweep))
   if seeds > 1 and any(variant.seed != config.seed for _, variant in variants):
     raise MedtlError(
-      f'config.seeds is {seeds}, but {sweep} tells its variants apart by their seed; set config.seeds=1'
+      f'config.seeds is {seeds}, but {sweep} tells its variants apart by their seed; set '
+      'config.seeds=1'
     )
   for name in only:
-    if name not in dict(variants):
-      raise MedtlError(
-        f'--only={name}: {sweep} has no such variant; {did_you_mean(name, dict(variants))}'
-      )
+    if name not in names:
+      raise MedtlError(f'--only={name}: {sweep} has no such variant; {did_you_mean(name, names)}')
   return variants
 
 
@@ -223,67 +136,80 @@ def _train(
   workdir: Path,
   command: str,
 ) -> None:
-  """Train every run of every variant that is not finished, in `count` folds (0: one split), after telling what that will cost."""
-  left = {
-    name: [
-      part
-      for folder in runs[name]
-      for part in (_fold_folders(folder, count) if count else [folder])
-      if not run_folder.is_finished(part)
-    ]
-    for name, _ in variants
-  }
-  prepared = forecast(
-    {name: (variant, len(left[name])) for name, variant in variants if left[name]}, workdir, command
-  )
-  look_at_folds([context.config for context in prepared.values()], count)
+  """Train every unfinished run of every variant, after telling what that will cost.
+
+  Each is trained in `count` folds, or on one split where `count` is 0.
+  """
+  unfinished = {}
+  for name, variant in variants:
+    parts: list[Path] = []
+    for folder in runs[name]:
+      parts += folds.fold_folders(folder, count) if count else [folder]
+    left = [part for part in parts if not run_folder.is_finished(part)]
+    if left:
+      unfinished[name] = (variant, len(left))
+  prepared = forecast(unfinished, workdir, command)
+  folds.look_at_folds([context.config for context in prepared.values()], count)
+  train_one = folds.train_folds if count else train.train
   for number, (name, variant) in enumerate(variants, 1):
     like = prepared.pop(name, None)
     for index, folder in enumerate(runs[name]):
-      of_seeds = f', seed {index + 1} of {len(runs[name])}' if len(runs[name]) > 1 else ''
-      run_log.heading(name, f', {number} of {len(variants)}{of_seeds}')
+      progress = f', {number} of {len(variants)}'
+      if len(runs[name]) > 1:
+        progress += f', seed {index + 1} of {len(runs[name])}'
+      run_log.heading(name, progress)
       seeded = assemble.with_changes(variant, (('seed', variant.seed + index),))
-      like = like and train.prepare(
-        seeded, train.resolve_pretrained_run(seeded, folder, command), like
-      )
-      (folds if count else train.train)(seeded, folder, command, like)
+      if like is not None:
+        pretrained_run = train.resolve_pretrained_run(seeded, folder, command)
+        like = train.prepare(seeded, pretrained_run, like)
+      train_one(seeded, folder, command, like)
 
 
-def _same_test(made: Mapping[str, RunContext], name: str) -> None:
-  """Raise before anything is trained where a variant is tested on other examples than the first."""
-  first = next(iter(made))
-  one, other = (made[which].data['test'].table['row'] for which in (first, name))
-  kinds = [(made[which].classes, dict(made[which].task.keys)) for which in (first, name)]
-  if kinds[0] != kinds[1]:
+def _same_test(prepared: Mapping[str, RunContext], name: str) -> None:
+  """Raise where a variant is tested on other examples or classes than the first."""
+  first = next(iter(prepared))
+  own = prepared[name]
+  other = prepared[first]
+  own_task = (own.classes, dict(own.task.keys))
+  other_task = (other.classes, dict(other.task.keys))
+  if own_task != other_task:
     raise MedtlError(
-      f'{name} tells {kinds[1]} apart and {first} {kinds[0]}: variants are compared pair by pair, on the same classes'
+      f'{name} tells {own_task} apart and {first} {other_task}: variants are compared pair by '
+      'pair, on the same classes'
     )
-  if not np.array_equal(one, other):
+  own_rows = own.data['test'].table['row']
+  other_rows = other.data['test'].table['row']
+  if not np.array_equal(own_rows, other_rows):
+    common = len(np.intersect1d(own_rows, other_rows))
     raise MedtlError(
-      f'{name} would be tested on {len(other)} examples of which {len(np.intersect1d(one, other))} are among the {len(one)} '
-      f'of {first}: variants are compared pair by pair, on the same test patients. In a sweep leave the split as it is, '
-      'but for data.split.labels'
+      f'{name} would be tested on {len(own_rows)} examples of which {common} are among the '
+      f'{len(other_rows)} of {first}: variants are compared pair by pair, on the same test '
+      'patients. In a sweep leave the split as it is, but for data.split.labels'
     )
 
 
 def _frozen_below(config: ConfigDict, folder: Path, row: Mapping[str, Any]) -> bool:
-  """Return whether a variant is the base config's net, data and weights with the children below a boundary frozen, and no others."""
+  """Return whether a variant differs from the config in the boundary below which it freezes.
+
+  Net, data and weights must be the config's, with all children below a boundary frozen, and no
+  others.
+  """
   own = run_folder.read_config(folder)
-  alike = all(
-    own[key] == config[key]
-    for key in ('model', 'transfer', 'norms', 'seed', 'mean', 'std', 'dtype', 'task')
-  )
-  split = ({**made.data.to_dict()['split'], 'fold': 0} for made in (own, config))
-  return (
-    row['depth'] > 0
-    and alike
-    and next(split) == next(split)
-    and re.fullmatch(r'depth\([\d.]+\)', row['freeze']) is not None
-  )
+  for key in ('model', 'transfer', 'norms', 'seed', 'mean', 'std', 'dtype', 'task'):
+    if own[key] != config[key]:
+      return False
+  if _split_of(own) != _split_of(config):
+    return False
+  return row['depth'] > 0 and re.fullmatch(r'depth\([\d.]+\)', row['freeze']) is not None
+
+
+def _split_of(config: ConfigDict) -> dict[str, Any]:
+  """Return the keys of the split, whichever the fold."""
+  return {**config.data.to_dict()['split'], 'fold': 0}
 
 
 class Curves(NamedTuple):
-  """Families of variants that differ in an amount, and what one family's amounts are worth in another's."""
+  """Families of variants that differ in an amount, and what amounts are worth across families."""
 
   families: dict[str, dict[float, str]]
   rows: list[dict[str, Any]]
@@ -291,145 +217,166 @@ class Curves(NamedTuple):
 
 
 def _curves(
-  rows: list[dict[str, Any]], made: dict[str, Any], runs: Mapping[str, Sequence[Path]]
+  rows: list[dict[str, Any]], experiment: dict[str, Any], runs: Mapping[str, Sequence[Path]]
 ) -> Curves:
-  """Return the curves of an experiment that defines place(name) → (family, amount) and UNIT; else empty."""
-  if (
-    'place' not in made
-    or len(families := label_efficiency.grouped([row['name'] for row in rows], made['place'])) < 2
-  ):
-    return Curves({}, [], [])
-  own = run_folder.read_config(runs[rows[0]['name']][0])
-  metric = tasks.make(own.task.to_dict()).metrics.get(rows[0]['headline'][0])
+  """Return the curves of an experiment; empty where it defines no place(name) and UNIT.
+
+  `place(name)` is (family, amount). They are empty too where there is one family only, or the
+  headline metric is not a function of scores.
+  """
+  nothing = Curves({}, [], [])
+  if 'place' not in experiment:
+    return nothing
+  names = [row['name'] for row in rows]
+  families = label_efficiency.grouped(names, experiment['place'])
+  if len(families) < 2:
+    return nothing
+  config = run_folder.read_config(runs[names[0]][0])
+  task = tasks.make(config.task.to_dict())
+  metric = task.metrics.get(rows[0]['headline'][0])
   if metric is None:
-    return Curves({}, [], [])
-  saved = {
-    row['name']: [
-      predictions.load(folder / 'predictions' / 'test.npz') for folder in runs[row['name']]
-    ]
-    for row in rows
-  }
-  one = saved[rows[0]['name']][0]
-  score = {
-    name: np.stack([other.predictions.score for other in others]) for name, others in saved.items()
-  }
-  found = label_efficiency.equivalents(
-    families,
-    score,
-    one.predictions.y,
-    metric,
-    summary.patients(one.table)[0],
-    own.resamples,
+    return nothing
+  saved = {}
+  score = {}
+  for name in names:
+    saved[name] = [predictions.load(run / 'predictions' / 'test.npz') for run in runs[name]]
+    score[name] = np.stack([one.predictions.score for one in saved[name]])
+  first = saved[names[0]][0]
+  patient, _ = summary.patients(first.table)
+  equivalents = label_efficiency.equivalents(
+    families, score, first.predictions.y, metric, patient, config.resamples
   )
-  return Curves(families, found, [label_efficiency.words(row, made['UNIT']) for row in found])
+  lines = [label_efficiency.words(row, experiment['UNIT']) for row in equivalents]
+  return Curves(families, equivalents, lines)
 
 
 def _screened(
   config: ConfigDict, rows: list[dict[str, Any]], workdir: Path, command: str
 ) -> dict[str, Any]:
-  """Return the scores that need no training at each depth of a study of depths, and how they ranked what was measured; else {}.
+  """Return the scores that need no training at each depth of a study of depths, else {}.
 
-  Scores are means over the training sides of the study's folds; of several variants with one boundary the first counts.
+  Beside them stands how they ranked what was measured. Scores are means over the training sides
+  of the study's folds; of several variants with one boundary the first counts.
   """
-  measured = {
-    row['depth']: row for row in reversed(rows) if _frozen_below(config, workdir / row['name'], row)
-  }
+  measured: dict[int, dict[str, Any]] = {}
+  for row in rows:
+    if _frozen_below(config, workdir / row['name'], row):
+      measured.setdefault(row['depth'], row)
   one_class = tasks.make(config.task.to_dict()).one_class
   if len(measured) < 3 or not config.model.weights or not one_class:
     return {}
-  folds: list[RunContext] = []
-  for number in range(rows[0]['folds']) or [None]:
-    fold = assemble.with_changes(config, () if number is None else (('data.split.fold', number),))
-    folds.append(
-      train.prepare(
-        fold,
-        train.resolve_pretrained_run(fold, workdir / 'any', command),
-        folds[0] if folds else None,
-      )
-    )
-  scores, metric = transferability_scores.depths(folds, sorted(measured)), rows[0]['headline'][0]
+  contexts = folds.contexts(config, rows[0]['folds'], workdir / 'any', command)
+  scores = transferability_scores.depths(contexts, sorted(measured))
+  metric = rows[0]['headline'][0]
   values = {depth: row['metrics'][metric]['value'] for depth, row in measured.items()}
+  depths = []
+  for depth in sorted(scores):
+    named = {'depth': depth, 'name': measured[depth]['name'], metric: values[depth]}
+    depths.append(named | scores[depth])
   return {
-    'depths': [
-      {'depth': depth, 'name': measured[depth]['name'], metric: values[depth], **scores[depth]}
-      for depth in sorted(scores)
-    ],
+    'depths': depths,
     'agreement': transferability_scores.agreement(scores, values),
-    'classifier': transferability_scores.classifier(folds),
+    'classifier': transferability_scores.classifier(contexts),
   }
 
 
 def forecast(
   variants: Mapping[str, tuple[ConfigDict, int]], workdir: Path, command: str
 ) -> dict[str, RunContext]:
-  """Return the context of each variant, and print how long its runs, so many of each, will take and how much memory.
+  """Return the context of each variant, and print what its runs, so many of each, will cost.
 
-  What is compiled here, the runs find compiled; variants that are alike share data, weights and programs.
+  What is compiled here, the runs find compiled; variants that are alike share data, weights and
+  programs.
   """
-  total, most, made = 0.0, 0, dict[str, RunContext]()
+  total_seconds = 0.0
+  most_memory = 0
+  total_runs = 0
+  prepared: dict[str, RunContext] = {}
   for name, (variant, count) in variants.items():
-    like = next(
-      (context for context in made.values() if assemble.shares_weights(context.config, variant)),
-      None,
-    )
-    made[name] = context = train.prepare(
-      variant, train.resolve_pretrained_run(variant, workdir / 'any', command), like
-    )
-    _same_test(made, name)
+    pretrained_run = train.resolve_pretrained_run(variant, workdir / 'any', command)
+    context = train.prepare(variant, pretrained_run, _alike(variant, prepared))
+    prepared[name] = context
+    _same_test(prepared, name)
     estimate = cost.estimate_cost(context, cost.phase_rows(context), lambda _: None)
     seconds = estimate.compiling + count * estimate.running
     run_log.console.print(f'  {name}: {seconds:.0f} s, {estimate.memory / 1e6:.0f} MB')
-    total, most = total + seconds, max(most, estimate.memory)
-  if made:
+    total_seconds += seconds
+    most_memory = max(most_memory, estimate.memory)
+    total_runs += count
+  if prepared:
     run_log.console.print(
-      f'predicted: {sum(count for _, count in variants.values())} runs of {len(made)} variants, {total:.0f} s, at most '
-      f'{most / 1e6:.0f} MB; reading, writing and reports apart'
+      f'predicted: {total_runs} runs of {len(prepared)} variants, {total_seconds:.0f} s, at most '
+      f'{most_memory / 1e6:.0f} MB; reading, writing and reports apart'
     )
-  return made
+  return prepared
+
+
+def _alike(variant: ConfigDict, prepared: Mapping[str, RunContext]) -> RunContext | None:
+  """Return the first context whose data and weights a variant can share."""
+  for context in prepared.values():
+    if assemble.shares_weights(context.config, variant):
+      return context
+  return None
 
 
 def _write(
   rows: list[dict[str, Any]],
   screened: dict[str, Any],
-  made: dict[str, Any],
+  experiment: dict[str, Any],
   curves: Curves,
   workdir: Path,
   command: str,
 ) -> None:
-  plans = [run_folder.read(workdir / row['name'], 'plan.json') for row in rows]
-  begins = dict.fromkeys(plan['weights']['name'] or 'random' for plan in plans)
-  seeds = sorted({run_folder.read_config(workdir / row['name']).seed for row in rows})
-  seconds = sum(row['seconds'] for row in rows)
+  """Write study.json, study.csv and study.html."""
+  folders = [workdir / row['name'] for row in rows]
+  plans = [run_folder.read(folder, 'plan.json') for folder in folders]
+  weights = dict.fromkeys(plan['weights']['name'] or 'random' for plan in plans)
+  seeds = sorted({run_folder.read_config(folder).seed for folder in folders})
+  data = plans[0]['data']['name']
+  chance = comparison.chance(rows[0]['seeds'], seeds)
   facts = {
-    'title': made['__doc__'].split(':')[0].strip(),
-    'axis': made['AXIS'],
-    'command': command,
-    'hardware': run_folder.hardware(),
-    'versions': run_folder.versions(),
-    'seconds': seconds,
-    'warnings': list(dict.fromkeys(warning for row in rows for warning in row['warnings'])),
-    'sentence': f'{len(rows)} variants on {plans[0]["data"]["name"]}, weights {", ".join(begins)}, '
-    f'{comparison.chance(rows[0]["seeds"], seeds)}.',
+    'title': experiment['__doc__'].split(':')[0].strip(),
+    'axis': experiment['AXIS'],
+    'sentence': f'{len(rows)} variants on {data}, weights {", ".join(weights)}, {chance}.',
+    **provenance(rows, command, sum(row['seconds'] for row in rows)),
   }
-  run_folder.write_json(
-    workdir / 'study.json', {'rows': rows, 'screen': screened, 'equivalents': curves.rows}
-  )
+  study = {'rows': rows, 'screen': screened, 'equivalents': curves.rows}
+  run_folder.write_json(workdir / 'study.json', study)
   files.write(workdir / 'study.csv', comparison.csv(rows))
   comparison.write(workdir / 'study.html', rows, facts, screened, curves.families, curves.lines)
 
 
+def provenance(rows: list[dict[str, Any]], command: str, seconds: float) -> dict[str, Any]:
+  """Return what the page of any study tells of its making, and the warnings of its rows."""
+  warnings: list[str] = []
+  for row in rows:
+    warnings += row['warnings']
+  return {
+    'command': command,
+    'hardware': run_folder.hardware(),
+    'versions': run_folder.versions(),
+    'seconds': seconds,
+    'warnings': list(dict.fromkeys(warnings)),
+  }
+
+
 def _experiment(path: Path) -> dict[str, Any]:
-  """Return what a file of experiments/ defines: sweep(config), AXIS (what differs) and AGAINST (names to compare with)."""
+  """Return what a file of experiments/ defines.
+
+  sweep(config), AXIS (what differs), AGAINST (names to compare with); a file that defines
+  place(name) needs UNIT too. A file without these, or without a docstring, is a MedtlError.
+  """
   if not path.is_file():
     there = sorted(str(other) for other in path.parent.glob('[!_]*.py'))
     raise MedtlError(f'no experiment {str(path)!r}; {did_you_mean(str(path), there)}')
-  with user_files.defined(path, EXPECTED) as made:
-    found = made
-  lacking = [
-    name
-    for name in ('sweep', 'AXIS', 'AGAINST', *(['UNIT'] if 'place' in found else []))
-    if name not in found
-  ]
-  if lacking or not found['__doc__']:
-    raise MedtlError(f'{path} lacks {", ".join(lacking) or "a docstring"}; expected {EXPECTED}')
-  return found
+  with user_files.defined(path, EXPECTED) as names:
+    experiment = names
+  needed = ['sweep', 'AXIS', 'AGAINST']
+  if 'place' in experiment:
+    needed.append('UNIT')
+  lacking = [name for name in needed if name not in experiment]
+  if not lacking and not experiment['__doc__']:
+    lacking = ['a docstring']
+  if lacking:
+    raise MedtlError(f'{path} lacks {", ".join(lacking)}; expected {EXPECTED}')
+  return experiment

@@ -1,7 +1,10 @@
-"""Linear heads on features that are computed once: hundreds side by side, chosen on validation, tested beside the exact solutions."""
+"""Linear heads on features that are computed once, hundreds side by side.
+
+They are chosen on validation, and tested beside scikit-learn's exact solutions.
+"""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,25 +12,27 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from medtl import data, tasks
-from medtl.core.types import MedtlError, Predictions
+from medtl.core.types import MedtlError, Predictions, Table
 from medtl.evaluation import metrics
 from medtl.features import linear_heads
 from medtl.report import comparison
-from medtl.run import assemble, frozen_features, run_folder, train, validate
+from medtl.run import assemble, frozen_features, run_folder, validate
 from medtl.run.context import RunContext
 from medtl.runtime import files, run_log
+from medtl.studies import ablation, folds
 
-SETTINGS = linear_heads.grid(
-  lr=(0.003, 0.03), decay=tuple(10.0 ** np.arange(-4.0, 1.1, 0.5)), balance=(0.0, 1.0), seed=(0, 1)
-)
+DECAYS = tuple(10.0 ** np.arange(-4.0, 1.1, 0.5))
+SETTINGS = linear_heads.grid(lr=(0.003, 0.03), decay=DECAYS, balance=(0.0, 1.0), seed=(0, 1))
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
 STEPS = 300
 PLAIN = 'logistic regression'
 STRENGTHS = tuple(10.0 ** np.arange(-5.0, 2.1))
+RIDGE_STRENGTHS = tuple(10.0 ** np.arange(-1.0, 6.1))
+Fit = Callable[[np.ndarray, np.ndarray, Any], Any]  # x [n, d], y [n], strength -> a model
 # name: (how it is fitted, the values that validation chooses from)
-EXACT: dict[str, tuple[Callable[[np.ndarray, np.ndarray, Any], Any], Sequence[Any]]] = {
+EXACT: dict[str, tuple[Fit, Sequence[Any]]] = {
   PLAIN: (linear_heads.logistic, STRENGTHS),
-  'ridge': (linear_heads.ridge, tuple(10.0 ** np.arange(-1.0, 6.1))),
+  'ridge': (linear_heads.ridge, RIDGE_STRENGTHS),
   'linear SVM': (linear_heads.svm, STRENGTHS),
   'nearest neighbours': (linear_heads.neighbours, (1, 3, 5, 11, 21)),
 }
@@ -48,8 +53,9 @@ def probed(
 ) -> list[dict[str, Any]]:
   """Return a row for each method, as a study's, and write probe.json, probe.csv and probe.html.
 
-  Methods: the best of the heads trained side by side for each share of the training patients' labels, and scikit-learn's exact ones.
-  `layers` > 1 joins the pooled features of the last so many children. Every choice is made on the fold's own validation side.
+  The methods are the best of the heads trained side by side, for each share of the training
+  patients' labels, and scikit-learn's exact ones. Every choice is made on the fold's own
+  validation side. `layers` > 1 joins the pooled features of the last so many children.
   """
   task = tasks.make(config.task.to_dict())
   if not task.one_class or task.outputs(assemble.PAIR) != len(assemble.PAIR):
@@ -64,59 +70,51 @@ def probed(
 def _probed(
   config: ConfigDict, workdir: Path, command: str, every_fold: bool, layers: int
 ) -> list[dict[str, Any]]:
-  """Return a row for each method, see `probed`."""
-  begin, contexts, answers = time.time(), list(_folds(config, workdir, command, every_fold)), []
+  begin = time.time()
+  count = validate.count_folds(config) if every_fold else 0
+  contexts = folds.contexts(config, count, workdir, command)
   if 'val' not in contexts[0].data:
     raise MedtlError('probe chooses on validation patients, and data.split.val is 0: set it to 1')
-  for one in contexts:
-    x, y = (
-      _features(one, layers),
-      {side: np.asarray(dataset.table['y']) for side, dataset in one.data.items()},
-    )
-    answers.append([*_heads(one, x, y), *_exact(x, y)])
-  tests = [one.data['test'] for one in contexts]
-  table = {
-    name: np.concatenate([np.asarray(test.table[name]) for test in tests])
-    for name in tests[0].table
-  }
-  found = {
-    several[0].name: Predictions(
-      table['row'],
-      table['y'],
-      {'score': np.concatenate([answer.score for answer in several])},
-    )
-    for several in zip(*answers, strict=True)
-  }
-  rows = [
-    _row(several, found[several[0].name], table, config, contexts[0])
-    for several in zip(*answers, strict=True)
-  ]
-  best = comparison.extreme(rows, rows[0]['headline'][0])['name']
-  for row in rows:
-    row['differences'] = {
-      what: None
-      if row['name'] == other
-      else contexts[0].task.summary.difference(
-        [(found[row['name']], None)],
-        [(found[other], None)],
-        table,
-        resamples=config.resamples,
-      )
-      for what, other in ((PLAIN, PLAIN), (comparison.BEST, best))
-    }
-  comparison.correct_p_values(rows)
+  answers: dict[str, list[Answer]] = {}  # of each fold
+  for context in contexts:
+    x = _features(context, layers)
+    y = {side: np.asarray(dataset.table['y']) for side, dataset in context.data.items()}
+    for answer in (*_heads(context, x, y), *_exact(x, y)):
+      answers.setdefault(answer.name, []).append(answer)
+  tables = [context.data['test'].table for context in contexts]
+  table = {}
+  for column in tables[0]:
+    table[column] = np.concatenate([np.asarray(one[column]) for one in tables])
+  predicted = {}
+  rows = []
+  for name, of_folds in answers.items():
+    score = np.concatenate([answer.score for answer in of_folds])
+    predicted[name] = Predictions(table['row'], table['y'], {'score': score})
+    rows.append(_row(of_folds, predicted[name], table, config, contexts[0]))
+  _add_differences(rows, predicted, table, config, contexts[0])
   _write(rows, contexts, workdir, command, time.time() - begin)
   return rows
 
 
-def _folds(
-  config: ConfigDict, workdir: Path, command: str, every_fold: bool
-) -> Iterator[RunContext]:
-  like = None
-  for number in range(validate.count_folds(config)) if every_fold else (None,):
-    fold = assemble.with_changes(config, () if number is None else (('data.split.fold', number),))
-    like = train.prepare(fold, train.resolve_pretrained_run(fold, workdir, command), like)
-    yield like
+def _add_differences(
+  rows: list[dict[str, Any]],
+  predicted: Mapping[str, Predictions],
+  table: Table,
+  config: ConfigDict,
+  context: RunContext,
+) -> None:
+  """Add to each row its paired differences to logistic regression and to the best observed."""
+  best = comparison.extreme(rows, rows[0]['headline'][0])['name']
+  for row in rows:
+    own = [(predicted[row['name']], None)]
+    row['differences'] = {PLAIN: None, comparison.BEST: None}
+    for reference, name in ((PLAIN, PLAIN), (comparison.BEST, best)):
+      if name != row['name']:
+        other = [(predicted[name], None)]
+        row['differences'][reference] = context.task.summary.difference(
+          own, other, table, resamples=config.resamples
+        )
+  comparison.correct_p_values(rows)
 
 
 def _features(context: RunContext, layers: int) -> dict[str, np.ndarray]:
@@ -124,43 +122,41 @@ def _features(context: RunContext, layers: int) -> dict[str, np.ndarray]:
   count = len(context.net.children)
   if not 1 <= layers <= count:
     raise MedtlError(f'--layers={layers}: this backbone has {count} children, so 1 … {count}')
-  several = [x for _, x in frozen_features.vectors(context, range(count - layers + 1, count + 1))]
-  joined = {side: np.concatenate([x[side] for x in several], 1) for side in several[0]}
-  alike = linear_heads.standardise(joined['train'])
-  return {side: alike(x) for side, x in joined.items()}
+  wanted = range(count - layers + 1, count + 1)
+  vectors = [x for _, x in frozen_features.vectors(context, wanted)]
+  joined = {}
+  for side in vectors[0]:
+    joined[side] = np.concatenate([x[side] for x in vectors], 1)
+  standardise = linear_heads.standardise(joined['train'])
+  return {side: standardise(x) for side, x in joined.items()}
 
 
 def _heads(
   context: RunContext, x: dict[str, np.ndarray], y: dict[str, np.ndarray]
 ) -> Iterator[Answer]:
-  """Yield the best head for each share of the labels; the heads of a share are trained side by side."""
+  """Yield the best head for each share of the labels; those of one share train side by side."""
   rows = context.data['train'].table['row']
-  config = context.config.data.to_dict()
-  own = config['split'].get('labels', 1.0)
-  for share in SHARES:
-    fewer = data.load(**{**config, 'split': {**config['split'], 'labels': share * own}})['train']
-    used = np.isin(rows, fewer.table['row']).astype(np.float32)
+  keys = context.config.data.to_dict()
+  own_share = keys['split'].get('labels', 1.0)
+  for part in SHARES:
+    share = part * own_share
+    split = {**keys['split'], 'labels': share}
+    labelled = data.load(**{**keys, 'split': split})['train']
+    used = np.isin(rows, labelled.table['row']).astype(np.float32)
+    weights = np.tile(used, (len(SETTINGS.lr), 1))
     begin = time.time()
-    made = linear_heads.train(
-      x['train'],
-      y['train'],
-      SETTINGS,
-      len(context.classes),
-      np.tile(used, (len(SETTINGS.lr), 1)),
-      STEPS,
-    )
-    val, test = linear_heads.predict(made, x['val']), linear_heads.predict(made, x['test'])
+    classes = len(context.classes)
+    heads = linear_heads.train(x['train'], y['train'], SETTINGS, classes, weights, STEPS)
+    val = linear_heads.predict(heads, x['val'])
+    test = linear_heads.predict(heads, x['test'])
     best = int(np.argmin([metrics.log_loss(score, y['val']) for score in val]))
-    chosen = ', '.join(
-      f'{name} {float(values[best]):.3g}'
-      for name, values in zip(SETTINGS._fields, SETTINGS, strict=True)
-    )
+    settings = zip(SETTINGS._fields, SETTINGS, strict=True)
     yield Answer(
-      f'best head, {share * own:.0%} of the labels',
-      test[best],
-      chosen,
-      time.time() - begin,
-      made.weight[0].size + made.bias[0].size,
+      name=f'best head, {share:.0%} of the labels',
+      score=test[best],
+      chosen=', '.join(f'{name} {float(values[best]):.3g}' for name, values in settings),
+      seconds=time.time() - begin,
+      size=heads.weight[0].size + heads.bias[0].size,
     )
 
 
@@ -169,44 +165,44 @@ def _exact(x: dict[str, np.ndarray], y: dict[str, np.ndarray]) -> Iterator[Answe
   for name, (fit, values) in EXACT.items():
     begin = time.time()
     models = [fit(x['train'], y['train'], value) for value in values]
-    heat = [linear_heads.temperature(model, x['val'], y['val']) for model in models]
-    losses = [
-      metrics.log_loss(linear_heads.score(model, x['val'], t), y['val'])
-      for model, t in zip(models, heat, strict=True)
-    ]
+    temperatures = []
+    losses = []
+    for model in models:
+      temperature = linear_heads.temperature(model, x['val'], y['val'])
+      score = linear_heads.score(model, x['val'], temperature)
+      temperatures.append(temperature)
+      losses.append(metrics.log_loss(score, y['val']))
     best = int(np.argmin(losses))
+    classes = len(np.unique(y['train']))
     yield Answer(
-      name,
-      linear_heads.score(models[best], x['test'], heat[best]),
-      f'{values[best]:.3g}',
-      time.time() - begin,
-      (x['train'].shape[1] + 1) * len(np.unique(y['train'])),
+      name=name,
+      score=linear_heads.score(models[best], x['test'], temperatures[best]),
+      chosen=f'{values[best]:.3g}',
+      seconds=time.time() - begin,
+      size=(x['train'].shape[1] + 1) * classes,
     )
 
 
 def _row(
-  several: Sequence[Answer],
-  found: Predictions,
-  table: dict[str, np.ndarray],
+  of_folds: Sequence[Answer],
+  predicted: Predictions,
+  table: Table,
   config: ConfigDict,
   context: RunContext,
 ) -> dict[str, Any]:
-  told = context.task.summary.whole(
-    {'test': found}, {'test': table}, context.classes, resamples=config.resamples
+  """Return the row of a method from what it says of each fold."""
+  numbers = context.task.summary.whole(
+    {'test': predicted}, {'test': table}, context.classes, resamples=config.resamples
   )
-  seconds = sum(answer.seconds for answer in several)
-  return {
-    'name': several[0].name,
-    'seeds': 1,
-    'folds': len(several),
-    'seconds': seconds,
-    'spans': {'fit': seconds},
-    'freeze': 'depth(1.0)',
-    'chosen': [answer.chosen for answer in several],
-    'live': several[0].size,
-    'flops': 0.0,
-    **{key: told[key] for key in ('headline', 'images', 'patients', 'metrics', 'warnings')},
-  }
+  seconds = sum(answer.seconds for answer in of_folds)
+  first = of_folds[0]
+  row = {'name': first.name, 'seeds': 1, 'folds': len(of_folds)}
+  row |= {'seconds': seconds, 'spans': {'fit': seconds}, 'freeze': 'depth(1.0)'}
+  row['chosen'] = [answer.chosen for answer in of_folds]
+  row |= {'live': first.size, 'flops': 0.0}
+  for key in ('headline', 'images', 'patients', 'metrics', 'warnings'):
+    row[key] = numbers[key]
+  return row
 
 
 def _write(
@@ -216,23 +212,22 @@ def _write(
   command: str,
   seconds: float,
 ) -> None:
+  """Write probe.json, probe.csv and probe.html, and print what they say."""
+  print_line = run_log.console.print
   for row in rows:
-    run_log.console.print(
-      f'{row["name"]}: chosen on validation, fold by fold: {"; ".join(row["chosen"])}'
-    )
+    chosen = '; '.join(row['chosen'])
+    print_line(f'{row["name"]}: chosen on validation, fold by fold: {chosen}')
+  run = assemble.one_line(contexts[0])
+  count = len(SETTINGS.lr)
   facts = {
     'title': 'Linear heads on frozen features',
     'axis': 'head',
-    'command': command,
-    'hardware': run_folder.hardware(),
-    'versions': run_folder.versions(),
-    'seconds': seconds,
-    'warnings': list(dict.fromkeys(warning for row in rows for warning in row['warnings'])),
-    'sentence': f'{assemble.one_line(contexts[0])}. {len(SETTINGS.lr)} heads side by side for each share of the labels.',
+    'sentence': f'{run}. {count} heads side by side for each share of the labels.',
+    **ablation.provenance(rows, command, seconds),
   }
   run_folder.write_json(workdir / 'probe.json', {'rows': rows, 'screen': {}})
   files.write(workdir / 'probe.csv', comparison.csv(rows))
   comparison.write(workdir / 'probe.html', rows, facts, {})
-  run_log.console.print(comparison.table(rows))
-  run_log.console.print(comparison.verdict(rows, rows[0]['headline'][0]))
-  run_log.console.print(f'{seconds:.0f} s in all; the page: {workdir / "probe.html"}')
+  print_line(comparison.table(rows))
+  print_line(comparison.verdict(rows, rows[0]['headline'][0]))
+  print_line(f'{seconds:.0f} s in all; the page: {workdir / "probe.html"}')

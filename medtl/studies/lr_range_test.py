@@ -1,4 +1,7 @@
-"""The learning-rate range test: from step to step the rate rises, until the loss does (Smith 2017, arXiv 1506.01186, section 3.3)."""
+"""The learning-rate range test: from step to step the rate rises, until the loss does.
+
+Smith 2017, arXiv 1506.01186, section 3.3.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -30,31 +33,28 @@ class Found(NamedTuple):
 
 
 def find(config: ConfigDict, workdir: Path, command: str = '') -> Found:
-  """Return the rates that a range test of the config's last phase suggests for `config.lr`, and write lr_find.html and lr_find.json.
+  """Return the learning rates that a range test suggests for `config.lr`.
 
-  Every other key is the config's own: freezing, factors by layer, batch, augmentation. Training patients alone are seen.
+  The last phase of the config is tested, on training patients alone; every other key is the
+  config's own: freezing, factors by layer, batch, augmentation. Writes lr_find.html and
+  lr_find.json.
   """
   with run_folder.occupied(workdir, config):
     return _find(config, workdir, command)
 
 
 def _find(config: ConfigDict, workdir: Path, command: str) -> Found:
-  """Return the rates that a range test suggests, see `find`."""
-  config = assemble.with_changes(
-    config,
-    (
-      ('phases', ((config.phases[-1][0], f'{STEPS} steps'),)),
-      ('lr', HIGH),
-      ('schedule', f'rising({LOW / HIGH!r})'),
-    ),
-  )
+  freeze, _ = config.phases[-1]
+  changes = [('phases', ((freeze, f'{STEPS} steps'),)), ('lr', HIGH)]
+  changes.append(('schedule', f'rising({LOW / HIGH!r})'))
+  config = assemble.with_changes(config, changes)
   context = train.prepare(config, train.resolve_pretrained_run(config, workdir, command))
-  run_log.console.print(assemble.one_line(context))
-  sides, start_child = (
-    frozen_features.boundary(context, 0, context.params, context.extra, run_log.console.print),
-    frozen_features.start_child(context, 0),
-  )
-  program, state = context.program(0, start_child), context.start()
+  print_line = run_log.console.print
+  subject = assemble.one_line(context)
+  print_line(subject)
+  sides = frozen_features.boundary(context, 0, context.params, context.extra, print_line)
+  program = context.program(0, frozen_features.start_child(context, 0))
+  state = context.start()
   views = max(1, frozen_features.choose(context, 0).views)
   batches = run_data.step_batches(context, sides['train'], views=views)
 
@@ -63,22 +63,27 @@ def _find(config: ConfigDict, workdir: Path, command: str) -> Found:
     state, logs = program(state, next(batches))
     return float(logs['loss'])
 
-  found = rise(loss)
-  run_folder.write_json(workdir / 'lr_find.json', found._asdict())
-  files.write(
-    workdir / 'lr_find.html',
-    range_test.page_of(found._asdict(), assemble.one_line(context), config.phases[-1][0], command),
+  result = rise(loss)
+  run_folder.write_json(workdir / 'lr_find.json', result._asdict())
+  page = workdir / 'lr_find.html'
+  files.write(page, range_test.page_of(result._asdict(), subject, freeze, command))
+  print_line(
+    f'the running mean of the loss falls fastest at lr {result.steepest:.1e}; a tenth of the rate '
+    f'of its minimum is {result.tenth:.1e}; the plot: {page}'
   )
-  run_log.console.print(
-    f'the running mean of the loss falls fastest at lr {found.steepest:.1e}; a tenth of the rate of its minimum is '
-    f'{found.tenth:.1e}; the plot: {workdir / "lr_find.html"}'
-  )
-  return found
+  return result
 
 
 def rise(loss: Callable[[], float]) -> Found:
-  """Return the range test of a function that takes a step at each call: rates LOW … HIGH, evenly in log10."""
-  rates, losses, means, mean = [], [], [], 0.0
+  """Return the range test of a function that takes a step at each call and returns its loss.
+
+  The rates are LOW … HIGH, evenly in log10. A loss that is not finite in the first LEAST steps is
+  a MedtlError.
+  """
+  rates: list[float] = []
+  losses: list[float] = []
+  means: list[float] = []
+  mean = 0.0
   for number, rate in enumerate(np.geomspace(LOW, HIGH, STEPS), 1):
     value = loss()
     if not math.isfinite(value):
@@ -91,12 +96,19 @@ def rise(loss: Callable[[], float]) -> Found:
       break
   if len(rates) < LEAST:
     raise MedtlError(
-      f'the loss is not finite after {len(rates)} steps at lr {LOW:g}; look for extreme values in the images or the weights'
+      f'the loss is not finite after {len(rates)} steps at lr {LOW:g}; look for extreme values in '
+      'the images or the weights'
     )
-  return Found(steepest(rates, means), rates[int(np.argmin(means))] / 10, rates, losses, means)
+  lowest = rates[int(np.argmin(means))]
+  return Found(steepest(rates, means), lowest / 10, rates, losses, means)
 
 
 def steepest(rates: Sequence[float], means: Sequence[float]) -> float:
-  """Return the rate at which the running mean falls fastest along log10(rate), before its minimum."""
+  """Return the rate at which the running mean falls fastest along log10(rate).
+
+  Rates after the minimum of the mean do not count.
+  """
   end = max(2, int(np.argmin(means)) + 1)
-  return float(rates[int(np.argmin(np.gradient(np.asarray(means[:end]), np.log10(rates[:end]))))])
+  slope = np.gradient(np.asarray(means[:end]), np.log10(rates[:end]))
+  fastest = int(np.argmin(slope))
+  return float(rates[fastest])

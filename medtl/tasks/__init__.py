@@ -31,5 +31,6 @@ def factory(name: str) -> Callable[..., Task]:
 def make(keys: Mapping[str, Any]) -> Task:
   """Return the task of dict(name='classification', …), its keys checked."""
   left = {key: value for key, value in keys.items() if key != 'name'}
-  made = factory(keys['name'])
-  return made(**expressions.checked_keys('config.task', left, expressions.parameters(made)))
+  task = factory(keys['name'])
+  known = expressions.parameters(task)
+  return task(**expressions.checked_keys('config.task', left, known))

@@ -56,6 +56,13 @@ def task(kind: str = 'multiclass', loss: str = 'softmax') -> Task:
   medtl/training/losses.py with its arguments, such as 'softmax(smoothing=0.1)'.
   """
   device = objective(loss_of(kind, loss), kind)
+  numbers = Summary(
+    whole=partial(summary.summarise, kind=kind),
+    seeds=partial(summary.summarise_seeds, kind=kind),
+    difference=partial(summary.compare, kind=kind),
+    pooled=partial(with_thresholds, kind),
+  )
+  page = Page('classification.html.j2', section.content, partial(shown, kind))
   return Task(
     outputs=lambda classes: outputs(kind, len(classes)),
     check=partial(check, kind),
@@ -64,13 +71,8 @@ def task(kind: str = 'multiclass', loss: str = 'softmax') -> Task:
     counts=device.counts,
     measure=device.measure,
     monitor=lambda predictions: metrics.monitor(predictions.score, predictions.y, kind),
-    summary=Summary(
-      partial(summary.summarise, kind=kind),
-      partial(summary.summarise_seeds, kind=kind),
-      partial(summary.compare, kind=kind),
-      partial(with_thresholds, kind),
-    ),
-    page=Page('classification.html.j2', section.content, partial(shown, kind)),
+    summary=numbers,
+    page=page,
     answers=partial(decisions.answers, kind=kind),
     metrics=metrics.of(kind),
     one_class=kind != 'multilabel',
@@ -100,9 +102,10 @@ def loss_of(kind: str, loss: str) -> Loss:
   for call in expressions.parse_chain(loss):
     if call.name in learns:
       _check_learns(call.name, learns, kind)
-  declared = {
-    name: function for name, function in written.items() if set(KINDS) & set(learns[name])
-  }
+  declared = {}
+  for name, function in written.items():
+    if set(KINDS) & set(learns[name]):
+      declared[name] = function
   return expressions.single_function(loss, declared, given=('outputs', 'y'))
 
 
@@ -134,7 +137,10 @@ def _check_learns(name: str, learns: Mapping[str, Sequence[str]], kind: str) -> 
 
 
 def probabilities(logits: jax.Array, kind: str) -> jax.Array:
-  """Return [b, k] probabilities: softmax, sigmoid, or for CORN P(y = j) = P(y ≥ j) − P(y ≥ j+1) (Shi et al. 2023, equation 2)."""
+  """Return probabilities [b, k]: softmax, or the sigmoid of each of several labels.
+
+  For grades they are CORN's: P(y = j) = P(y ≥ j) − P(y ≥ j+1) (Shi et al. 2023, equation 2).
+  """
   logits = logits.astype(jnp.float32)
   if kind == 'multilabel':
     return jax.nn.sigmoid(logits)
@@ -152,7 +158,8 @@ def weighted(values: jax.Array, y: jax.Array, class_weights: Sequence[float] | N
   if y.ndim == 1:
     return values * weights[y]
   count = jnp.sum(y, -1)  # an example without any label keeps its own weight
-  return values * jnp.where(count > 0, jnp.sum(weights * y, -1) / jnp.maximum(1e-9, count), 1.0)
+  mean = jnp.sum(weights * y, -1) / jnp.maximum(1e-9, count)
+  return values * jnp.where(count > 0, mean, 1.0)
 
 
 class Objective(NamedTuple):
@@ -180,8 +187,10 @@ def objective(loss: Loss, kind: str) -> Objective:
     class_weights: Sequence[float] | None = None,
   ) -> tuple[Terms, Tree]:
     logits, extra = forward.train(params, extra, batch.x, key)
-    values = weighted(loss(logits.astype(jnp.float32), batch.y), batch.y, class_weights)
-    return {'loss': Term(jnp.sum(jnp.where(batch.mask, values, 0.0)))}, extra
+    values = loss(logits.astype(jnp.float32), batch.y)
+    values = weighted(values, batch.y, class_weights)
+    total = jnp.sum(jnp.where(batch.mask, values, 0.0))
+    return {'loss': Term(total)}, extra
 
   def counts(batch: Batch) -> dict[str, jax.Array]:
     return {'loss': jnp.sum(batch.mask)}
@@ -227,19 +236,22 @@ def accepts(kind: str, sides: Mapping[str, Dataset], keys: Mapping[str, Any]) ->
       "the pictures have no labels (data.label=''): they can be predicted, not "
       "trained on; say where the labels stand, for instance data.label='label'"
     )
-  if (y.ndim == 2) != (kind == 'multilabel'):
-    many = y.ndim == 2
-    advice = 'choose multiclass, binary or ordinal'
-    if many:
-      advice = "set task.kind='multilabel' and task.loss='sigmoid'"
+  several = y.ndim == 2
+  if several and kind != 'multilabel':
     raise MedtlError(
-      f'the data have {"several labels" if many else "one class"} an example, but task.kind is '
-      f'{kind!r}; {advice}'
+      f'the data have several labels an example, but task.kind is {kind!r}; '
+      "set task.kind='multilabel' and task.loss='sigmoid'"
+    )
+  if kind == 'multilabel' and not several:
+    raise MedtlError(
+      f'the data have one class an example, but task.kind is {kind!r}; '
+      'choose multiclass, binary or ordinal'
     )
   if kind == 'ordinal' and dataset.facts.get('order') == labels.ALPHABET:
+    order = ' < '.join(dataset.classes)
     raise MedtlError(
-      "task.kind='ordinal' learns an order, and the classes are words that were put in the order of the "
-      f'alphabet: {" < ".join(dataset.classes)}. Say the right one, from the least to the most: '
+      "task.kind='ordinal' learns an order, and the classes are words that were put in the order "
+      f'of the alphabet: {order}. Say the right one, from the least to the most: '
       "--config.data.classes=\"('LEAST', …, 'MOST')\" with all of these words"
     )
   if keys['monitor'] != 'loss':
@@ -255,23 +267,31 @@ def _monitor(kind: str, sides: Mapping[str, Dataset], keys: Mapping[str, Any]) -
   lacking = metrics.undefined(keys['monitor'], val, len(classes), kind)
   if not lacking:
     return
-  said = [_constant(classes[label], _has(val, label), _has(whole, label)) for label in lacking]
-  more = f'; and {len(said) - 3} more' if len(said) > 3 else ''
-  advice = [f'set config.monitor to one that has: {", ".join(_monitors(val, len(classes), kind))}']
+  reasons = []
+  varies = True  # each of these labels, over all sides
+  for label in lacking:
+    everywhere = _has(whole, label)
+    reasons.append(_constant(classes[label], _has(val, label), everywhere))
+    varies = varies and len(np.unique(everywhere)) == 2
+  if len(reasons) > 3:
+    reasons[3:] = [f'and {len(reasons) - 3} more']
+  defined = ', '.join(_monitors(val, len(classes), kind))
+  advice = [f'set config.monitor to one that has: {defined}']
   if 'label' in keys['data'] and len(lacking) < len(classes):
     advice.append('leave the label out of data.label')
-  if all(len(np.unique(_has(whole, label))) == 2 for label in lacking):
+  if varies:
     advice.append(_other_split(keys['data']['split'], sides['val']))
   raise MedtlError(
     f'config.monitor is {keys["monitor"]!r}, which has no value on validation: '
-    f'{"; ".join(said[:3])}{more}. You can {", or ".join(advice)}'
+    f'{"; ".join(reasons)}. You can {", or ".join(advice)}'
   )
 
 
 def _monitors(y: np.ndarray, classes: int, kind: str) -> list[str]:
   """Return what can be monitored on the labels y."""
   names = metrics.names(kind)
-  return [*(name for name in names if not metrics.undefined(name, y, classes, kind)), 'loss']
+  defined = [name for name in names if not metrics.undefined(name, y, classes, kind)]
+  return [*defined, 'loss']
 
 
 def _has(y: np.ndarray, label: int) -> np.ndarray:

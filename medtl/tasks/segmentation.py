@@ -18,6 +18,7 @@ from medtl.core.types import (
   Answers,
   Batch,
   Dataset,
+  Example,
   Forward,
   MedtlError,
   Page,
@@ -54,6 +55,8 @@ def task(loss: str = 'dice + softmax') -> Task:
   pixels of an example, then over examples.
   """
   parts = parts_of(loss)
+  summary = Summary(numbers.summarise, numbers.summarise_seeds, numbers.compare, pooled)
+  page = Page('segmentation.html.j2', section.content, section.shown, aim)
   return Task(
     outputs=len,
     check=check,
@@ -62,8 +65,8 @@ def task(loss: str = 'dice + softmax') -> Task:
     counts=partial(counts, parts),
     measure=partial(measure, parts),
     monitor=numbers.monitor,
-    summary=Summary(numbers.summarise, numbers.summarise_seeds, numbers.compare, pooled),
-    page=Page('segmentation.html.j2', section.content, section.shown, aim),
+    summary=summary,
+    page=page,
     answers=answers,
     dense=dense,
     keys={'name': 'segmentation', 'loss': loss},
@@ -73,25 +76,24 @@ def task(loss: str = 'dice + softmax') -> Task:
 def parts_of(loss: str) -> list[Part]:
   """Return the terms of a text such as 'dice + 0.5 * softmax'.
 
+  A function that cannot learn masks, or a term that is there twice, is a MedtlError.
+
   >>> [(part.name, part.weight) for part in parts_of('dice + 0.5 * softmax(smoothing=0.1)')]
   [('dice', 1.0), ('softmax', 0.5)]
   """
-  known = {
-    name: function
-    for name, function in expressions.operations(losses, given=('outputs', 'y')).items()
-    if losses.MASKS in getattr(function, 'learns', ())
-  }
+  known = {}
+  for name, function in expressions.operations(losses, given=('outputs', 'y')).items():
+    if losses.MASKS in getattr(function, 'learns', ()):
+      known[name] = function
   parts = []
   for weight, text in summands(loss):
-    for call in expressions.parse_chain(text):
+    calls = expressions.parse_chain(text)
+    for call in calls:
       if call.name not in known:
-        raise MedtlError(
-          f'the loss {call.name!r} in {loss!r} cannot learn masks; '
-          f'{expressions.did_you_mean(call.name, known)}'
-        )
+        hint = expressions.did_you_mean(call.name, known)
+        raise MedtlError(f'the loss {call.name!r} in {loss!r} cannot learn masks; {hint}')
     function = expressions.single_function(text, known, given=('outputs', 'y'))
-    name = expressions.parse_chain(text)[0].name
-    parts.append(Part(name, weight, function))
+    parts.append(Part(calls[0].name, weight, function))
   names = [part.name for part in parts]
   if len(set(names)) < len(names):
     raise MedtlError(f'the loss {loss!r} has a term twice; expected each once, with a weight')
@@ -143,11 +145,11 @@ def terms(
 ) -> tuple[Terms, Tree]:
   """Return the terms of the loss, sums over the examples of a batch."""
   logits, extra = forward.train(params, extra, batch.x, key)
-  found = {}
+  term_of = {}
   for part in parts:
     values = jnp.where(batch.mask, per_example(part, logits, batch.y), 0.0)
-    found[_term(part, parts)] = Term(jnp.sum(values), part.weight)
-  return found, extra
+    term_of[_term(part, parts)] = Term(jnp.sum(values), part.weight)
+  return term_of, extra
 
 
 def counts(parts: Sequence[Part], batch: Batch) -> dict[str, jax.Array]:
@@ -180,23 +182,21 @@ def measure(
   """
   logits = forward.eval(params, extra, batch.x)
   classes = logits.shape[-1]
-  pixels = tuple(range(1, logits.ndim - 1))
-  said = jax.nn.one_hot(logits.argmax(-1), classes)
-  found = {'pixels': said.sum(pixels)}
+  pixels = tuple(range(1, logits.ndim - 1))  # the axes *s
+  predicted = jax.nn.one_hot(logits.argmax(-1), classes)
+  values = {'pixels': predicted.sum(pixels)}
   if batch.y.ndim != logits.ndim - 1:  # pictures without masks can be predicted
-    return found
+    return values
   truth = jax.nn.one_hot(batch.y, classes)
-  common = (said * truth).sum(pixels)[:, 1:]
-  both = (said.sum(pixels) + truth.sum(pixels))[:, 1:]
+  common = (predicted * truth).sum(pixels)[:, 1:]
+  both = (predicted.sum(pixels) + truth.sum(pixels))[:, 1:]
   dice = jnp.where(both > 0, 2 * common / jnp.maximum(1, both), jnp.nan)
   loss = sum(part.weight * per_example(part, logits, batch.y) for part in parts)
-  return {
-    **found,
-    'dice': dice,
-    'iou': dice / (2 - dice),  # IoU = D / (2 − D)
-    'shows': truth.sum(pixels)[:, 1:] > 0,
-    'loss': jnp.asarray(loss),
-  }
+  values['dice'] = dice
+  values['iou'] = dice / (2 - dice)  # IoU = D / (2 − D)
+  values['shows'] = truth.sum(pixels)[:, 1:] > 0
+  values['loss'] = jnp.asarray(loss)
+  return values
 
 
 def dense(forward: Forward, params: Tree, extra: Tree, batch: Batch) -> dict[str, jax.Array]:
@@ -222,30 +222,41 @@ def check(keys: Mapping[str, Any]) -> None:
 
 
 def accepts(sides: Mapping[str, Dataset], keys: Mapping[str, Any]) -> None:
-  """Raise where y is no mask of the picture's size, or holds other numbers than classes'."""
-  for name, dataset in sides.items():
-    places = np.unique(np.linspace(0, dataset.size - 1, min(LOOK, dataset.size)).astype(int))
-    for place in places:
-      example = dataset.fetch(int(place))
-      y = np.asarray(example.y)
-      row = f'row {example.row} ({name})'
-      if y.shape != example.x.shape[:-1] or y.dtype.kind not in 'iub':
-        raise MedtlError(
-          f'task.name is {"segmentation"!r}, but what is learned of {row} has the shape {y.shape}, '
-          f'where a picture has {example.x.shape}; expected a mask of classes for each picture: of '
-          "a folder data.masks='target'"
-        )
-      if y.min() < 0 or y.max() >= len(dataset.classes):
-        raise MedtlError(
-          f'the mask of {row} holds {y.min()} … {y.max()}; expected numbers of classes, '
-          f'0 … {len(dataset.classes) - 1} ({", ".join(dataset.classes)})'
-        )
+  """Raise where y is no mask of the picture's size, or holds other numbers than classes'.
+
+  At most LOOK masks of each side are looked at, spread over it evenly.
+  """
+  for side, dataset in sides.items():
+    count = min(LOOK, dataset.size)
+    places = np.unique(np.linspace(0, dataset.size - 1, count).astype(int))
+    for place in places.tolist():
+      _check_mask(dataset.fetch(place), side, dataset.classes)
+
+
+def _check_mask(example: Example, side: str, classes: Sequence[str]) -> None:
+  y = np.asarray(example.y)
+  row = f'row {example.row} ({side})'
+  if y.shape != example.x.shape[:-1] or y.dtype.kind not in 'iub':
+    raise MedtlError(
+      f"task.name is 'segmentation', but what is learned of {row} has the shape {y.shape}, "
+      f'where a picture has {example.x.shape}; expected a mask of classes for each picture: of '
+      "a folder data.masks='target'"
+    )
+  least = y.min()
+  most = y.max()
+  if least < 0 or most >= len(classes):
+    raise MedtlError(
+      f'the mask of {row} holds {least} … {most}; expected numbers of classes, '
+      f'0 … {len(classes) - 1} ({", ".join(classes)})'
+    )
 
 
 def aim(classes: Sequence[str]) -> str:
   """Return what the net was trained to do, in words."""
-  found = classes[1:]
-  return f'to outline {found[0] if len(found) == 1 else f"{len(found)} classes"}'
+  outlined = classes[1:]
+  if len(outlined) == 1:
+    return f'to outline {outlined[0]}'
+  return f'to outline {len(outlined)} classes'
 
 
 def pooled(test: Predictions, val: Predictions, table: Table, threshold: str) -> Predictions:

@@ -1,4 +1,4 @@
-"""A net as tasks apply it: which children move, whose statistics norms use, where the net starts."""
+"""A net as tasks apply it: which children move, whose statistics norms use, where it starts."""
 
 from collections.abc import Callable, Collection
 from typing import Any

@@ -26,8 +26,8 @@ def windowed(apply: Callable[[Tree, Tree, Any], Any], size: Sequence[int]) -> Ca
 
   def whole(params: Tree, extra: Tree, x: Any) -> np.ndarray:
     case = np.asarray(x)[0]
-    found = np.array(case.shape[:-1])
-    missing = np.maximum(0, wanted - found)
+    own = np.array(case.shape[:-1])
+    missing = np.maximum(0, wanted - own)
     case = np.pad(case, [*((0, int(more)) for more in missing), (0, 0)])
     starts = list(itertools.product(*map(window_starts, case.shape[:-1], size)))
     total: np.ndarray | None = None
@@ -43,7 +43,7 @@ def windowed(apply: Callable[[Tree, Tree, Any], Any], size: Sequence[int]) -> Ca
         total[box] += output * weight
         weights[box] += weight
     assert total is not None
-    inside = _box([0] * len(found), found.tolist())
+    inside = _box([0] * len(own), own.tolist())
     return (total / weights)[inside][None]
 
   return whole
@@ -78,7 +78,8 @@ def centre_weight(size: Sequence[int]) -> np.ndarray:
   for axis, length in enumerate(size):
     distance = np.arange(length) - (length - 1) / 2
     bell = np.exp(-0.5 * (distance / (length / SHARPNESS)) ** 2)
-    weight = weight * bell.reshape((-1,) + (1,) * (len(size) - axis - 1)).astype(np.float32)
+    along_axis = (-1,) + (1,) * (len(size) - axis - 1)
+    weight = weight * bell.reshape(along_axis).astype(np.float32)
   return np.maximum(weight, 1e-3)
 
 

@@ -112,3 +112,8 @@ def test_schedules():
     "step(at=('50%', '75%'))", schedules, given=('total', 'steps')
   )(100, steps)
   assert [round(float(falling(step)), 4) for step in (0, 49, 50, 75)] == [1.0, 1.0, 0.1, 0.01]
+
+
+def test_a_path_inside_one_file_is_an_error_that_says_what_to_write():
+  with pytest.raises(MedtlError, match=r"medtl.models.heads is one file; write 'linear' alone"):
+    expressions.find('heads.linear', 'medtl.models.heads')

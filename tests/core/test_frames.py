@@ -8,7 +8,7 @@ from medtl.core.frames import Frame
 from medtl.core.types import Example, MedtlError
 from medtl.data import transforms
 
-# A volume that lies obliquely: its first axis runs to the left, its second up, its third to the front.
+# A volume that lies obliquely: its axes run to the left, up and to the front.
 AFFINE = np.array([[-0.8, 0.1, 0, 30], [0.05, 0, 3.0, -20], [0.1, 1.2, 0.2, 5], [0, 0, 0, 1.0]])
 
 

@@ -40,8 +40,8 @@ def test_difference_names_every_kind():
   expected = {'a': np.zeros(2, 'f4'), 'b': np.zeros(4, 'f4'), 'c': np.zeros(1)}
   words = pytrees.difference(found, expected)
   assert (
-    words
-    == 'missing: c (1,) float64\nunexpected: d (1,) float64\nb: found (3,) float32, expected (4,) float32'
+    words == 'missing: c (1,) float64\nunexpected: d (1,) float64\nb: found (3,) float32, expected '
+    '(4,) float32'
   )
   assert pytrees.difference(found, found) == ''
 

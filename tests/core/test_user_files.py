@@ -1,4 +1,4 @@
-"""Configs and sweeps work from every directory, and what is wrong with them is one sentence with its line."""
+"""Configs and sweeps work from every directory; a fault in one is a sentence with its line."""
 
 import sys
 from pathlib import Path
@@ -89,7 +89,8 @@ def test_a_folder_called_configs_in_the_working_directory_does_not_hide_base(
   [
     (
       'x = 1\nundefined\n',
-      "own.py, line 2: NameError: name 'undefined' is not defined; expected a Python file with get_config()",
+      "own.py, line 2: NameError: name 'undefined' is not defined; expected a Python file with "
+      'get_config()',
     ),
     (
       'import nothing_of_the_kind',

@@ -11,7 +11,10 @@ from medtl.data.augmentation import augment
 
 KEY = jax.random.key(3)
 GEOMETRY = 'flip | rotate(25) | zoom(0.8, 1.25) | shift(0.1) | elastic(2, 5)'
-IDENTITY = 'rotate(0) | zoom(1, 1) | shift(0) | elastic(0, 5) | gamma(1, 1) | brightness(0) | contrast(1, 1) | noise(0)'
+IDENTITY = (
+  'rotate(0) | zoom(1, 1) | shift(0) | elastic(0, 5) | gamma(1, 1) | brightness(0) | '
+  'contrast(1, 1) | noise(0)'
+)
 
 
 def batch_of(size=(12, 17), count=6, channels=2, y=None, valid=None):

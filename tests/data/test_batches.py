@@ -1,4 +1,4 @@
-"""Laws of streams: each example once an epoch, step t from (seed, t) alone, padding that is masked."""
+"""Laws of streams: each example once an epoch, step t from (seed, t) alone, padding masked."""
 
 from itertools import islice
 

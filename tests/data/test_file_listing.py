@@ -1,4 +1,7 @@
-"""What people's folders and manifests hold beside what was expected: each situation has one right answer, or a question."""
+"""What people's folders and manifests hold beside what was expected.
+
+Each situation has one right answer, or a question.
+"""
 
 import csv
 import os
@@ -44,7 +47,7 @@ def listed(root: Path, rows: list[dict[str, str]], **keys) -> Dataset:
 
 
 def rows(labels: str, **more: str) -> list[dict[str, str]]:
-  """A row for each letter: file <number>.png, the letter as label, and the i-th word of other columns."""
+  """A row for each letter: file <number>.png, the letter as label, i-th words of other columns."""
   others = {name: text.split(' ') for name, text in more.items()}
   return [
     dict(file=f'{i}.png', label=letter, **{name: words[i] for name, words in others.items()})
@@ -174,7 +177,8 @@ def test_masks_beside_their_pictures_are_left_out_with_a_word(tmp_path):
   assert found.table['file'].tolist() == [names[0], names[5], names[3]]
   note = found.facts['notes'][0]
   assert note.startswith(
-    'left out: 3 files that are called masks of other pictures here, first benign/benign (1)_mask.png'
+    'left out: 3 files that are called masks of other pictures here, first benign/benign '
+    '(1)_mask.png'
   )
   kept = folder.load(str(tmp_path), masks='keep')  # the note's own advice
   assert kept.size == 6 and not kept.facts['notes']
@@ -184,7 +188,10 @@ def test_masks_beside_their_pictures_are_left_out_with_a_word(tmp_path):
 
 
 def test_masks_in_a_folder_beside_that_of_the_pictures_are_left_out(tmp_path):
-  """COVID-19 Radiography: CLASS/images beside CLASS/masks; foot ulcers: images beside masks, to be predicted."""
+  """COVID-19 Radiography: CLASS/images beside CLASS/masks.
+
+  Foot ulcers: images beside masks, to be predicted.
+  """
   for name in (
     'covid/images/1.png',
     'covid/masks/1.png',
@@ -342,7 +349,10 @@ def test_ids_without_a_suffix_name_the_file_that_is_there_and_the_advice_works(r
     'b/1.png',
   ]
   (root / 'labels.csv').write_text('id,label\n0.png,a\n2.png,b\n')
-  said = rf"there is a/0.png: write names relative to .*, or set data.root='{root / 'a'}' data.manifest='../labels.csv'"
+  said = (
+    rf"there is a/0.png: write names relative to .*, or set data.root='{root / 'a'}' "
+    rf"data.manifest='../labels.csv'"
+  )
   with pytest.raises(MedtlError, match=said):
     folder.load(str(root), **keys)
   assert folder.load(str(root / 'a'), manifest='../labels.csv', file='id').size == 2
@@ -509,7 +519,10 @@ def test_a_word_for_missing_is_no_class_and_no_patient(tmp_path, word):
   ]
   people[5]['label'] = word
   spelt = tuple(one for one in labels.MISSING if one.lower() != word.strip().lower())
-  said = rf'1 pictures have no label, first 5.png \(in labels.csv\) \(written {re.escape(repr(word.strip()))} 1 times\)'
+  said = (
+    rf'1 pictures have no label, first 5.png \(in labels.csv\) \(written '
+    rf'{re.escape(repr(word.strip()))} 1 times\)'
+  )
   with pytest.raises(MedtlError, match=said):
     listed(tmp_path, people, patient='who')
   with pytest.raises(MedtlError, match=re.escape(f'data.missing={spelt}')):
@@ -632,8 +645,10 @@ def test_tcga_barcodes_are_participants_and_no_sites(tmp_path):
   found = folder.load(str(tmp_path))
   assert sorted(set(found.table['patient'])) == ['TCGA-02-1000', 'TCGA-02-1001', 'TCGA-02-1002']
   assert found.facts['notes'] == [
-    'patients are taken from the file names (TCGA barcode, TCGA-SITE-PARTICIPANT): a/TCGA-02-1000-01Z-00-DX1_0.png → '
-    'TCGA-02-1000, a/TCGA-02-1001-01Z-00-DX1_2.png → TCGA-02-1001, a/TCGA-02-1002-01Z-00-DX1_4.png → TCGA-02-1002; '
+    'patients are taken from the file names (TCGA barcode, TCGA-SITE-PARTICIPANT): '
+    'a/TCGA-02-1000-01Z-00-DX1_0.png → '
+    'TCGA-02-1000, a/TCGA-02-1001-01Z-00-DX1_2.png → TCGA-02-1001, '
+    'a/TCGA-02-1002-01Z-00-DX1_4.png → TCGA-02-1002; '
     'data.pattern or data.patient says otherwise'
   ]
   assert 'patient' in folder.load(str(tmp_path), pattern=r'(DX1)').table
@@ -723,5 +738,6 @@ def test_equal_pictures_with_two_labels_are_said(root):
 def test_patients_of_two_spellings_are_said(tmp_path):
   found = listed(tmp_path, rows('abab', who='P1 p1 2 2.0'), patient='who')
   assert found.facts['notes'] == [
-    "patients that are told apart by spelling alone: '2' and '2.0', 'P1' and 'p1'; are they the same?"
+    "patients that are told apart by spelling alone: '2' and '2.0', 'P1' and 'p1'; are they the "
+    'same?'
   ]

@@ -1,4 +1,7 @@
-"""MedMNIST: small files in the publisher's format from a local server, and the publisher's own files where they are."""
+"""MedMNIST: small files in the publisher's format from a local server.
+
+The publisher's own files are read where they are there.
+"""
 
 import functools
 import hashlib

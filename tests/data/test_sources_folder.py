@@ -1,4 +1,4 @@
-"""Folders and manifests of pictures made here, and the real ones where they lie beside the checkout."""
+"""Folders and manifests of pictures made here, and real ones that lie beside the checkout."""
 
 import csv
 import os

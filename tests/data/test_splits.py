@@ -1,4 +1,4 @@
-"""Laws of splitting: nobody on two sides, everybody tested once, classes spread, any order, any machine."""
+"""Laws of splitting: nobody on two sides, all tested once, classes spread, in any order."""
 
 import hashlib
 from itertools import pairwise
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from medtl.core.types import MedtlError
-from medtl.data import splits
+from medtl.data import dealing, splits
 
 
 def table(patients: int = 60, classes: int = 3, seed: int = 0, **columns) -> dict[str, np.ndarray]:
@@ -57,12 +57,15 @@ def test_the_order_of_examples_and_of_columns_changes_nothing():
 
 
 def test_a_deal_worked_by_hand_stays_as_it_is():
-  """Pictures and patients as even as can be: 3 | 1 1, then 3 1 | 1 1; and a snapshot: seeds are written into papers."""
+  """Pictures and patients as even as can be: 3 | 1 1, then 3 1 | 1 1.
+
+  The numbers are a snapshot: seeds are written into papers.
+  """
   for owners, sizes in (('aaabc', {(3, 1), (2, 2)}), ('aaabcd', {(4, 2), (2, 2)})):
     data = dict(
       row=np.arange(len(owners)), y=np.zeros(len(owners), int), patient=np.array(list(owners))
     )
-    number = splits.deal(data, 'patient', 2, 0)
+    number = dealing.deal(data, 'patient', 2, 0)
     assert {
       ((number == fold).sum(), len(set(data['patient'][number == fold]))) for fold in (0, 1)
     } == sizes
@@ -102,7 +105,7 @@ def test_equal_pictures_stay_together_also_across_patients():
         )
         == []
       )
-  homes = splits.deal(data, 'patient', 5, 0)
+  homes = dealing.deal(data, 'patient', 5, 0)
   assert len({homes[rows[0]] for rows in owned}) == 1
 
 
@@ -215,7 +218,7 @@ def test_wrong_splits_say_what_is_right(keys, without, words):
 def test_an_example_without_patient_is_named():
   data = table()
   data['patient'][4] = ''
-  with pytest.raises(MedtlError, match=r'1 examples.*row 4'):
+  with pytest.raises(MedtlError, match=r'1 example has no patient: row 4'):
     splits.split(data)
 
 
@@ -317,7 +320,7 @@ def test_keys_beyond_their_bounds_are_refused_but_none_needs_no_key(keys, words)
 
 def test_folds_follow_each_other_test_first_then_val():
   data = table()
-  number = splits.deal(data, 'patient', 5, 3)
+  number = dealing.deal(data, 'patient', 5, 3)
   for fold in range(5):
     index = splits.split(data, fold=fold, val=2, seed=3)
     turn = (number - fold) % 5
@@ -359,27 +362,27 @@ def test_a_publisher_without_train_or_with_val_0_gets_no_val():
 
 def test_as_many_groups_as_folds_are_one_in_each():
   data = dict(row=np.arange(5), y=np.zeros(5, int), patient=np.array(list('abcde')))
-  assert sorted(splits.deal(data, 'patient', 5, 0)) == [0, 1, 2, 3, 4]
+  assert sorted(dealing.deal(data, 'patient', 5, 0)) == [0, 1, 2, 3, 4]
 
 
 def test_a_label_that_nobody_has_and_a_number_to_predict_are_dealt_too():
   y = np.zeros((40, 2))
   y[::2, 0] = 1
   data = dict(row=np.arange(40), y=y)
-  number = splits.deal(data, 'image', 5, 0)
+  number = dealing.deal(data, 'image', 5, 0)
   assert np.bincount(number).tolist() == [8] * 5
   assert [int(y[number == fold, 0].sum()) for fold in range(5)] == [4] * 5
   data['y'] = np.linspace(0, 1, 40)
-  assert np.bincount(splits.deal(data, 'image', 5, 0)).tolist() == [8] * 5
+  assert np.bincount(dealing.deal(data, 'image', 5, 0)).tolist() == [8] * 5
 
 
 def test_images_go_by_file_and_rows_without_one_alone():
   files = np.array(['a', 'a', 'b', '', ''])
   data = dict(row=np.arange(5), y=np.zeros(5, int), file=files)
-  number = splits.deal(data, 'image', 4, 0)
+  number = dealing.deal(data, 'image', 4, 0)
   assert number[0] == number[1] and len(set(number)) == 4
   empty = dict(row=np.arange(5), y=np.zeros(5, int), content=np.full(5, ''))
-  assert len(set(splits.deal(empty, 'image', 5, 0))) == 5, 'an unknown content links nothing'
+  assert len(set(dealing.deal(empty, 'image', 5, 0))) == 5, 'an unknown content links nothing'
 
 
 @pytest.mark.parametrize(('labels', 'kept'), [(0.05, 1), (0.25, 2), (0.35, 4), (0.95, 10)])

@@ -1,4 +1,4 @@
-"""OCT2017 prepared from a made-up folder and read back; any ArrayRecord data set; what is refused."""
+"""OCT2017 prepared from a made-up folder and read back; any ArrayRecord data set; refusals."""
 
 import os
 import shutil

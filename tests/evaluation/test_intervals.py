@@ -1,4 +1,4 @@
-"""Intervals: what they cover, what they refuse, that patients and not pictures are drawn; thresholds and curves."""
+"""Intervals: what they cover and refuse, patients are drawn, not pictures; thresholds; curves."""
 
 import re
 import time
@@ -24,7 +24,7 @@ def answers(right):
 
 
 def test_close_to_the_published_interval():
-  """Wilson's 95 % interval for 81 of 100 is .722 to .875; a bootstrap of one proportion must be near."""
+  """Wilson's 95 % interval for 81 of 100 is .722 to .875; a bootstrap must be near."""
   found = intervals(*answers(np.arange(100) < 81), ACCURACY, resamples=4000)['accuracy']
   assert found.value == 0.81 and found.unit == 'image' and found.n == 100
   assert np.allclose((found.low, found.high), (0.73, 0.88), atol=0.012)
@@ -42,7 +42,7 @@ def test_covers_the_truth_as_often_as_it_says():
 
 
 def test_copies_of_a_patients_picture_tell_nothing_new():
-  """Four copies of each picture leave the interval by patient as it was, and halve the one by image."""
+  """Four copies of each picture leave the interval by patient alone, and halve that by image."""
   score, y = case(n=60, k=3)
   copies, patient = (np.repeat(score, 4, 0), np.repeat(y, 4)), np.repeat(np.arange(60), 4)
   single = intervals(score, y, metrics.of('multiclass'), np.arange(60))
@@ -148,7 +148,10 @@ def test_p_is_twice_the_share_of_resamples_on_the_rarer_side_of_0():
 
 
 def test_a_shift_of_both_models_cancels_in_the_pair():
-  """Two models that differ in one answer of 100: the paired interval is far narrower than either's own."""
+  """Two models that differ in one answer of 100.
+
+  The paired interval is far narrower than either's own.
+  """
   right = np.arange(100) < 70
   first, y = answers(right)
   second, _ = answers(right ^ (np.arange(100) == 80))

@@ -1,4 +1,7 @@
-"""What n labels of one start are worth in labels of another: read off curves by hand, with the interval of a known case."""
+"""What n labels of one start are worth in labels of another.
+
+Read off curves by hand, with the interval of a known case.
+"""
 
 import numpy as np
 import pytest

@@ -148,7 +148,10 @@ def test_a_missing_class_is_nan_and_no_error(kind):
 
 
 def test_calibration_error_by_hand():
-  """Four answers at .80 (edge of the bin ].733, .8]), three right; one at .95, right: 4/5 · .05 + 1/5 · .05."""
+  """Four answers at .80 (edge of the bin ].733, .8]), three right.
+
+  One at .95, right: 4/5 · .05 + 1/5 · .05.
+  """
   p = np.array([0.8, 0.8, 0.8, 0.8, 0.95])
   score, y = np.stack([1 - p, p], 1), np.array([1, 1, 1, 0, 1])
   assert np.isclose(metrics.ece(score, y), 0.05)

@@ -1,4 +1,7 @@
-"""A cached prefix gives what the prefix gives, and can not be stale: everything that it depends on is in its name."""
+"""A cached prefix gives what the prefix gives, and can not be stale.
+
+Everything that it depends on is in its name.
+"""
 
 import os
 

@@ -60,7 +60,7 @@ def test_log_me_with_more_features_than_examples(wine):
 
 
 def test_h_score_is_the_sum_of_the_discriminants(wine):
-  """tr(S_t⁻¹ S_b) = Σ λ / (1 + λ) of the discriminant analysis' generalised eigenvalues λ of S_w⁻¹ S_b."""
+  """tr(S_t⁻¹ S_b) = Σ λ / (1 + λ), λ the eigenvalues of S_w⁻¹ S_b in discriminant analysis."""
   x, y = wine
   found = LinearDiscriminantAnalysis(solver='eigen').fit(x, y)
   means = np.stack([x[y == kind].mean(0) for kind in range(3)])
@@ -73,7 +73,10 @@ def test_h_score_is_the_sum_of_the_discriminants(wine):
 
 
 def test_trans_rate_by_hand():
-  """x = ±1 in one dimension, ε = 1: ½ log(1 + 1) in all, and the same in each class, where every |x| is 1."""
+  """x = ±1 in one dimension, ε = 1.
+
+  ½ log(1 + 1) in all, and the same in each class, where every |x| is 1.
+  """
   x, y = np.array([[-1.0], [1.0], [-1.0], [1.0]]), np.array([0, 0, 1, 1])
   assert scores.trans_rate(x, y, epsilon=1.0) == pytest.approx(0)
   far = np.array([[-1.0, 0], [-1, 0], [1, 0], [1, 0]])
@@ -97,7 +100,10 @@ def test_leep_and_nce_of_a_source_that_says_nothing_are_minus_the_entropy():
 
 
 def test_leep_by_hand_and_its_bound():
-  """P(y=0 | z) = (.9 + .2) / (.9 + .2 + .3) for z = 0 …; and LEEP ≥ NCE + mean log of the largest probability (property 2)."""
+  """P(y=0 | z) = (.9 + .2) / (.9 + .2 + .3) for z = 0, and so on.
+
+  LEEP ≥ NCE + mean log of the largest probability (property 2).
+  """
   source, y = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]]), np.array([0, 0, 1])
   a, b = 1.1 / 1.4, 0.9 / 1.6
   expected = np.mean(np.log([0.9 * a + 0.1 * b, 0.2 * a + 0.8 * b, 0.3 * (1 - a) + 0.7 * (1 - b)]))
@@ -119,7 +125,10 @@ def test_one_class_alone_is_refused():
 
 
 def test_h_score_of_more_features_than_examples_is_classes_less_one_in_float32_too():
-  """All classes can be told apart there; a mean taken in float32 once added a direction of its own."""
+  """All classes can be told apart there.
+
+  A mean taken in float32 once added a direction of its own.
+  """
   random = np.random.RandomState(0)
   x, y = (5 + random.randn(40, 300)).astype(np.float32), np.arange(40) % 4
   assert scores.h_score(x, y) == pytest.approx(3, abs=1e-6)

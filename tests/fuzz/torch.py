@@ -20,7 +20,7 @@ from tests.fuzz.archives import STORED, archive_lies, pack
 from tests.fuzz.files import EVERYTHING, Edit, Lie, Original, Outputs, Region, apply, free
 
 FIXTURES = Path(__file__).parents[1] / 'fixtures'  # written by PyTorch
-# where the argument begins; a text's length is part of it, as it may take in the PUT behind the text
+# where the argument begins; a text's length is part of it, as it may reach the PUT behind it
 VALUES = {
   'BININT': 1,
   'BININT1': 1,

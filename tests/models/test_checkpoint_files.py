@@ -18,7 +18,7 @@ import pytest
 
 from medtl.core.types import MedtlError, Weights
 from medtl.models.pretrained import checkpoint_files
-from medtl.models.pretrained.port import Dialect
+from medtl.models.pretrained.dialects import Dialect
 from medtl.runtime import downloads
 
 FIXTURES = Path(__file__).parents[1] / 'fixtures'
@@ -94,6 +94,17 @@ def test_npz_and_safetensors(tmp_path):
   np.testing.assert_array_equal(checkpoint_files.read(tmp_path / 'b.bin')['w'], [1.5, -3])
 
 
+def test_arrays_of_a_safetensors_file_come_in_the_order_of_the_file(tmp_path):
+  names = [f'layer{number}' for number in (7, 3, 9, 1, 8, 2, 6, 4)]
+  header = {}
+  for place, name in enumerate(names):
+    header[name] = {'dtype': 'F32', 'shape': [1], 'data_offsets': [4 * place, 4 * place + 4]}
+  text = json.dumps(dict(sorted(header.items()))).encode()
+  data = len(text).to_bytes(8, 'little') + text + np.arange(8, dtype=np.float32).tobytes()
+  (tmp_path / 'a.safetensors').write_bytes(data)
+  assert list(checkpoint_files.read(tmp_path / 'a.safetensors')) == names
+
+
 class Call:
   """Unpickles as a call of `function`."""
 
@@ -132,16 +143,22 @@ BESIDE = {  # the same in opcodes that Python does not write
   'medtl_trap.Thing': b'cmedtl_trap\nThing\n)\x81}b',  # NEWOBJ, BUILD
   'medtl_trap.thing': b'(cmedtl_trap\nthing\nK\x01o',  # OBJ
   'posix.system': b"(S'touch trace'\niposix\nsystem\n",  # INST
-  'builtins.eval.__call__': b'\x8c\x08builtins\x8c\reval.__call__\x93\x8c\x11open("trace","w")\x85R',  # STACK_GLOBAL
+  # STACK_GLOBAL
+  'builtins.eval.__call__': b'\x8c\x08builtins\x8c\reval.__call__\x93'
+  b'\x8c\x11open("trace","w")\x85R',
   'copyreg.extension 240': b'\x82\xf0\x8c\x0btouch trace\x85R',  # EXT1
   'medtl_trap.Named': b'cmedtl_trap\nNamed\n)}\x92',  # NEWOBJ_EX
-  'argparse.Namespace': b'cargparse\nNamespace\n)\x81}\x8c\x0c__setstate__cposix\nsystem\nsb\x8c\x0btouch traceb',
+  'argparse.Namespace': b'cargparse\nNamespace\n)\x81}\x8c\x0c__setstate__cposix\nsystem\n'
+  b'sb\x8c\x0btouch traceb',
 }
 
 
 @pytest.fixture
 def trap(tmp_path, monkeypatch):
-  """A folder in which hostile pickles would leave a trace, a module whose import would, and a registered extension code."""
+  """A folder in which hostile pickles would leave a trace.
+
+  So would the import of its module; an extension code is registered.
+  """
   (tmp_path / 'medtl_trap.py').write_text('open("trace", "w")')
   monkeypatch.syspath_prepend(tmp_path)
   monkeypatch.chdir(tmp_path)
@@ -178,8 +195,9 @@ def test_objects_in_npz_are_refused(tmp_path):
 
 
 def view(offset, shape, stride, after=b'', between=b''):
-  """A pickle of {'w': tensor} as torch writes it, of a storage of four numbers, with opcodes `after` the tensor.
+  """A pickle of {'w': tensor} as torch writes it, of a storage of four numbers.
 
+  `after` are opcodes behind the tensor.
   `between` are those of a value that stands in the dictionary under 'other'.
   """
 

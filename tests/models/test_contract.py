@@ -1,4 +1,7 @@
-"""One contract for all backbones: whatever stands in medtl/models is found, made tiny and held to it."""
+"""One contract for all backbones.
+
+Whatever stands in medtl/models is found, made tiny and held to it.
+"""
 
 import importlib
 import inspect
@@ -12,7 +15,7 @@ import pytest
 from medtl.core import expressions, pytrees
 from medtl.models import Backbone, Net, child_name, heads
 from medtl.models.backbones import resnet
-from medtl.models.pretrained.port import Dialect
+from medtl.models.pretrained.dialects import Dialect
 from medtl.training import parameter_groups
 from tests.fixtures import seeded
 

@@ -1,4 +1,7 @@
-"""EfficientNet-Lite against efficientnet-lite-pytorch: seeded weights (fixtures/make_efficientnet.py) and the real ones."""
+"""EfficientNet-Lite against efficientnet-lite-pytorch.
+
+Seeded weights (fixtures/make_efficientnet.py) and the real ones.
+"""
 
 import importlib.util
 import json

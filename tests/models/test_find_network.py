@@ -1,4 +1,7 @@
-"""The right numbers in other wrapping: files that PyTorch itself wrote (fixtures/make_wrapped.py), and files written by hand."""
+"""The right numbers in other wrapping.
+
+Files that PyTorch itself wrote (fixtures/make_wrapped.py), and files written by hand.
+"""
 
 import gzip
 import hashlib
@@ -24,9 +27,8 @@ from medtl.models.pretrained import (
   find_network,
   nested_contents,
   pickle_reader,
-  port,
 )
-from medtl.models.pretrained.port import Dialect
+from medtl.models.pretrained.dialects import Dialect, rename
 from medtl.run import initial_weights
 
 FIXTURES = Path(__file__).parents[1] / 'fixtures'
@@ -87,18 +89,23 @@ def check(arrays, more=0.0, without=()):
 
 
 WRAPPED = {
-  'namespace': "reading what lies below 'model'; left out: epoch (int), optimizer (optimizer's state), args (argparse.Namespace), "
+  'namespace': "reading what lies below 'model'; left out: epoch (int), optimizer (optimizer's "
+  'state), args (argparse.Namespace), '
   'config (omegaconf.dictconfig.DictConfig)',
   'net': "reading what lies below 'net'; left out: acc (float)",
-  'lightning': "reading what lies below 'state_dict.model'; left out: optimizer_states (list), hyper_parameters (omegaconf.dictconfig."
-  'DictConfig), loops (dict), state_dict.criterion (an array), state_dict.loss (an array), callbacks (an array)',
+  'lightning': "reading what lies below 'state_dict.model'; left out: optimizer_states (list), "
+  'hyper_parameters (omegaconf.dictconfig.'
+  'DictConfig), loops (dict), state_dict.criterion (an array), state_dict.loss (an array), '
+  'callbacks (an array)',
   'nested': "reading what lies below 'state_dict.module.model.net'; nothing is left out",
   'both': "reading what lies below 'model'; left out: model_ema (9 arrays)\n",
-  'dino': "reading what lies below 'teacher.backbone'; left out: args (argparse.Namespace), student (9 arrays), teacher.head (an array), "
+  'dino': "reading what lies below 'teacher.backbone'; left out: args (argparse.Namespace), "
+  'student (9 arrays), teacher.head (an array), '
   'dino_loss (an array)\n',
   'averaged': "reading what lies below 'module'; left out: n_averaged (an array)",
   'several': "reading what lies below '0'; left out: 1 (9 arrays)\n",
-  'numbers': 'left out: bn1.num_batches_tracked (int), epoch (int), best (numpy._core.multiarray.scalar), layer1.total_ops (an array)',
+  'numbers': 'left out: bn1.num_batches_tracked (int), epoch (int), '
+  'best (numpy._core.multiarray.scalar), layer1.total_ops (an array)',
   'module': '',
   'modules': "reading what lies below 'ema.module'; left out: epoch (int)",
   'subclass': '',
@@ -160,9 +167,9 @@ def test_what_was_read_and_not_used_is_said_and_kept_as_facts(folder, capsys):
   )
   wanted = pytrees.unflatten(
     {
-      port.rename(name, LAID_OUT): jax.ShapeDtypeStruct(value.shape, 'f4')
+      rename(name, LAID_OUT): jax.ShapeDtypeStruct(value.shape, 'f4')
       for name, value in STATE.items()
-      if port.rename(name, LAID_OUT)
+      if rename(name, LAID_OUT)
     }
   )
   ported, facts = initial_weights.from_publisher(
@@ -211,7 +218,8 @@ def test_a_part_may_be_the_outermost_name_or_one_of_a_publishers_checkpoint(fold
   check(read(folder / 'dino.pth', part='student')[0], 0.5)
   with pytest.raises(
     MedtlError,
-    match=r"dino.pth holds nothing below 'studnet'; its names begin with: student \(9 arrays\), teacher",
+    match=r"dino.pth holds nothing below 'studnet'; its names begin with: student \(9 arrays\), "
+    r'teacher',
   ):
     read(folder / 'dino.pth', part='studnet')
   file = folder / 'odd::name.pth'
@@ -220,15 +228,18 @@ def test_a_part_may_be_the_outermost_name_or_one_of_a_publishers_checkpoint(fold
 
 
 REFUSED = {
-  'refused_quantised.pth': r'holds conv1.weight, which is quantised; make it float by .dequantize\(\) in PyTorch',
+  'refused_quantised.pth': r'holds conv1.weight, which is quantised; make it float by '
+  r'.dequantize\(\) in PyTorch',
   'refused_sparse.pth': r'conv1.weight, which is a sparse tensor; make it dense by .to_dense\(\)',
   'refused_meta.pth': 'conv1.weight, which is without numbers',
   'refused_complex.pth': 'conv1.weight, which is of complex numbers',
   'refused_float8.pth': 'conv1.weight, which is of float8_e4m3fn; multiply it by its scale',
   'refused_float8.safetensors': 'conv1.weight, which is of type F8_E5M2',
   'optimizer.pth': "holds no arrays of a network, only: optimizer's state",
-  'optimizers.pth': r"holds no arrays of a network, only: optimizer \(optimizer's state\), epoch \(int\)",
-  'frozen.pt': r'is a TorchScript program with its numbers frozen into it; .*torch.save\(model.state_dict\(\), FILE\)',
+  'optimizers.pth': r"holds no arrays of a network, only: optimizer \(optimizer's state\), epoch "
+  r'\(int\)',
+  'frozen.pt': r'is a TorchScript program with its numbers frozen into it; '
+  r'.*torch.save\(model.state_dict\(\), FILE\)',
 }
 
 
@@ -258,7 +269,8 @@ def test_a_part_alone_is_called_one_and_is_read_once_the_other_lies_beside_it(fo
   (tmp_path / first).write_bytes((folder / first).read_bytes())
   with pytest.raises(
     MedtlError,
-    match=f'{first} is part 1 of 2 of a checkpoint, and {second} is not beside it; put all parts into',
+    match=f'{first} is part 1 of 2 of a checkpoint, and {second} is not beside it; put all parts '
+    f'into',
   ):
     read(tmp_path / first)
   index = tmp_path / 'model.safetensors.index.json'
@@ -437,8 +449,8 @@ def test_sequential_names_of_a_resnet_are_torchvision_s():
   ]
   for name in names:
     first, _, rest = name.partition('.')
-    other = port.rename(f'{words[first]}.{rest}', resnet.RENAMES['sequential'])
-    assert other == port.rename(name, resnet.RENAMES['torchvision']) and '.' not in other
+    other = rename(f'{words[first]}.{rest}', resnet.RENAMES['sequential'])
+    assert other == rename(name, resnet.RENAMES['torchvision']) and '.' not in other
   assert (
     find_network.choose(
       [f'backbone.{words[name.split(".")[0]]}.{name.partition(".")[2]}' for name in names],
@@ -449,17 +461,17 @@ def test_sequential_names_of_a_resnet_are_torchvision_s():
 
 
 def test_what_pretraining_adds_to_a_vision_transformer_is_dropped():
-  rename = lambda name, dialect: port.rename(name, vit.RENAMES[dialect])
+  ours = lambda name, dialect: rename(name, vit.RENAMES[dialect])
   for name in (
     'decoder_blocks.0.norm1.weight',
     'decoder_pos_embed',
     'decoder_pred.bias',
     'mask_token',
   ):  # MAE
-    assert rename(name, 'timm') == ''
+    assert ours(name, 'timm') == ''
   assert (
-    rename('blocks.2.7.norm1.weight', 'timm')
-    == rename('blocks.7.norm1.weight', 'timm')
+    ours('blocks.2.7.norm1.weight', 'timm')
+    == ours('blocks.7.norm1.weight', 'timm')
     == 'params/backbone/stage8/norm1/scale'
   )
   for name in (
@@ -468,14 +480,14 @@ def test_what_pretraining_adds_to_a_vision_transformer_is_dropped():
     'transformer.resblocks.3.attn.in_proj_weight',
     'positional_embedding',
   ):
-    assert rename(name, 'clip_visual') == rename(f'visual.{name}', 'clip_openai')
+    assert ours(name, 'clip_visual') == ours(f'visual.{name}', 'clip_openai')
   for name in (
     'embeddings.class_embedding',
     'encoder.layers.3.mlp.fc1.bias',
     'post_layernorm.weight',
     'pre_layrnorm.bias',
   ):
-    assert rename(name, 'clip_hf') == rename(f'vision_model.{name}', 'clip_hf')
+    assert ours(name, 'clip_hf') == ours(f'vision_model.{name}', 'clip_hf')
 
 
 # Pickles as data

@@ -76,7 +76,10 @@ def test_head_computes_in_float32_starts_small_and_drops_in_training_alone():
 
 
 def test_the_norm_of_the_head_learns_its_statistics_and_standardises(batch):
-  """Its BatchNorm has no leaf of its own, so it goes with the head: live while the head is, still while it is not."""
+  """Its BatchNorm has no leaf of its own, so it goes with the head.
+
+  Live while the head is, still while it is not.
+  """
   net = Net(Toy(), heads.linear(3, pool='mean', norm=True))
   x = 5 + 3 * batch.x
   variables = net.init(jax.random.key(0), x, train=False)

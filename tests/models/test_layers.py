@@ -89,7 +89,10 @@ DTYPES = pytest.mark.parametrize(
 def test_convolutions_and_their_gradients_are_those_of_xla_in_float32(
   taps, stride, sides, channels, padding, dtype, tolerance
 ):
-  """Kernels of many and of few channels, pads that differ, phases that see no tap, sides that the stride does not divide."""
+  """Kernels of many and of few channels, and pads that differ.
+
+  Phases that see no tap, and sides that the stride does not divide.
+  """
   x, kernel = (
     leaf.astype(dtype) for leaf in (numbers(2, *sides, channels), numbers(*taps, channels, 5))
   )
@@ -241,7 +244,10 @@ def test_group_norm_of_each_example_has_mean_zero_and_variance_one():
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_batch_norm_is_linens(dtype):
-  """Values, statistics and gradients, of maps whose mean lies far from zero; with running averages too."""
+  """Values, statistics and gradients, of maps whose mean lies far from zero.
+
+  With running averages too.
+  """
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.normal(3, 2, (4, 6, 5, 8)), dtype)
   ours, theirs = (

@@ -12,8 +12,8 @@ from medtl.core import pytrees
 from medtl.core.types import MedtlError
 from medtl.models import Net, heads
 from medtl.models.backbones import efficientnet, resnet, vit
-from medtl.models.pretrained import port
-from medtl.models.pretrained.port import Dialect
+from medtl.models.pretrained import dialects, port
+from medtl.models.pretrained.dialects import Dialect
 from medtl.run import initial_weights
 
 TARGET = {
@@ -163,7 +163,7 @@ def test_another_architecture_is_called_one():
 
 
 def whole_and_kept(keep):
-  """Return a tiny CLIP of three children of which `keep` are kept, its shapes and those of the whole one."""
+  """Return a tiny CLIP with `keep` of its three children, its shapes and those of the whole one."""
   backbone = vit.clip_vit_b16(size=(16, 16), width=8, depth=2, heads=2)
   x = jnp.zeros((1, 16, 16, 3))
   nets = [Net(backbone, heads.linear(2), num_children=number) for number in (keep, 0)]
@@ -184,7 +184,7 @@ def test_a_checkpoint_fits_whatever_is_kept_of_the_net_and_the_norm_belongs_to_t
     1
   ]
   assert report.ported == len([path for path in kept if '/head/' not in path])
-  lost = {path for path in paths if any(re.fullmatch(rule, port.bare(path)) for rule in rules)}
+  lost = {path for path in paths if any(re.fullmatch(rule, dialects.bare(path)) for rule in rules)}
   assert lost == paths - kept
   assert net.truncated == ('params/backbone/norm/scale' not in kept) == (keep < 3)
 
@@ -298,7 +298,10 @@ def test_one_number_for_mean_and_std_means_all_channels():
 
 @pytest.mark.parametrize('bias', [False, True])
 def test_one_grey_channel_computes_what_three_copies_do(bias):
-  """Not at the border, where the zeros of the padding stand for another grey: compared where no tap covers them."""
+  """Not at the border, where the zeros of the padding stand for another grey.
+
+  Compared where no tap covers them.
+  """
   ours, theirs = stems(1, bias), stems(3, bias)
   random = np.random.RandomState(0)
   arrays = {

@@ -1,4 +1,7 @@
-"""ResNets against torch, transformers and Keras on seeded weights; laws of slices, axes and versions."""
+"""ResNets against torch, transformers and Keras on seeded weights.
+
+Laws of slices, axes and versions.
+"""
 
 import json
 from pathlib import Path
@@ -14,7 +17,7 @@ from medtl.core.types import MedtlError
 from medtl.models import Net, heads
 from medtl.models.backbones import resnet
 from medtl.models.layers.spatial import standardise
-from medtl.models.pretrained import checkpoint_files, port
+from medtl.models.pretrained import checkpoint_files, dialects, port
 from tests.fixtures import resnet_seeds, seeded
 
 REFERENCE = np.load(Path(__file__).parents[1] / 'fixtures' / 'resnet.npz')
@@ -119,7 +122,7 @@ def test_one_class_in_one_two_and_three_dimensions(ndim, shape):
 
 
 def test_a_volume_that_is_the_same_along_an_axis_is_a_picture():
-  """3-D with kernels that hold the 2-D ones in their middle plane sees each plane as the 2-D net does."""
+  """A 3-D net with 2-D kernels in its middle planes sees each plane as the 2-D net does."""
   flat, deep = (resnet.Bottleneck(4, 1, resnet.Style(ndim=ndim)) for ndim in (2, 3))
   x = jnp.asarray(seeded.picture(2, 8, 8, 6))
   variables = jax.jit(lambda key: flat.init(key, x, False))(jax.random.key(0))
@@ -249,7 +252,7 @@ def test_published_names_are_ours_one_to_one(dialect, names, factory):
   net = Net(factory(), heads.linear(7))
   wanted = set(pytrees.flatten(shapes_of(net, 1, 32, 32, 3)))
   arrays = {name: np.zeros((2, 2)) for name in names}
-  pieces, ignored = port._rename(arrays, resnet.RENAMES[dialect], (), {})
+  pieces, ignored = dialects.renamed(arrays, resnet.RENAMES[dialect], (), {})
   assert sorted(piece.path for piece in pieces) == sorted(wanted)
   assert all(name.endswith('num_batches_tracked') for name in ignored)
 

@@ -1,4 +1,7 @@
-"""Vision transformers against transformers and timm: seeded weights (fixtures/make_vit.py), and laws of tokens and maps."""
+"""Vision transformers against transformers and timm.
+
+Seeded weights (fixtures/make_vit.py), and laws of tokens and maps.
+"""
 
 import json
 import re

@@ -19,6 +19,7 @@ PACKAGES = {
   'evaluation': 'medtl/evaluation',
   'training': 'medtl/training',
   'data/splits': 'medtl/data/splits.py',
+  'data/dealing': 'medtl/data/dealing.py',
   'tasks': 'medtl/tasks',
 }
 BINARY = (

@@ -40,13 +40,16 @@ def test_operators_conditions_numbers_and_decorators_change_but_no_annotation_an
 
 
 def test_a_sample_is_a_function_of_its_seed_and_the_begin_of_a_larger_one(tmp_path):
-  for path in ('medtl/tasks/x.py', 'medtl/data/splits.py'):
-    (tmp_path / path).parent.mkdir(parents=True)
+  for path in ('tasks/x.py', 'data/splits.py', 'data/dealing.py'):
+    path = f'medtl/{path}'
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_text(SOURCE)
   few = mutants.sample(tmp_path, 0, 4)
-  assert few == mutants.sample(tmp_path, 0, 9)[:4] != mutants.sample(tmp_path, 1, 4)
+  more = mutants.sample(tmp_path, 0, 9)
+  assert few == more[:4] != mutants.sample(tmp_path, 1, 4)
   assert len({(mutant.path, mutant.place) for mutant in few}) == 4
-  assert {mutants.package_of(mutant.path) for mutant in few} == {'tasks', 'data/splits'}
+  packages = {mutants.package_of(mutant.path) for mutant in more}
+  assert packages == {'tasks', 'data/splits', 'data/dealing'}
 
 
 def test_a_mutant_gets_the_tests_of_its_statement_else_of_what_stands_around_it():

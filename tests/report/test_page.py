@@ -1,4 +1,7 @@
-"""Numbers by patient, and a page that is one file, opens without a network, and lets nothing through unescaped."""
+"""Numbers by patient, and a page that is one file.
+
+It opens without a network, and lets nothing through unescaped.
+"""
 
 import base64
 import json
@@ -90,7 +93,10 @@ def test_thresholds_come_from_validation_alone(kind):
 
 
 def test_each_fold_may_bring_its_own_thresholds():
-  """The same thresholds on every row are the same numbers; without any, sensitivity is missing, with the reason."""
+  """The same thresholds on every row are the same numbers.
+
+  Without any, sensitivity is missing, with the reason.
+  """
   predictions, tables = both('multiclass')
   expected = summarised('multiclass', predictions, tables)
   cut = operating_points.class_thresholds(predictions['val'], 'youden', 'multiclass')

@@ -54,7 +54,10 @@ def said(root: Path, **keys) -> str:
 
 
 def advised(words: str, name: str) -> dict:
-  """{'allow_leak': True} of a sentence that says 'set data.allow_leak=True'; one is taken where several are offered."""
+  """{'allow_leak': True} of a sentence that says 'set data.allow_leak=True'.
+
+  One is taken where several are offered.
+  """
   value = re.search(rf"data\.{re.escape(name)}=('[^']*'|[^\s,;:)]+)", words)
   assert value, f'no data.{name}=… in: {words}'
   return {name: ast.literal_eval(value[1])}
@@ -142,7 +145,10 @@ def test_grades_that_are_words_need_an_order_and_numbers_do_not(root):
     ],
   )[1]
   sides = load(root)
-  words = r'order of the alphabet: a < b\. Say the right one, from the least to the most: --config.data.classes='
+  words = (
+    r'order of the alphabet: a < b\. Say the right one, from the least to the most: '
+    r'--config.data.classes='
+  )
   with pytest.raises(MedtlError, match=words):
     validate.check_training(config, sides)
   ordered = load(root, classes=('b', 'a'))

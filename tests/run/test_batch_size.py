@@ -1,4 +1,7 @@
-"""The batch that fits is found without a crash; where one does not fit, what the error offers does."""
+"""The batch that fits is found without a crash.
+
+Where one does not fit, what the error offers does.
+"""
 
 import re
 
@@ -57,7 +60,10 @@ def test_the_largest_batch_fits_and_the_next_does_not(context, monkeypatch):
 
 
 def test_what_an_error_offers_fits(context, monkeypatch):
-  """A step that needs more than there is is not begun; each way out that is named leads out, and the one before it does not."""
+  """A step that needs more than there is is not begun.
+
+  Each way out that is named leads out, and the one before it does not.
+  """
   there = batch_size.bytes_needed(with_(context, batch=8)) / (1 - batch_size.SPARE) + 1
   assert there < context.memory(0)
   monkeypatch.setattr(batch_size, 'room', lambda: there)

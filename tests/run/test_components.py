@@ -72,7 +72,8 @@ def parsed(request, *words):
     ('data.name=folder', r"config.data \(folder\) lacks the key 'root'; set it to text"),
     (
       'model.width=w',
-      r"config.model \(resnet.resnet18\): width is 'w'; expected a whole number above 0, for instance 64",
+      r"config.model \(resnet.resnet18\): width is 'w'; expected a whole number above 0, for "
+      r'instance 64',
     ),
     ('model.wdith=8', "did you mean 'width'"),
     ('model.epsilon=tiny', 'epsilon is .tiny.; expected a number'),

@@ -1,4 +1,7 @@
-"""Where a phase starts, and why: activations are kept where that pays, and what is shared by alike runs is what each would make."""
+"""Where a phase starts, and why.
+
+Activations are kept where that pays, and what is shared by alike runs is what each would make.
+"""
 
 import chex
 import jax
@@ -92,7 +95,10 @@ def test_activations_that_do_not_fit_are_computed_each_time_and_it_is_said(
 
 
 def test_what_alike_runs_share_is_what_each_would_make(context):
-  """Another fold, rate and depth of a scaled net: the same weights and programs as a run of its own has."""
+  """Another fold, rate and depth of a scaled net.
+
+  The same weights and programs as a run of its own has.
+  """
   scaled = assemble.run_context(
     assemble.with_changes(context.config, (('mean', (0.5,)), ('std', (0.5,))))
   )

@@ -1,4 +1,7 @@
-"""What a run has seen, by pixels, files and patients: nothing that it has seen is claimed to be new."""
+"""What a run has seen, by pixels, files and patients.
+
+Nothing that it has seen is claimed to be new.
+"""
 
 import numpy as np
 import pytest
@@ -63,8 +66,10 @@ def test_a_message_names_some_and_counts_the_rest_and_its_advice_works():
   found = leakage.compare(seen, dataset([f'{i}' for i in range(10)], row=range(20, 30)), KEYS)
   with pytest.raises(
     MedtlError,
-    match=r'9 of 10 pictures .* this run was trained or chosen on \(9 train\): row 20 = row 0 \(train\), '
-    r'.*row 25 = row 5 \(train\) … and 3 more\. .*Out with them, or set --config.data.allow_leak=True',
+    match=r'9 of 10 pictures .* this run was trained or chosen on \(9 train\): row 20 = row 0 '
+    r'\(train\), '
+    r'.*row 25 = row 5 \(train\) … and 3 more\. .*Out with them, or set '
+    r'--config.data.allow_leak=True',
   ):
     leakage.stop(found, False, 'Out with them')
   leakage.stop(found, True, '')
@@ -109,7 +114,8 @@ def test_patients_of_the_same_name_are_a_warning_and_no_claim_is_made():
   assert leakage.warnings(leakage.compare(seen, dataset(['a'], patient=['8'], row=[9]), KEYS))[
     0
   ].startswith(
-    '1 patients have the names of patients that the net was trained or chosen on (8): if they are the same people'
+    '1 patients have the names of patients that the net was trained or chosen on (8): if they '
+    'are the same people'
   )
   unknown = leakage.compare(seen, dataset(['a'], row=[9]), KEYS)
   assert not unknown.people and 'patients could not be compared' in leakage.claim(unknown)

@@ -1,4 +1,4 @@
-"""A run folder that an older version wrote is read, evaluated and predicted with, to the same numbers."""
+"""A run folder that an older version wrote is read, and gives the same numbers."""
 
 import csv
 import json

@@ -113,7 +113,8 @@ def test_children_as_chance_drew_them_are_not_frozen_unless_that_is_meant(contex
     )
 
   said = (
-    r'phase 1 freezes depth\(2\), but nothing was transferred to parameters of backbone/stem, backbone/stage1: frozen, they '
+    r'phase 1 freezes depth\(2\), but nothing was transferred to parameters of backbone/stem, '
+    r'backbone/stage1: frozen, they '
     r'would stay as chance drew them.*random_frozen=True for the control'
   )
   with pytest.raises(MedtlError, match=said):
@@ -149,7 +150,7 @@ def test_what_a_checkpoint_fills_may_be_frozen_and_what_is_left_fresh_may_not(co
 
 
 def test_scale_alone_is_no_transfer(context):
-  """Of transfer='mean_var' each leaf's mean and variance arrive: what is frozen is as chance drew it."""
+  """transfer='mean_var' brings means and variances: what is frozen is as chance drew it."""
   begun = {
     'params': {'backbone': {'stem': {'kernel': 0, 'lora_a': 0}}, 'head': {'bias': 0}},
     'batch_stats': {'backbone': 0},

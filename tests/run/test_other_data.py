@@ -1,4 +1,7 @@
-"""Other data become the run's in size, channels and classes, with a word; what cannot is an error whose advice works."""
+"""Other data become the run's in size, channels and classes, with a word.
+
+What cannot is an error whose advice works.
+"""
 
 import csv
 import re
@@ -59,11 +62,13 @@ def test_pictures_of_the_run_s_size_stay_as_they_are(tmp_path):
   [
     (
       ((32, 32), (32, 32)),
-      '2 of 2 pictures were resized to 16 × 16, the size that the run was trained on; they were 32 × 32 \\(2\\)',
+      '2 of 2 pictures were resized to 16 × 16, the size that the run was trained on; they were '
+      '32 × 32 \\(2\\)',
     ),
     (
       ((16, 16), (32, 32), (24, 16)),
-      '2 of 3 pictures were resized .*were 32 × 32 \\(1\\), 24 × 16 \\(1\\); their proportions changed',
+      '2 of 3 pictures were resized .*were 32 × 32 \\(1\\), 24 × 16 \\(1\\); their proportions '
+      'changed',
     ),
   ],
 )
@@ -183,7 +188,8 @@ def test_dicom_files_for_a_run_on_pictures(tmp_path):
   dicom(tmp_path / 'in' / 'IM1')
   with pytest.raises(
     MedtlError,
-    match=r'in holds 1 DICOM files, .*--config.data.values=display .*or --config.data.values=modality',
+    match=r'in holds 1 DICOM files, .*--config.data.values=display .*or '
+    r'--config.data.values=modality',
   ):
     unlabelled(tmp_path / 'in')
   x, notes = unlabelled(tmp_path / 'in', values='display')
@@ -194,7 +200,8 @@ def test_dicom_files_for_a_run_on_pictures(tmp_path):
   )
   with pytest.raises(
     MedtlError,
-    match=r"trained on 0 … 1; set --config.data.values=display, or .*--config.data.ops='window\(low, high\)",
+    match=r'trained on 0 … 1; set --config.data.values=display, or '
+    r".*--config.data.ops='window\(low, high\)",
   ):
     unlabelled(tmp_path / 'in', values='modality')
   x, _ = unlabelled(tmp_path / 'in', values='modality', ops='window(-1000, 400)')
@@ -202,7 +209,8 @@ def test_dicom_files_for_a_run_on_pictures(tmp_path):
   draw(tmp_path / 'in' / 'preview.png')
   with pytest.raises(
     MedtlError,
-    match=r'1 pictures \(first: preview.png\) and 1 DICOM files \(first: IM1\); expected one kind: move',
+    match=r'1 pictures \(first: preview.png\) and 1 DICOM files \(first: IM1\); expected one '
+    r'kind: move',
   ):
     unlabelled(tmp_path / 'in', values='display')
   (tmp_path / 'in' / 'preview.png').rename(tmp_path / 'preview.png')
@@ -219,7 +227,8 @@ def test_pictures_for_a_run_on_dicom_files(tmp_path):
   units = {**displayed, 'values': 'modality'}
   with pytest.raises(
     MedtlError,
-    match=r"numbers of the modality .*give DICOM files, or set --config.data.ops .*'rescale\(-1000, 400\)",
+    match=r'numbers of the modality .*give DICOM files, or set --config.data.ops '
+    r".*'rescale\(-1000, 400\)",
   ):
     unlabelled(tmp_path, units, values='modality')
   assert (
@@ -232,7 +241,8 @@ def test_pictures_for_a_run_on_dicom_files(tmp_path):
   draw(tmp_path / 'pictures' / 'a.png')
   with pytest.raises(
     MedtlError,
-    match=r'--config.data.values says nothing of pictures \(folder.load has no such key\); leave it out',
+    match=r'--config.data.values says nothing of pictures \(folder.load has no such key\); leave '
+    r'it out',
   ):
     unlabelled(tmp_path / 'pictures', values='display')
   unlabelled(tmp_path / 'pictures')
@@ -241,7 +251,8 @@ def test_pictures_for_a_run_on_dicom_files(tmp_path):
 def test_a_place_without_pictures_says_what_it_holds(tmp_path):
   with pytest.raises(
     MedtlError,
-    match=r'no file or folder .*gone; expected a picture, a DICOM file or a NIfTI file, or a folder',
+    match=r'no file or folder .*gone; expected a picture, a DICOM file or a NIfTI file, or a '
+    r'folder',
   ):
     unlabelled(tmp_path / 'gone')
   with pytest.raises(
@@ -372,12 +383,14 @@ def test_labels_of_another_kind_or_order_are_refused_with_what_fits(tmp_path):
   keys = dict(manifest='labels.csv', made=many)
   with pytest.raises(
     MedtlError,
-    match=r"found data.label='diagnosis'; expected a manifest .*--config.data.label=\"\('mass', 'cyst'\)\"",
+    match=r"found data.label='diagnosis'; expected a manifest .*--config.data.label=\"\('mass', "
+    r"'cyst'\)\"",
   ):
     labelled(tmp_path, label='diagnosis', **keys)
   with pytest.raises(
     MedtlError,
-    match=r"mass, cyst, in this order; the other data has cyst, mass. .*label=\"\('mass', 'cyst'\)\"",
+    match=r"mass, cyst, in this order; the other data has cyst, mass. .*label=\"\('mass', "
+    r"'cyst'\)\"",
   ):
     labelled(tmp_path, label=('cyst', 'mass'), **keys)
   found = labelled(tmp_path, label=('mass', 'cyst'), **keys)
@@ -386,7 +399,8 @@ def test_labels_of_another_kind_or_order_are_refused_with_what_fits(tmp_path):
   ]
   with pytest.raises(
     MedtlError,
-    match=r"one class of a picture, found data.label=\('mass', 'cyst'\); .*--config.data.label=diagnosis, or",
+    match=r"one class of a picture, found data.label=\('mass', 'cyst'\); "
+    r'.*--config.data.label=diagnosis, or',
   ):
     labelled(tmp_path, manifest='labels.csv', label=('mass', 'cyst'))
   assert labelled(tmp_path, manifest='labels.csv', label='diagnosis').table['y'].tolist() == [0]

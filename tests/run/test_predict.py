@@ -1,4 +1,7 @@
-"""A finished run and other pictures: what is written reads back under its own name, and what was seen before is said."""
+"""A finished run and other pictures.
+
+What is written reads back under its own name, and what was seen before is said.
+"""
 
 import csv
 import json
@@ -163,8 +166,8 @@ def test_predict_resizes_tells_which_pictures_trained_the_net_and_takes_what_it_
   for wrong in ('--config.data.opsx=resize(32)', '--config.data.size=3', '--config.lr=1.0'):
     assert main.main([*words, wrong]) == 1
     assert (
-      'it takes --config.data.values, --config.data.ops, --config.data.exif, --config.data.skip_unreadable'
-      in capsys.readouterr().err
+      'it takes --config.data.values, --config.data.ops, --config.data.exif, '
+      '--config.data.skip_unreadable' in capsys.readouterr().err
     )
   assert (
     main.main(

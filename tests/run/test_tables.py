@@ -1,4 +1,7 @@
-"""A run on the rows of a csv: another hospital tests; its page, evaluate and predict know no picture."""
+"""A run on the rows of a csv: another hospital tests.
+
+Its page, evaluate and predict know no picture.
+"""
 
 import csv
 import re
@@ -21,7 +24,10 @@ HEADER = ('site', 'sick', 'age', 'dose', 'kind')
 
 
 def rows(site: str, count: int, seed: int) -> list[tuple]:
-  """Patients whose risk is linear in their columns; in the north a third of the doses is missing."""
+  """Patients whose risk is linear in their columns.
+
+  In the north a third of the doses is missing.
+  """
   random = np.random.RandomState(seed)
   found = []
   for _ in range(count):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from medtl.core.types import MedtlError
 from medtl.evaluation import predictions
-from medtl.run import assemble, predict, run_folder, train
+from medtl.run import assemble, predict, run_folder, run_report, train
 from tests import tiny
 
 SPLIT = dict(by='patient', folds=4, fold=0, seed=0)
@@ -57,7 +57,7 @@ def test_its_own_page_tells_of_them_and_of_the_run_beside(run):
   assert '24 images of 24 patients' in (run / 'report.html').read_text()
   assert 'this run − slow' in (run / 'report-elsewhere.html').read_text()
   lines = []
-  run_folder.headline(run, numbers(run), lambda line: lines.append(str(line)))
+  run_report.headline(run, numbers(run), lambda line: lines.append(str(line)))
   assert 'elsewhere, 24 images of 24 patients (report-elsewhere.html)' in lines
 
 

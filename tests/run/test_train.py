@@ -1,4 +1,7 @@
-"""The whole path, through main: config → page, a killed run → the same bits, a run folder → predictions elsewhere."""
+"""The whole path, through main.
+
+Config → page, a killed run → the same bits, a run folder → predictions elsewhere.
+"""
 
 import csv
 import dataclasses
@@ -500,7 +503,8 @@ def test_weights_of_another_run_are_its_best_checkpoint_and_a_study_keeps_one_so
   ) and made.source['name'] == str(done)
   with pytest.raises(
     MedtlError,
-    match=rf'train it first: python -m medtl.main --config={ROOT}/tests/tiny.py --workdir={tmp_path}/',
+    match=rf'train it first: python -m medtl.main --config={ROOT}/tests/tiny.py '
+    rf'--workdir={tmp_path}/',
   ):
     train.describe(
       assemble.with_changes(config, (('model.weights', f'run:{ROOT}/tests/tiny.py'),)),
@@ -534,7 +538,10 @@ def test_weights_of_another_run_are_its_best_checkpoint_and_a_study_keeps_one_so
 )
 def test_a_verb_imports_what_it_needs(verb, without, tmp_path):
   words = [f'--config={ROOT}/tests/tiny.py'] if verb == 'describe' else []
-  code = f'import sys; from medtl import main; sys.exit(main.main({[verb, *words]!r}) or sys.stderr.write(" ".join(sys.modules)) * 0)'
+  code = (
+    f'import sys; from medtl import main; sys.exit(main.main({[verb, *words]!r}) or '
+    f'sys.stderr.write(" ".join(sys.modules)) * 0)'
+  )
   said = subprocess.run(
     [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
   ).stderr

@@ -46,7 +46,8 @@ def tiny(root, *words):
     ('--config.task.lss=mean', r"config.task has no key 'lss'; did you mean 'loss'"),
     (
       '--config.task.kind=ordinal',
-      r"the loss 'softmax' cannot learn a task of kind 'ordinal'; choose a loss for ordinal, such as 'ordinal'",
+      r"the loss 'softmax' cannot learn a task of kind 'ordinal'; choose a loss for ordinal, "
+      r"such as 'ordinal'",
     ),
     (
       '--config.task.loss=ordinal',
@@ -71,7 +72,8 @@ GRADES = ('--config.task.kind=ordinal', '--config.task.loss=ordinal')
     # the net
     (
       ['model.width=0'],
-      'config.model (resnet.resnet18): width is 0; expected a whole number above 0, for instance 64',
+      'config.model (resnet.resnet18): width is 0; expected a whole number above 0, for instance '
+      '64',
     ),
     (['model.width=-3'], 'width is -3; expected a whole number above 0'),
     (['model.epsilon=-1'], 'epsilon is -1; expected a number above 0'),
@@ -126,7 +128,8 @@ GRADES = ('--config.task.kind=ordinal', '--config.task.loss=ordinal')
     ),
     (
       ['accumulate=3'],
-      'config.accumulate is 3, the parts that a batch is cut into; expected a divisor of config.batch, 16',
+      'config.accumulate is 3, the parts that a batch is cut into; expected a divisor of '
+      'config.batch, 16',
     ),
     (
       ["rules=(('.*/bias', -1.0, 0.0),)"],
@@ -194,7 +197,8 @@ GRADES = ('--config.task.kind=ordinal', '--config.task.loss=ordinal')
     # sequences of sequences
     (
       ['shards=x'],
-      "config.shards is ('x',); expected a tuple of (regex, how), for instance (('.*', 'largest'),)",
+      "config.shards is ('x',); expected a tuple of (regex, how), for instance (('.*', "
+      "'largest'),)",
     ),
     (["shards=(('.*',),)"], "config.shards is (('.*',),); expected a tuple of (regex, how)"),
     (['compare=x'], "config.compare is ('x',); expected a tuple of (name, ((key, value), …))"),
@@ -226,7 +230,8 @@ GRADES = ('--config.task.kind=ordinal', '--config.task.loss=ordinal')
     # what several keys say together
     (
       [*MANY, 'sampling=balanced'],
-      "config.sampling is 'balanced', which draws a class and then one of its examples, but task.kind is 'multilabel'",
+      "config.sampling is 'balanced', which draws a class and then one of its examples, but "
+      "task.kind is 'multilabel'",
     ),
     (
       [*GRADES, 'augment=flip | mixup(0.2)'],
@@ -234,7 +239,8 @@ GRADES = ('--config.task.kind=ordinal', '--config.task.loss=ordinal')
     ),
     (
       [*MANY, 'data.name=folder', 'data.root=x', 'data.label=Effusion, Edema'],
-      """config.data.label is 'Effusion, Edema', the name of one column, but task.kind is 'multilabel'; several are written as a tuple: """
+      """config.data.label is 'Effusion, Edema', the name of one column, but task.kind is """
+      "'multilabel'; several are written as a tuple: "
       """--config.data.label="('Effusion', 'Edema')\"""",
     ),
   ],

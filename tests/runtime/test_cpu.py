@@ -24,7 +24,10 @@ print(sorted(found[2:])[1], max(found[2:]))
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='glibc alone')
 def test_memory_that_a_step_had_is_not_cleared_again():
-  """Pages that the system hands out in later runs of a program that needs 80 MB: none as a rule, if it runs where they could be kept."""
+  """Pages that the system hands out in later runs of a program that needs 80 MB.
+
+  None as a rule, if it runs where they could be kept.
+  """
 
   def faults(word):
     said = subprocess.run(

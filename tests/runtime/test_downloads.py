@@ -1,4 +1,4 @@
-"""Downloads against a local server that behaves well, ignores ranges, breaks off or changes its file."""
+"""Downloads from a local server that behaves, ignores ranges, breaks off or changes its file."""
 
 import base64
 import hashlib
@@ -25,7 +25,11 @@ SHA, MD5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY).hexdigest()
 
 
 class Publisher(http.server.BaseHTTPRequestHandler):
-  """Serves `body`; `ranges`, `conditions` (If-Range), `etag` and `breaks` (lengths after which answers end) say how well."""
+  """Serves `body`.
+
+  `ranges`, `conditions` (If-Range), `etag` and `breaks` (lengths after which answers end) say how
+  well.
+  """
 
   def do_GET(self):
     server = self.server
@@ -353,7 +357,7 @@ def test_packages_that_are_not_there(url, text):
 
 @pytest.fixture
 def homeless(tmp_path, monkeypatch):
-  """A user whom neither HOME nor the list of users knows, with a temporary folder that is theirs."""
+  """A user whom neither HOME nor the list of users knows, with a temporary folder of their own."""
 
   def nobody(uid):
     raise KeyError(uid)

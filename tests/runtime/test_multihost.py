@@ -1,4 +1,7 @@
-"""Two processes on loopback are one run: the numbers of one process, one writer, and an end for both where one is lost."""
+"""Two processes on loopback are one run.
+
+The numbers of one process, one writer, and an end for both where one is lost.
+"""
 
 import dataclasses
 import json
@@ -26,7 +29,10 @@ SLOW = [
 
 
 def pair(folder, *words, steps=4, slurm=False):
-  """Start main twice, as two processes of one run, told who they are or finding it in what Slurm tells its tasks."""
+  """Start main twice, as two processes of one run.
+
+  They are told who they are, or find it in what Slurm tells its tasks.
+  """
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{free.getsockname()[1]}'
@@ -132,7 +138,10 @@ def test_the_shares_of_a_batch_are_the_batch(read):
 
 @pytest.mark.slow
 def test_two_processes_train_the_model_of_one(tmp_path):
-  """Cached and not, copied and cut: parameters, metrics and predictions are those of one process; padded rows count for nothing."""
+  """Cached and not, copied and cut: parameters, metrics and predictions are those of one process.
+
+  Padded rows count for nothing.
+  """
   alone = subprocess.run(
     [sys.executable, '-m', 'medtl.main', *WORDS, PHASES.format(4), f'--workdir={tmp_path / "one"}'],
     cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Eight devices give the numbers of one, hold less each, and what they save goes on with one or four."""
+"""Eight devices give the numbers of one and hold less each; what they save goes on with others."""
 
 import json
 import os
@@ -93,11 +93,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from medtl.runtime import sharding
 from medtl.models.backbones import efficientnet, resnet
 
-cut, whole = (NamedSharding(sharding.make_mesh(-1, 1), PartitionSpec(*axes)) for axes in (('data',), ()))
-for net in (resnet.resnet50(width=8, dtype={dtype}), efficientnet.EfficientNet(width=0.25, depth=0.3, stem=8, top=16, dtype={dtype})):
+mesh = sharding.make_mesh(-1, 1)
+cut, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (('data',), ()))
+narrow = dict(width=0.25, depth=0.3, stem=8, top=16, dtype={dtype})
+for net in (resnet.resnet50(width=8, dtype={dtype}), efficientnet.EfficientNet(**narrow)):
   x = jax.ShapeDtypeStruct((16, 32, 32, 3), jnp.float32, sharding=cut)
   variables = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=False), x)
-  variables = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), variables)
+  shape_of = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole)
+  variables = jax.tree.map(shape_of, variables)
   loss = lambda variables, x: net.apply(variables, x, train=False).astype('float32').sum()
   print(jax.jit(jax.grad(loss)).lower(variables, x).compile().as_text())
 """
@@ -105,7 +108,7 @@ for net in (resnet.resnet50(width=8, dtype={dtype}), efficientnet.EfficientNet(w
 
 @pytest.mark.parametrize('dtype', ['jnp.float32', 'jnp.bfloat16'])
 def test_devices_send_sums_and_no_pictures(dtype):
-  """A loop over the rows of a batch, which is fast on one CPU, would send every activation to every device."""
+  """A loop over the rows of a batch would send every activation to every device."""
   flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=8'
   text = subprocess.run(
     [sys.executable, '-c', SENDS.format(dtype=dtype)],

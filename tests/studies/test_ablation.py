@@ -1,4 +1,4 @@
-"""Studies: a sweep changes only keys that there are, folds pool what they compare with, rows are compared pair by pair."""
+"""Studies: a sweep changes only known keys, folds are pooled, rows are compared pair by pair."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from medtl.evaluation import intervals as interval_module
 from medtl.evaluation import metrics, predictions
 from medtl.report import comparison
 from medtl.run import assemble, predict, run_data, run_folder, train
-from medtl.studies import ablation
+from medtl.studies import ablation, folds
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = [
@@ -92,8 +92,8 @@ def test_p_values_are_corrected_within_a_reference_and_the_verdict_keeps_to_them
   found = [row['differences']['best observed'] for row in made]
   assert found[1] is None and [found[i]['auroc']['p_holm'] for i in (0, 2)] == [0.4, 0.002]
   assert comparison.verdict(made, 'auroc') == (
-    'middle is the best observed (AUROC 0.820 (0.500 to 0.900)); full is not distinguishable from it; '
-    'told apart from it: probe (-0.220 [-0.300, -0.150]).'
+    'middle is the best observed (AUROC 0.820 (0.500 to 0.900)); full is not distinguishable from '
+    'it; told apart from it: probe (-0.220 [-0.300, -0.150]).'
   )
   assert 'full, probe are not distinguishable' in comparison.verdict(
     rows(worse=0.03), 'auroc'
@@ -178,7 +178,8 @@ def sweep(config):
   [
     (
       "(('data.split.seed', 7),)",
-      r'b would be tested on \d+ examples of which \d+ are among the \d+ of a: .* on the same test patients',
+      r'b would be tested on \d+ examples of which \d+ are among the \d+ of a: '
+      r'.* on the same test patients',
     ),
     (
       "(('task.kind', 'ordinal'), ('task.loss', 'ordinal'))",
@@ -208,9 +209,10 @@ def test_every_fold_and_one_split_are_not_each_other_s_continuation(tmp_path):
     (tmp_path / folder / made).write_text('{}')
   with pytest.raises(
     MedtlError,
-    match=r'one holds one split of this config, and every fold \(--folds\) is asked for; choose another',
+    match=r'one holds one split of this config, and every fold \(--folds\) is asked for; '
+    r'choose another',
   ):
-    ablation.folds(config, tmp_path / 'one')
+    folds.train_folds(config, tmp_path / 'one')
   with pytest.raises(
     MedtlError, match=r'every holds every fold of this config, and one split is asked for'
   ):
@@ -299,7 +301,7 @@ def test_every_fold_is_looked_at_before_the_first_is_trained(one_without, tmp_pa
     ' Every fold is trained here'
   )
   with pytest.raises(MedtlError, match=said):
-    ablation.folds(one_without, tmp_path / 'run')
+    folds.train_folds(one_without, tmp_path / 'run')
   (tmp_path / 'sweep.py').write_text(SWEEP)
   monkeypatch.setattr(
     ablation,
@@ -310,7 +312,7 @@ def test_every_fold_is_looked_at_before_the_first_is_trained(one_without, tmp_pa
     ablation.ablate(one_without, tmp_path / 'sweep.py', tmp_path / 'study', every_fold=True)
   assert not trained
   for study_of in (
-    ablation.folds,
+    folds.train_folds,
     lambda *keys: ablation.ablate(keys[0], tmp_path / 'sweep.py', keys[1], every_fold=True),
   ):
     with pytest.raises(
@@ -330,7 +332,7 @@ def test_what_is_alike_is_looked_at_once(monkeypatch):
     assemble.with_changes(config, (('lr', 0.5),)),
     assemble.with_changes(config, (('monitor', 'f1'),)),
   )
-  ablation.look_at_folds([config, faster, other], 3)
+  folds.look_at_folds([config, faster, other], 3)
   assert looked == [0, 1, 2, 0, 1, 2]
 
 

@@ -1,4 +1,4 @@
-"""The verb probe: every choice on validation, every number out of fold, the exact solutions are scikit-learn's."""
+"""The verb probe: choices on validation, numbers out of fold, scikit-learn's exact solutions."""
 
 import csv
 import json

@@ -1,4 +1,7 @@
-"""Scores beside a study: of the very activations, of the checkpoint's own classifier, and how they ranked what was measured."""
+"""Scores beside a study: of the very activations, and of the checkpoint's own classifier.
+
+Beside them stands how they ranked what was measured.
+"""
 
 import json
 from pathlib import Path

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medtl.core.types import MedtlError
-from medtl.run import assemble, train
+from medtl.run import assemble, run_data, train
 from medtl.tasks import coral
 from medtl.training import step
 from tests import tiny
@@ -58,7 +58,7 @@ def config(**changes):
 
 def test_both_domains_are_seen_and_the_source_alone_is_classified():
   context = assemble.run_context(config())
-  batch = next(assemble.step_batches(context, context.data['train']))
+  batch = next(run_data.step_batches(context, context.data['train']))
   state = context.start()
   terms, _ = context.loss(0)(state.params, state.extra, batch, jax.random.key(0), 0)
   counts = context.task.counts(batch)

@@ -1,4 +1,4 @@
-"""Laws of segmentation: Dice as it was published, padding, parts of a batch, and a run to its page."""
+"""Laws of segmentation: Dice as published, padding, parts of a batch, and a run to its page."""
 
 import csv
 import functools

@@ -1,4 +1,7 @@
-"""Whose statistics a BatchNorm uses: the batch's, the checkpoint's, or those of the new pictures."""
+"""Whose statistics a BatchNorm uses.
+
+The batch's, the checkpoint's, or those of the new pictures.
+"""
 
 import dataclasses
 
@@ -156,7 +159,7 @@ def test_a_run_begins_with_the_statistics_of_its_own_training_pictures():
 
 @pytest.fixture(scope='module')
 def context():
-  """A run whose second phase trains the last two children, begun at weights and averages of its own."""
+  """A run whose second phase trains the last two children, from weights of its own."""
   made = assemble.run_context(tiny.get_config())
   random = np.random.RandomState(1)
   return dataclasses.replace(
@@ -187,7 +190,10 @@ def test_settled_averages_are_the_same_from_pictures_and_from_activations(contex
 def test_a_net_evaluated_on_what_its_settled_norms_saw_is_the_net_that_trains(
   net, variables, batch
 ):
-  """The law behind it (Wu & Johnson 2021): with one batch, the settled statistics are the batch's own."""
+  """The law behind it (Wu & Johnson 2021).
+
+  With one batch, the settled statistics are the batch's own.
+  """
   params, extra = variables
   wanted = {f'backbone/{name}/norm1' for name in ('stem', 'stage1', 'stage2', 'stage3')}
   found = {

@@ -1,4 +1,7 @@
-"""What is saved comes back bit for bit; what is not of this run is refused; latest and best do not disturb each other."""
+"""What is saved comes back bit for bit; what is not of this run is refused.
+
+Latest and best do not disturb each other.
+"""
 
 import os
 import shutil
@@ -15,7 +18,14 @@ from hypothesis.extra import numpy as hnp
 
 from medtl.core.types import MedtlError, State
 from medtl.runtime import multihost
-from medtl.training import checkpoints, losses, optimizers, parameter_groups, step
+from medtl.training import (
+  checkpoints,
+  leaf_packing,
+  losses,
+  optimizers,
+  parameter_groups,
+  step,
+)
 from medtl.training.checkpoints import Checkpoints, Progress
 from tests.conftest import supervised
 
@@ -177,8 +187,8 @@ ARRAYS = hnp.arrays(
 @given(st.dictionaries(st.text('ab/', min_size=3), ARRAYS, max_size=6))
 def test_leaves_packed_together_come_asunder(leaves):
   leaves = {**leaves, 'half': np.arange(3, dtype=jnp.bfloat16)}
-  apart, packed = checkpoints.pack_small_leaves(leaves)
-  found = checkpoints.unpack_small_leaves(apart, packed)
+  apart, packed = leaf_packing.pack_small_leaves(leaves)
+  found = leaf_packing.unpack_small_leaves(apart, packed)
   assert found.keys() == leaves.keys()
   for path, leaf in leaves.items():
     assert (
@@ -189,9 +199,9 @@ def test_leaves_packed_together_come_asunder(leaves):
 
 
 def test_a_large_leaf_stays_apart(monkeypatch):
-  monkeypatch.setattr(checkpoints, 'SMALL', 16)
+  monkeypatch.setattr(leaf_packing, 'SMALL', 16)
   large, small = np.arange(8.0), np.arange(1.0)
-  apart, packed = checkpoints.pack_small_leaves({'a/large': large, 'a/small': small})
+  apart, packed = leaf_packing.pack_small_leaves({'a/large': large, 'a/small': small})
   assert apart.keys() == {'a|large', 'float64'} and packed == {'float64': [('a/small', [1])]}
 
 
@@ -345,7 +355,8 @@ def test_a_full_disk_is_said_before_anything_is_written(made, tmp_path, monkeypa
   monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(10, 9, 1))
   with pytest.raises(
     MedtlError,
-    match=r'no space for the checkpoint latest of step 0: \d\.\d MB needed, 0\.0 MB free .*; make room and start',
+    match=r'no space for the checkpoint latest of step 0: \d\.\d MB needed, 0\.0 MB free .*; '
+    r'make room and start',
   ):
     saved.save('latest', start(), Progress())
   saved.close()
@@ -400,20 +411,20 @@ def test_only_the_first_to_begin_writes_and_may_be_linked(made, tmp_path):
 
 def test_leaves_below_the_limit_are_packed_and_a_megabyte_is_below_it(monkeypatch):
   large = np.zeros(2**18 + 1, np.float32)
-  _, packed = checkpoints.pack_small_leaves({'a': large})
+  _, packed = leaf_packing.pack_small_leaves({'a': large})
   assert packed == {'float32': [('a', [2**18 + 1])]}
-  monkeypatch.setattr(checkpoints, 'SMALL', 16)
+  monkeypatch.setattr(leaf_packing, 'SMALL', 16)
   leaves = {'a/x': np.arange(4, dtype=np.float32), 'a/y': np.arange(3, dtype=np.float32)}
-  apart, packed = checkpoints.pack_small_leaves(leaves)
+  apart, packed = leaf_packing.pack_small_leaves(leaves)
   assert packed == {'float32': [('a/y', [3])]} and set(apart) == {'a|x', 'float32'}
 
 
 def test_packed_leaves_of_another_size_are_refused_and_shapes_are_known_without_numbers():
   packed = {'float32': [('a', [2, 2]), ('b', [])]}
   with pytest.raises(ValueError, match=r'float32: \(4,\) numbers, expected 5'):
-    checkpoints.unpack_small_leaves({'float32': np.zeros(4, np.float32)}, packed)
+    leaf_packing.unpack_small_leaves({'float32': np.zeros(4, np.float32)}, packed)
   described = jax.ShapeDtypeStruct((5,), np.float32)
-  found = checkpoints.unpack_small_leaves({'float32': described, 'c|d': described}, packed)
+  found = leaf_packing.unpack_small_leaves({'float32': described, 'c|d': described}, packed)
   assert {path: (leaf.shape, leaf.dtype) for path, leaf in found.items()} == {
     'a': ((2, 2), np.float32),
     'b': ((), np.float32),

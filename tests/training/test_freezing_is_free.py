@@ -1,4 +1,7 @@
-"""Freezing costs nothing: a compiled step does the work of the gradient of its live leaves, and keeps state for no other."""
+"""Freezing costs nothing.
+
+A compiled step does the work of the gradient of its live leaves, and keeps state for no other.
+"""
 
 import chex
 import jax

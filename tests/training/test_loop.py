@@ -1,4 +1,7 @@
-"""The loop stops where it should, reads every log once and in order, and gives its state to no hook after a bad loss."""
+"""The loop stops where it should, and reads every log once and in order.
+
+After a bad loss it gives its state to no hook.
+"""
 
 import itertools
 import os

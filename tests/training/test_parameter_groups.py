@@ -1,4 +1,4 @@
-"""The rule table: what is frozen stands still, what is live moves as a literal computation says, and freezing is free."""
+"""The rule table: what is frozen stands still, what is live moves as computed by hand."""
 
 import itertools
 
@@ -124,7 +124,10 @@ def test_freezing_what_is_not_there(variables, text):
 
 
 def test_one_step_of_adamw_by_hand(net, variables, batch):
-  """lr_decay 0.5, head × 2: the rate of stage 3 is 0.1 · 0.5, of the stem 0.1 · 0.5⁴; decay for kernels; Adam's first step is g/|g|."""
+  """lr_decay 0.5, head × 2: the rate of stage 3 is 0.1 · 0.5, of the stem 0.1 · 0.5⁴.
+
+  Decay for kernels; Adam's first step is g/|g|.
+  """
   parts = build(variables[0], lr_decay=0.5, head_lr=2.0, decay=0.3)
   state, _ = trained(net, parts, variables, batch, steps=1)
   task = supervised(net, losses.softmax, kind='multiclass', live=parts.live)
@@ -189,7 +192,10 @@ def test_the_users_rules_come_first_and_must_match(variables):
 
 
 def test_what_becomes_live_later_moves_like_a_fresh_adam(net, variables, batch):
-  """After 50 steps of the head, stage 3's first update is g/|g| · lr, not scaled by the head's count; the head's moments go on."""
+  """After 50 steps of the head, stage 3's first update is g/|g| · lr.
+
+  It is not scaled by the head's count; the head's moments go on.
+  """
   first = build(variables[0], 'depth(4)')
   state, _ = trained(net, first, variables, batch, steps=50)
   second = build(variables[0], 'depth(3)', phase=1, before=first.labels)
@@ -249,8 +255,10 @@ def test_the_average_follows_its_formula(net, variables, batch):
 
 
 def test_l2_sp_pulls_what_was_transferred_back_to_where_it_began(variables):
-  """Li et al. 2018, equation 2, by hand: −lr · (g + α (w − w₀)); the head is fresh, w₀ outlives a phase
-  and also one in which a leaf was frozen."""
+  """Li et al. 2018, equation 2, by hand: −lr · (g + α (w − w₀)).
+
+  The head is fresh; w₀ outlives a phase, and also one in which a leaf was frozen.
+  """
   came = jax.tree_util.tree_map_with_path(
     lambda keys, _: pytrees.path_of(keys).startswith('backbone'), variables[0]
   )

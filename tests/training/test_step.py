@@ -1,4 +1,7 @@
-"""One update: padding changes nothing, accumulation is the large batch, it compiles once and gives its state away."""
+"""One update: padding changes nothing, accumulation is the large batch, it compiles once.
+
+It gives its state's buffers away.
+"""
 
 import chex
 import flax.linen as nn
@@ -185,7 +188,7 @@ def test_measure_counts_each_row_by_itself(plain, batch):
   ],
 )
 def test_what_is_computed_again_gives_the_same_step_and_is_not_held(model):
-  """`config.remat`: what the backward pass is handed from the forward one, in bytes, and the step's numbers."""
+  """`config.remat`: the bytes that the forward pass hands to the backward one, and the numbers."""
   changes = (('model', model), ('optimizer', 'sgd'), ('phases', (('none', '2 epochs'),)))
   plain = assemble.run_context(assemble.with_changes(tiny.get_config(), changes))
   again = assemble.run_context(assemble.with_changes(plain.config, (('remat', ('.*',)),)))

@@ -121,7 +121,8 @@ def _read_scans(data: bytes) -> list[Scan]:
 
 def _segments(data: bytes) -> Iterator[Segment]:
   """Give the segments between start and end of the first picture."""
-  place, marker = 2, SOI
+  place = 2
+  marker = SOI
   while True:
     if data[place] != 0xFF:
       if marker not in NOTES:

@@ -47,7 +47,8 @@ def read_chunks(data: bytes) -> dict[str, bytes]:
       raise ValueError('it is cut off: its last chunk (IEND) is missing')
     length, code = struct.unpack_from('>I4s', data, place)
     name = code.decode('latin-1')
-    content, end = place + 8, place + 8 + length
+    content = place + 8
+    end = content + length
     if end + 4 > len(data):
       raise ValueError(f'it is cut off within its chunk {name}')
     (checksum,) = struct.unpack_from('>I', data, end)

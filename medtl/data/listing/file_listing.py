@@ -105,7 +105,10 @@ def _listed(root: str, kind: Kind, keys: Keys) -> tuple[Path, Listed]:
 
 
 def fingerprint(folder: Path, table: dict[str, np.ndarray], masks: Sequence[str] = ()) -> str:
-  """Return a sha256 of a folder's place, the table, and each file's and mask's size, times and inode."""
+  """Return a sha256 of a folder's place, the table, and each file's size, times and inode.
+
+  Masks are files too.
+  """
   digest = hashlib.sha256(str(folder.resolve()).encode('utf-8', 'surrogateescape'))
   for name, column in sorted(table.items()):
     digest.update(f'{name}\t{column.tolist()}\n'.encode('utf-8', 'surrogateescape'))
@@ -157,9 +160,9 @@ def _add_patients(
       )
     table['patient'] = patients.by_pattern(files, keys.pattern)
   if 'patient' in table:
-    alike = labels.twins(table['patient'].tolist())
-    if alike:
-      shown = ', '.join(' and '.join(map(repr, group)) for group in alike[:4])
+    twins = labels.twins(table['patient'].tolist())
+    if twins:
+      shown = ', '.join(' and '.join(map(repr, group)) for group in twins[:4])
       notes.append(f'patients that are told apart by spelling alone: {shown}; are they the same?')
   if 'patient' in table or not guess:
     return

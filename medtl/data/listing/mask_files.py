@@ -79,16 +79,16 @@ def matched(listed: Listed, files: Sequence[PurePosixPath], unmasked: str) -> Li
   if not count or (without and unmasked == 'stop'):
     raise MedtlError(
       f'{len(without)} of {len(masks)} pictures have no mask, first {without[0]}; expected '
-      "x_mask.png beside x.png, or masks/x.png beside images/x.png. data.unmasked='zeros' says that "
-      "such pictures show nothing, 'leave_out' leaves them out"
+      "x_mask.png beside x.png, or masks/x.png beside images/x.png. data.unmasked='zeros' says "
+      "that such pictures show nothing, 'leave_out' leaves them out"
     )
-  found = listed._replace(masks=masks)
+  kept = listed._replace(masks=masks)
   if without and unmasked == 'leave_out':
-    found = found.rows(np.array([bool(own) for own in masks]))
+    kept = kept.rows(np.array([bool(own) for own in masks]))
     notes.append(f'left out: {len(without)} pictures without a mask, first {without[0]}')
   elif without:
     notes.append(f'{len(without)} pictures without a mask count as empty, first {without[0]}')
-  return found._replace(notes=[*found.notes, *notes])
+  return kept._replace(notes=[*kept.notes, *notes])
 
 
 Place = tuple[str, ...]  # folders but the one that tells pictures from masks, and the name

@@ -20,6 +20,13 @@ from medtl.data.listing.labels import GIVEN
 from medtl.data.listing.walk import walk
 
 APART = 1e-3  # mm that corners of a volume and of its mask may lie apart
+
+
+DOUBTS = {
+  'place': 'have neither sform nor qform, so that nobody knows how they lie',
+  'forms': 'have a sform and a qform that place them differently; the sform holds',
+  'unit': 'say no unit of length, and are taken to be in mm',
+}
 KIND = file_listing.Kind(nifti.belongs, f'NIfTI files ({", ".join(nifti.SUFFIXES)})')
 
 
@@ -132,26 +139,27 @@ def _masks(
         f'{path_of[key]} and {path} in {folder / masks} may be the same mask; remove one of them'
       )
     path_of[key] = path.as_posix()
-  found = []
+  mask_names = []
   lacking = []
   used = set()
   for name in names:
     key = nifti.stem(PurePosixPath(name).relative_to(images).as_posix()) + suffix
     used.add(key)
     if key in path_of:
-      found.append((PurePosixPath(masks) / path_of[key]).as_posix())
+      mask_names.append((PurePosixPath(masks) / path_of[key]).as_posix())
     else:
       lacking.append(name)
   if lacking:
+    added = f' + {suffix!r}' if suffix else ''
     raise MedtlError(
       f'{len(lacking)} of {len(names)} volumes have no mask in {folder / masks}, first '
-      f'{lacking[0]}: expected the same name there{f" + {suffix!r}" if suffix else ""}. Add it, take the volume '
-      "out, or set data.suffix where masks are named x_seg.nii.gz (data.suffix='_seg')"
+      f'{lacking[0]}: expected the same name there{added}. Add it, take the volume out, or set '
+      "data.suffix where masks are named x_seg.nii.gz (data.suffix='_seg')"
     )
   unused = sorted(set(path_of) - used)
   if unused and not _same(images, masks):
     notes.append(f'{len(unused)} masks have no volume and are not used, first {unused[0]}')
-  return found
+  return mask_names
 
 
 def _headers(folder: Path, names: Sequence[str]) -> dict[str, nifti.Header]:
@@ -191,7 +199,8 @@ def _check_grid(folder: Path, name: str, mask_name: str, header: nifti.Header | 
   raise MedtlError(
     f'the mask {mask_name} lies on another grid than {name}: shape {mask.frame.shape} and affine '
     f'{_rows(mask)}, where the volume has {frame.shape} and {_rows(header)} (corners '
-    f'{apart:.3g} mm apart). Expected the same grid: resample the mask onto the volume, or mend its sform'
+    f'{apart:.3g} mm apart). Expected the same grid: resample the mask onto the volume, or mend '
+    'its sform'
   )
 
 
@@ -222,21 +231,23 @@ def _notes(headers: Mapping[str, nifti.Header]) -> list[str]:
     notes = [f'volumes of {len(shapes)} shapes, from {least} to {most} voxels']
   else:
     notes = [f'volumes of {_size(next(iter(shapes)))} voxels']
-  doubts = {
-    'have neither sform nor qform, so that nobody knows how they lie': [
-      name for name, header in headers.items() if not header.frame.millimetres
-    ],
-    'have a sform and a qform that place them differently; the sform holds': [
-      name for name, header in headers.items() if header.forms_differ
-    ],
-    'say no unit of length, and are taken to be in mm': [
-      name for name, header in headers.items() if header.unit not in nifti.MILLIMETRES
-    ],
-  }
-  for sentence, names in doubts.items():
+  for doubt, sentence in DOUBTS.items():
+    names = [name for name, header in headers.items() if doubt in _doubts(header)]
     if names:
       notes.append(f'{len(names)} of {len(headers)} volumes {sentence} (first {names[0]})')
   return notes
+
+
+def _doubts(header: nifti.Header) -> set[str]:
+  """Return which of DOUBTS a header raises."""
+  doubts = set()
+  if not header.frame.millimetres:
+    doubts.add('place')
+  if header.forms_differ:
+    doubts.add('forms')
+  if header.unit not in nifti.MILLIMETRES:
+    doubts.add('unit')
+  return doubts
 
 
 def _size(shape: Sequence[int]) -> str:

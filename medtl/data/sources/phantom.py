@@ -311,7 +311,7 @@ def load(
     y = mask if target == 'mask' else table['y'][index].astype(np.int32)
     return Example(picture, y, int(index), frames.plain(picture.shape[:-1], spacing))
 
-  asked = dict(
+  keys = dict(
     patients=patients,
     scans=scans,
     scanner=scanner,
@@ -320,13 +320,13 @@ def load(
     target=target,
     seed=seed,
   )
-  content = repr((VERSION, sorted(asked.items())))
+  content = repr((VERSION, sorted(keys.items())))
   return Dataset(
     fetch=fetch,
     size=len(row),
     classes=TISSUES if target == 'mask' else tuple(classes),
     table=table,
-    facts=_facts(asked),
+    facts=_facts(keys),
     fingerprint=hashlib.sha256(content.encode()).hexdigest(),
   )
 
@@ -359,13 +359,13 @@ def _check_known(name: str, value: str, known: Sequence[str]) -> None:
     raise MedtlError(f'phantom: unknown {name} {value!r}; {did_you_mean(str(value), known)}')
 
 
-def _facts(asked: dict[str, Any]) -> dict[str, Any]:
+def _facts(keys: dict[str, Any]) -> dict[str, Any]:
   """Return what a report says of the data set."""
   return {
-    'name': f'OCT phantoms, {asked["scanner"]} scanner',
+    'name': f'OCT phantoms, {keys["scanner"]} scanner',
     'phantom': True,
     'licence': 'generated, no rights reserved',
     'citation': tuple(synthetic_retina.SOURCES.values()),
     'url': '',
-    **asked,
+    **keys,
   }

@@ -10,7 +10,7 @@ column is for where they are. That a test was not made tells of the patient, but
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -104,16 +104,11 @@ def load(
       table[f'{name}_' if name in manifest.RESERVED else name] = column
   channel_names = [channel.name for channel in channels]
   notes += [*_missing_notes(cells, [*wanted, *categories]), *_equal_rows(csv, names)]
-  facts = dict(
-    name=path.stem,
-    order=order,
-    notes=notes,
-    columns=channel_names,
-    features=[*wanted, *categories],
-    flags=[number for number, channel in enumerate(channels) if channel.is_flag],
-    licence=licence,
-    citation=citation,
-  )
+  facts: dict[str, Any] = {'name': path.stem, 'order': order, 'notes': notes}
+  facts['columns'] = channel_names
+  facts['features'] = [*wanted, *categories]
+  facts['flags'] = [number for number, channel in enumerate(channels) if channel.is_flag]
+  facts |= {'licence': licence, 'citation': citation}
 
   def fetch(index: int) -> Example:
     return Example(x[index], table['y'][index], int(index))
@@ -175,7 +170,8 @@ def _numeric(numbers: Columns, other: Sequence[str], notes: list[str]) -> tuple[
   )
   if words:
     notes.append(
-      f'columns of words, which the net does not see: {", ".join(words)}; data.categories takes them'
+      f'columns of words, which the net does not see: {", ".join(words)}; data.categories takes '
+      'them'
     )
   return numeric
 
@@ -202,8 +198,8 @@ def _check_numeric(features: Sequence[str], numbers: Columns, names: Sequence[st
     is_word = [bool(value) and not labels.NUMBER.fullmatch(value) for value in column.tolist()]
     first = is_word.index(True)
     raise MedtlError(
-      f'column {name!r} holds {str(column[first])!r} ({names[first]}), which is no number; expected '
-      'numbers, or its name in data.categories, or the word in data.missing'
+      f'column {name!r} holds {str(column[first])!r} ({names[first]}), which is no number; '
+      'expected numbers, or its name in data.categories, or the word in data.missing'
     )
 
 
@@ -213,7 +209,9 @@ def _channels(
   """Yield the numbers of x: features, then values of categories, then what is missing of both."""
   for name in features:
     column = numbers[name]
-    yield Channel(name, column if column.dtype.kind == 'f' else np.full(len(column), np.nan), False)
+    if column.dtype.kind != 'f':  # every value is missing
+      column = np.full(len(column), np.nan)
+    yield Channel(name, column, False)
   for name in categories:
     for level in _levels(numbers[name]):
       yield Channel(f'{name}={_text(level)}', numbers[name] == level, True)
@@ -241,23 +239,24 @@ def _as_known(
   channels: Sequence[Channel], columns: Sequence[str], notes: list[str]
 ) -> list[Channel]:
   """Return the channels that `columns` names, in that order; `notes` tell of the others."""
-  made = {channel.name: channel for channel in channels}
-  unknown = [
-    f'{name} ({int(made[name].values.sum())} rows)' for name in made if name not in columns
-  ]
+  channel_of = {channel.name: channel for channel in channels}
+  unknown = []
+  for name, channel in channel_of.items():
+    if name not in columns:
+      unknown.append(f'{name} ({int(channel.values.sum())} rows)')
   if unknown:
     notes.append(f'values that the net was not trained with: {", ".join(unknown)}')
   none = np.zeros(len(channels[0].values), bool)
-  found = []
+  known = []
   for name in columns:
     is_value = '=' in name or name.endswith(' missing')
-    if name not in made and not is_value:
+    if name not in channel_of and not is_value:
       raise MedtlError(
         f'the net expects the number {name!r} of each row; name a column so, and list it in '
         'data.features'
       )
-    found.append(made.get(name, Channel(name, none, True)))
-  return found
+    known.append(channel_of.get(name, Channel(name, none, True)))
+  return known
 
 
 def _labels(

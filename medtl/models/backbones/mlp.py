@@ -9,7 +9,7 @@ from medtl.core import expressions
 from medtl.core.types import MedtlError, Weights
 from medtl.models import Backbone, child_name
 from medtl.models.layers.spatial import norm as normalise
-from medtl.models.pretrained.port import Dialect
+from medtl.models.pretrained.dialects import Dialect
 
 RENAMES: dict[str, Dialect] = {}  # no publisher's names are known
 WEIGHTS: dict[str, Weights] = {}

@@ -20,9 +20,9 @@ from medtl.models.pretrained import (
   sharded_files,
   torch_tensors,
 )
+from medtl.models.pretrained.dialects import Dialect
 from medtl.models.pretrained.nested_contents import Contents
 from medtl.models.pretrained.pickle_reader import printable
-from medtl.models.pretrained.port import Dialect
 from medtl.runtime import downloads
 
 PART = '::'  # between a file and the part of it that is to be read
@@ -44,7 +44,8 @@ def locate(weights: str, table: Mapping[str, Weights]) -> Source:
   """
   name, _, part = weights.partition(PART)
   if Path(weights).is_file():
-    name, part = weights, ''
+    name = weights
+    part = ''
   if name in table:
     entry = table[name]
     hint = "config.model.weights=PATH reads a file, config.model.weights='' starts from scratch"
@@ -64,7 +65,7 @@ def locate(weights: str, table: Mapping[str, Weights]) -> Source:
 
 
 def remote(weights: str, table: Mapping[str, Weights]) -> downloads.Remote | None:
-  """Return the file that `locate` fetches; None where it is the user's or an installed package's."""
+  """Return the file that `locate` fetches; None where it is the user's or of a Python package."""
   name = weights.partition(PART)[0]
   if Path(weights).is_file() or name not in table or not downloads.served(table[name].url):
     return None

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from medtl.core.types import Weights
-from medtl.models.pretrained.port import TORCH_LEAVES, Dialect
+from medtl.models.pretrained.dialects import TORCH_LEAVES, Dialect
 
 _MEAN = (127 / 255,) * 3
 _STD = (128 / 255,) * 3

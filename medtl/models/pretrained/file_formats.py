@@ -7,6 +7,7 @@ front of the messages of MedtlErrors.
 """
 
 import contextlib
+import json
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -156,12 +157,20 @@ def _check_parts(parts: Iterable[zipfile.ZipInfo]) -> None:
 def _safetensors(file: BinaryIO, _: contextlib.ExitStack) -> dict[str, Any]:
   import safetensors
 
+  data = file.read()
   try:
-    entries = safetensors.deserialize(file.read())
+    entries = dict(safetensors.deserialize(data))
   except safetensors.SafetensorError as error:
     why = printable(str(error), _REASON)
     raise MedtlError(f'is truncated or no safetensors file: {why}; get it again') from None
-  return {name: _tensor(entry) for name, entry in entries}
+  length = int.from_bytes(data[:8], 'little')
+  header = json.loads(data[8 : 8 + length])
+
+  # safetensors gives the arrays in random order; those without numbers share a place.
+  def place(name: str) -> tuple[list[int], str]:
+    return header[name]['data_offsets'], name
+
+  return {name: _tensor(entries[name]) for name in sorted(entries, key=place)}
 
 
 def _tensor(entry: Mapping[str, Any]) -> np.ndarray | torch_tensors.Unreadable:

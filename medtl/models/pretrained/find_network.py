@@ -10,9 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from medtl.core.types import MedtlError
-from medtl.models.pretrained import port
+from medtl.models.pretrained.dialects import Dialect, bare, rename
 from medtl.models.pretrained.nested_contents import Contents, Leaf, listed
-from medtl.models.pretrained.port import Dialect
 
 # what training leaves beside a network: losses with weights, the count of an average, thop's counts
 _BESIDE = re.compile(
@@ -77,7 +76,7 @@ def _fitting(names: Sequence[str], dialects: Mapping[str, Dialect]) -> int:
   """
   best = 0
   for dialect in dialects.values():
-    paths = [port.bare(port.rename(name, dialect)) for name in names]
+    paths = [bare(rename(name, dialect)) for name in names]
     inside = [path for path in paths if path.startswith('backbone/')]
     children = {path.split('/')[1] for path in inside}
     if 'stem' in children and any(child.startswith('stage') for child in children):

@@ -7,48 +7,28 @@ for another shape (position embeddings) stands in its
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from medtl.core import pytrees
 from medtl.core.types import MedtlError, Tree
+from medtl.models.pretrained.dialects import (
+  Adapt,
+  Arrays,
+  Dialect,
+  Piece,
+  Shape,
+  bare,
+  fitted,
+  is_stem_of_three,
+  renamed,
+  rule_of,
+)
 from medtl.models.pretrained.input_channels import Normal, adapt_input_channels
 
-Shape = tuple[int, ...]
-Arrays = Mapping[str, np.ndarray]
 Shapes = Mapping[str, Shape]
-Rule = Callable[[np.ndarray, Shape], np.ndarray]
-Adapt = Mapping[str, Rule]
-TORCH_LEAVES = (  # PyTorch's words for leaves; they come last in a family's renames
-  (r'(norm\d?)\.weight$', r'\1/scale'),
-  (r'\.weight$', '/kernel'),
-  (r'\.bias$', '/bias'),
-)
-_STEM = r'params/backbone/stem/(.*/)?kernel'
-_CUT = r'([^{]*)(?:\{(.*)\})?(.*)'  # of a/{query,key,value}/b: 'a/', 'query,key,value', '/b'
-
-
-class Dialect(NamedTuple):
-  """How a publisher names and lays out arrays, and what pictures its networks expect.
-
-  `renames` apply in order by `re.sub` and must end at `params/…` or `batch_stats/…`. The path
-  `a/{query,key,value}/b` cuts the array along its output axis into equal parts; where ADAPT has a
-  rule for each of them, each gets the whole. The path '' drops the array.
-
-  `layout` is 'torch' (O, I, *k), 'keras' (*k, I, O; depthwise *k, C, 1) or 'flax' (ours, but
-  attention heads may have an axis of their own). `mean` and `std` are RGB in units of 0 … 1;
-  `order` is that of the stem's channels. `standardised` kernels cannot take another number of
-  channels.
-  """
-
-  layout: str
-  renames: Sequence[tuple[str, str]]
-  mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-  std: tuple[float, ...] = (0.229, 0.224, 0.225)
-  order: str = 'rgb'
-  standardised: bool = False
 
 
 class Report(NamedTuple):
@@ -63,19 +43,11 @@ class Report(NamedTuple):
   notes: tuple[str, ...]  # sentences on what was adapted
 
 
-class _Piece(NamedTuple):
-  """One of their arrays, or one part of it, on its way to one of our paths."""
-
-  name: str
-  path: str
-  array: np.ndarray
-
-
 class _Reading(NamedTuple):
   """A checkpoint read as one dialect; `faults` say in words why it does not fit, if it does not."""
 
   dialect: str
-  ported: Mapping[str, _Piece]
+  ported: Mapping[str, Piece]
   ignored: list[str]
   normal: Normal
   notes: list[str]
@@ -130,10 +102,10 @@ def _read_as(
   adapt: Adapt,
 ) -> _Reading:
   """Return the arrays under our paths and in our shapes, as far as the dialect fits."""
-  pieces, ignored = _rename(arrays, dialect, unwanted, adapt)
-  ported: dict[str, _Piece] = {}
+  pieces, ignored = renamed(arrays, dialect, unwanted, adapt)
+  ported: dict[str, Piece] = {}
   for piece in pieces:
-    array = _fit(piece, wanted.get(piece.path, ()), dialect)
+    array = fitted(piece, wanted.get(piece.path, ()), dialect)
     ported[piece.path] = piece._replace(array=array)
   normal: Normal = (dialect.mean, dialect.std)
   notes: list[str] = []
@@ -165,30 +137,13 @@ def outputs(arrays: Arrays, dialects: Mapping[str, Dialect]) -> int:
   0 where it has no head that a dialect names.
   """
   for dialect in dialects.values():
-    pieces, _ = _rename(arrays, dialect, (), {})
+    pieces, _ = renamed(arrays, dialect, (), {})
     if not any(piece.path.startswith('params/backbone/') for piece in pieces):
       continue
     for piece in pieces:
       if piece.path == 'params/head/dense/kernel':
         return int(np.squeeze(piece.array).shape[-1])
   return 0
-
-
-def rename(name: str, dialect: Dialect) -> str:
-  """Return our path of a publisher's name, '' where the dialect drops it."""
-  path = name
-  for pattern, replacement in dialect.renames:
-    path = re.sub(pattern, replacement, path)
-  return path
-
-
-def bare(path: str) -> str:
-  """Return a path without its collection: what rules and regexes see.
-
-  >>> bare('batch_stats/backbone/stem/norm/mean')
-  'backbone/stem/norm/mean'
-  """
-  return path.partition('/')[2]
 
 
 def _fresh(shapes: Shapes, patterns: Sequence[str]) -> set[str]:
@@ -203,103 +158,11 @@ def _fresh(shapes: Shapes, patterns: Sequence[str]) -> set[str]:
   return kept
 
 
-def _rename(
-  arrays: Arrays, dialect: Dialect, unwanted: Sequence[str], adapt: Adapt
-) -> tuple[list[_Piece], list[str]]:
-  """Return the pieces under our paths, and the names of what is dropped or unwanted."""
-  pieces: list[_Piece] = []
-  ignored: list[str] = []
-  for name, array in arrays.items():
-    path = rename(name, dialect)
-    if not path or any(re.fullmatch(pattern, bare(path)) for pattern in unwanted):
-      ignored.append(name)
-    else:
-      array = _transpose(np.asarray(array), path, dialect.layout)
-      pieces += _cut(_Piece(name, path, array), adapt)
-  return pieces, ignored
-
-
-def _cut(piece: _Piece, adapt: Adapt) -> list[_Piece]:
-  """Return the parts of an array whose path is a/{query,key,value}/b, or the piece as it is."""
-  before, words, after = re.fullmatch(_CUT, piece.path).groups()  # type: ignore[union-attr]
-  if not words:
-    return [piece]
-  paths = [before + word + after for word in words.split(',')]
-  array = piece.array
-  if all(_rule(path, adapt) for path in paths):  # each takes what it needs of the whole
-    return [piece._replace(path=path) for path in paths]
-  if not array.ndim or array.shape[-1] % len(paths):
-    return [piece]
-  parts = np.split(array, len(paths), axis=-1)
-  return [_Piece(piece.name, path, part) for path, part in zip(paths, parts, strict=True)]
-
-
-def _rule(path: str, adapt: Adapt) -> Rule | None:
-  for pattern, function in adapt.items():
-    if re.fullmatch(pattern, bare(path)):
-      return function
-  return None
-
-
-def _transpose(array: np.ndarray, path: str, layout: str) -> np.ndarray:
-  """Return a torch kernel (O, I, *k) as (*k, I, O); everything else as it is."""
-  if layout == 'torch' and path.endswith('/kernel') and array.ndim > 1:
-    return np.moveaxis(array, (0, 1), (-1, -2))
-  return array
-
-
-def _fit(piece: _Piece, shape: Shape, dialect: Dialect) -> np.ndarray:
-  """Return the array in our shape where only one reading is possible, else as it is."""
-  array = piece.array
-  if dialect.order == 'bgr' and _is_stem_of_three(piece):
-    array = array[..., ::-1, :]
-  if dialect.layout == 'keras' and _is_depthwise_of_keras(array.shape, shape):
-    return np.swapaxes(array, -1, -2)
-  if _without_ones(array.shape) == _without_ones(shape):
-    return array.reshape(shape)
-  if dialect.layout == 'flax' and 0 < len(shape) < array.ndim and _merges(array.shape, shape):
-    return array.reshape(shape)
-  return array
-
-
-def _is_stem_of_three(piece: _Piece) -> bool:
-  """Return whether a piece is the first kernel, of three input channels."""
-  if piece.array.shape[-2:-1] != (3,):
-    return False
-  return re.fullmatch(_STEM, piece.path) is not None
-
-
-def _is_depthwise_of_keras(source: Shape, shape: Shape) -> bool:
-  """Return whether `source` is (*k, C, 1) where our kernel is (*k, 1, C)."""
-  if len(shape) < 3 or shape[-2] != 1:
-    return False
-  return source == (*shape[:-2], shape[-1], 1)
-
-
-def _without_ones(shape: Shape) -> list[int]:
-  return [size for size in shape if size != 1]
-
-
-def _merges(source: Shape, shape: Shape) -> bool:
-  """Return whether joining neighbouring axes turns `source` into `shape`.
-
-  So it does for [d, h, c] and [d, h · c].
-  """
-  left = list(source)
-  for size in shape:
-    product = 1
-    while left and product < size:
-      product *= left.pop(0)
-    if product != size:
-      return False
-  return not left
-
-
-def _apply_rules(ported: dict[str, _Piece], wanted: Shapes, adapt: Adapt) -> list[str]:
+def _apply_rules(ported: dict[str, Piece], wanted: Shapes, adapt: Adapt) -> list[str]:
   """Recompute pieces of another shape for which there is a rule; return what was done."""
   notes: list[str] = []
   for path, piece in ported.items():
-    rule = _rule(path, adapt)
+    rule = rule_of(path, adapt)
     shape = wanted[path]
     before = piece.array.shape
     if rule and before != shape:
@@ -309,7 +172,7 @@ def _apply_rules(ported: dict[str, _Piece], wanted: Shapes, adapt: Adapt) -> lis
 
 
 def _adapt_stems(
-  ported: dict[str, _Piece], wanted: Shapes, dialect: Dialect
+  ported: dict[str, Piece], wanted: Shapes, dialect: Dialect
 ) -> tuple[Normal, list[str]]:
   """Give a stem of three input channels the target's number of them.
 
@@ -322,7 +185,7 @@ def _adapt_stems(
     shape = wanted[path]
     channels = shape[-2:-1]
     only_channels_differ = shape != before and shape == (*before[:-2], *channels, *before[-1:])
-    if not only_channels_differ or not _is_stem_of_three(piece):
+    if not only_channels_differ or not is_stem_of_three(piece):
       continue
     (count,) = channels
     if dialect.standardised:
@@ -338,7 +201,7 @@ def _adapt_stems(
   return normal, notes
 
 
-def _tree(ported: Mapping[str, _Piece]) -> Tree:
+def _tree(ported: Mapping[str, Piece]) -> Tree:
   """Return the arrays as a tree, in float32."""
   leaves: dict[str, np.ndarray] = {}
   for path, piece in ported.items():
@@ -346,9 +209,7 @@ def _tree(ported: Mapping[str, _Piece]) -> Tree:
   return pytrees.unflatten(leaves)
 
 
-def _name_faults(
-  pieces: Sequence[_Piece], ported: Mapping[str, _Piece], wanted: Shapes
-) -> list[str]:
+def _name_faults(pieces: Sequence[Piece], ported: Mapping[str, Piece], wanted: Shapes) -> list[str]:
   """Return in words what is missing, unexpected or there twice."""
   faults: list[str] = []
   for path, shape in wanted.items():
@@ -366,7 +227,7 @@ def _name_faults(
   return faults
 
 
-def _shape_faults(ported: Mapping[str, _Piece], wanted: Shapes) -> list[str]:
+def _shape_faults(ported: Mapping[str, Piece], wanted: Shapes) -> list[str]:
   """Return in words whose shape is another."""
   faults: list[str] = []
   for path, piece in ported.items():
@@ -376,7 +237,7 @@ def _shape_faults(ported: Mapping[str, _Piece], wanted: Shapes) -> list[str]:
   return faults
 
 
-def _advice(arrays: Arrays, ported: Mapping[str, _Piece], wanted: Shapes) -> list[str]:
+def _advice(arrays: Arrays, ported: Mapping[str, Piece], wanted: Shapes) -> list[str]:
   """Return what to do about a checkpoint that does not fit."""
   missing = [path for path in wanted if path not in ported]
   unexpected = [path for path in ported if path not in wanted]
@@ -406,7 +267,7 @@ def _advice(arrays: Arrays, ported: Mapping[str, _Piece], wanted: Shapes) -> lis
   ]
 
 
-def _arrow(piece: _Piece) -> str:
+def _arrow(piece: Piece) -> str:
   """Return 'their name → our path', or the one name that both have."""
   if piece.name == piece.path:
     return piece.name
@@ -426,7 +287,7 @@ def _shortened(lines: Sequence[str], most: int = 8) -> list[str]:
   return [*kept, f'… and {left} more'] if left else kept
 
 
-def _check_numbers(ported: Mapping[str, _Piece]) -> None:
+def _check_numbers(ported: Mapping[str, Piece]) -> None:
   """Raise MedtlError where an array holds numbers that are not finite."""
   for piece in ported.values():
     finite = np.isfinite(piece.array).sum()

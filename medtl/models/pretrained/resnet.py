@@ -1,7 +1,7 @@
 """Public checkpoints of ResNets: what their publishers call the arrays, and where they lie."""
 
 from medtl.core.types import Weights
-from medtl.models.pretrained.port import Dialect
+from medtl.models.pretrained.dialects import Dialect
 
 Renames = tuple[tuple[str, str], ...]
 

@@ -150,8 +150,8 @@ def _persistent(storages: dict[Any, Storage], pid: Any) -> Any:
   if kind == 'module':  # the older stream has the code of classes beside them
     return pid[1]
   if kind != 'storage' or len(pid) < 5:
-    asked = pid if isinstance(pid, str) else kind
-    words = printable(asked) if isinstance(asked, str) else 'something else'
+    word = pid if isinstance(pid, str) else kind
+    words = printable(word) if isinstance(word, str) else 'something else'
     raise MedtlError(f'is refused: its pickle asks for {words} instead of a storage')
   _, written, key, _, count, *views = pid
   whole = isinstance(count, int) and count >= 0

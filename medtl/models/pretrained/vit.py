@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from medtl.core.types import MedtlError, Weights
-from medtl.models.pretrained.port import TORCH_LEAVES, Dialect
+from medtl.models.pretrained.dialects import TORCH_LEAVES, Dialect
 
 
 def resize_positions(positions: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:

@@ -1,0 +1,158 @@
+"""How publishers name and lay out arrays: their names become our paths, their axes ours."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Shape = tuple[int, ...]
+Arrays = Mapping[str, np.ndarray]
+Rule = Callable[[np.ndarray, Shape], np.ndarray]
+Adapt = Mapping[str, Rule]
+TORCH_LEAVES = (  # PyTorch's words for leaves; they come last in a family's renames
+  (r'(norm\d?)\.weight$', r'\1/scale'),
+  (r'\.weight$', '/kernel'),
+  (r'\.bias$', '/bias'),
+)
+_STEM = r'params/backbone/stem/(.*/)?kernel'
+_CUT = r'([^{]*)(?:\{(.*)\})?(.*)'  # of a/{query,key,value}/b: 'a/', 'query,key,value', '/b'
+
+
+class Dialect(NamedTuple):
+  """How a publisher names and lays out arrays, and what pictures its networks expect.
+
+  `renames` apply in order by `re.sub` and must end at `params/…` or `batch_stats/…`. The path
+  `a/{query,key,value}/b` cuts the array along its output axis into equal parts; where ADAPT has a
+  rule for each of them, each gets the whole. The path '' drops the array.
+
+  `layout` is 'torch' (O, I, *k), 'keras' (*k, I, O; depthwise *k, C, 1) or 'flax' (ours, but
+  attention heads may have an axis of their own). `mean` and `std` are RGB in units of 0 … 1;
+  `order` is that of the stem's channels. `standardised` kernels cannot take another number of
+  channels.
+  """
+
+  layout: str
+  renames: Sequence[tuple[str, str]]
+  mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+  std: tuple[float, ...] = (0.229, 0.224, 0.225)
+  order: str = 'rgb'
+  standardised: bool = False
+
+
+class Piece(NamedTuple):
+  """One of their arrays, or one part of it, on its way to one of our paths."""
+
+  name: str
+  path: str
+  array: np.ndarray
+
+
+def rename(name: str, dialect: Dialect) -> str:
+  """Return our path of a publisher's name, '' where the dialect drops it."""
+  path = name
+  for pattern, replacement in dialect.renames:
+    path = re.sub(pattern, replacement, path)
+  return path
+
+
+def bare(path: str) -> str:
+  """Return a path without its collection: what rules and regexes see.
+
+  >>> bare('batch_stats/backbone/stem/norm/mean')
+  'backbone/stem/norm/mean'
+  """
+  return path.partition('/')[2]
+
+
+def renamed(
+  arrays: Arrays, dialect: Dialect, unwanted: Sequence[str], adapt: Adapt
+) -> tuple[list[Piece], list[str]]:
+  """Return the pieces under our paths, and the names of what is dropped or unwanted."""
+  pieces: list[Piece] = []
+  ignored: list[str] = []
+  for name, array in arrays.items():
+    path = rename(name, dialect)
+    if not path or any(re.fullmatch(pattern, bare(path)) for pattern in unwanted):
+      ignored.append(name)
+    else:
+      array = _transpose(np.asarray(array), path, dialect.layout)
+      pieces += _cut(Piece(name, path, array), adapt)
+  return pieces, ignored
+
+
+def _cut(piece: Piece, adapt: Adapt) -> list[Piece]:
+  """Return the parts of an array whose path is a/{query,key,value}/b, or the piece as it is."""
+  before, words, after = re.fullmatch(_CUT, piece.path).groups()  # type: ignore[union-attr]
+  if not words:
+    return [piece]
+  paths = [before + word + after for word in words.split(',')]
+  array = piece.array
+  if all(rule_of(path, adapt) for path in paths):  # each takes what it needs of the whole
+    return [piece._replace(path=path) for path in paths]
+  if not array.ndim or array.shape[-1] % len(paths):
+    return [piece]
+  parts = np.split(array, len(paths), axis=-1)
+  return [Piece(piece.name, path, part) for path, part in zip(paths, parts, strict=True)]
+
+
+def rule_of(path: str, adapt: Adapt) -> Rule | None:
+  """Return the first rule of a family's ADAPT for a path of ours."""
+  for pattern, function in adapt.items():
+    if re.fullmatch(pattern, bare(path)):
+      return function
+  return None
+
+
+def _transpose(array: np.ndarray, path: str, layout: str) -> np.ndarray:
+  """Return a torch kernel (O, I, *k) as (*k, I, O); everything else as it is."""
+  if layout == 'torch' and path.endswith('/kernel') and array.ndim > 1:
+    return np.moveaxis(array, (0, 1), (-1, -2))
+  return array
+
+
+def fitted(piece: Piece, shape: Shape, dialect: Dialect) -> np.ndarray:
+  """Return the array in our shape where only one reading is possible, else as it is."""
+  array = piece.array
+  if dialect.order == 'bgr' and is_stem_of_three(piece):
+    array = array[..., ::-1, :]
+  if dialect.layout == 'keras' and _is_depthwise_of_keras(array.shape, shape):
+    return np.swapaxes(array, -1, -2)
+  if _without_ones(array.shape) == _without_ones(shape):
+    return array.reshape(shape)
+  if dialect.layout == 'flax' and 0 < len(shape) < array.ndim and _merges(array.shape, shape):
+    return array.reshape(shape)
+  return array
+
+
+def is_stem_of_three(piece: Piece) -> bool:
+  """Return whether a piece is the first kernel, of three input channels."""
+  if piece.array.shape[-2:-1] != (3,):
+    return False
+  return re.fullmatch(_STEM, piece.path) is not None
+
+
+def _is_depthwise_of_keras(source: Shape, shape: Shape) -> bool:
+  """Return whether `source` is (*k, C, 1) where our kernel is (*k, 1, C)."""
+  if len(shape) < 3 or shape[-2] != 1:
+    return False
+  return source == (*shape[:-2], shape[-1], 1)
+
+
+def _without_ones(shape: Shape) -> list[int]:
+  return [size for size in shape if size != 1]
+
+
+def _merges(source: Shape, shape: Shape) -> bool:
+  """Return whether joining neighbouring axes turns `source` into `shape`.
+
+  So it does for [d, h, c] and [d, h · c].
+  """
+  left = list(source)
+  for size in shape:
+    product = 1
+    while left and product < size:
+      product *= left.pop(0)
+    if product != size:
+      return False
+  return not left
