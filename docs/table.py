@@ -83,8 +83,8 @@ ON_PATIENTS = (
 )
 
 TABLE_KEY = (
-  f'{REAL} trained on data of patients · {GENERATED} trained for a step on made-up data by a test, '
-  'and on nothing else · empty: refused'
+  f'{REAL} trained on data of patients · {GENERATED} on made-up data alone: phantoms, or a step of a '
+  'test · empty: refused'
 )
 
 
@@ -140,11 +140,17 @@ def matrix() -> list[str]:
     row('`config.task.name`', [f'`{column.task}`' for column in COLUMNS]),
     row('`config.head.name`', [f'`{column.head}`' for column in COLUMNS]),
   ]
-  named = [', '.join(f'`{source}`' for source in column.sources) for column in COLUMNS]
-  lines.append(row('`config.data.name`', named))
+  lines.append(row('`config.data.name`', [sources(column) for column in COLUMNS]))
   for family in families():
     lines.append(row(f'`{family}`', [mark(family, column) for column in COLUMNS]))
   return [*lines, '', TABLE_KEY]
+
+
+def sources(column: Column) -> str:
+  """Return the sources that have examples of a column; a long list is given once."""
+  if column.sources == PICTURES and column is not COLUMNS[0]:
+    return 'the same five'
+  return ', '.join(f'`{source}`' for source in column.sources)
 
 
 def row(first: str, cells: Sequence[str]) -> str:

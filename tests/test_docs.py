@@ -162,7 +162,9 @@ def test_the_figure_is_drawn_from_the_table_of_depths():
 def commands(text):
   """Return the lines of a page's code blocks that call the program, without comments."""
   blocks = re.findall(r'(?ms)^```(\w*)\n(.*?)^```$', text)
-  lines = ''.join(code for language, code in blocks if not language).replace('\\\n', ' ').splitlines()
+  lines = (
+    ''.join(code for language, code in blocks if not language).replace('\\\n', ' ').splitlines()
+  )
   return [line for line in lines if line.startswith('python -m medtl')]
 
 

@@ -37,7 +37,7 @@ STYLE: Any = {
   'grid.linewidth': 0.8,
   'text.parse_math': False,
   'legend.edgecolor': 'none',
-  'legend.framealpha': 0.8,
+  'legend.framealpha': 0.6,
   'legend.fontsize': 8.5,
   'lines.linewidth': 1.7,
 }
