@@ -134,12 +134,12 @@ def mark(family: str, column: Column) -> str:
 
 def matrix() -> list[str]:
   """Return the lines of the table of nets and what they learn."""
-  lines = [
-    row('', [column.title for column in COLUMNS]),
-    '|---' * (len(COLUMNS) + 1) + '|',
-    row('`config.task.name`', [f'`{column.task}`' for column in COLUMNS]),
-    row('`config.head.name`', [f'`{column.head}`' for column in COLUMNS]),
-  ]
+  titles = [column.title for column in COLUMNS]
+  tasks = [f'`{column.task}`' for column in COLUMNS]
+  heads = [f'`{column.head}`' for column in COLUMNS]
+  lines = [row('', titles), '|---' * (len(COLUMNS) + 1) + '|']
+  lines.append(row('`config.task.name`', tasks))
+  lines.append(row('`config.head.name`', heads))
   lines.append(row('`config.data.name`', [sources(column) for column in COLUMNS]))
   for family in families():
     lines.append(row(f'`{family}`', [mark(family, column) for column in COLUMNS]))
