@@ -70,10 +70,10 @@ Two more nets were run with real numbers, read from copies that have no entry ab
 
 - CLIP ViT-B/16, the image tower (OpenAI, MIT): `name=vit.clip_vit_b16`, `weights=FILE`. A copy
   whose linear weights were rounded to int8, under Hugging Face's names. Seen in
-  `tests/models/test_vit.py`, README.md and docs/depth.md.
+  `tests/models/test_vit.py`, docs/oct.md and docs/depth.md.
 - ResNet-50 as Keras first released it (He et al., MIT): `name=resnet.resnet50`, `version=v1`,
   `bias=True`, `epsilon=1e-3`, `weights=FILE`. A copy in float16, under Keras' names of 2015. Seen
-  in `tests/models/test_resnet.py` and README.md.
+  in `tests/models/test_resnet.py` and docs/oct.md.
 
 Files without an entry are read too where their names are those of torchvision, timm, Hugging
 Face, Keras or OpenAI: `RENAMES` beside each family.

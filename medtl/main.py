@@ -15,8 +15,8 @@ verbs
   evaluate   --workdir=RUN [--config.data.root=… --name=NAME]: predictions and report, also on
               another data set
   report     --workdir=RUN: write report.html again from the run folder alone
-  predict    --workdir=RUN --images=FOLDER or FILE [--output=FILE.csv]: class probabilities of
-             unlabelled pictures
+  predict    --workdir=RUN --images=FOLDER or FILE [--output=FILE.csv]: class probabilities, or
+             masks, of unlabelled pictures
   cache      what the cache folder holds
              --clear: remove the activations and decoded pictures in it, not what was downloaded
 

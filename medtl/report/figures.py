@@ -36,7 +36,8 @@ STYLE: Any = {
   'grid.color': '#edf0f2',
   'grid.linewidth': 0.8,
   'text.parse_math': False,
-  'legend.frameon': False,
+  'legend.edgecolor': 'none',
+  'legend.framealpha': 0.6,
   'legend.fontsize': 8.5,
   'lines.linewidth': 1.7,
 }

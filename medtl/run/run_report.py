@@ -60,12 +60,13 @@ def write_report(workdir: Path, name: str = 'test') -> dict[str, Any]:
   }
   facts['warnings'] = [*doubts, *facts['warnings']]
   if name != 'test':
+    facts['sentence'] += f', tested on {data["name"]}'
     facts['splits'] = {
       name: {
         'size': len(test.predictions.row),
         'patients': found['patients'],
-        'hash': '',
-        'classes': {},
+        'hash': data['split_hash'],
+        'classes': {row['class']: row['images'] for row in found.get('per_class', ())},
       }
     }
 

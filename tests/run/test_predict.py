@@ -250,6 +250,9 @@ def test_the_training_pictures_are_no_other_hospital_s(done, tmp_path, capsys, m
     'never used' not in page
     and 'Test set: 80 images, 60 of which were used for training or for a choice' in page
   )
+  assert ', tested on in</p>' in page
+  counted = page.split('<th scope="row">b</th>')[1].split('</tr>')[0]
+  assert counted.count('<td class="n">20</td>') == 4  # images of each class
   next((tmp_path / 'in').rglob('*.png')).unlink()
   assert main.main(words) == 1  # other data than before
   said = capsys.readouterr().err
