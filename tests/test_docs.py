@@ -15,7 +15,7 @@ import pytest
 from docs import checkpoints, figures, table
 from medtl.core import expressions
 from medtl.core.types import Dataset, Example
-from medtl.run import assemble, run_folder
+from medtl.run import assemble, run_data, run_folder
 from tests import test_mission
 
 ROOT = Path(__file__).parents[1]
