@@ -6,11 +6,11 @@ quickstart:
 
 test:
 	@requirements/install.sh dev
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	.venv/bin/python -m pytest -n 2 --dist loadfile --durations=10 -m "not slow"
 
 slow:
 	@requirements/install.sh dev
-	.venv/bin/python -m pytest -m slow
+	.venv/bin/python -m pytest --durations=10 -m slow
 
 fuzz:
 	@requirements/install.sh dev

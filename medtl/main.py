@@ -240,8 +240,9 @@ def _settle(place: str, verb: str) -> None:
   if verb == 'report':  # needs the run folder alone
     return
   downloads.require_cache()
-  jax.config.update('jax_compilation_cache_dir', str(downloads.cache_folder() / 'compiled'))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR names another
+    jax.config.update('jax_compilation_cache_dir', str(downloads.cache_folder() / 'compiled'))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
 def _call(verb: str, argv: list[str]) -> int:

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.environ.setdefault(
-  'XLA_FLAGS', '--xla_backend_optimization_level=0'
-)  # compiling is what tests spend their time on
-os.environ['MEDTL_CACHE'] = tempfile.mkdtemp(
-  prefix='medtl-cache-'
-)  # no test reads or leaves anything in the user's own
+# Compiling is what tests spend their time on: no optimisation, and each program once a session.
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+# No test reads or leaves anything in the user's own cache; each worker has one to itself.
+os.environ['MEDTL_CACHE'] = tempfile.mkdtemp(prefix='medtl-cache-')
+# Compiled programs are shared by all: pytest's workers inherit the variable, runs as a process too.
+COMPILED = None
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  COMPILED = tempfile.mkdtemp(prefix='medtl-compiled-')
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = COMPILED
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+  os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
 import flax.linen as nn
 import jax
@@ -34,6 +39,8 @@ REAL = Path(os.environ.get('MEDTL_REAL', ROOT.parent / 'shared'))
 
 def pytest_sessionfinish():
   shutil.rmtree(os.environ['MEDTL_CACHE'], ignore_errors=True)
+  if COMPILED:  # only the process that made it
+    shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 @pytest.fixture(scope='session')

@@ -66,30 +66,16 @@ def shrunk(name):
   return config.lock()
 
 
-# Fifty layers take a minute to compile. Quickstart and images compile the same EfficientNet as
-# oct_efficientnet; tests/tasks runs the tasks of the last ones in small.
-DEEP = {
-  'configs/blueprint.py',
-  'configs/blueprint.py:kermany',
-  'configs/blueprint.py:offline',
-  'configs/blueprint.py:source',
-  'configs/oct_resnet.py',
-  'configs/oct_resnet.py:keras',
-  'configs/breast_resnet.py',
-  'configs/oct_efficientnet.py',
-  'configs/oct_efficientnet.py:phantoms',
-  'configs/busi_unet.py',
-  'configs/busi_simclr.py',
-  'configs/busi_simclr.py:vicreg',
-  'configs/busi_simclr.py:views',
-  'configs/foot_ulcer_unet.py',
-  'configs/oct_dann.py',
-  'configs/oct_dann.py:coral',
+# A family each, in `make test`; the slow suite runs them all. Deep nets take a minute to compile.
+QUICK = {
+  'configs/heart_sites.py',
+  'configs/hippocampus_unet3d.py:short',
+  'configs/oct_vit.py:offline',
 }
 
 
 @pytest.mark.parametrize(
-  'name', [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in VARIANTS]
+  'name', [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in VARIANTS]
 )
 def test_every_config_runs_two_steps(name, tmp_path):
   numbers = train.train(open_keys.settle(shrunk(name), tmp_path / 'run'), tmp_path / 'run')
@@ -98,6 +84,10 @@ def test_every_config_runs_two_steps(name, tmp_path):
   assert (tmp_path / 'run' / 'report.html').exists()
   plan = json.loads((tmp_path / 'run' / 'plan.json').read_text())
   assert all(phase['live'] > 0 for phase in plan['phases'])
+
+
+def test_the_quick_configs_are_there():
+  assert set(VARIANTS) >= QUICK
 
 
 @pytest.mark.parametrize('config', CONFIGS)

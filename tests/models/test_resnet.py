@@ -264,6 +264,7 @@ def test_weights_are_cited():
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_real_weights_know_a_cat_and_a_cup(real):
   from skimage import data, transform
 

@@ -410,6 +410,7 @@ def leaves(folder, kind):
   return found
 
 
+@pytest.mark.slow
 def test_killed_twice_and_terminated_once_it_ends_with_the_same_bits(tmp_path):
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
   assert launch(whole).wait() == 0

@@ -50,6 +50,14 @@ CASES = [
   ('resnet', 'depth(2)', ACCUMULATED),
   ('vit', 'all_but_lora', ACCUMULATED),
 ]
+# A strategy of each kind in `make test`; the slow suite compiles them all, two programs each.
+QUICK = {
+  ('resnet', 'none'),
+  ('resnet', 'depth(1)'),
+  ('resnet', 'match("backbone/stage2/.*")'),
+  ('vit', 'depth(2)'),
+  ('vit', 'all_but_biases'),
+}
 
 
 @pytest.fixture(scope='module')
@@ -73,7 +81,13 @@ def flops(function, *arguments):
   return jax.jit(function).lower(*arguments).compile().cost_analysis()['flops']
 
 
-@pytest.mark.parametrize(('name', 'text', 'extras'), CASES)
+@pytest.mark.parametrize(
+  ('name', 'text', 'extras'),
+  [
+    pytest.param(name, text, extras, marks=() if (name, text) in QUICK else pytest.mark.slow)
+    for name, text, extras in CASES
+  ],
+)
 def test_a_step_does_the_work_of_the_live_gradient(made, name, text, extras):
   net, batch, params, extra = made[name]
   keys = dict(extras)
