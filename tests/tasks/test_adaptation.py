@@ -80,3 +80,9 @@ def test_streams_that_no_task_reads_are_refused():
   with pytest.raises(MedtlError, match=r'reads no other data than config.data'):
     changes = (('streams', dict(target=TARGET)),)
     assemble.run_context(assemble.with_changes(tiny.get_config(), changes))
+
+
+def test_a_head_that_does_not_serve_is_told_from_one_that_does():
+  context = assemble.run_context(config(head=dict(name='linear')))
+  with pytest.raises(MedtlError, match=r'has no domain classifier.*set config.head=dict'):
+    context.lowered(0)
