@@ -498,6 +498,16 @@ def step_batches(
   )
 
 
+def norm_pictures(context: RunContext, train: Dataset) -> Iterator[Any]:
+  """Return the pictures x that a step's norms see together: of the training side, and of each stream."""
+  own = train_batches(train, context.config)
+  if not context.streams:
+    return (batch.x for batch in own)
+  read = [train_batches(dataset, context.config) for dataset in context.streams.values()]
+  together = zip(own, *read, strict=False)
+  return (jnp.concatenate([batch.x for batch in batches]) for batches in together)
+
+
 def _on_device(read: Iterable[Batch], config: ConfigDict) -> Iterator[Batch]:
   over = sharding.make_mesh(**config.mesh)
   return (sharding.device_put_batch(batch, over) for batch in read)
