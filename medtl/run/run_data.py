@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -109,6 +110,16 @@ def step_batches(
   return (
     dict(zip(names, batches, strict=True)) for batches in zip(own, *read.values(), strict=False)
   )
+
+
+def norm_pictures(context: RunContext, train: Dataset) -> Iterator[Any]:
+  """Return the pictures x that a step's norms see together: the training side's and each stream's."""
+  own = train_batches(train, context.config)
+  if not context.streams:
+    return (batch.x for batch in own)
+  read = [train_batches(dataset, context.config) for dataset in context.streams.values()]
+  together = zip(own, *read, strict=False)
+  return (jnp.concatenate([batch.x for batch in batches]) for batches in together)
 
 
 def _on_device(read: Iterable[Batch], config: ConfigDict) -> Iterator[Batch]:

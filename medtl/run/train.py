@@ -379,14 +379,14 @@ def _validate(
   with run.watch('evaluate'):
     if config.norm_images:
       train = sides.get(frozen_features.PLAIN, sides['train'])
-      shuffled = run_data.train_batches(train, config)
+      shuffled = run_data.norm_pictures(run.context, train)
       count = math.ceil(min(config.norm_images, train.size) / config.batch)
       extra = run.context.with_precise_batch_stats(
         progress.phase,
         start_child,
         params,
         extra,
-        (one.x for one in itertools.islice(shuffled, count)),
+        itertools.islice(shuffled, count),
       )
     predicted = predictions.predict(
       run.context.measure(start_child),

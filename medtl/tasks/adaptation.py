@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from medtl.core.annotation import ABOVE_0, FROM_0
-from medtl.core.types import Batch, Forward, Task, Term, Terms, Tree
+from medtl.core.types import Batch, Forward, MedtlError, Task, Term, Terms, Tree
 from medtl.tasks import classification
 
 STEEPNESS = 10.0  # of the adversary's ramp (Ganin et al. 2016, section 5.2.2)
@@ -43,6 +43,11 @@ def task(
     step: jax.Array,
     class_weights: Sequence[float] | None = None,
   ) -> tuple[Terms, Tree]:
+    if 'adversary' not in extra:
+      raise MedtlError(
+        'the head has no domain classifier, which is what adaptation learns against; set '
+        "config.head=dict(name='branches.domain')"
+      )
     progress = 2 / (1 + jnp.exp(-STEEPNESS * step / ramp)) - 1
     extra = {**extra, 'adversary': _filled(extra['adversary'], strength * progress)}
     source, target = batch['train'], batch['target']

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from medtl.core.annotation import FROM_0
-from medtl.core.types import Batch, Forward, Task, Term, Terms, Tree
+from medtl.core.types import Batch, Forward, MedtlError, Task, Term, Terms, Tree
 from medtl.tasks import classification
 from medtl.tasks.vicreg import covariance_of
 
@@ -42,6 +42,11 @@ def task(
     source, target = batch['train'], batch['target']
     pictures = jnp.concatenate([source.x, target.x])
     outputs, extra = forward.train(params, extra, pictures, key)
+    if not isinstance(outputs, jax.Array):
+      raise MedtlError(
+        'the head gives more than logits, whose covariances are compared; set config.head=dict('
+        "name='linear')"
+      )
     ours, theirs = jnp.split(outputs.astype(jnp.float32), [len(source.x)])
     values = classification.weighted(each(ours, source.y), source.y, class_weights)
     distance = coral(ours, source.mask, theirs, target.mask)

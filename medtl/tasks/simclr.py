@@ -78,7 +78,7 @@ def two_views(
   ) -> tuple[Terms, Tree]:
     one, other = batch
     outputs, extra = forward.train(params, extra, jnp.concatenate([one.x, other.x]), key)
-    values = pair_loss(outputs.reshape(2, len(one.x), -1), one.mask)
+    values = pair_loss(of_views(outputs), one.mask)
     return {'loss': Term(jnp.sum(jnp.where(one.mask, values, 0.0)))}, extra
 
   def counts(batch: tuple[Batch, Batch]) -> dict[str, jax.Array]:
@@ -88,7 +88,7 @@ def two_views(
     # Evaluations draw nothing at random: the second view is the picture, mirrored.
     views = jnp.concatenate([batch.x, jnp.flip(batch.x, axis=-2)])
     outputs = forward.eval(params, extra, views)
-    return {'loss': pair_loss(outputs.reshape(2, len(batch.x), -1), batch.mask)}
+    return {'loss': pair_loss(of_views(outputs), batch.mask)}
 
   return Task(
     outputs=lambda classes: 0,
@@ -110,6 +110,16 @@ def two_views(
     coupled=True,
     keys=keys,
   )
+
+
+def of_views(outputs: Any) -> jax.Array:
+  """Return projections [2, b, d] of a head's outputs [2 b, d]; raise where they are none."""
+  if not isinstance(outputs, jax.Array) or not outputs.size:
+    raise MedtlError(
+      'the head gives no projection of a picture, which is what two views are compared by; set '
+      "config.head=dict(name='projections.mlp')"
+    )
+  return outputs.reshape(2, len(outputs) // 2, -1)
 
 
 def check(name: str, keys: Mapping[str, Any]) -> None:

@@ -80,3 +80,17 @@ def test_streams_that_no_task_reads_are_refused():
   with pytest.raises(MedtlError, match=r'reads no other data than config.data'):
     changes = (('streams', dict(target=TARGET)),)
     assemble.run_context(assemble.with_changes(tiny.get_config(), changes))
+
+
+def test_a_head_that_does_not_serve_is_told_from_one_that_does():
+  context = assemble.run_context(config(head=dict(name='linear')))
+  with pytest.raises(MedtlError, match=r'has no domain classifier.*set config.head=dict'):
+    context.lowered(0)
+
+
+def test_norms_are_estimated_for_an_evaluation_on_what_a_step_normalises_together():
+  context = assemble.run_context(config())
+  x = next(assemble.norm_pictures(context, context.data['train']))
+  source = next(run_data.train_batches(context.data['train'], context.config)).x
+  target = next(run_data.train_batches(context.streams['target'], context.config)).x
+  np.testing.assert_array_equal(x, jnp.concatenate([source, target]))

@@ -88,3 +88,9 @@ def test_a_run_is_chosen_and_tested_on_the_labelled_side(tmp_path):
 def test_what_it_cannot_do_is_said(changes, words):
   with pytest.raises(MedtlError, match=words):
     assemble.run_context(config(**changes))
+
+
+def test_a_head_that_does_not_serve_is_told_from_one_that_does():
+  context = assemble.run_context(config(head=dict(name='branches.domain')))
+  with pytest.raises(MedtlError, match=r'gives more than logits.*set config.head=dict'):
+    context.lowered(0)

@@ -96,3 +96,9 @@ def test_what_is_learned_without_labels_begins_a_classifier(tmp_path):
 def test_what_two_views_cannot_do_is_said_before_anything_is_read(changes, said):
   with pytest.raises(MedtlError, match=said):
     assemble.run_context(config(**changes))
+
+
+def test_a_head_that_does_not_serve_is_told_from_one_that_does():
+  context = assemble.run_context(config(head=dict(name='linear')))
+  with pytest.raises(MedtlError, match=r'gives no projection of a picture.*set config.head=dict'):
+    context.lowered(0)
