@@ -376,7 +376,7 @@ def forecast(
       variant, train.resolve_pretrained_run(variant, workdir / 'any', command), like
     )
     _same_test(made, name)
-    estimate = cost.estimate_cost(context, cost.phase_rows(context), lambda _: None)
+    estimate = cost.estimate_cost(context, lambda _: None)
     seconds = estimate.compiling + count * estimate.running
     run_log.console.print(f'  {name}: {seconds:.0f} s, {estimate.memory / 1e6:.0f} MB')
     total, most = total + seconds, max(most, estimate.memory)

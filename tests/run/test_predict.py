@@ -69,7 +69,7 @@ def predicted(tmp_path, monkeypatch, score, classes, kind, names):
     'load',
     lambda asked, own, plan: (pictures, {**asked, 'name': 'folder.load'}),
   )
-  monkeypatch.setattr(predict.assemble, 'eval_batches', lambda *_: None)
+  monkeypatch.setattr(predict.run_data, 'eval_batches', lambda *_: None)
   monkeypatch.setattr(
     predict.predictions,
     'predict',

@@ -325,7 +325,7 @@ def test_every_fold_is_looked_at_before_the_first_is_trained(one_without, tmp_pa
 
 def test_what_is_alike_is_looked_at_once(monkeypatch):
   config, looked = run_folder.load_config(f'{ROOT}/tests/tiny.py'), []
-  monkeypatch.setattr(assemble, 'load_data', lambda config: looked.append(config.data.split.fold))
+  monkeypatch.setattr(run_data, 'load_data', lambda config: looked.append(config.data.split.fold))
   faster, other = (
     assemble.with_changes(config, (('lr', 0.5),)),
     assemble.with_changes(config, (('monitor', 'f1'),)),
