@@ -36,21 +36,31 @@ class Column(NamedTuple):
   """What is learned from which kind of data."""
 
   title: str
-  task: str
-  head: str
+  tasks: tuple[str, ...]  # files of medtl/tasks
+  heads: tuple[str, ...]  # of each task
   shape: tuple[int, ...]  # of an example, [*s, c]
   sources: tuple[str, ...]  # files of medtl/data/sources
 
 
 PICTURES = ('folder', 'dicom', 'medmnist', 'tfds', 'phantom')
 COLUMNS = (
-  Column('classes of pictures', 'classification', 'linear', (32, 32, 3), PICTURES),
-  Column('classes of volumes', 'classification', 'linear', (16, 16, 16, 1), ('medmnist',)),
-  Column('classes of rows', 'classification', 'linear', (5,), ('table',)),
-  Column('masks of pictures', 'segmentation', 'decoders.unet', (32, 32, 1), ('folder', 'phantom')),
-  Column('masks of volumes', 'segmentation', 'decoders.unet', (16, 16, 16, 1), ('nifti',)),
-  Column('pictures without labels', 'simclr', 'projections.mlp', (32, 32, 1), PICTURES),
-  Column("another scanner's pictures", 'adaptation', 'branches.domain', (32, 32, 1), PICTURES),
+  Column('classes of pictures', ('classification',), ('linear',), (32, 32, 3), PICTURES),
+  Column('classes of volumes', ('classification',), ('linear',), (16, 16, 16, 1), ('medmnist',)),
+  Column('classes of rows', ('classification',), ('linear',), (5,), ('table',)),
+  Column(
+    'masks of pictures', ('segmentation',), ('decoders.unet',), (32, 32, 1), ('folder', 'phantom')
+  ),
+  Column('masks of volumes', ('segmentation',), ('decoders.unet',), (16, 16, 16, 1), ('nifti',)),
+  Column(
+    'pictures without labels', ('simclr', 'vicreg'), ('projections.mlp',), (32, 32, 1), PICTURES
+  ),
+  Column(
+    "another scanner's pictures",
+    ('adaptation', 'coral'),
+    ('branches.domain', 'linear'),
+    (32, 32, 1),
+    PICTURES,
+  ),
 )
 # One net of each family, small: whether it can be built does not depend on its size.
 SMALL: dict[str, dict[str, Any]] = {
@@ -103,8 +113,8 @@ def config_of(family: str, column: Column) -> ConfigDict:
   """Return a config of a small net that learns what the column says, its data left open."""
   changes = (
     ('model', dict(SMALL[family], weights='')),
-    ('task', {'name': column.task}),
-    ('head', {'name': column.head}),
+    ('task', {'name': column.tasks[0]}),
+    ('head', {'name': column.heads[0]}),
   )
   return assemble.with_changes(base.get_config(), changes)
 
@@ -135,8 +145,8 @@ def mark(family: str, column: Column) -> str:
 def matrix() -> list[str]:
   """Return the lines of the table of nets and what they learn."""
   titles = [column.title for column in COLUMNS]
-  tasks = [f'`{column.task}`' for column in COLUMNS]
-  heads = [f'`{column.head}`' for column in COLUMNS]
+  tasks = [', '.join(f'`{task}`' for task in column.tasks) for column in COLUMNS]
+  heads = [', '.join(f'`{head}`' for head in column.heads) for column in COLUMNS]
   lines = [row('', titles), '|---' * (len(COLUMNS) + 1) + '|']
   lines.append(row('`config.task.name`', tasks))
   lines.append(row('`config.head.name`', heads))

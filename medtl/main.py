@@ -240,7 +240,7 @@ def _settle(place: str, verb: str) -> None:
   if verb == 'report':  # needs the run folder alone
     return
   downloads.require_cache()
-  if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR names another
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     jax.config.update('jax_compilation_cache_dir', str(downloads.cache_folder() / 'compiled'))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 

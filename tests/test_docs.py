@@ -80,7 +80,8 @@ def test_a_table_that_is_stale_is_noticed(tmp_path, monkeypatch):
 
 
 def test_the_table_leaves_out_no_task_and_no_source():
-  assert {column.task for column in table.COLUMNS} == set(expressions.siblings('medtl.tasks'))
+  tasks = {task for column in table.COLUMNS for task in column.tasks}
+  assert tasks == set(expressions.siblings('medtl.tasks'))
   sources = {source for column in table.COLUMNS for source in column.sources}
   assert sources == set(expressions.siblings('medtl.data.sources'))
   assert set(table.SMALL) == set(table.families())
@@ -104,12 +105,12 @@ def test_what_is_said_to_be_trained_on_made_up_data_is(family, column):
   with config.unlocked():
     config.batch = 4
     config.workers = 0
-    if column.task == 'segmentation':
+    if column.tasks[0] == 'segmentation':
       config.monitor = 'dice'
-    if column.task == 'simclr':
+    if column.tasks[0] == 'simclr':
       config.monitor = 'loss'
       config.augment = 'flip'
-    if column.task == 'adaptation':
+    if column.tasks[0] == 'adaptation':
       config.streams = dict(
         target=dict(
           name='phantom.load',
@@ -136,7 +137,7 @@ def made_up_sides(column):
   random = np.random.default_rng(0)
   shape = column.shape
   y = np.arange(4) % len(table.CLASSES)
-  masked = column.task == 'segmentation'
+  masked = column.tasks[0] == 'segmentation'
 
   def fetch(index):
     x = random.random(shape, np.float32)

@@ -1,8 +1,11 @@
-"""Which batch fits, by what XLA says that a compiled step needs rather than by a crash; and what would fit where one did not."""
+"""Which batch fits, and what would fit where one did not.
+
+What a step needs is what XLA says of the compiled step: nothing has to crash.
+"""
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -14,60 +17,71 @@ from medtl.runtime import cpu, multihost
 from medtl.training import parameter_groups
 
 SPARE = 0.1  # of the memory that a batch found here leaves free: allocators lose some in fragments
-STEPS = (
-  8  # that an epoch keeps: of a few hundred pictures more would fit than a gradient step gains from
-)
+# Steps that an epoch keeps: of a few hundred pictures more would fit than a gradient step gains from.
+STEPS = 8
 
 
 def room() -> float:
-  """Return the bytes that a device can give to a step; on a CPU its devices share what the host has."""
-  device = jax.local_devices()[0]
-  return (device.memory_stats() or {}).get('bytes_limit') or cpu.memory() / jax.local_device_count()
+  """Return the bytes that a device can give to a step; devices of a CPU share what the host has."""
+  statistics = jax.local_devices()[0].memory_stats() or {}
+  return statistics.get('bytes_limit') or cpu.memory() / jax.local_device_count()
 
 
 def largest_batch(context: RunContext, write: Callable[[str], Any] = lambda _: None) -> int:
-  """Return the largest batch, of powers of two, whose steps fit in every phase and leave an epoch STEPS steps; say why.
+  """Return the largest batch, of powers of two, whose steps fit in every phase; say why.
 
-  Two small ones are compiled, the line through what they need is followed, and what it promises is compiled again.
+  An epoch keeps STEPS steps. Two small batches are compiled, the line through what they need is
+  followed, and what it promises is compiled again.
   """
+  size = context.data['train'].size
   unit = math.lcm(context.mesh.size, context.config.accumulate)
-  most = unit * 2 ** int(math.log2(max(1, context.data['train'].size / STEPS / unit)))
-  small, there = min(most, 4 * unit), (1 - SPARE) * room()
-  need = {batch: bytes_needed(_with(context, batch=batch)) for batch in (unit, small)}
-  slope = max(1.0, (need[small] - need[unit]) / max(1, small - unit))
-  reach = (there - need[unit]) / slope + unit
-  batch = multihost.broadcast_from_main(
-    [max(unit, min(most, unit * 2 ** int(math.log2(max(1.0, reach / unit)))))]
-  )[0]
-  while not multihost.all_processes(
-    [(bytes_ := bytes_needed(_with(context, batch=batch))) <= there]
-  )[0]:
+  most = _power_of_two(unit, size / STEPS)
+  available = (1 - SPARE) * room()
+  reach = _promised(context, unit, min(most, 4 * unit), available)
+  batch = max(unit, min(most, _power_of_two(unit, reach)))
+  batch = multihost.broadcast_from_main([batch])[0]
+  while True:
+    needed = bytes_needed(_with(context, batch=batch))
+    if multihost.all_processes([needed <= available])[0]:
+      break
     if batch == unit:
+      others = '; '.join(_others(context, 0))
       raise MedtlError(
-        f'not even a batch of {unit} fits: {_gb(bytes_)} needed, {_gb(there)} there; '
-        + '; '.join(_others(context, 0))
+        f'not even a batch of {unit} fits: {_gb(needed)} needed, {_gb(available)} there; {others}'
       )
     batch //= 2
-  why = (
-    f'an epoch of {context.data["train"].size} examples keeps {STEPS} steps'
-    if batch == most
-    else f'{2 * batch} would not fit'
-  )
-  write(f'batch {batch}: {_gb(bytes_)} of {_gb(room())}; {why}')
+  why = f'{2 * batch} would not fit'
+  if batch == most:
+    why = f'an epoch of {size} examples keeps {STEPS} steps'
+  write(f'batch {batch}: {_gb(needed)} of {_gb(room())}; {why}')
   return batch
+
+
+def _power_of_two(unit: int, most: float) -> int:
+  """Return the largest unit · 2ⁿ that is no larger than `most`, and at least `unit`."""
+  return unit * 2 ** int(math.log2(max(1.0, most / unit)))
+
+
+def _promised(context: RunContext, unit: int, small: int, available: float) -> float:
+  """Return the batch that fits if the bytes grow as they do from a batch `unit` to a `small` one."""
+  least = bytes_needed(_with(context, batch=unit))
+  more = bytes_needed(_with(context, batch=small))
+  slope = max(1.0, (more - least) / max(1, small - unit))
+  return (available - least) / slope + unit
 
 
 def bytes_needed(context: RunContext) -> int:
   """Return the bytes on a device of the hungriest phase's step."""
-  return max(
-    context.memory(index, frozen_features.start_child(context, index))
-    for index in range(len(context.phases))
-  )
+  most = 0
+  for index in range(len(context.phases)):
+    start_child = frozen_features.start_child(context, index)
+    most = max(most, context.memory(index, start_child))
+  return most
 
 
 @contextlib.contextmanager
 def explain_out_of_memory(context: RunContext, index: int, start_child: int) -> Iterator[None]:
-  """Within, the steps of a phase are run; where they need more memory than there is, the error says what would fit."""
+  """Within, the steps of a phase are run; an error on memory says what would fit."""
   if context.memory(index, start_child) > room():
     raise MedtlError(advice(context, index, start_child))
   try:
@@ -79,46 +93,54 @@ def explain_out_of_memory(context: RunContext, index: int, start_child: int) -> 
 
 
 def advice(context: RunContext, index: int, start_child: int) -> str:
-  """Return in words what a step lacks, and the largest batch, the least accumulation and the least freezing that would fit."""
-  found = _others(context, index)
+  """Return in words what a step lacks, and what would fit.
+
+  That is the largest batch, the least accumulation and the least freezing.
+  """
+  others = _others(context, index)
+  fits = (
+    'Neither less batch nor freezing makes it fit: take a smaller model, or spread it over devices '
+    '(config.mesh.fsdp)'
+  )
+  if others:
+    fits = f'What fits: {"; ".join(others)}'
+  needed = _gb(context.memory(index, start_child))
+  batch = context.config.batch
   return (
-    f'phase {index + 1} needs {_gb(context.memory(index, start_child))} for a step of {context.config.batch} examples, and the device has '
-    f'{_gb(room())}. '
-    + (
-      'What fits: ' + '; '.join(found)
-      if found
-      else 'Neither less batch nor freezing makes it fit: take a '
-      'smaller model, or spread it over devices (config.mesh.fsdp)'
-    )
+    f'phase {index + 1} needs {needed} for a step of {batch} examples, and the device has '
+    f'{_gb(room())}. {fits}'
   )
 
 
 def _others(context: RunContext, index: int) -> list[str]:
   """Return the changes to a phase that would make it fit, each in words."""
-  config, unit = context.config, context.mesh.size
-  one = _with(context, phases=(config.phases[index],))
-  halves = [
-    batch for batch in _halves(config.batch) if batch % math.lcm(unit, config.accumulate) == 0
-  ]
-  cuts = [config.batch // part for part in halves if part % unit == 0 and config.batch % part == 0]
-  depths = range(one.phases[0].depth + 1, len(parameter_groups.children(context.params)) + 1)
-  duration = config.phases[index][1]
-  batch = next((batch for batch in halves if _fits(_with(one, batch=batch))), None)
-  cut = next(
-    (cut for cut in cuts if cut > config.accumulate and _fits(_with(one, accumulate=cut))), None
-  )
-  depth = next(
-    (depth for depth in depths if _fits(_with(one, phases=((f'depth({depth})', duration),)))), None
-  )
-  return [
-    words
-    for words, value in (
-      (f'--config.batch={batch}', batch),
-      (f'--config.accumulate={cut} (the same step in {cut} context)', cut),
-      (f"freezing 'depth({depth})' or more in config.phases", depth),
-    )
-    if value
-  ]
+  config = context.config
+  devices = context.mesh.size
+  unit = math.lcm(devices, config.accumulate)
+  alone = _with(context, phases=(config.phases[index],))
+  others = []
+  batches = [batch for batch in _halves(config.batch) if batch % unit == 0]
+  batch = _first_that_fits(batches, lambda batch: _with(alone, batch=batch))
+  if batch:
+    others.append(f'--config.batch={batch}')
+  parts = [part for part in batches if part % devices == 0 and config.batch % part == 0]
+  counts = [config.batch // part for part in parts if config.batch // part > config.accumulate]
+  count = _first_that_fits(counts, lambda count: _with(alone, accumulate=count))
+  if count:
+    others.append(f'--config.accumulate={count} (the same step in {count} parts)')
+  _, duration = config.phases[index]
+  children = len(parameter_groups.children(context.params))
+  depths = range(alone.phases[0].depth + 1, children + 1)
+  frozen = lambda depth: _with(alone, phases=((f'depth({depth})', duration),))
+  depth = _first_that_fits(depths, frozen)
+  if depth:
+    others.append(f"freezing 'depth({depth})' or more in config.phases")
+  return others
+
+
+def _first_that_fits(values: Iterable[int], changed: Callable[[int], RunContext]) -> int | None:
+  """Return the first value whose context fits, None where none does."""
+  return next((value for value in values if _fits(changed(value))), None)
 
 
 def _halves(batch: int) -> Iterator[int]:
@@ -129,9 +151,8 @@ def _halves(batch: int) -> Iterator[int]:
 
 def _with(context: RunContext, **changes: Any) -> RunContext:
   """Return the context with another config; they share compiled programs."""
-  return assemble.run_context(
-    assemble.with_changes(context.config, tuple(changes.items())), context.run, like=context
-  )
+  config = assemble.with_changes(context.config, tuple(changes.items()))
+  return assemble.run_context(config, context.run, like=context)
 
 
 def _fits(context: RunContext) -> bool:

@@ -1,7 +1,9 @@
 """The parts of a config that name a function: their keys are those of its signature."""
 
+import sys
 from collections.abc import Mapping
 from inspect import Parameter
+from types import ModuleType
 from typing import Annotated, Any
 
 from ml_collections import ConfigDict
@@ -45,6 +47,12 @@ def parameters(config: ConfigDict, part: str) -> dict[str, Parameter]:
   if part == 'task':
     return {'name': TEXT} | expressions.parameters(tasks.factory(config.task.name))
   return {}
+
+
+def backbone_module(config: ConfigDict) -> ModuleType:
+  """Return the module of the backbone's family, which holds RENAMES and WEIGHTS."""
+  factory = expressions.find(config.model.name, 'medtl.models.backbones')
+  return sys.modules[factory.__module__]
 
 
 def _model(name: str) -> dict[str, Parameter]:

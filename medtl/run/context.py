@@ -1,4 +1,4 @@
-"""The context of a run before its first step, and the programs that they are compiled to, each once."""
+"""The context of a run before its first step, and the programs that it is compiled to, each once."""
 
 import functools
 import math
@@ -48,19 +48,13 @@ class RunContext:
   class_weights: tuple[float, ...] | None
   run: Path | None = None  # the run folder that the weights came from, where they did
   streams: Mapping[str, Dataset] = field(default_factory=dict)  # beside the training side
-  remarks: dict[str, list[str]] = field(
-    default_factory=dict
-  )  # on the data, shared with context that are alike
   drawn: frozenset[str] = frozenset()  # paths of the parameters that chance drew
-  programs: dict[tuple, Any] = field(
-    default_factory=dict
-  )  # what has been compiled: shared with context that are alike
-  origins: list[Path] = field(
-    default_factory=list
-  )  # checkpoints that hold what such runs began with, shared likewise
-  choices: dict[int, Any] = field(
-    default_factory=dict
-  )  # where each phase starts, see frozen_features.choose
+  # Shared with contexts that are alike:
+  remarks: dict[str, list[str]] = field(default_factory=dict)  # on the data
+  programs: dict[tuple, Any] = field(default_factory=dict)  # what has been compiled
+  origins: list[Path] = field(default_factory=list)  # checkpoints of what such runs began with
+  # Where each phase starts, see frozen_features.choose.
+  choices: dict[int, Any] = field(default_factory=dict)
 
   @property
   def classes(self) -> tuple[str, ...]:
@@ -95,13 +89,18 @@ class RunContext:
     )
 
   def start(self, phase: int = 0) -> State:
-    """Return the state at step 0 with the optimizer state of a phase; every leaf a buffer of its own."""
+    """Return the state at step 0 with the optimizer state of a phase.
+
+    Every leaf is a buffer of its own.
+    """
     return self.device_put(self._begin(phase))
 
   def _begin(self, phase: int) -> State:
-    params, extra = jax.tree.map(jnp.array, (self.params, self.extra))
+    params = jax.tree.map(jnp.array, self.params)
+    extra = jax.tree.map(jnp.array, self.extra)
     opt = jax.jit(self.phases[phase].partition.tx.init)(params)
-    return State(jnp.zeros((), jnp.int32), params, extra, opt, jax.random.key(self.config.seed))
+    key = jax.random.key(self.config.seed)
+    return State(jnp.zeros((), jnp.int32), params, extra, opt, key)
 
   def step(self, phase: int, start_child: int = 0) -> Any:
     """Return the jitted update of a phase."""
@@ -119,30 +118,32 @@ class RunContext:
     )
 
   def program(self, phase: int, start_child: int = 0) -> Any:
-    """Return the update of a phase compiled for its shapes: `describe` measures the program that the run then uses."""
-    return self.memoised(
-      ('program', start_child, *self.program_cache_key(phase)),
-      lambda: self.lowered(phase, start_child).compile(),
-    )
+    """Return the update of a phase compiled for its shapes.
+
+    `describe` measures the program that the run then uses.
+    """
+    key = ('program', start_child, *self.program_cache_key(phase))
+    return self.memoised(key, lambda: self.lowered(phase, start_child).compile())
 
   def lowered(self, phase: int, start_child: int = 0) -> Any:
     """Return the update of a phase as XLA is given it."""
-    return self.memoised(
-      ('lowered', start_child, *self.program_cache_key(phase)),
-      lambda: self.step(phase, start_child).lower(self.shapes(phase), self.example(start_child)),
-    )
+
+    def lower() -> Any:
+      step = self.step(phase, start_child)
+      return step.lower(self.shapes(phase), self.example(start_child))
+
+    key = ('lowered', start_child, *self.program_cache_key(phase))
+    return self.memoised(key, lower)
 
   def flops(self, phase: int, start_child: int = 0) -> float:
     """Return the floating-point operations of a phase's update."""
-    return self.memoised(
-      ('flops', start_child, *self.program_cache_key(phase)),
-      lambda: step.flops(self.lowered(phase, start_child)),
-    )
+    key = ('flops', start_child, *self.program_cache_key(phase))
+    return self.memoised(key, lambda: step.flops(self.lowered(phase, start_child)))
 
   def memory(self, phase: int, start_child: int = 0) -> int:
-    """Return the bytes of a device that a phase's compiled update needs, its state and batch included."""
-    found = self.program(phase, start_child).memory_analysis()
-    return int(found.argument_size_in_bytes + found.temp_size_in_bytes)
+    """Return the bytes of a device that a phase's compiled update needs, state and batch included."""
+    analysis = self.program(phase, start_child).memory_analysis()
+    return int(analysis.argument_size_in_bytes + analysis.temp_size_in_bytes)
 
   def shapes(self, phase: int) -> State:
     """Return shapes, dtypes and places of the state of a phase."""
@@ -174,21 +175,25 @@ class RunContext:
   def with_precise_batch_stats(
     self, phase: int, start_child: int, params: Tree, extra: Tree, inputs: Iterable[Any]
   ) -> Tree:
-    """Return `extra` with the running averages of the norms that a phase trains estimated anew on `inputs`, for an evaluation."""
+    """Return `extra` with the running averages of the norms that a phase trains estimated anew.
+
+    They are estimated on `inputs`, for an evaluation.
+    """
     variables = {'params': params, **extra}
-    wanted = batch_statistics.training(
-      variables, self.phases[phase].partition.live, self.config.norms
-    )
+    live = self.phases[phase].partition.live
+    wanted = batch_statistics.training(variables, live, self.config.norms)
     if not wanted:
       return extra
     if start_child:
       below = self.crossing(start_child)
       inputs = (packing.unpack(x, below) for x in inputs)
-    moved = self.memoised(
-      ('norms', start_child, *sorted(wanted)),
-      lambda: batch_statistics.estimator(self.net, wanted, start_child),
-    )
-    return {**extra, 'batch_stats': batch_statistics.estimated(moved, wanted, variables, inputs)}
+    key = ('norms', start_child, *sorted(wanted))
+    make = lambda: batch_statistics.estimator(self.net, wanted, start_child)
+    estimator = self.memoised(key, make)
+    return {
+      **extra,
+      'batch_stats': batch_statistics.estimated(estimator, wanted, variables, inputs),
+    }
 
   def features(self, start_child: int, end_child: int) -> Any:
     """Return the jitted (variables, x) → what children [start_child, end_child) make of x, packed."""
@@ -219,17 +224,21 @@ class RunContext:
 
   @property
   def view(self) -> Any:
-    """Return the jitted (batch, view) → the batch as augmentation shows it for the view-th time, each picture by (seed, view, row)."""
+    """Return the jitted (batch, view) → the batch as augmentation shows it for the view-th time.
 
-    def one(key: jax.Array, example: Batch) -> Batch:
+    Each picture is augmented by (seed, view, row).
+    """
+
+    def show_one(key: jax.Array, example: Batch) -> Batch:
       assert self.augment is not None
-      return jax.tree.map(
-        lambda leaf: leaf[0], self.augment(key, jax.tree.map(lambda leaf: leaf[None], example))
-      )
+      alone = jax.tree.map(lambda leaf: leaf[None], example)
+      shown = self.augment(key, alone)
+      return jax.tree.map(lambda leaf: leaf[0], shown)
 
     def show(batch: Batch, view: int) -> Batch:
       key = jax.random.fold_in(jax.random.key(self.config.seed), view)
-      return jax.vmap(one)(jax.vmap(lambda row: jax.random.fold_in(key, row))(batch.row), batch)
+      keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(batch.row)
+      return jax.vmap(show_one)(keys, batch)
 
     return self.memoised(('view', self.config.seed), lambda: jax.jit(show))
 
@@ -241,8 +250,9 @@ class RunContext:
       pictures = self._zeros(self.data['train']).x
       program = self.features(0, cut)
       packed = jax.eval_shape(program, variables, pictures)
-      flops = step.flops(program.lower(variables, pictures)) / len(packed)
-      return flops, packed.size * packed.dtype.itemsize // len(packed)
+      examples = len(packed)
+      flops = step.flops(program.lower(variables, pictures))
+      return flops / examples, packed.size * packed.dtype.itemsize // examples
 
     return self.memoised(('cost', cut), count)
 
@@ -286,15 +296,14 @@ class RunContext:
   def _zeros(self, dataset: Dataset) -> Batch:
     """Return a batch of zeros as the data set gives them."""
     case = dataset.sample()
-    y = np.asarray(case.y)
+    labels = np.asarray(case.y)
     count = self.config.batch
-    return Batch(
-      jnp.zeros((count, *case.x.shape)),
-      jnp.zeros((count, *y.shape), jnp.float32 if y.dtype.kind == 'f' else jnp.int32),
-      jnp.ones(count, bool),
-      jnp.arange(count, dtype=jnp.int32),
-      jnp.zeros(count, jnp.int32) if 'group' in dataset.table else None,
-    )
+    x = jnp.zeros((count, *case.x.shape))
+    y = jnp.zeros((count, *labels.shape), jnp.float32 if labels.dtype.kind == 'f' else jnp.int32)
+    mask = jnp.ones(count, bool)
+    row = jnp.arange(count, dtype=jnp.int32)
+    group = jnp.zeros(count, jnp.int32) if 'group' in dataset.table else None
+    return Batch(x, y, mask, row, group)
 
   @property
   def epoch(self) -> int:
@@ -304,12 +313,10 @@ class RunContext:
   @property
   def period(self) -> int:
     """Return the steps between evaluations."""
-    return expressions.duration_in_steps(
-      self.config.every,
-      self.data['train'].size,
-      self.config.batch,
-      sum(phase.steps for phase in self.phases),
-    )
+    config = self.config
+    total = sum(phase.steps for phase in self.phases)
+    size = self.data['train'].size
+    return expressions.duration_in_steps(config.every, size, config.batch, total)
 
 
 def measured(
@@ -317,10 +324,8 @@ def measured(
 ) -> Callable[[Tree, Tree, Batch], dict[str, Any]]:
   """Return (params, extra, batch) → what a task's measure or dense gives, compiled.
 
-  `places` is where results lie.
-
-  With a `window` [*s] batches hold one whole case each, of any shape: the net is compiled once for
-  its windows, and what follows it once for each shape.
+  `places` is where results lie. With a `window` [*s] batches hold one whole case each, of any
+  shape: the net is compiled once for its windows, and what follows it once for each shape.
   """
   if window is None:
     return jax.jit(functools.partial(function, forward), out_shardings=places)

@@ -1,6 +1,5 @@
 """What a run fetches, the disk that it needs and the time that it takes, before it fetches."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,11 +8,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from medtl import data
-from medtl.core import expressions
 from medtl.data import ahead, arguments, class_names
 from medtl.models.pretrained import checkpoint_files
 from medtl.report import page
-from medtl.run import assemble, cost, open_keys, run_folder, validate
+from medtl.run import assemble, components, cost, open_keys, run_folder, validate
 from medtl.runtime import downloads, files, multihost
 from medtl.runtime.downloads import Remote
 from medtl.runtime.http_download import remote_size
@@ -57,8 +55,7 @@ def remote_files(config: ConfigDict) -> Iterator[Remote]:
     if not Path(name).expanduser().is_dir():
       yield from remote_files(run_folder.load_config(name))
     return
-  factory = expressions.find(config.model.name, 'medtl.models.backbones')
-  table = sys.modules[factory.__module__].WEIGHTS
+  table = components.backbone_module(config).WEIGHTS
   checkpoint = checkpoint_files.remote(config.model.weights, table)
   if checkpoint is not None:
     yield checkpoint
@@ -109,7 +106,7 @@ def _tell_time(
   write('  timing a step of each phase on blank pictures …')
   sides = ahead.sides(described.blank, config.data.ops, config.data.split.to_dict())
   context = assemble.run_context(_from_chance(config), sides=sides)
-  predicted = cost.estimate_cost(context, cost.phase_rows(context), lambda _: None)
+  predicted = cost.estimate_cost(context, lambda _: None)
   time = page.duration(predicted.compiling + predicted.running)
   write(
     f'  about {time} on this device ({_in_words(predicted.memory)} of memory); '

@@ -1,4 +1,4 @@
-"""Which phases work from activations of their frozen children, computed once, and where those come from."""
+"""Which phases work from activations of their frozen children, and where those come from."""
 
 import os
 import time
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medtl.core import pytrees
-from medtl.core.types import Batch, Dataset, MedtlError, Tree
+from medtl.core.types import Batch, Dataset, Example, MedtlError, Tree
 from medtl.data import augmentation
 from medtl.features import packing, storage
 from medtl.models import heads
@@ -21,81 +21,64 @@ from medtl.runtime import files, multihost
 from medtl.runtime.downloads import cache_folder
 from medtl.training import batch_statistics, parameter_groups
 
-# FLOPs that a byte of activations must save. CPU: 50e9 FLOP/s against 1.7e9 bytes/s read and stacked, both measured (docs/benchmarks.md);
-# accelerators: 1e14 against 5e9, computed.
+# FLOPs that a byte of activations must save. CPU: 50e9 FLOP/s against 1.7e9 bytes/s read and
+# stacked, both measured (docs/benchmarks.md); accelerators: 1e14 against 5e9, computed.
 BALANCE = {'cpu': 30.0}
 OTHERWISE = 20e3
 PLAIN = 'train as it is'  # the training side without augmentation, beside its views
 
 
 class Choice(NamedTuple):
-  """Where a phase starts: at the pictures (0), or at the activations of so many children; why; and of how many augmented views."""
+  """Where a phase starts, and why."""
 
-  start_child: int
+  start_child: int  # at the pictures (0), or at the activations of so many children
   why: str
-  views: int = 0  # 0: of the pictures as they are
+  views: int = 0  # of how many augmented views; 0: of the pictures as they are
 
 
 def choose(context: RunContext, index: int) -> Choice:
-  """Return where a phase starts: decided once, because room on the disk changes when activations are written."""
+  """Return where a phase starts.
+
+  It is decided once, because room on the disk changes when activations are written.
+  """
   if index not in context.choices:
-    found = _choice(context, index)
-    depth, views = multihost.broadcast_from_main([found.start_child, found.views])
-    found = found._replace(start_child=depth, views=views)
-    lost = context.augment and context.config.views and not found.start_child
-    context.choices[index] = found._replace(
-      why=found.why + '; views are not used, pictures are augmented anew each time' * bool(lost)
-    )
+    choice = _choice(context, index)
+    depth, views = multihost.broadcast_from_main([choice.start_child, choice.views])
+    why = choice.why
+    if context.augment and context.config.views and not depth:
+      why += '; views are not used, pictures are augmented anew each time'
+    context.choices[index] = Choice(depth, why, views)
   return context.choices[index]
 
 
 def _choice(context: RunContext, index: int) -> Choice:
-  """Return where a phase starts. It finds children computed that are frozen whole and, by `config.cache`:
+  """Return where a phase starts. It finds children computed that are frozen whole and, by `cache`:
 
-  'auto': each example is used more than once, a byte of activations saves enough FLOPs, they fit below the bound and on the disk, and
-  nothing is augmented, or by `config.views` fixed views · 'on': always · 'head': where the head alone learns · 'off': never. In the
-  last two ways of being cached pictures are not augmented unless there are views.
+  'auto': each example is used more than once, a byte of activations saves enough FLOPs, they fit
+  below the bound and on the disk, and nothing is augmented, or by `config.views` fixed views ·
+  'on': always · 'head': where the head alone learns · 'off': never. In the last two ways of being
+  cached pictures are not augmented unless there are views.
   """
-  config, phase, views = (
-    context.config,
-    context.phases[index],
-    context.config.views if context.augment else 0,
-  )
-  depth = phase.depth
-  probe = depth == len(context.net.children)
-  cut = context.net.reduced if probe else depth  # a head that learns alone says what it reads
-  if not depth:
-    return Choice(0, 'no child is frozen whole')
-  if context.streams:
-    return Choice(0, 'a step sees several streams of pictures')
-  if context.task.copies > 1:
-    return Choice(0, 'each example is augmented anew in every copy')
-  if context.data['train'].draw is not None:
-    return Choice(0, 'patches are drawn anew in each step')
-  moving = _moving(context, depth)
-  if moving:
-    return Choice(
-      0,
-      f"{moving} uses the batch's statistics (config.norms): what frozen children make is no function of a picture alone",
-    )
-  if views and augmentation.mixes(config.augment):
-    return Choice(
-      0, f'{config.augment} mixes examples and their labels: no view belongs to one of them'
-    )
-  if views and context.data['train'].masks:
-    return Choice(0, 'views move pictures, and the masks that are kept would not move with them')
-  if config.cache in ('on', 'off'):
-    return Choice(cut, "cache='on'", views) if config.cache == 'on' else Choice(0, "cache='off'")
+  config = context.config
+  phase = context.phases[index]
+  views = _views(context)
+  obstacle = _obstacle(context, phase.depth, views)
+  if obstacle:
+    return Choice(0, obstacle)
+  cut = _cut(context, index)
+  if config.cache == 'on':
+    return Choice(cut, "cache='on'", views)
+  if config.cache == 'off':
+    return Choice(0, "cache='off'")
   if config.cache == 'head':
-    return (
-      Choice(cut, 'the head alone learns', views)
-      if probe
-      else Choice(0, "cache='head' and more than the head learns")
-    )
+    if _is_probe(context, index):
+      return Choice(cut, 'the head alone learns', views)
+    return Choice(0, "cache='head' and more than the head learns")
   if context.augment and not views:
     return Choice(
       0,
-      f'pictures are augmented ({config.augment}), anew each time; config.views=4 would keep four views of each',
+      f'pictures are augmented ({config.augment}), anew each time; config.views=4 would keep four '
+      'views of each',
     )
   if phase.steps <= context.epoch:
     return Choice(0, 'each example is used once')
@@ -104,28 +87,70 @@ def _choice(context: RunContext, index: int) -> Choice:
   saved = f'{flops / size:.0f} FLOP saved for each byte of activations'
   if flops < balance * size:
     return Choice(0, f'{saved}, and below {balance:.0f} reading costs more than computing')
-  whole = size * sum(side.size for side in context.data.values()) * (1 + views)
-  room = min(cache_limit(), files.free_bytes(cache_folder()))
-  if whole > room and not (whole <= cache_limit() and known_choice(context, index)):
+  examples = sum(side.size for side in context.data.values())
+  needed = size * examples * (1 + views)
+  limit = cache_limit()
+  room = min(limit, files.free_bytes(cache_folder()))
+  if needed > room and not (needed <= limit and known_choice(context, index)):
     return Choice(
       0,
-      f'{whole / 1e6:.1f} MB of activations, room for {room / 1e6:.1f}: MEDTL_FEATURES_GB and MEDTL_CACHE give more',
+      f'{needed / 1e6:.1f} MB of activations, room for {room / 1e6:.1f}: MEDTL_FEATURES_GB and '
+      'MEDTL_CACHE give more',
     )
   return Choice(cut, saved, views)
 
 
+def _views(context: RunContext) -> int:
+  """Return how many augmented views of a picture frozen children see."""
+  return context.config.views if context.augment else 0
+
+
+def _is_probe(context: RunContext, index: int) -> bool:
+  """Return whether the head alone learns in a phase."""
+  return context.phases[index].depth == len(context.net.children)
+
+
+def _cut(context: RunContext, index: int) -> int:
+  """Return after how many children activations are kept; a head that learns alone says what it reads."""
+  return context.net.reduced if _is_probe(context, index) else context.phases[index].depth
+
+
+def _obstacle(context: RunContext, depth: int, views: int) -> str:
+  """Return why what frozen children make is no function of a picture, '' where it is one."""
+  if not depth:
+    return 'no child is frozen whole'
+  if context.streams:
+    return 'a step sees several streams of pictures'
+  if context.task.copies > 1:
+    return 'each example is augmented anew in every copy'
+  if context.data['train'].draw is not None:
+    return 'patches are drawn anew in each step'
+  moving = _moving(context, depth)
+  if moving:
+    return (
+      f"{moving} uses the batch's statistics (config.norms): what frozen children make is no "
+      'function of a picture alone'
+    )
+  augment = context.config.augment
+  if views and augmentation.mixes(augment):
+    return f'{augment} mixes examples and their labels: no view belongs to one of them'
+  if views and context.data['train'].masks:
+    return 'views move pictures, and the masks that are kept would not move with them'
+  return ''
+
+
 def _moving(context: RunContext, depth: int) -> str:
-  """Return the path of a norm below `depth` that uses the statistics of the batch, '' where there is none."""
+  """Return the path of a norm below `depth` that uses the statistics of the batch, '' for none."""
   names = parameter_groups.children(context.params)
-  below = [*names[:depth], *(['norm'] if depth == len(names) else [])]
-  paths = (
-    path.rpartition('/')[0]
-    for path in pytrees.flatten(context.extra.get('batch_stats', {}))
-    if path.startswith('backbone/') and path.split('/')[1] in below
-  )
-  return next(
-    (path for path in paths if batch_statistics.policy(path, context.config.norms) == 'train'), ''
-  )
+  below = list(names[:depth])
+  if depth == len(names):
+    below.append('norm')
+  for leaf in pytrees.flatten(context.extra.get('batch_stats', {})):
+    path = leaf.rpartition('/')[0]
+    is_below = leaf.startswith('backbone/') and leaf.split('/')[1] in below
+    if is_below and batch_statistics.policy(path, context.config.norms) == 'train':
+      return path
+  return ''
 
 
 def start_child(context: RunContext, index: int) -> int:
@@ -140,85 +165,77 @@ def boundary(
   extra: Tree,
   write: Callable[[str], Any] = lambda _: None,
 ) -> dict[str, Dataset]:
-  """Return the sides of a phase: pictures, or activations of the children below `start_child`, computed once and kept."""
+  """Return the sides of a phase: pictures, or activations of the children below `start_child`.
+
+  Activations are computed once and kept.
+  """
   depth, why, views = choose(context, index)
+  frozen = context.phases[index].depth
+  title = f'phase {index + 1}'
   if not depth:
-    if context.phases[index].depth:
-      write(
-        f'phase {index + 1}: the {context.phases[index].depth} frozen children are computed in each step: {why}'
-      )
+    if frozen:
+      write(f'{title}: the {frozen} frozen children are computed in each step: {why}')
     return context.data
-  depths = sorted(
-    {
-      below
-      for later in range(index, len(context.phases))
-      if 0 < (below := start_child(context, later)) <= depth
-    }
-  )
   begin = time.time()
-  found = list(features_at(context, params, extra, depths))
-  seen = [list(features_at(context, params, extra, depths, view)) for view in range(1, views + 1)]
-  computed = sum(not known for made in (found, *seen) for _, _, known in made)
-  sides = found[-1][1]
+  depths = _depths(context, index, depth)
+  plain, *seen = [
+    list(features_at(context, params, extra, depths, view)) for view in range(views + 1)
+  ]
+  is_known = [known for levels in (plain, *seen) for _, _, known in levels]
+  _, sides, _ = plain[-1]
   if views:
-    sides = {
-      **sides,
-      PLAIN: sides['train'],
-      'train': storage.stack_views([made[-1][1]['train'] for made in seen]),
-    }
-  how = (
-    f'computed once in {time.time() - begin:.0f} s'
-    if computed
-    else 'in the cache: nothing was computed'
-  )
-  write(
-    f'phase {index + 1}: activations of the {context.phases[index].depth} frozen children are {how} ({why})'
-    + (
-      f'; in training {views} augmented views of each picture, in turn'
-      if views
-      else '; this phase sees the pictures without augmentation'
-      if context.augment
-      else ''
-    )
-  )
+    shown = [levels[-1][1]['train'] for levels in seen]
+    sides = {**sides, PLAIN: sides['train'], 'train': storage.stack_views(shown)}
+  how = f'computed once in {time.time() - begin:.0f} s'
+  if all(is_known):
+    how = 'in the cache: nothing was computed'
+  training = ''
+  if views:
+    training = f'; in training {views} augmented views of each picture, in turn'
+  elif context.augment:
+    training = '; this phase sees the pictures without augmentation'
+  write(f'{title}: activations of the {frozen} frozen children are {how} ({why}){training}')
   return sides
 
 
+def _depths(context: RunContext, index: int, most: int) -> list[int]:
+  """Return where a phase and those after it start from activations, up to a depth."""
+  starts = {start_child(context, later) for later in range(index, len(context.phases))}
+  return sorted(depth for depth in starts if 0 < depth <= most)
+
+
 def known_choice(context: RunContext, index: int) -> bool:
-  """Return whether the activations of the children that a phase freezes, with the first weights, are kept already."""
+  """Return whether the activations that a phase starts from, with the first weights, are kept."""
   depth = context.phases[index].depth
-  cut = context.net.reduced if depth == len(context.net.children) else depth
-  views = context.config.views if context.augment else 0
-  variables, whole = (
-    {'batch_stats': {}, 'params': context.params, **context.extra},
-    joined(context.data),
+  cut = _cut(context, index)
+  variables = {'batch_stats': {}, 'params': context.params, **context.extra}
+  whole = joined(context.data)
+  views = range(_views(context) + 1)
+  kept = depth > 0 and all(
+    _paths(context, variables, whole, view)[cut - 1].exists() for view in views
   )
-  there = depth > 0 and all(
-    _paths(context, variables, whole, view)[cut - 1].exists() for view in range(views + 1)
-  )
-  return multihost.all_processes([there])[0]
+  return multihost.all_processes([kept])[0]
 
 
 def features_at(
   context: RunContext, params: Tree, extra: Tree, depths: Sequence[int], view: int = 0
 ) -> Iterator[tuple[int, dict[str, Dataset], bool]]:
-  """Yield (depth, the sides as activations of the children below it, whether these were kept already), shallow ones first.
+  """Yield (depth, the sides as activations of the children below it, whether these were kept).
 
-  All sides are computed together, so that every fold of a split uses the same files; deeper activations start from shallower ones.
-  `view` > 0: of the pictures as the config's augmentation shows them for the view-th time, a function of (seed, view, row).
+  Shallow ones come first, and deeper activations start from shallower ones. All sides are computed
+  together, so that every fold of a split uses the same files. `view` > 0: of the pictures as the
+  config's augmentation shows them for the view-th time, a function of (seed, view, row).
   """
   whole = joined(context.data)
-  paths = _paths(context, {'batch_stats': {}, 'params': params, **extra}, whole, view)
+  rows = whole.table['row']
+  variables = {'params': params, **extra}
+  paths = _paths(context, {'batch_stats': {}, **variables}, whole, view)
   for depth in sorted(depths):
-    found, known = _cached(context, {'params': params, **extra}, whole, paths, depth, view)
-    yield (
-      depth,
-      {
-        side: found.subset(np.searchsorted(whole.table['row'], data.table['row']))
-        for side, data in context.data.items()
-      },
-      known,
-    )
+    features, known = _cached(context, variables, whole, paths, depth, view)
+    sides = {}
+    for name, side in context.data.items():
+      sides[name] = features.subset(np.searchsorted(rows, side.table['row']))
+    yield depth, sides, known
 
 
 def vectors(
@@ -231,38 +248,34 @@ def vectors(
   error: there is no one vector of a picture.
   """
   for depth in depths:
-    if moving := _moving(context, depth):
+    moving = _moving(context, depth)
+    if moving:
       raise MedtlError(
-        f"{moving} uses the batch's statistics (config.norms): what the children below {depth} make is no function of a "
-        "picture alone; set its policy to 'source' or 'target'"
+        f"{moving} uses the batch's statistics (config.norms): what the children below {depth} "
+        "make is no function of a picture alone; set its policy to 'source' or 'target'"
       )
   way = pool or dict(context.config.head).get('pool', 'auto')
   variables = {'params': context.params, **context.extra}
 
   def pooled(variables: Tree, x: Any) -> list[jax.Array]:
-    found, below, value = [], 0, x
+    vectors = []
+    below = 0
+    value = x
     for depth in depths:
       value = context.applied(variables, value, below, depth)
       below = depth
-      found.append(heads.pooled(value, context.net.backbone, way))
-    return found
+      vectors.append(heads.pooled(value, context.net.backbone, way))
+    return vectors
 
-  widths = [
-    leaf.shape[1]
-    for leaf in jax.eval_shape(
-      pooled, variables, jnp.zeros((1, *context.data['train'].sample().x.shape))
-    )
-  ]
+  picture = jnp.zeros((1, *context.data['train'].sample().x.shape))
+  widths = [leaf.shape[1] for leaf in jax.eval_shape(pooled, variables, picture)]
   whole = joined(context.data)
   apply = jax.jit(lambda variables, x: packing.pack(pooled(variables, x)))
   path = _path(context, variables, whole, depths[-1], {'pool': way, 'depths': tuple(depths)})
   kept, _ = _computed(context, lambda batch: apply(variables, batch.x), whole, whole, path)
-  ends = np.cumsum(widths)
-  for depth, end, width in zip(depths, ends, widths, strict=True):
-    yield (
-      depth,
-      {side: _rows(kept, data)[:, end - width : end] for side, data in context.data.items()},
-    )
+  for depth, end, width in zip(depths, np.cumsum(widths), widths, strict=True):
+    columns = slice(end - width, end)
+    yield depth, {name: _rows(kept, side)[:, columns] for name, side in context.data.items()}
 
 
 def _rows(kept: Dataset, side: Dataset) -> np.ndarray:
@@ -272,32 +285,34 @@ def _rows(kept: Dataset, side: Dataset) -> np.ndarray:
 
 
 def cache_limit() -> float:
-  """Return how many bytes of activations are kept (MEDTL_FEATURES_GB, 20 unless told); the oldest by use go first."""
+  """Return how many bytes of activations are kept (MEDTL_FEATURES_GB, 20 unless told).
+
+  The oldest by use go first.
+  """
+  words = os.environ.get('MEDTL_FEATURES_GB', '20')
   try:
-    return 1e9 * float(os.environ.get('MEDTL_FEATURES_GB', '20'))
+    return 1e9 * float(words)
   except ValueError:
-    raise MedtlError(
-      f'MEDTL_FEATURES_GB is {os.environ["MEDTL_FEATURES_GB"]!r}; expected a number of 10⁹ bytes'
-    ) from None
+    raise MedtlError(f'MEDTL_FEATURES_GB is {words!r}; expected a number of 10⁹ bytes') from None
 
 
 def joined(sides: Mapping[str, Dataset]) -> Dataset:
   """Return one data set of all sides, in the order of their rows."""
-  whole = list(sides.values())
-  rows = np.concatenate([part.table['row'] for part in whole])
+  parts = list(sides.values())
+  first = parts[0]
+  rows = np.concatenate([part.table['row'] for part in parts])
   order = np.argsort(rows)
-  which = np.repeat(np.arange(len(whole)), [part.size for part in whole])[order]
-  local = np.concatenate([np.arange(part.size) for part in whole])[order]
-  table = {
-    name: np.concatenate([part.table[name] for part in whole])[order] for name in whole[0].table
-  }
-  return Dataset(
-    lambda i: whole[which[i]].fetch(int(local[i])),
-    len(rows),
-    whole[0].classes,
-    table,
-    whole[0].facts,
-  )
+  sizes = [part.size for part in parts]
+  part_of = np.repeat(np.arange(len(parts)), sizes)[order]
+  place_in_part = np.concatenate([np.arange(size) for size in sizes])[order]
+  table = {}
+  for name in first.table:
+    table[name] = np.concatenate([part.table[name] for part in parts])[order]
+
+  def fetch(index: int) -> Example:
+    return parts[part_of[index]].fetch(int(place_in_part[index]))
+
+  return Dataset(fetch, len(rows), first.classes, table, first.facts)
 
 
 def _paths(context: RunContext, variables: Tree, whole: Dataset, view: int = 0) -> list[Path]:

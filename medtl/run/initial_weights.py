@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +36,11 @@ def initial_variables(
   """
   example = jnp.zeros((1, *dataset.sample().x.shape))
   init = lambda key: pytrees.flatten(net.init(key, example, train=False))
-  begun = pytrees.unflatten(jax.eval_shape(init, jax.random.key(0)))
-  paths = [port.bare(path) for path in pytrees.flatten(begun)]
-  own = [
-    pattern
-    for pattern in getattr(module, 'FRESH', ())
-    if any(re.fullmatch(pattern, path) for path in paths)
-  ]
-  for pattern in config.fresh:
-    if not any(
-      expressions.compiled_regex(pattern, 'config.fresh').fullmatch(path) for path in paths
-    ):
-      raise MedtlError(
-        f'config.fresh {pattern!r} matches nothing; the paths begin {", ".join(paths[:6])}'
-      )
+  shapes = jax.eval_shape(init, jax.random.key(0))
+  begun = pytrees.unflatten(shapes)
+  paths = [port.bare(path) for path in shapes]
+  _check_fresh(config.fresh, paths)
+  own = [pattern for pattern in getattr(module, 'FRESH', ()) if _matches_any(pattern, paths)]
   if run is not None:
     arrived, facts = _from_run(begun, run, (*config.fresh, *left_out(net)), own)
   elif config.model.weights:
@@ -57,64 +48,93 @@ def initial_variables(
       _in_range(dataset)
     arrived, facts = from_publisher(begun, config, module, left_out(net), own)
   else:
-    mean, std = statistics(dataset)
-    arrived, facts = (
-      {},
-      {'name': '', 'mean': tuple(config.mean) or mean, 'std': tuple(config.std) or std},
-    )
-  facts['drawn'] = _by_chance(begun, {} if config.transfer == 'mean_var' else arrived, own)
-  if config.transfer == 'mean_var':
+    arrived, facts = _from_nowhere(config, dataset)
+  scale_only = config.transfer == 'mean_var'
+  facts['drawn'] = _by_chance(begun, {} if scale_only else arrived, own)
+  if scale_only:
     arrived = resample_mean_var(arrived, config.seed)
-    facts['adapted'] = '; '.join(
-      filter(None, [facts.get('adapted', ''), 'only the mean and variance of each leaf were kept'])
-    )
-  there = pytrees.flatten(arrived)
-  merged = pytrees.unflatten(
-    {
-      **_drawn(init, config.seed, [path for path in pytrees.flatten(begun) if path not in there]),
-      **there,
-    }
-  )
-  mean, std = tuple(facts.pop('mean')), tuple(facts.pop('std'))
-  if {len(mean), len(std)} - {1, example.shape[-1]}:
-    raise MedtlError(
-      f'mean {mean} and std {std} for pictures of {example.shape[-1]} channels; expected one number, or one per channel'
-    )
-  net = net.clone(mean=mean, std=std)
+    notes = [facts.get('adapted', ''), 'only the mean and variance of each leaf were kept']
+    facts['adapted'] = '; '.join(filter(None, notes))
+  leaves = pytrees.flatten(arrived)
+  lacking = [path for path in shapes if path not in leaves]
+  merged = pytrees.unflatten({**_drawn(init, config.seed, lacking), **leaves})
+  net = _normalising(net, tuple(facts.pop('mean')), tuple(facts.pop('std')), example.shape[-1])
   return net, merged.pop('params'), merged, facts
 
 
+def _check_fresh(patterns: Sequence[str], paths: Sequence[str]) -> None:
+  """Raise for the first pattern of config.fresh that matches no leaf."""
+  for pattern in patterns:
+    regex = expressions.compiled_regex(pattern, 'config.fresh')
+    if not any(regex.fullmatch(path) for path in paths):
+      raise MedtlError(
+        f'config.fresh {pattern!r} matches nothing; the paths begin {", ".join(paths[:6])}'
+      )
+
+
+def _matches_any(pattern: str, paths: Iterable[str]) -> bool:
+  return any(re.fullmatch(pattern, path) for path in paths)
+
+
+def _from_nowhere(config: ConfigDict, dataset: Dataset) -> tuple[Tree, dict[str, Any]]:
+  """Return (no leaf, the facts of a start from chance): the pictures are scaled by their own."""
+  mean, std = statistics(dataset)
+  facts = {'name': '', 'mean': tuple(config.mean) or mean, 'std': tuple(config.std) or std}
+  return {}, facts
+
+
+def _normalising(
+  net: models.Net, mean: tuple[float, ...], std: tuple[float, ...], channels: int
+) -> models.Net:
+  """Return the net that normalises its input; `mean` and `std` are of each channel, or of all."""
+  if {len(mean), len(std)} - {1, channels}:
+    raise MedtlError(
+      f'mean {mean} and std {std} for pictures of {channels} channels; expected one number, or one '
+      'per channel'
+    )
+  return net.clone(mean=mean, std=std)
+
+
 def _by_chance(begun: Tree, arrived: Tree, own: Sequence[str]) -> frozenset[str]:
-  """Return the paths of parameters that did not arrive; `own` are additions that change nothing at first (low-rank updates)."""
+  """Return the paths of parameters that did not arrive.
+
+  `own` are additions that change nothing at first (low-rank updates): they are none of them.
+  """
   there = pytrees.flatten(arrived)
-  paths = [
-    port.bare(path)
-    for path in pytrees.flatten(begun)
-    if path.startswith('params/') and path not in there
-  ]
-  return frozenset(
-    path for path in paths if not any(re.fullmatch(pattern, path) for pattern in own)
-  )
+  drawn = set()
+  for path in pytrees.flatten(begun):
+    bare = port.bare(path)
+    is_lacking = path.startswith('params/') and path not in there
+    if is_lacking and not any(re.fullmatch(pattern, bare) for pattern in own):
+      drawn.add(bare)
+  return frozenset(drawn)
 
 
 def _drawn(
   init: Callable[[jax.Array], dict[str, Any]], seed: int, paths: Sequence[str]
 ) -> dict[str, np.ndarray]:
-  """Return {path: leaf} of those leaves alone, as numpy; XLA makes none of the others, and spends little time on what runs once."""
-  lowered = jax.jit(
-    lambda key: {path: leaf for path, leaf in init(key).items() if path in paths}
-  ).lower(jax.random.key(seed))
+  """Return {path: leaf} of those leaves alone, as numpy.
+
+  XLA makes none of the others, and spends little time on what runs once.
+  """
+
+  def wanted(key: jax.Array) -> dict[str, Any]:
+    return {path: leaf for path, leaf in init(key).items() if path in paths}
+
+  key = jax.random.key(seed)
   options: dict[str, str | bool] = {'xla_backend_optimization_level': '1'}
-  return jax.device_get(lowered.compile(options)(jax.random.key(seed)))
+  program = jax.jit(wanted).lower(key).compile(options)
+  return jax.device_get(program(key))
 
 
 def _in_range(dataset: Dataset) -> None:
-  """Raise where pictures are no numbers of 0 … 1, which a publisher's mean and standard deviation are for."""
+  """Raise where pictures are no numbers of 0 … 1, which a publisher's mean and deviation are for."""
   low, high = dataset.facts.get('range', (0, 1))
   if low < -0.01 or high > 1.01:
     raise MedtlError(
-      f"the pictures hold numbers of {low:g} … {high:g}, and the checkpoint's mean and deviation are for 0 … 1; add "
-      "'window(low, high)' or 'rescale' to config.data.ops, or set config.mean and config.std"
+      f"the pictures hold numbers of {low:g} … {high:g}, and the checkpoint's mean and deviation "
+      "are for 0 … 1; add 'window(low, high)' or 'rescale' to config.data.ops, or set config.mean "
+      'and config.std'
     )
 
 
@@ -134,106 +154,100 @@ def from_publisher(
   without: Sequence[str] = (),
   fresh: Sequence[str] = (),
 ) -> tuple[Tree, dict[str, Any]]:
-  """Return a publisher's arrays under our paths, but for the fresh ones (of the config, and `fresh`), and where they came from.
+  """Return (a publisher's arrays under our paths, the facts of where they came from).
 
-  `without` are regexes of paths that theirs may have and ours has not.
+  Fresh leaves (of the config, and `fresh`) are not among them. `without` are regexes of paths that
+  theirs may have and ours has not.
   """
   with multihost.main_process_first('weights'):
     path, known, part = checkpoint_files.locate(config.model.weights, module.WEIGHTS)
-  mean, std = (
-    tuple(config[name]) or (getattr(known, name) if known else ()) for name in ('mean', 'std')
-  )
   remarks: list[str] = []
   arrays = checkpoint_files.read(path, module.RENAMES, part=part, say=remarks.append)
-  ported, said = port.port(
+  ported, report = port.port(
     arrays,
     begun,
     module.RENAMES,
     fresh=(*config.fresh, *fresh),
     adapt=getattr(module, 'ADAPT', None),
-    mean=mean,
-    std=std,
+    mean=tuple(config.mean) or (known.mean if known else ()),
+    std=tuple(config.std) or (known.std if known else ()),
     without=without,
   )
   counted = [name for name in arrays if not name.endswith('num_batches_tracked')]
-  unused = find_network.grouped(counted, arrays.keys() - set(said.ignored))
+  unused = find_network.grouped(counted, arrays.keys() - set(report.ignored))
   if unused:
     remarks.append(f'{path.name}: not used by this network: {nested_contents.listed(unused)}')
   for remark in remarks:
     print(remark)
   files = sharded_files.files(path)
-  facts = {
-    'name': config.model.weights if known else path.name,
-    'file': ', '.join(file.name for file in files),
-    'sha256': ', '.join(digests(file).sha256 for file in files),
-    'read': '; '.join(remarks),
-    **({name: getattr(known, name) for name in ('url', 'licence', 'note')} if known else {}),
-  }
-  return ported, {
-    **facts,
-    'format': said.dialect,
-    'ported': said.ported,
-    'fresh': ', '.join(said.fresh),
-    'adapted': '; '.join(said.notes),
-    'mean': said.mean,
-    'std': said.std,
-  }
+  facts: dict[str, Any] = {'name': config.model.weights if known else path.name}
+  facts['file'] = ', '.join(file.name for file in files)
+  facts['sha256'] = ', '.join(digests(file).sha256 for file in files)
+  facts['read'] = '; '.join(remarks)
+  if known:
+    facts.update(url=known.url, licence=known.licence, note=known.note)
+  facts['format'] = report.dialect
+  facts['ported'] = report.ported
+  facts['fresh'] = ', '.join(report.fresh)
+  facts['adapted'] = '; '.join(report.notes)
+  facts['mean'] = report.mean
+  facts['std'] = report.std
+  return ported, facts
 
 
 def _from_run(
   begun: Tree, run: Path, fresh: Sequence[str], own: Sequence[str]
 ) -> tuple[Tree, dict[str, Any]]:
-  """Return the best checkpoint's leaves but the fresh ones; another architecture is an error that names the difference.
+  """Return (the best checkpoint's leaves but the fresh ones, the facts of where they came from).
 
-  `own` are regexes of leaves that are fresh where the run has none of them.
+  `own` are regexes of leaves that are fresh where the run has none of them. Another architecture is
+  an error that names the difference.
   """
   checkpoints = Checkpoints(run / 'checkpoints')
   params, extra = checkpoints.params('best')
   checkpoints.close()
   plan = run_folder.read(run, 'plan.json')
-  there = [port.bare(path) for path in pytrees.flatten({'params': params, **extra})]
-  fresh = (
-    *fresh,
-    *(pattern for pattern in own if not any(re.fullmatch(pattern, path) for path in there)),
-  )
-  kept = lambda leaves: {
-    path: leaf
-    for path, leaf in pytrees.flatten(leaves).items()
-    if not any(re.fullmatch(pattern, port.bare(path)) for pattern in fresh)
-  }
-  found, expected = kept({'params': params, **extra}), kept(begun)
-  words = pytrees.difference(found, expected)
+  stored = pytrees.flatten({'params': params, **extra})
+  paths = [port.bare(path) for path in stored]
+  new = [pattern for pattern in own if not _matches_any(pattern, paths)]
+  kept = _without(stored, (*fresh, *new))
+  words = pytrees.difference(kept, _without(pytrees.flatten(begun), (*fresh, *new)))
   if words:
     raise MedtlError(
       f'the run {run} holds another architecture:\n{words}\n'
       'set config.model and config.truncate to those of its config.json'
     )
-  return pytrees.unflatten(found), {
-    'name': str(run),
-    'note': 'the best checkpoint of this run',
-    'data': plan['data']['name'],
-    'mean': plan['mean'],
-    'std': plan['std'],
-  }
+  facts = {'name': str(run), 'note': 'the best checkpoint of this run'}
+  facts['data'] = plan['data']['name']
+  facts['mean'] = plan['mean']
+  facts['std'] = plan['std']
+  return pytrees.unflatten(kept), facts
+
+
+def _without(leaves: Mapping[str, Any], fresh: Sequence[str]) -> dict[str, Any]:
+  """Return the leaves by path but those that a regex of `fresh` matches."""
+  kept = {}
+  for path, leaf in leaves.items():
+    bare = port.bare(path)
+    if not any(re.fullmatch(pattern, bare) for pattern in fresh):
+      kept[path] = leaf
+  return kept
 
 
 def resample_mean_var(arrived: Tree, seed: int) -> Tree:
-  """Return parameters drawn anew, each leaf from a normal law with its own mean and variance; statistics of norms do not come along.
+  """Return parameters drawn anew, each leaf from a normal law with its own mean and variance.
 
-  Raghu et al. 2019 (Transfusion, arXiv 1902.07208), section 5.1: what remains of a transfer when only the scale of weights is kept.
+  Statistics of norms do not come along. Raghu et al. 2019 (Transfusion, arXiv 1902.07208), section
+  5.1: what remains of a transfer when only the scale of weights is kept.
   """
-  leaves = {
-    path: np.asarray(leaf)
-    for path, leaf in pytrees.flatten(arrived).items()
-    if path.startswith('params/')
-  }
   random = np.random.RandomState(seed)
-  return pytrees.unflatten(
-    {
-      path: random.normal(leaf.mean(), leaf.std(), leaf.shape).astype(leaf.dtype)
-      for path, leaf in sorted(leaves.items())
-    }
-  )
+  drawn = {}
+  for path, leaf in sorted(pytrees.flatten(arrived).items()):
+    if path.startswith('params/'):
+      values = np.asarray(leaf)
+      numbers = random.normal(values.mean(), values.std(), values.shape)
+      drawn[path] = numbers.astype(values.dtype)
+  return pytrees.unflatten(drawn)
 
 
 def statistics(

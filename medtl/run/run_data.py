@@ -52,64 +52,68 @@ def _unlabelled(dataset: Dataset) -> Dataset:
 
 
 def class_weights(config: ConfigDict, dataset: Dataset) -> tuple[float, ...] | None:
-  """Return a weight for each class, inverse to its frequency among the training examples, mean one over the examples."""
+  """Return a weight for each class, inverse to its frequency among the training examples.
+
+  Their mean over the examples is one. None where the config asks for none.
+  """
   if not config.class_weights:
     return None
   y = np.asarray(dataset.table['y'])
   counts = np.bincount(y, minlength=len(dataset.classes)) if y.ndim == 1 else y.sum(0)
-  return tuple(float(value) for value in counts.sum() / len(counts) / np.maximum(1, counts))
+  even = counts.sum() / len(counts)
+  return tuple(float(weight) for weight in even / np.maximum(1, counts))
 
 
 def class_counts(dataset: Dataset) -> dict[str, int]:
   """Return how many examples each class has; of masks, each class of the pictures."""
   y = np.asarray(dataset.table['y'])
   names = dataset.strata
-  many = np.bincount(y[y >= 0], minlength=len(names)) if y.ndim == 1 else y.sum(0)
-  return {name: int(number) for name, number in zip(names, many, strict=True)}
+  counts = np.bincount(y[y >= 0], minlength=len(names)) if y.ndim == 1 else y.sum(0)
+  return {name: int(count) for name, count in zip(names, counts, strict=True)}
 
 
 def eval_batches(dataset: Dataset, config: ConfigDict) -> Iterator[Batch]:
   """Return batches on the device that hold every example once."""
-  whole = 1 if dataset.draw is not None else min(config.batch, dataset.size)  # shapes may differ
-  count = sharding.round_up_to_devices(whole, sharding.make_mesh(**config.mesh))
-  return _on_device(
-    batches.eval_batches(dataset, count, workers=config.workers, share=multihost.host_share()),
-    config,
-  )
+  most = 1 if dataset.draw is not None else min(config.batch, dataset.size)  # shapes may differ
+  size = sharding.round_up_to_devices(most, sharding.make_mesh(**config.mesh))
+  share = multihost.host_share()
+  read = batches.eval_batches(dataset, size, workers=config.workers, share=share)
+  return _on_device(read, config)
 
 
 def train_batches(
   dataset: Dataset, config: ConfigDict, start: int = 0, sampling: str = '', views: int = 1
 ) -> Iterator[Batch]:
-  """Return the batches of steps start, start + 1, … on the device, see stream.batches."""
-  return _on_device(
-    batches.train_batches(
-      dataset,
-      config.batch,
-      seed=config.seed,
-      start=start,
-      workers=config.workers,
-      sampling=sampling,
-      views=views,
-      share=multihost.host_share(),
-    ),
-    config,
+  """Return the batches of steps start, start + 1, … on the device, see batches.train_batches."""
+  read = batches.train_batches(
+    dataset,
+    config.batch,
+    seed=config.seed,
+    start=start,
+    workers=config.workers,
+    sampling=sampling,
+    views=views,
+    share=multihost.host_share(),
   )
+  return _on_device(read, config)
 
 
 def step_batches(
   context: RunContext, train: Dataset, start: int = 0, views: int = 1
 ) -> Iterator[Any]:
-  """Return what the steps start, start + 1, … see: batches of the training side, or {stream: batch}."""
+  """Return what the steps start, start + 1, … see.
+
+  That are batches of the training side, or {stream: batch} where there are streams.
+  """
   config = context.config
   own = train_batches(train, config, start, config.sampling, views)
   if not context.streams:
     return own
-  read = {name: train_batches(dataset, config, start) for name, dataset in context.streams.items()}
-  names = ['train', *read]
-  return (
-    dict(zip(names, batches, strict=True)) for batches in zip(own, *read.values(), strict=False)
-  )
+  streams = {'train': own}
+  for name, dataset in context.streams.items():
+    streams[name] = train_batches(dataset, config, start)
+  steps = zip(*streams.values(), strict=False)
+  return (dict(zip(streams, step, strict=True)) for step in steps)
 
 
 def norm_pictures(context: RunContext, train: Dataset) -> Iterator[Any]:
@@ -123,5 +127,5 @@ def norm_pictures(context: RunContext, train: Dataset) -> Iterator[Any]:
 
 
 def _on_device(read: Iterable[Batch], config: ConfigDict) -> Iterator[Batch]:
-  over = sharding.make_mesh(**config.mesh)
-  return (sharding.device_put_batch(batch, over) for batch in read)
+  mesh = sharding.make_mesh(**config.mesh)
+  return (sharding.device_put_batch(batch, mesh) for batch in read)

@@ -30,43 +30,42 @@ def page_name(name: str) -> str:
 
 
 def write_report(workdir: Path, name: str = 'test') -> dict[str, Any]:
-  """Return the numbers of predictions/<name>.npz, and write them and the page, from the run folder alone."""
-  made = read_config(workdir)
-  plan, origin = read(workdir, 'plan.json'), read(workdir, 'provenance.json')
+  """Return the numbers of predictions/<name>.npz; write them and their page."""
+  config = read_config(workdir)
+  plan = read(workdir, 'plan.json')
+  origin = read(workdir, 'provenance.json')
   _predicted_under(workdir, name)
-  test, val = (predictions.load(workdir / 'predictions' / f'{side}.npz') for side in (name, 'val'))
-  by_side, tables = (
-    {'test': test.predictions, 'val': val.predictions},
-    {'test': test.table, 'val': val.table},
+  test = predictions.load(workdir / 'predictions' / f'{name}.npz')
+  val = predictions.load(workdir / 'predictions' / 'val.npz')
+  by_side = {'test': test.predictions, 'val': val.predictions}
+  tables = {'test': test.table, 'val': val.table}
+  task = tasks.make(config.task.to_dict())
+  numbers = task.summary.whole(
+    by_side, tables, test.classes, threshold=config.threshold, resamples=config.resamples
   )
-  task = tasks.make(made.task.to_dict())
-  found = task.summary.whole(
-    by_side, tables, test.classes, threshold=made.threshold, resamples=made.resamples
-  )
-  found['noun'] = noun(plan['shape'])
-  found['comparison'] = []
-  if name == 'test' or name in made.tests:
-    found['comparison'] = [_compared(workdir, other, name) for other, _ in made.compare]
-  found['tests'] = _tests(workdir, made) if name == 'test' else []
-  outside = workdir / 'predictions' / f'{name}.json'
-  data = plan['data'] if name == 'test' else read(outside.parent, outside.name)
+  numbers['noun'] = noun(plan['shape'])
+  numbers['comparison'] = []
+  if name == 'test' or name in config.tests:
+    numbers['comparison'] = [_compared(workdir, other, name) for other, _ in config.compare]
+  numbers['tests'] = _tests(workdir, config) if name == 'test' else []
+  data = plan['data']
+  if name != 'test':
+    data = read(workdir / 'predictions', f'{name}.json')
   claim, doubts = _independence(workdir, plan, name, data)
-  facts: Any = {
-    **_facts(workdir, made, plan, origin, data),
-    'data': data,
-    'comparison': found['comparison'],
-    'tests': found['tests'],
-    'claim': claim,
-  }
+  facts: Any = _facts(workdir, config, plan, origin, data)
+  facts['data'] = data
+  facts['comparison'] = numbers['comparison']
+  facts['tests'] = numbers['tests']
+  facts['claim'] = claim
   facts['warnings'] = [*doubts, *facts['warnings']]
   if name != 'test':
     facts['sentence'] += f', tested on {data["name"]}'
     facts['splits'] = {
       name: {
         'size': len(test.predictions.row),
-        'patients': found['patients'],
+        'patients': numbers['patients'],
         'hash': data['split_hash'],
-        'classes': {row['class']: row['images'] for row in found.get('per_class', ())},
+        'classes': {row['class']: row['images'] for row in numbers.get('per_class', ())},
       }
     }
 
@@ -74,21 +73,19 @@ def write_report(workdir: Path, name: str = 'test') -> dict[str, Any]:
     kept = test.pictures if name == 'picture' else test.maps[name]
     return kept.get(int(test.predictions.row[index]))
 
-  content = task.page.content(found, by_side, tables, images=images)
-  page.write(workdir / page_name(name), facts, found, task.page.template, content)
-  found['warnings'] = page.warnings(facts, found)  # those of the facts too: the console tells them
-  write_json(workdir / numbers_name(name), found)
-  return found
+  content = task.page.content(numbers, by_side, tables, images=images)
+  page.write(workdir / page_name(name), facts, numbers, task.page.template, content)
+  numbers['warnings'] = page.warnings(facts, numbers)  # the facts' too: the console tells them
+  write_json(workdir / numbers_name(name), numbers)
+  return numbers
 
 
 def _compared(workdir: Path, other: str, name: str) -> dict[str, Any]:
   """Return the numbers of a run beside this one on the same data, and the paired difference."""
   folder = companion_folder(workdir, other)
-  return {
-    'name': other,
-    'metrics': read(folder, numbers_name(name))['metrics'],
-    'difference': paired_difference([workdir], [folder], name),
-  }
+  metrics = read(folder, numbers_name(name))['metrics']
+  difference = paired_difference([workdir], [folder], name)
+  return {'name': other, 'metrics': metrics, 'difference': difference}
 
 
 def _tests(workdir: Path, made: ConfigDict) -> list[dict[str, Any]]:
@@ -130,9 +127,8 @@ def _independence(
   known = [part for part in parts if part is not None]
   overlap = leakage.pooled(known) if len(known) == len(parts) else None
   published = 'sha256' in plan['weights']
-  return leakage.claim(overlap, folds, published), leakage.warnings(
-    overlap, bool(tested.get('leak'))
-  )
+  claim = leakage.claim(overlap, folds, published)
+  return claim, leakage.warnings(overlap, bool(tested.get('leak')))
 
 
 def paired_difference(
@@ -155,63 +151,103 @@ def _predicted(
   runs: Sequence[Path], name: str = 'test'
 ) -> tuple[Table, list[tuple[Predictions, Predictions]]]:
   """Return the table of the tested data, and each run's predictions of them and of validation."""
-  found = [
-    [predictions.load(folder / 'predictions' / f'{side}.npz') for side in (name, 'val')]
-    for folder in runs
-  ]
-  return found[0][0].table, [(test.predictions, val.predictions) for test, val in found]
+  tables = []
+  pairs = []
+  for folder in runs:
+    tested = predictions.load(folder / 'predictions' / f'{name}.npz')
+    val = predictions.load(folder / 'predictions' / 'val.npz')
+    tables.append(tested.table)
+    pairs.append((tested.predictions, val.predictions))
+  return tables[0], pairs
 
 
 def study_row(runs: Sequence[Path]) -> dict[str, Any]:
-  """Return one row of a study: name, metrics, what was live in the last phase, FLOPs, seconds and what they were spent on.
+  """Return one row of a study.
 
-  Of several runs, from several seeds, metrics are means, and seconds sums.
+  It tells name, metrics, what was live in the last phase, FLOPs, seconds and what they were spent
+  on. Of several runs, from several seeds, metrics are means, and seconds sums.
   """
-  found, phase, made = (
-    read(runs[0], 'numbers.json'),
-    read(runs[0], 'plan.json')['phases'][-1],
-    read_config(runs[0]),
-  )
-  spent = [read(folder, 'provenance.json') for folder in runs]
+  config = read_config(runs[0])
+  numbers = read(runs[0], 'numbers.json')
+  phase = read(runs[0], 'plan.json')['phases'][-1]
+  origins = [read(folder, 'provenance.json') for folder in runs]
   spans = collections.Counter[str]()
-  for one in spent:
-    spans.update(one.get('spans', {}))
+  for origin in origins:
+    spans.update(origin.get('spans', {}))
   if len(runs) > 1:
     table, pairs = _predicted(runs)
-    task = tasks.make(made.task.to_dict())
-    found['metrics'] = task.summary.seeds(
-      pairs, table, threshold=made.threshold, resamples=made.resamples
+    task = tasks.make(config.task.to_dict())
+    numbers['metrics'] = task.summary.seeds(
+      pairs, table, threshold=config.threshold, resamples=config.resamples
     )
-  return {
-    'name': runs[0].name,
-    'seeds': len(runs),
-    'folds': spent[0].get('folds', 0),
-    'seconds': sum(one['seconds'] for one in spent),
-    'spans': dict(spans),
-    **{name: found[name] for name in ('headline', 'images', 'patients', 'metrics', 'warnings')},
-    'noun': console.noun(found),
-    **{name: phase[name] for name in ('freeze', 'depth', 'live', 'flops')},
-  }
+  row: dict[str, Any] = {'name': runs[0].name, 'seeds': len(runs)}
+  row['folds'] = origins[0].get('folds', 0)
+  row['seconds'] = sum(origin['seconds'] for origin in origins)
+  row['spans'] = dict(spans)
+  for name in ('headline', 'images', 'patients', 'metrics', 'warnings'):
+    row[name] = numbers[name]
+  row['noun'] = console.noun(numbers)
+  for name in ('freeze', 'depth', 'live', 'flops'):
+    row[name] = phase[name]
+  return row
 
 
 def _facts(
   workdir: Path,
-  made: ConfigDict,
+  config: ConfigDict,
   plan: dict[str, Any],
   origin: dict[str, Any],
   tested: dict[str, Any],
 ) -> dict[str, Any]:
-  """Return what the page tells beside the numbers; `tested` are the facts of the data that these are of."""
-  data, weights = plan['data'], plan['weights']
-  begin = f'{weights["name"]} weights' if weights['name'] else 'random initialisation'
-  size = plan['splits']['train']
-  people = f' of {size["patients"]} patients' if size['patients'] else ''
+  """Return what the page tells beside the numbers; `tested` are the facts of their data."""
+  facts: dict[str, Any] = {'title': workdir.name, 'sentence': _sentence(config, plan)}
+  facts['command'] = origin['command']
+  facts['config'] = config.to_dict()
+  facts['monitor'] = config.monitor
+  facts['best_step'] = origin.get('best_step')
+  facts['splits'] = _splits(plan)
+  facts['weights'] = plan['weights']
+  facts['phases'] = plan['phases']
+  facts['curves'] = run_log.records(workdir / 'metrics.jsonl')
+  for name in ('versions', 'hardware', 'seconds'):
+    facts[name] = origin[name]
+  facts['warnings'] = _warnings(tested)
+  facts['notes'] = tested.get('notes', [])
+  return facts
+
+
+def _sentence(config: ConfigDict, plan: dict[str, Any]) -> str:
+  """Return in one sentence what was trained, from which weights, on which data, to what end."""
+  data = plan['data']['name']
+  weights = plan['weights']['name']
+  begin = f'{weights} weights' if weights else 'random initialisation'
+  side = plan['splits']['train']
+  patients = f' of {side["patients"]} patients' if side['patients'] else ''
   what = noun(plan['shape'])
-  trained = f'trained on {size["size"]} {what}s{people} of {data["name"]}'
+  trained = f'trained on {side["size"]} {what}s{patients} of {data}'
   if 'folds' in plan:
-    trained = f'trained in {len(plan["folds"])} folds of {data["name"]}, each {what} tested by a net that never saw its fold,'
-  aim = tasks.make(made.task.to_dict()).page.aim(plan['classes'])
-  sentence = f'{made.model.name.partition(".")[2]} from {begin}, {trained} {aim}'
+    trained = (
+      f'trained in {len(plan["folds"])} folds of {data}, each {what} tested by a net that never saw '
+      'its fold,'
+    )
+  aim = tasks.make(config.task.to_dict()).page.aim(plan['classes'])
+  _, _, model = config.model.name.partition('.')
+  return f'{model} from {begin}, {trained} {aim}'
+
+
+def _splits(plan: dict[str, Any]) -> dict[str, Any]:
+  """Return the facts of each side, those of every fold by its number."""
+  if 'folds' not in plan:
+    return plan['splits']
+  splits = {}
+  for number, sides in enumerate(plan['folds'], 1):
+    for side, facts in sides.items():
+      splits[f'fold {number} {side}'] = facts
+  return splits
+
+
+def _warnings(tested: Mapping[str, Any]) -> list[str]:
+  """Return in words what makes the numbers of these data doubtful."""
   warnings = []
   if tested.get('leak'):
     warnings.append(
@@ -220,60 +256,40 @@ def _facts(
     )
   if tested.get('split_ignored'):
     warnings.append(
-      "The source's own train, val and test were mixed and dealt anew; data.split.by='publisher' keeps them."
+      "The source's own train, val and test were mixed and dealt anew; "
+      "data.split.by='publisher' keeps them."
     )
   if tested.get('unreadable'):
     named = ', '.join(map(str, tested['unreadable'][:8]))
     warnings.append(
       f'{len(tested["unreadable"])} pictures could not be read and were left out: {named}.'
     )
-  return {
-    'title': workdir.name,
-    'sentence': sentence,
-    'command': origin['command'],
-    'config': made.to_dict(),
-    'monitor': made.monitor,
-    'best_step': origin.get('best_step'),
-    'splits': {
-      f'fold {i + 1} {side}': facts
-      for i, sides in enumerate(plan['folds'])
-      for side, facts in sides.items()
-    }
-    if 'folds' in plan
-    else plan['splits'],
-    'weights': weights,
-    'phases': plan['phases'],
-    'curves': run_log.records(workdir / 'metrics.jsonl'),
-    'versions': origin['versions'],
-    'hardware': origin['hardware'],
-    'seconds': origin['seconds'],
-    'warnings': warnings,
-    'notes': tested.get('notes', []),
-  }
+  return warnings
 
 
-def headline(workdir: Path, found: dict[str, Any], print_line: Callable[[Any], Any]) -> None:
+def headline(workdir: Path, numbers: dict[str, Any], print_line: Callable[[Any], Any]) -> None:
   """Print the numbers, what was frozen, and how the run compares."""
   print_line('')
-  print_line(Text(files.printable(console.console(found))))
-  origin = read(workdir, 'provenance.json')
-  if origin.get('best_step') is not None:
-    print_line(f'the checkpoint of step {origin["best_step"]} is used: the best on validation')
+  print_line(Text(files.printable(console.console(numbers))))
+  best_step = read(workdir, 'provenance.json').get('best_step')
+  if best_step is not None:
+    print_line(f'the checkpoint of step {best_step} is used: the best on validation')
   for row in read(workdir, 'plan.json')['phases']:
+    total = row['live'] + row['frozen']
     print_line(
-      f'frozen: {row["freeze"]} for {row["steps"]} steps, {row["live"]:,} of {row["live"] + row["frozen"]:,} parameters live'
+      f'frozen: {row["freeze"]} for {row["steps"]} steps, {row["live"]:,} of {total:,} parameters '
+      'live'
     )
-  _print_differences(found, print_line)
-  for test in found['tests']:
+  _print_differences(numbers, print_line)
+  for test in numbers['tests']:
     print_line(f'{test["name"]}, {test["over"]} ({test["page"]})')
     for name in test['headline']:
       print_line(f'  {console.LABELS[name]} {console.words(test["metrics"][name])}')
     _print_differences(test, print_line)
 
 
-def _print_differences(found: Mapping[str, Any], print_line: Callable[[Any], Any]) -> None:
-  for other in found['comparison']:
-    for name in found['headline']:
-      print_line(
-        f'{console.LABELS[name]} minus that of {other["name"]}: {console.words(other["difference"][name])}'
-      )
+def _print_differences(numbers: Mapping[str, Any], print_line: Callable[[Any], Any]) -> None:
+  for other in numbers['comparison']:
+    for name in numbers['headline']:
+      difference = console.words(other['difference'][name])
+      print_line(f'{console.LABELS[name]} minus that of {other["name"]}: {difference}')

@@ -297,7 +297,7 @@ def forecast(
     context = train.prepare(variant, pretrained_run, _alike(variant, prepared))
     prepared[name] = context
     _same_test(prepared, name)
-    estimate = cost.estimate_cost(context, cost.phase_rows(context), lambda _: None)
+    estimate = cost.estimate_cost(context, lambda _: None)
     seconds = estimate.compiling + count * estimate.running
     run_log.console.print(f'  {name}: {seconds:.0f} s, {estimate.memory / 1e6:.0f} MB')
     total_seconds += seconds

@@ -20,6 +20,7 @@ VALID = dict(
   every='2 epochs',
   threshold='at_sensitivity(0.9)',
   compare=(('fast', (('lr', 0.01),)),),
+  tests={'elsewhere': {'name': 'phantom.load'}},
 )
 
 
