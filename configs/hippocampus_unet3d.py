@@ -1,4 +1,6 @@
-"""Both parts of the hippocampus in MRI (Medical Segmentation Decathlon, 4): a 3-D U-Net from scratch.
+"""Both parts of the hippocampus in MRI: a 3-D U-Net from scratch.
+
+The data are task 4 of the Medical Segmentation Decathlon.
 
 python -m medtl.main --config=configs/hippocampus_unet3d.py --config.data.root=FOLDER
     FOLDER/images/x.nii.gz and FOLDER/labels/x.nii.gz: 0 background, 1 anterior, 2 posterior.

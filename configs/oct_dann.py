@@ -3,7 +3,8 @@
 python -m medtl.main --config=configs/oct_dann.py --workdir=ADAPTED
 python -m medtl.main --config=configs/oct_dann.py:alone --workdir=ALONE
     The same classifier without adaptation.
-python -m medtl.main evaluate --workdir=ADAPTED --config.data.scanner=target --config.data.seed=7 --name=target
+python -m medtl.main evaluate --workdir=ADAPTED \
+  --config.data.scanner=target --config.data.seed=7 --name=target
     What either is worth at the other scanner: no label of it was seen, nor used to choose.
 """
 

@@ -70,7 +70,7 @@ def _filled(found: dict[str, Parameter]) -> dict[str, Parameter]:
 
 
 def head_of(name: str) -> tuple[str, str]:
-  """Return (name, package) of a head: 'linear' is of models/heads.py, 'decoders.unet' as it says."""
+  """Return (name, package) of a head: 'linear' is of models.heads, 'decoders.unet' of models."""
   return name, 'medtl.models' if '.' in name else 'medtl.models.heads'
 
 

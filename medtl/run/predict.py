@@ -34,7 +34,10 @@ FORMULA = ('=', '+', '-', '@', '\t', '\r')  # a spreadsheet computes text that b
 def load_trained(
   config: ConfigDict, workdir: Path
 ) -> tuple[Task, Functions, Tree, Tree, dict[str, Any]]:
-  """Return (task, its jitted measure and dense, params, extra, plan) of a finished run, from its folder alone."""
+  """Return (task, its jitted measure and dense, params, extra, plan) of a finished run.
+
+  They are read from its folder alone.
+  """
   plan = run_folder.read_plan(workdir)
   run_folder.read(workdir, 'numbers.json')
   if 'folds' in plan:

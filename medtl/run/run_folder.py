@@ -59,7 +59,7 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def _as_today(keys: dict[str, Any]) -> dict[str, Any]:
-  """Return the keys of a config that an older version wrote, as this one would have written them."""
+  """Return the keys of a config that an older version wrote as this one writes them."""
   task = {'name': 'classification', **keys.get('task', {})}  # there was no other one
   return {**config_keys.added(), **keys, 'task': task}
 
@@ -120,15 +120,16 @@ def _refuse_foreign(workdir: Path) -> None:
 
 
 def has_begun(workdir: Path) -> bool:
-  """Return whether a run has begun in a folder; a command that failed before leaves it to the next."""
+  """Return whether a run has begun in a folder; else it is left to the next command."""
   signs = [workdir / name for name in ('plan.json', 'checkpoints', 'numbers.json')]
   several = any(workdir.glob('fold*/'))
   return (workdir / 'config.json').exists() and (several or any(sign.exists() for sign in signs))
 
 
 def open_or_verify(workdir: Path, config: ConfigDict, folds: bool = False) -> None:
-  """Make the folder this config's, or check that it is; another config's folder is an error that says what differs.
+  """Make the folder this config's, or check that it is.
 
+  Another config's folder is an error that says what differs.
   `folds`: of the run of every fold, which is no continuation of a run of one.
   """
   _refuse_foreign(workdir)
@@ -304,7 +305,11 @@ def _complete(found: ConfigDict, where: str, advice: str) -> ConfigDict:
 def write_provenance(
   workdir: Path, command: str, spans: Mapping[str, float], outcome: dict[str, Any]
 ) -> None:
-  """Write what made the run: command, versions, hardware, seconds and what they were spent on, when, which checkpoint was chosen."""
+  """Write what made the run.
+
+  It tells command, versions, hardware, seconds and what they were spent on, when it was finished,
+  which checkpoint was chosen.
+  """
   write_json(
     workdir / 'provenance.json',
     {
