@@ -66,10 +66,11 @@ class RunContext:
     With start_child > 0 it starts from activations of the children below, as `features` packs them.
     """
     live = self.phases[phase].partition.live
-    made = forward(self.net, live, self.config.norms, start_child)
+    applied = forward(self.net, live, self.config.norms, start_child)
     if start_child == 0:
-      return made
-    return before(made, functools.partial(packing.unpack, like=self.crossing(start_child)))
+      return applied
+    unpack = functools.partial(packing.unpack, like=self.crossing(start_child))
+    return before(applied, unpack)
 
   def loss(self, phase: int, start_child: int = 0) -> step.Loss:
     """Return the loss of a phase, a function of (params, extra, batch, key, step)."""

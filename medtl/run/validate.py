@@ -157,8 +157,8 @@ def _durations(given: ConfigDict) -> None:
       raise MedtlError(f'{duration!r} is more than the whole run; expected at most 100%')
     return steps
 
-  made = expressions.single_function(given.schedule, schedules, given=('total', 'steps'))
-  _explained('schedule', made, 100, count)
+  schedule = expressions.single_function(given.schedule, schedules, given=('total', 'steps'))
+  _explained('schedule', schedule, 100, count)
 
 
 def _explained(key: str, read: Callable, *values: Any, **keys: Any) -> None:
@@ -247,8 +247,8 @@ def _schedule(given: ConfigDict, size: int) -> None:
       )
     return steps
 
-  made = expressions.single_function(given.schedule, schedules, given=('total', 'steps'))
-  _explained('schedule', made, total, count)
+  schedule = expressions.single_function(given.schedule, schedules, given=('total', 'steps'))
+  _explained('schedule', schedule, total, count)
 
 
 def name(word: str) -> str:
