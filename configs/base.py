@@ -18,7 +18,10 @@ def get_config() -> ConfigDict:
 
 
 def variant(word: str, **variants: Callable[[ConfigDict], None]) -> ConfigDict:
-  """Return the defaults as the function of that name changes them ('published' is the one without a name)."""
+  """Return the defaults as the function of that name changes them.
+
+  'published' is the one without a name.
+  """
   if (word or 'published') not in variants:
     raise MedtlError(f'the config has no variant {word!r}; {did_you_mean(word, variants)}')
   config = get_config()

@@ -1,7 +1,9 @@
-"""CLIP ViT-B/16 on BreastMNIST at 28 px, resized to 224: the config of experiments/probe_medmnist.py.
+"""CLIP ViT-B/16 on BreastMNIST at 28 px, resized to 224: as experiments/probe_medmnist.py runs it.
 
-python -m experiments.probe_medmnist --config=configs/breast_clip.py --config.data.root=FOLDER --config.model.weights=FILE
-python -m medtl.main --config=configs/breast_clip.py --config.data.root=FOLDER --config.model.weights=FILE
+python -m experiments.probe_medmnist --config=configs/breast_clip.py \
+  --config.data.root=FOLDER --config.model.weights=FILE
+python -m medtl.main --config=configs/breast_clip.py \
+  --config.data.root=FOLDER --config.model.weights=FILE
 """
 
 from configs import base

@@ -1,8 +1,11 @@
-"""Keras' ImageNet ResNet-50 on BreastMNIST at 28 px, resized to 224, probed: the config of experiments/batch_norm.py.
+"""Keras' ImageNet ResNet-50 on BreastMNIST at 28 px, resized to 224, probed.
 
-python -m medtl.main --config=configs/breast_resnet.py --config.data.root=FOLDER --config.model.weights=FILE
-python -m medtl.main ablate --config=configs/breast_resnet.py --config.data.root=FOLDER --config.model.weights=FILE \
-  --sweep=experiments/batch_norm.py
+It is the config of experiments/batch_norm.py.
+
+python -m medtl.main --config=configs/breast_resnet.py \
+  --config.data.root=FOLDER --config.model.weights=FILE
+python -m medtl.main ablate --config=configs/breast_resnet.py \
+  --config.data.root=FOLDER --config.model.weights=FILE --sweep=experiments/batch_norm.py
 """
 
 from configs import base, breast_clip, oct_resnet

@@ -1,11 +1,16 @@
-"""Your own pictures: a folder of class folders, or a csv beside them. ImageNet's EfficientNet-Lite0 is transferred to them.
+"""Your own pictures: a folder of class folders, or a csv beside them.
+
+ImageNet's EfficientNet-Lite0 is transferred to them.
 
 python -m medtl.main --config=configs/images.py --config.data.root=FOLDER
-    FOLDER/CLASS/*.png, or FOLDER/{train,val,test}/CLASS/*.png. The kind of task comes from the labels, and is printed.
-python -m medtl.main --config=configs/images.py --config.data.root=FOLDER --config.data.manifest=labels.csv
+    FOLDER/CLASS/*.png, or FOLDER/{train,val,test}/CLASS/*.png. The kind of task comes from the
+    labels, and is printed.
+python -m medtl.main --config=configs/images.py \
+  --config.data.root=FOLDER --config.data.manifest=labels.csv
     labels.csv with columns file and label; --config.data.patient=COLUMN says who the patient is.
 
-The head learns first, on activations that are computed once, then the upper half of the backbone with it.
+The head learns first, on activations that are computed once, then the upper half of the backbone
+with it.
 """
 
 from configs import base

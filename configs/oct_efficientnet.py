@@ -1,9 +1,13 @@
-"""An EfficientNet-Lite0 with real ImageNet weights, transferred to retinal OCT: small enough for studies on a CPU.
+"""An EfficientNet-Lite0 with real ImageNet weights, transferred to retinal OCT.
+
+It is small enough for studies on a CPU.
 
 python -m medtl.main --config=configs/oct_efficientnet.py --config.data.root=FOLDER
-python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER --sweep=experiments/freeze_depth.py --folds
+python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER \
+  --sweep=experiments/freeze_depth.py --folds
     OCT2017 in a folder.
-python -m medtl.main ablate --config=configs/oct_efficientnet.py:phantoms --sweep=experiments/worth.py --folds
+python -m medtl.main ablate --config=configs/oct_efficientnet.py:phantoms \
+  --sweep=experiments/worth.py --folds
     Generated phantoms: no download but the weights.
 """
 

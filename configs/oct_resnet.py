@@ -1,12 +1,14 @@
 """A ResNet-50, transferred to retinal OCT.
 
 python -m medtl.main --config=configs/oct_resnet.py
-    OCTMNIST at 224 px and torchvision's ResNet-50, both fetched from their publishers. Published for OCTMNIST at 28 px, from scratch
-    (ResNet-18, Yang et al. 2023): AUC .943, accuracy .743.
-python -m medtl.main --config=configs/oct_resnet.py:keras --config.data.root=FOLDER --config.model.weights=FILE
+    OCTMNIST at 224 px and torchvision's ResNet-50, both fetched from their publishers. Published
+    for OCTMNIST at 28 px, from scratch (ResNet-18, Yang et al. 2023): AUC .943, accuracy .743.
+python -m medtl.main --config=configs/oct_resnet.py:keras \
+  --config.data.root=FOLDER --config.model.weights=FILE
     OCT2017 in a folder, Keras' ImageNet ResNet-50 in a file: the head, then the last stage.
 python -m medtl.main --config=configs/oct_resnet.py:offline
-    No download: a small ResNet learns the source scanner's phantoms, then the target scanner's with few labels.
+    No download: a small ResNet learns the source scanner's phantoms, then the target scanner's with
+    few labels.
 """
 
 from configs import base, oct_vit

@@ -1,12 +1,14 @@
 """A vision transformer, transferred to retinal OCT.
 
 python -m medtl.main --config=configs/oct_vit.py
-    OCTMNIST at 224 px and the AugReg ViT-B/16, both fetched from their publishers. Published for OCTMNIST at 28 px, from scratch
-    (ResNet-18, Yang et al. 2023): AUC .943, accuracy .743.
-python -m medtl.main --config=configs/oct_vit.py:kermany --config.data.root=FOLDER --config.model.weights=FILE
+    OCTMNIST at 224 px and the AugReg ViT-B/16, both fetched from their publishers. Published for
+    OCTMNIST at 28 px, from scratch (ResNet-18, Yang et al. 2023): AUC .943, accuracy .743.
+python -m medtl.main --config=configs/oct_vit.py:kermany \
+  --config.data.root=FOLDER --config.model.weights=FILE
     OCT2017 in a folder, CLIP ViT-B/16 in a file: the head, then the last two blocks.
 python -m medtl.main --config=configs/oct_vit.py:offline
-    No download: a small ViT learns the source scanner's phantoms, then the target scanner's with few labels.
+    No download: a small ViT learns the source scanner's phantoms, then the target scanner's with
+    few labels.
 """
 
 from configs import base

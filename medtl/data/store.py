@@ -1,8 +1,9 @@
-"""Every picture is read once, before training: checked, hashed, and kept as a memory-mapped file where it fits.
+"""Every picture is read once, before training: checked, hashed, and kept where it fits.
 
-What was found is remembered in the cache folder under a hash of the source's fingerprint, facts and keys, the operations and this folder's
-code, so that a second start reads nothing. `x.bin` holds float32 pictures after the operations, `y.bin` what is learned, one case
-after the other: cases may differ in shape where batches cut patches out of them.
+What was found is remembered in the cache folder under a hash of the source's fingerprint, facts and
+keys, the operations and this folder's code, so that a second start reads nothing. `x.bin` holds
+float32 pictures after the operations, `y.bin` what is learned, one case after the other, both
+memory-mapped: cases may differ in shape where batches cut patches out of them.
 """
 
 import hashlib
@@ -54,10 +55,12 @@ def prepare(
   keep_gb: float,
   many_shapes: bool = False,
 ) -> Dataset:
-  """Return the data set after the operations, without its unreadable examples, its table with a column `content`.
+  """Return the data set after the operations, without its unreadable examples.
 
-  `facts` gain `hash` (of pixels and labels), `unreadable` (what was dropped, in words), `shape`, `range` and `kept`. MedtlErrors name
-  what cannot be read (more than `skip_unreadable`), holds NaN or infinity, or differs in shape (unless `many_shapes` are allowed).
+  Its table has a column `content`. `facts` gain `hash` (of pixels and labels), `unreadable` (what
+  was dropped, in words), `shape`, `range` and `kept`. MedtlErrors name what cannot be read (more
+  than `skip_unreadable`), holds NaN or infinity, or differs in shape (unless `many_shapes` are
+  allowed).
   """
   folder = cache_folder() / 'decoded' / _name(dataset, key, keep_gb)
   try:
@@ -291,8 +294,9 @@ def _stop_unreadable(unreadable: Sequence[str], size: int, skip: int) -> None:
     raise MedtlError(f'none of {size} pictures can be read, first {unreadable[0]}')
   if len(unreadable) > skip:
     raise MedtlError(
-      f'{len(unreadable)} of {size} pictures are missing, unreadable or truncated: {_some(unreadable)}. '
-      f'Mend or remove them, or set data.skip_unreadable={len(unreadable)}: the report then lists them'
+      f'{len(unreadable)} of {size} pictures are missing, unreadable or truncated: '
+      f'{_some(unreadable)}. Mend or remove them, or set data.skip_unreadable={len(unreadable)}: '
+      'the report then lists them'
     )
 
 

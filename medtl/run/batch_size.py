@@ -17,7 +17,8 @@ from medtl.runtime import cpu, multihost
 from medtl.training import parameter_groups
 
 SPARE = 0.1  # of the memory that a batch found here leaves free: allocators lose some in fragments
-# Steps that an epoch keeps: of a few hundred pictures more would fit than a gradient step gains from.
+# Steps that an epoch keeps: of a few hundred pictures more would fit than a gradient step gains
+# from.
 STEPS = 8
 
 
@@ -63,7 +64,7 @@ def _power_of_two(unit: int, most: float) -> int:
 
 
 def _promised(context: RunContext, unit: int, small: int, available: float) -> float:
-  """Return the batch that fits if the bytes grow as they do from a batch `unit` to a `small` one."""
+  """Return the batch that fits if bytes grow as they do from a batch `unit` to a `small` one."""
   least = bytes_needed(_with(context, batch=unit))
   more = bytes_needed(_with(context, batch=small))
   slope = max(1.0, (more - least) / max(1, small - unit))

@@ -61,27 +61,27 @@ def _model(name: str) -> dict[str, Parameter]:
   return _filled(_ranged(expressions.parameters(factory)))
 
 
-def _filled(found: dict[str, Parameter]) -> dict[str, Parameter]:
+def _filled(parameters: dict[str, Parameter]) -> dict[str, Parameter]:
   """Return the parameters, those that assemble.build_net fills in with a default."""
   for key in FILLED:
-    if key in found and found[key].default is Parameter.empty:
-      found[key] = found[key].replace(default=None)
-  return found
+    if key in parameters and parameters[key].default is Parameter.empty:
+      parameters[key] = parameters[key].replace(default=None)
+  return parameters
 
 
 def head_of(name: str) -> tuple[str, str]:
-  """Return (name, package) of a head: 'linear' is of models/heads.py, 'decoders.unet' as it says."""
+  """Return (name, package) of a head: 'linear' is of models.heads, 'decoders.unet' of models."""
   return name, 'medtl.models' if '.' in name else 'medtl.models.heads'
 
 
-def _ranged(found: Mapping[str, Parameter]) -> dict[str, Parameter]:
+def _ranged(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
   """Return the parameters, those of RANGES with their range."""
-  made = dict(found)
-  for name in set(found) & set(RANGES):
-    kind: Any = annotation.kind_of(found[name])
+  ranged = dict(parameters)
+  for name in set(parameters) & set(RANGES):
+    kind: Any = annotation.kind_of(parameters[name])
     if kind is not Any:
-      made[name] = found[name].replace(annotation=Annotated[kind, RANGES[name]])
-  return made
+      ranged[name] = parameters[name].replace(annotation=Annotated[kind, RANGES[name]])
+  return ranged
 
 
 def check(config: ConfigDict) -> None:

@@ -1,4 +1,4 @@
-"""The context of a run before its first step, and the programs that it is compiled to, each once."""
+"""The context of a run before its first step, and its compiled programs, each made once."""
 
 import functools
 import math
@@ -66,10 +66,11 @@ class RunContext:
     With start_child > 0 it starts from activations of the children below, as `features` packs them.
     """
     live = self.phases[phase].partition.live
-    made = forward(self.net, live, self.config.norms, start_child)
+    applied = forward(self.net, live, self.config.norms, start_child)
     if start_child == 0:
-      return made
-    return before(made, functools.partial(packing.unpack, like=self.crossing(start_child)))
+      return applied
+    unpack = functools.partial(packing.unpack, like=self.crossing(start_child))
+    return before(applied, unpack)
 
   def loss(self, phase: int, start_child: int = 0) -> step.Loss:
     """Return the loss of a phase, a function of (params, extra, batch, key, step)."""
@@ -141,7 +142,7 @@ class RunContext:
     return self.memoised(key, lambda: step.flops(self.lowered(phase, start_child)))
 
   def memory(self, phase: int, start_child: int = 0) -> int:
-    """Return the bytes of a device that a phase's compiled update needs, state and batch included."""
+    """Return the bytes of a device that a phase's update needs, state and batch included."""
     analysis = self.program(phase, start_child).memory_analysis()
     return int(analysis.argument_size_in_bytes + analysis.temp_size_in_bytes)
 
@@ -196,7 +197,7 @@ class RunContext:
     }
 
   def features(self, start_child: int, end_child: int) -> Any:
-    """Return the jitted (variables, x) → what children [start_child, end_child) make of x, packed."""
+    """Return the jitted (variables, x) → what children [start, end) make of x, packed."""
     below = self.crossing(start_child) if start_child else None
 
     def made(variables: Tree, x: Any) -> Any:
@@ -243,7 +244,7 @@ class RunContext:
     return self.memoised(('view', self.config.seed), lambda: jax.jit(show))
 
   def cost(self, cut: int) -> tuple[float, int]:
-    """Return (FLOPs, bytes of what crosses a cut) of an example's pass through what lies below it."""
+    """Return (FLOPs below a cut, bytes of what crosses it) of one example."""
 
     def count() -> tuple[float, int]:
       variables = {'params': self.params, **self.extra}

@@ -38,7 +38,7 @@ def phase_rows(context: RunContext) -> list[dict[str, Any]]:
 
 
 def _flops_of_full_fine_tune(context: RunContext) -> float:
-  """Return the FLOPs of a step in which everything is live; those of the run's own, if it has one."""
+  """Return the FLOPs of a step in which everything is live, one of the run's own if it has any."""
   for index, phase in enumerate(context.phases):
     if all(jax.tree.leaves(phase.partition.live)):
       return context.flops(index)
@@ -81,7 +81,8 @@ def print_plan(context: RunContext, write: Callable[[Any], Any], begin: int = 0)
   cost = estimate_cost(context, write, begin)
   whole = cost.compiling + cost.running
   write(
-    f'  predicted: {whole:.0f} s, {cost.compiling:.0f} s of it to compile, reading and writing apart'
+    f'  predicted: {whole:.0f} s, {cost.compiling:.0f} s of it to compile, reading and writing '
+    'apart'
   )
 
 

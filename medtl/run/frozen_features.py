@@ -111,7 +111,7 @@ def _is_probe(context: RunContext, index: int) -> bool:
 
 
 def _cut(context: RunContext, index: int) -> int:
-  """Return after how many children activations are kept; a head that learns alone says what it reads."""
+  """Return after how many children a phase cuts; a head that learns alone says what it reads."""
   return context.net.reduced if _is_probe(context, index) else context.phases[index].depth
 
 
@@ -241,11 +241,11 @@ def features_at(
 def vectors(
   context: RunContext, depths: Sequence[int], pool: str = ''
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-  """Yield (depth, {side: [n, c]}) of what the children below each depth make, pooled as the head does.
+  """Yield (depth, {side: [n, c]}): what the children below each depth make, pooled.
 
-  `pool` is another way of pooling than the head's, see heads.linear. The vectors of all depths are
-  computed in one pass and kept; maps are not. Norms that use the statistics of a batch are an
-  error: there is no one vector of a picture.
+  It is pooled as the head does it; `pool` is another way, see heads.linear. The vectors of all
+  depths are computed in one pass and kept; maps are not. Norms that use the statistics of a batch
+  are an error: there is no one vector of a picture.
   """
   for depth in depths:
     moving = _moving(context, depth)
@@ -356,7 +356,7 @@ def _cached(
   cut: int,
   view: int,
 ) -> tuple[Dataset, bool]:
-  """Return what crosses a cut, begun at the deepest that is kept, and whether it was there already."""
+  """Return (what crosses a cut, begun at the deepest that is kept; whether it was there)."""
   start, below = 0, whole
   for depth in range(cut, 0, -1):
     kept = _kept(whole, paths[depth - 1])
@@ -379,7 +379,7 @@ def _computed(
   path: Path,
   needed: Sequence[Path] = (),
 ) -> tuple[Dataset, bool]:
-  """Return what `apply` makes of batches of `below`, kept in `path`, and whether it was there already.
+  """Return (what `apply` makes of batches of `below`, kept in `path`; whether it was there).
 
   Room is made by removing files that are not `needed`.
   """

@@ -128,7 +128,7 @@ def _drawn(
 
 
 def _in_range(dataset: Dataset) -> None:
-  """Raise where pictures are no numbers of 0 … 1, which a publisher's mean and deviation are for."""
+  """Raise where pictures are no numbers of 0 … 1, as a publisher's mean and deviation are for."""
   low, high = dataset.facts.get('range', (0, 1))
   if low < -0.01 or high > 1.01:
     raise MedtlError(

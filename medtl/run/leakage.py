@@ -26,6 +26,7 @@ HOW = (
   'ops',
   'split',
   'site',
+  'rename',
   'draw',
   'skip_unreadable',
   'allow_leak',
@@ -90,12 +91,12 @@ def record(
 
 def inherited(weights: Path) -> Record:
   """Return what a run has seen that gives its weights, under its name, if it kept a record."""
-  found = read(weights)
-  if found is None:
+  seen = read(weights)
+  if seen is None:
     empty = {name: np.array([], str) for name in COLUMNS}
     return Record(empty, (str(weights),))
-  run = np.where(found.table['run'] == '', str(weights), found.table['run'])
-  return Record({**found.table, 'run': run}, found.unknown)
+  run = np.where(seen.table['run'] == '', str(weights), seen.table['run'])
+  return Record({**seen.table, 'run': run}, seen.unknown)
 
 
 def _rows(dataset: Dataset, data: Mapping[str, Any], side: str) -> dict[str, np.ndarray]:
@@ -153,11 +154,11 @@ def _digest(text: str) -> str:
   return hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:16]
 
 
-def write(workdir: Path, found: Record) -> None:
+def write(workdir: Path, seen: Record) -> None:
   """Keep the record in a run folder."""
-  arrays: dict[str, Any] = {f'table/{name}': column for name, column in found.table.items()}
+  arrays: dict[str, Any] = {f'table/{name}': column for name, column in seen.table.items()}
   with files.atomic_write(workdir / 'trained_on.npz') as aside, aside.open('wb') as file:
-    np.savez_compressed(file, unknown=np.array(found.unknown, str), **arrays)
+    np.savez_compressed(file, unknown=np.array(seen.unknown, str), **arrays)
 
 
 def read(workdir: Path) -> Record | None:
@@ -170,24 +171,27 @@ def read(workdir: Path) -> Record | None:
     return Record(table, tuple(file['unknown'].tolist()))
 
 
-def compare(found: Record, tested: Dataset, data: Mapping[str, Any]) -> Overlap:
+def compare(seen: Record, tested: Dataset, data: Mapping[str, Any]) -> Overlap:
   """Return what tested pictures, read by the config's `data`, have in common with a record."""
-  place = _places(found.table)
-  content, identity = _column(tested, 'content').tolist(), identities(tested, data).tolist()
+  places = _places(seen.table)
+  content = _column(tested, 'content').tolist()
+  identity = identities(tested, data).tolist()
   equal: dict[str, dict[str, int]] = {}
   first: list[str] = []
   for index in range(tested.size):
-    match = place.get(content[index], place.get(identity[index]))
+    match = places.get(content[index], places.get(identity[index]))
     if match is None:
       continue
-    run, side, other = (str(found.table[name][match]) for name in ('run', 'side', 'file'))
+    run = str(seen.table['run'][match])
+    side = str(seen.table['side'][match])
+    other = str(seen.table['file'][match])
     counts = equal.setdefault(run, {})
     counts[side] = counts.get(side, 0) + 1
     name = name_of(tested.table, index)
     first.append(f'{name} ({side})' if name == other else f'{name} = {other} ({side})')
   ours = set(_column(tested, 'patient').tolist()) - {''}
-  theirs = set(found.table['patient'].tolist()) - {''}
-  known = len(set(found.table['identity'].tolist()))  # several runs may have seen the same ones
+  theirs = set(seen.table['patient'].tolist()) - {''}
+  known = len(set(seen.table['identity'].tolist()))  # several runs may have seen the same ones
   return Overlap(
     tested.size,
     known,
@@ -195,19 +199,19 @@ def compare(found: Record, tested: Dataset, data: Mapping[str, Any]) -> Overlap:
     first[:SHOWN],
     sorted(ours & theirs),
     bool(ours and theirs),
-    list(found.unknown),
+    list(seen.unknown),
     'pixels' if any(content) else 'lines',
   )
 
 
 def _places(table: Table) -> dict[str, int]:
   """Return {content or identity: index}; a run's own pictures go before those of other runs."""
-  found: dict[str, int] = {}
+  places: dict[str, int] = {}
   for column in ('content', 'identity'):
     for index, value in enumerate(table[column].tolist()):
       if value:  # flat pictures, which are equal anyhow, have no content
-        found.setdefault(value, index)
-  return found
+        places.setdefault(value, index)
+  return places
 
 
 def pooled(parts: Sequence[Overlap]) -> Overlap:
@@ -226,13 +230,13 @@ def pooled(parts: Sequence[Overlap]) -> Overlap:
   return Overlap(size, known, equal, first[:SHOWN], patients, people, unknown, parts[0].by)
 
 
-def keep(workdir: Path, name: str, found: Overlap | None) -> None:
+def keep(workdir: Path, name: str, overlap: Overlap | None) -> None:
   """Keep what was found of the predictions `name`; None, nothing known, removes what was kept."""
   path = _file(workdir, name)
-  if found is None:
+  if overlap is None:
     path.unlink(missing_ok=True)
   else:
-    files.write(path, json.dumps(found._asdict(), indent=1))
+    files.write(path, json.dumps(overlap._asdict(), indent=1))
 
 
 def kept(workdir: Path, name: str) -> Overlap | None:
@@ -245,25 +249,25 @@ def _file(workdir: Path, name: str) -> Path:
   return workdir / 'overlap' / f'{name}.json'
 
 
-def stop(found: Overlap, allowed: bool, advice: str) -> None:
+def stop(overlap: Overlap, allowed: bool, advice: str) -> None:
   """Raise a MedtlError that names pictures which were used before, unless that is allowed."""
-  if allowed or not found.pictures:
+  if allowed or not overlap.pictures:
     return
-  seen = '; '.join(_seen(found, run) for run in found.equal)
+  seen = '; '.join(_seen(overlap, run) for run in overlap.equal)
   raise MedtlError(
-    f'{seen}: {_named(found.first, found.pictures)}. The numbers would be too good. '
+    f'{seen}: {_named(overlap.first, overlap.pictures)}. The numbers would be too good. '
     f'{advice}, or set --config.data.allow_leak=True to go on: console and page '
     'then say so'
   )
 
 
-def _seen(found: Overlap, run: str) -> str:
+def _seen(overlap: Overlap, run: str) -> str:
   """Return in words how many tested pictures one run has seen."""
-  sides = found.equal[run]
+  sides = overlap.equal[run]
   each = ', '.join(f'{sides[side]} {side}' for side in USED if side in sides)
   who = f'{run}, where the weights come from,' if run else 'this run'
   return (
-    f'{sum(sides.values())} of {found.size} pictures are among those that {who} was trained '
+    f'{sum(sides.values())} of {overlap.size} pictures are among those that {who} was trained '
     f'or chosen on ({each})'
   )
 
@@ -274,76 +278,76 @@ def _named(names: Sequence[str], count: int) -> str:
   return files.printable(shown + (f' … and {more} more' if more else ''))
 
 
-def warnings(found: Overlap | None, told: bool = False) -> list[str]:
+def warnings(overlap: Overlap | None, told: bool = False) -> list[str]:
   """Return what a reader of numbers must know.
 
   `told`: another warning tells already what two sides of the run's own split have in common.
   """
-  if found is None:
+  if overlap is None:
     return []
-  runs = [run for run in found.equal if run or not told]
-  lines = [f'{_seen(found, run)}, which was allowed: the numbers are too good.' for run in runs]
-  if found.patients and (runs or not told):
-    names = _named(found.patients, len(found.patients))
+  runs = [run for run in overlap.equal if run or not told]
+  lines = [f'{_seen(overlap, run)}, which was allowed: the numbers are too good.' for run in runs]
+  if overlap.patients and (runs or not told):
+    names = _named(overlap.patients, len(overlap.patients))
     lines.append(
-      f'{len(found.patients)} patients have the names of patients that the net was '
+      f'{len(overlap.patients)} patients have the names of patients that the net was '
       f'trained or chosen on ({names}): if they are the same people, the numbers are '
       'too good.'
     )
   return lines
 
 
-def in_training(found: Overlap | None) -> list[str]:
+def in_training(overlap: Overlap | None) -> list[str]:
   """Return in words how many pictures that are only predicted trained the net; [] if none did."""
-  if found is None:
+  if overlap is None:
     return [
       'whether pictures were in the training data could not be checked: the run folder, of '
       'an older version, keeps no record of these'
     ]
   lines = []
-  if found.pictures:
+  if overlap.pictures:
     lines.append(
-      f'{found.pictures} of {found.size} pictures were in the training data: '
-      f'{_named(found.first, found.pictures)}'
+      f'{overlap.pictures} of {overlap.size} pictures were in the training data: '
+      f'{_named(overlap.first, overlap.pictures)}'
     )
-  if found.unknown:
+  if overlap.unknown:
     lines.append(
-      f'whether pictures were in the training data of {", ".join(found.unknown)}, where '
+      f'whether pictures were in the training data of {", ".join(overlap.unknown)}, where '
       'the weights come from, could not be checked: it keeps no record of these'
     )
   return lines
 
 
-def claim(found: Overlap | None, folds: int = 0, published: bool = False) -> str:
+def claim(overlap: Overlap | None, folds: int = 0, published: bool = False) -> str:
   """Return how a page goes on after 'Test set: 24 images'.
 
   It says that they were never used where that was checked and is true, otherwise what is known.
   `folds`: of pooled predictions of so many nets, each compared with the pictures of its own fold.
   `published`: the net began from a publisher's checkpoint, whose training pictures are not known.
   """
-  if found is None:
+  if overlap is None:
     return (
       'of which it could not be checked whether they were used for training or for a choice: '
       'the run folder keeps no record of what was'
     )
-  if found.pictures:
-    return f'{found.pictures} of which were used for training or for a choice'
-  if found.unknown:
+  if overlap.pictures:
+    return f'{overlap.pictures} of which were used for training or for a choice'
+  if overlap.unknown:
     return (
-      f'not used by this run itself; whether {", ".join(found.unknown)}, where its weights '
+      f'not used by this run itself; whether {", ".join(overlap.unknown)}, where its weights '
       'come from, was trained or chosen on them could not be checked: it keeps no record'
     )
-  those = 'those of its own fold' if folds else f'the {found.known:,} that were'
-  if found.by == 'lines':
-    return _claim_of_lines(found, those, folds)
-  if found.patients:
+  those = 'those of its own fold' if folds else f'the {overlap.known:,} that were'
+  if overlap.by == 'lines':
+    return _claim_of_lines(overlap, those, folds)
+  if overlap.patients:
     return (
       f'compared pixel by pixel with {those}: no image is among them, but patients of the '
       'same names are'
     )
   limits = [
     '; copies that were resized or compressed anew would not be noticed',
-    '' if found.people else '; patients could not be compared',
+    '' if overlap.people else '; patients could not be compared',
     '; what the published weights were trained on is not known here' if published else '',
   ]
   never = 'each tested by a net for which it was never used' if folds else 'never used'
@@ -353,11 +357,11 @@ def claim(found: Overlap | None, folds: int = 0, published: bool = False) -> str
   )
 
 
-def _claim_of_lines(found: Overlap, those: str, folds: int) -> str:
+def _claim_of_lines(overlap: Overlap, those: str, folds: int) -> str:
   """Return the claim for the rows of tables, which are told apart by file and line."""
   never = 'each tested by a net for which it was never used' if folds else 'never used'
-  names = '; no patient has the name of one of those' if found.people else ''
-  if found.patients:
+  names = '; no patient has the name of one of those' if overlap.people else ''
+  if overlap.patients:
     names = '; but patients of the same names are'
   return (
     f'{never} for training or for any choice (compared by file and line with {those}'

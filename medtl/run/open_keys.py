@@ -31,33 +31,33 @@ def settle(config: ConfigDict, workdir: Path, command: str = '', folds: bool = F
   data.split.by='auto': the publisher's split where there is one (not with `folds`), else by
   patient where patients are known, else by image. batch='auto': the largest that fits in memory.
   """
-  made = ConfigDict(config.to_dict())
+  settled = ConfigDict(config.to_dict())
   begun = run_folder.read_config(workdir) if run_folder.has_begun(workdir) else None
 
   @functools.cache
   def everything() -> Dataset:
-    return data.load(**{**made.data.to_dict(), 'split': {'by': 'none'}})['test']
+    return data.load(**{**settled.data.to_dict(), 'split': {'by': 'none'}})['test']
 
-  with made.ignore_type():
-    if made.data.split.by == AUTO:
+  with settled.ignore_type():
+    if settled.data.split.by == AUTO:
       by = begun.data.split.by if begun else split_kind(everything(), folds)
-      made.data.split.by = by
+      settled.data.split.by = by
       train.write(f"· data.split.by='auto' is {by!r}{SPLITS[by]}")
-    _settle_task(made, begun, everything)
-    if made.batch == AUTO:
-      made.batch = begun.batch if begun else _batch(made, workdir, command)
-  return made.lock()
+    _settle_task(settled, begun, everything)
+    if settled.batch == AUTO:
+      settled.batch = begun.batch if begun else _batch(settled, workdir, command)
+  return settled.lock()
 
 
 def _settle_task(
-  made: ConfigDict, begun: ConfigDict | None, everything: Callable[[], Dataset]
+  config: ConfigDict, begun: ConfigDict | None, everything: Callable[[], Dataset]
 ) -> None:
   """Fill in the keys of the task that are left open."""
-  settle_keys = getattr(tasks.module(made.task.name), 'settle', None)
+  settle_keys = getattr(tasks.module(config.task.name), 'settle', None)
   if settle_keys is None:
     return
-  settled, note = settle_keys(made.task.to_dict(), everything, begun and begun.task.to_dict())
-  made.task = ConfigDict(settled)
+  settled, note = settle_keys(config.task.to_dict(), everything, begun and begun.task.to_dict())
+  config.task = ConfigDict(settled)
   if note:
     train.write(f'· {note}')
 
@@ -73,9 +73,9 @@ def split_kind(everything: Dataset, folds: bool) -> str:
   return 'patient' if known else 'image'
 
 
-def _batch(made: ConfigDict, workdir: Path, command: str) -> int:
+def _batch(config: ConfigDict, workdir: Path, command: str) -> int:
   """Return the largest batch that fits, tried with the smallest that is allowed."""
-  made.batch = math.lcm(sharding.make_mesh(**made.mesh).size, made.accumulate)
-  tried = ConfigDict(made.to_dict()).lock()
+  config.batch = math.lcm(sharding.make_mesh(**config.mesh).size, config.accumulate)
+  tried = ConfigDict(config.to_dict()).lock()
   context = train.prepare(tried, train.resolve_pretrained_run(tried, workdir, command))
   return batch_size.largest_batch(context, train.write)

@@ -85,16 +85,16 @@ def contents(root: Path) -> Contents:
       'folder of one kind'
     )
   walked = walk(root, _is_read)
-  found = Contents([], [], [], walked.passed_over)
+  held = Contents([], [], [], walked.passed_over)
   for name in walked.files:
     path = root / name
     if nifti.KIND.belongs(path):
-      found.volumes.append(path)
+      held.volumes.append(path)
     elif folder.KIND.belongs(path) and not signature.is_dicom(_head(path)):
-      found.pictures.append(path)
+      held.pictures.append(path)
     else:
-      found.dicoms.append(path)
-  return found
+      held.dicoms.append(path)
+  return held
 
 
 def _is_read(path: Path) -> bool:
@@ -132,8 +132,8 @@ def _source(keys: Keys, own: Mapping[str, Any]) -> tuple[Keys, list[str]]:
   reads_files = name in READERS.values()
   if keys.get('manifest') or not root or not (reads_files or root != own.get('root')):
     return keys, []  # a manifest names its files, other sources know theirs
-  found = contents(Path(root).expanduser())
-  files_of = dict(zip(READERS, found[:3], strict=True))
+  held = contents(Path(root).expanduser())
+  files_of = dict(zip(READERS, held[:3], strict=True))
   kinds = [kind for kind, paths in files_of.items() if paths]
   if len(kinds) > 1:
     shown = [f'{len(files_of[kind])} {kind} (first: {files_of[kind][0].name})' for kind in kinds]
@@ -143,7 +143,7 @@ def _source(keys: Keys, own: Mapping[str, Any]) -> tuple[Keys, list[str]]:
     )
   if not kinds:
     if reads_files:
-      raise _nothing(root, found.passed_over)
+      raise _nothing(root, held.passed_over)
     return keys, []
   kind = kinds[0]
   _same_dimensions(kind, root, own)
@@ -152,7 +152,7 @@ def _source(keys: Keys, own: Mapping[str, Any]) -> tuple[Keys, list[str]]:
   chosen = {**keys, 'name': READERS[kind]}
   if kind == 'DICOM files' and not chosen.get('values'):
     raise MedtlError(
-      f'{root} holds {len(found.dicoms)} DICOM files, and the run was trained on '
+      f'{root} holds {len(held.dicoms)} DICOM files, and the run was trained on '
       'other files; say how their numbers are read: --config.data.values=display '
       '(0 … 1 by the window in each header), or --config.data.values=modality (HU '
       "for CT) with --config.data.ops='window(low, high) | …'"
@@ -181,9 +181,9 @@ def _nothing(root: str, passed_over: str) -> MedtlError:
   suffixes = ', '.join(folder.SUFFIXES)
   if Path(root).expanduser().is_file():
     return MedtlError(f'{root} is no picture ({suffixes}), no NIfTI file and no DICOM file')
-  found = f'it holds {passed_over}' if passed_over else 'it is empty'
+  held = f'it holds {passed_over}' if passed_over else 'it is empty'
   return MedtlError(
-    f'{root} holds no pictures ({suffixes}), no NIfTI files and no DICOM files; {found}'
+    f'{root} holds no pictures ({suffixes}), no NIfTI files and no DICOM files; {held}'
   )
 
 
@@ -353,9 +353,13 @@ def _same_axes(found: Sequence[int], expected: Sequence[int], keys: Keys) -> Non
 
 def colour(dataset: Dataset) -> tuple[int, int]:
   """Return (how many pictures are in colour, how many were looked at); LOOK are, evenly spread."""
-  index = np.unique(np.linspace(0, dataset.size - 1, min(LOOK, dataset.size)).astype(int))
-  spread = [np.ptp(dataset.fetch(int(one)).x, axis=-1).mean() for one in index]
-  return int(np.sum(np.array(spread) > COLOURED)), len(index)
+  count = min(LOOK, dataset.size)
+  rows = np.unique(np.linspace(0, dataset.size - 1, count).astype(int))
+  coloured = 0
+  for row in rows.tolist():
+    differences = np.ptp(dataset.fetch(row).x, axis=-1)
+    coloured += int(differences.mean() > COLOURED)
+  return coloured, len(rows)
 
 
 def _colours(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]:

@@ -42,7 +42,10 @@ FORMULA = ('=', '+', '-', '@', '\t', '\r')  # a spreadsheet computes text that b
 def load_trained(
   config: ConfigDict, workdir: Path
 ) -> tuple[Task, Functions, Tree, Tree, dict[str, Any]]:
-  """Return (task, its jitted measure and dense, params, extra, plan) of a finished run, from its folder alone."""
+  """Return (task, its jitted measure and dense, params, extra, plan) of a finished run.
+
+  They are read from its folder alone.
+  """
   plan = run_folder.read_plan(workdir)
   run_folder.read(workdir, 'numbers.json')
   if 'folds' in plan:
@@ -91,14 +94,14 @@ def _own_overlap(
   """
   keys, facts = config.data.to_dict(), sides['test'].facts
   unchanged = all(facts[key] == plan['data'].get(key) for key in ('hash', 'split_hash'))
-  found = leakage.read(workdir)
-  if found is None and not unchanged:
+  seen = leakage.read(workdir)
+  if seen is None and not unchanged:
     return None
-  if found is None:
+  if seen is None:
     from_run = config.model.weights.startswith('run:')
-    found = leakage.record(sides, keys, Path(plan['weights']['name']) if from_run else None)
-    leakage.write(workdir, found)
-  overlap = leakage.compare(found, sides['test'], keys)
+    seen = leakage.record(sides, keys, Path(plan['weights']['name']) if from_run else None)
+    leakage.write(workdir, seen)
+  overlap = leakage.compare(seen, sides['test'], keys)
   if not unchanged:
     leakage.stop(
       overlap,
@@ -134,8 +137,8 @@ def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
 
 def _overlap(workdir: Path, other: Dataset, keys: Mapping[str, Any]) -> leakage.Overlap | None:
   """Return what other data have in common with what the net has seen; None if that is unknown."""
-  found = leakage.read(workdir)
-  return None if found is None else leakage.compare(found, other, keys)
+  seen = leakage.read(workdir)
+  return None if seen is None else leakage.compare(seen, other, keys)
 
 
 def _same_data(workdir: Path, name: str, other: Dataset) -> None:
@@ -247,15 +250,15 @@ def _doubtful(rows: Sequence[Sequence[Any]]) -> list[str]:
   texts = sorted({cell for row in rows for cell in row if isinstance(cell, str)})
   formulas = [text for text in texts if text.startswith(FORMULA)]
   broken = [text for text in texts if files.printable(text) != text]
-  found = []
+  notes = []
   if formulas:
-    found.append(
+    notes.append(
       f'{len(formulas)} names begin with =, +, -, @ or a tab, which a spreadsheet may '
       f'take for a formula (first: {formulas[0]!r}): import their columns as text'
     )
   if broken:
-    found.append(
+    notes.append(
       f'{len(broken)} names are not UTF-8; what is not is written as \\udc80 … \\udcff '
       f'(first: {broken[0]})'
     )
-  return found
+  return notes

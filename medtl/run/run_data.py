@@ -42,7 +42,7 @@ def load_streams(config: ConfigDict, task: Task) -> dict[str, Dataset]:
 
 
 def _unlabelled(dataset: Dataset) -> Dataset:
-  """Return the data set with every label hidden: what a task learns from it cannot be its labels."""
+  """Return the data set with every label hidden: what a task learns from it is no label."""
   table = {**dataset.table, 'y': np.full(dataset.size, -1, np.int32)}
 
   def fetch(index: int) -> Example:

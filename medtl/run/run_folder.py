@@ -38,14 +38,16 @@ ADVICE = {
 def default_name(config_name: str, config: ConfigDict) -> str:
   """Return '<config>[-<variant>]-<8 hex of the config>'."""
   path, variant = _parted(config_name)
-  return '-'.join([Path(path).stem, *([variant] if variant else []), digest(config)])
+  parts = [Path(path).stem, variant, digest(config)]
+  return '-'.join(filter(None, parts))
 
 
 def digest(config: ConfigDict) -> str:
   """Return 8 hex digits that stand for every key of the config but where it runs."""
   places = config_keys.changing('place')
-  told = {key: value for key, value in config.to_dict().items() if key not in places}
-  return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:8]
+  kept = {key: value for key, value in config.to_dict().items() if key not in places}
+  text = json.dumps(kept, sort_keys=True, default=str)
+  return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def config_json(config: ConfigDict) -> str:
@@ -59,7 +61,7 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def _as_today(keys: dict[str, Any]) -> dict[str, Any]:
-  """Return the keys of a config that an older version wrote, as this one would have written them."""
+  """Return the keys of a config that an older version wrote as this one writes them."""
   task = {'name': 'classification', **keys.get('task', {})}  # there was no other one
   return {**config_keys.added(), **keys, 'task': task}
 
@@ -120,43 +122,55 @@ def _refuse_foreign(workdir: Path) -> None:
 
 
 def has_begun(workdir: Path) -> bool:
-  """Return whether a run has begun in a folder; a command that failed before leaves it to the next."""
+  """Return whether a run has begun in a folder; else it is left to the next command."""
   signs = [workdir / name for name in ('plan.json', 'checkpoints', 'numbers.json')]
   several = any(workdir.glob('fold*/'))
-  return (workdir / 'config.json').exists() and (several or any(sign.exists() for sign in signs))
+  begun = several or any(sign.exists() for sign in signs)
+  return begun and (workdir / 'config.json').exists()
 
 
 def open_or_verify(workdir: Path, config: ConfigDict, folds: bool = False) -> None:
-  """Make the folder this config's, or check that it is; another config's folder is an error that says what differs.
+  """Make the folder this config's, or check that it is.
 
-  `folds`: of the run of every fold, which is no continuation of a run of one.
+  Another config's folder is an error that says what differs. `folds`: of the run of every fold,
+  which is no continuation of a run of one.
   """
   _refuse_foreign(workdir)
   path = workdir / 'config.json'
-  several, there = any(workdir.glob('fold*/')), has_begun(workdir)
+  several = any(workdir.glob('fold*/'))
+  begun = has_begun(workdir)
   multihost.barrier('claim')  # all have looked before the first writes
-  if not there:
+  if not begun:
     files.write(path, config_json(config))
     return
-  old = pytrees.flatten(json.loads(json.dumps(_as_today(read(workdir, path.name)))))
-  new = pytrees.flatten(json.loads(config_json(config)))
-  places = config_keys.changing('place')
-  differ = [
-    f'  {key}: {old.get(key, "(absent)")} there, {new.get(key, "(absent)")} asked for'
-    for key in sorted(old.keys() | new.keys())
-    if old.get(key, None) != new.get(key, None) and key.partition('/')[0] not in places
-  ]
-  if differ:
+  differences = _differences(_as_today(read(workdir, path.name)), config)
+  if differences:
+    shown = '\n'.join(differences[:12])
     raise MedtlError(
-      f'{workdir} is the run folder of another config:\n'
-      + '\n'.join(differ[:12])
-      + '\nchoose another --workdir, or leave it out'
+      f'{workdir} is the run folder of another config:\n{shown}\n'
+      'choose another --workdir, or leave it out'
     )
   if several != folds:
+    held = 'every fold' if several else 'one split'
+    asked = 'every fold (--folds)' if folds else 'one split'
     raise MedtlError(
-      f'{workdir} holds {"every fold" if several else "one split"} of this config, and '
-      f'{"every fold (--folds)" if folds else "one split"} is asked for; choose another --workdir'
+      f'{workdir} holds {held} of this config, and {asked} is asked for; choose another --workdir'
     )
+
+
+def _differences(keys: dict[str, Any], config: ConfigDict) -> list[str]:
+  """Return in words where the keys of a run folder and a config differ, but for where it runs."""
+  old = pytrees.flatten(json.loads(json.dumps(keys)))
+  new = pytrees.flatten(json.loads(config_json(config)))
+  places = config_keys.changing('place')
+  words = []
+  for key in sorted(old.keys() | new.keys()):
+    name = key.partition('/')[0]
+    if old.get(key) != new.get(key) and name not in places:
+      there = old.get(key, '(absent)')
+      asked = new.get(key, '(absent)')
+      words.append(f'  {key}: {there} there, {asked} asked for')
+  return words
 
 
 def is_finished(workdir: Path) -> bool:
@@ -178,10 +192,11 @@ def require(workdir: Path) -> ConfigDict:
 
 def write_json(path: Path, value: Any) -> None:
   """Write a value as JSON, numpy numbers and arrays included."""
-  files.write(
-    path,
-    json.dumps(value, indent=1, default=lambda v: v.tolist() if hasattr(v, 'tolist') else str(v)),
-  )
+
+  def plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, 'tolist') else str(value)
+
+  files.write(path, json.dumps(value, indent=1, default=plain))
 
 
 def read(workdir: Path, name: str) -> dict[str, Any]:
@@ -194,21 +209,21 @@ def read(workdir: Path, name: str) -> dict[str, Any]:
     )
   advice = ADVICE.get(name, f'start evaluate with --name={path.stem} again')
   try:
-    found = json.loads(path.read_text(encoding='utf-8'))
+    content = json.loads(path.read_text(encoding='utf-8'))
   except FileNotFoundError:
     raise MedtlError(f'{path} is missing, of a run that is finished; {advice}') from None
   except ValueError as error:
     raise MedtlError(f'{path} is damaged ({error}); {advice}') from None
-  if not isinstance(found, dict):
-    raise MedtlError(f'{path} is damaged (it holds a {type(found).__name__}); {advice}')
-  return _Read(found, path, advice)
+  if not isinstance(content, dict):
+    raise MedtlError(f'{path} is damaged (it holds a {type(content).__name__}); {advice}')
+  return _Read(content, path, advice)
 
 
 class _Read(dict):
   """What a file of a run folder holds; a key that is not there is a MedtlError."""
 
-  def __init__(self, found: dict[str, Any], path: Path, advice: str):
-    super().__init__(found)
+  def __init__(self, content: dict[str, Any], path: Path, advice: str):
+    super().__init__(content)
     self.path, self.advice = path, advice
 
   def __missing__(self, key: str) -> Any:
@@ -223,11 +238,9 @@ def hardware() -> str:
 
   devices = jax.devices()
   cores = f'{os.cpu_count()} cores, {platform.machine()}'
-  return (
-    f'{len(devices)} × {devices[0].device_kind} ({cores})'
-    if devices[0].platform != 'cpu'
-    else f'CPU, {cores}'
-  )
+  if devices[0].platform == 'cpu':
+    return f'CPU, {cores}'
+  return f'{len(devices)} × {devices[0].device_kind} ({cores})'
 
 
 def versions() -> dict[str, str]:
@@ -245,8 +258,8 @@ def load_config(words: str) -> ConfigDict:
   if not path.is_file():
     there = user_files.configs(path.parent)
     raise MedtlError(f'no config {name!r}; {did_you_mean(name, there)}')
-  with user_files.defined(path, 'a Python file with get_config()') as made:
-    get_config = made.get('get_config')
+  with user_files.defined(path, 'a Python file with get_config()') as names:
+    get_config = names.get('get_config')
     if not callable(get_config):
       raise MedtlError(
         f'{path} is no config: it has no function get_config(); expected a Python '
@@ -256,24 +269,22 @@ def load_config(words: str) -> ConfigDict:
     try:
       inspect.signature(get_config).bind(*arguments)
     except TypeError:
-      said = (
-        f'{path} has no variants, found {variant!r}; leave it out'
-        if variant
-        else f'{path} needs a variant; give one: --config={name}:VARIANT'
-      )
-      raise MedtlError(said) from None
+      problem = f'{path} needs a variant; give one: --config={name}:VARIANT'
+      if variant:
+        problem = f'{path} has no variants, found {variant!r}; leave it out'
+      raise MedtlError(problem) from None
     try:
-      found = get_config(*arguments)
+      config = get_config(*arguments)
     except TypeError as error:
       if not str(error).startswith('Could not override field'):
         raise
       raise MedtlError(f'{path} sets a key to a value of another kind: {error}') from None
-  if not isinstance(found, ConfigDict):
+  if not isinstance(config, ConfigDict):
     raise MedtlError(
-      f'get_config() of {path} returned {found!r}; expected what base.get_config() '
+      f'get_config() of {path} returned {config!r}; expected what base.get_config() '
       'returns, with changes'
     )
-  return _complete(found.lock(), str(path), 'begin with base.get_config(), which holds every key')
+  return _complete(config.lock(), str(path), 'begin with base.get_config(), which holds every key')
 
 
 def _parted(words: str) -> tuple[str, str]:
@@ -287,24 +298,28 @@ def _parted(words: str) -> tuple[str, str]:
   return (path, variant) if colon and not is_path else (words, '')
 
 
-def _complete(found: ConfigDict, where: str, advice: str) -> ConfigDict:
+def _complete(config: ConfigDict, where: str, advice: str) -> ConfigDict:
   """Return a config that has every declared key, and say which it has beside these."""
   known = config_keys.KEYS
-  lacking = [key for key in known if key not in found]
-  unknown = [key for key in found if key not in known]
+  lacking = [key for key in known if key not in config]
+  unknown = [key for key in config if key not in known]
   if lacking:
     raise MedtlError(f'{where} lacks {", ".join(lacking)}; {advice}')
   if unknown:
     run_log.console.print(
       f'{where}: this version of medtl knows no {", ".join(unknown)}, and does not heed it'
     )
-  return found
+  return config
 
 
 def write_provenance(
   workdir: Path, command: str, spans: Mapping[str, float], outcome: dict[str, Any]
 ) -> None:
-  """Write what made the run: command, versions, hardware, seconds and what they were spent on, when, which checkpoint was chosen."""
+  """Write what made the run.
+
+  It tells command, versions, hardware, seconds and what they were spent on, when it was finished,
+  which checkpoint was chosen.
+  """
   write_json(
     workdir / 'provenance.json',
     {

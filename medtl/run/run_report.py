@@ -227,8 +227,8 @@ def _sentence(config: ConfigDict, plan: dict[str, Any]) -> str:
   trained = f'trained on {side["size"]} {what}s{patients} of {data}'
   if 'folds' in plan:
     trained = (
-      f'trained in {len(plan["folds"])} folds of {data}, each {what} tested by a net that never saw '
-      'its fold,'
+      f'trained in {len(plan["folds"])} folds of {data}, each {what} tested by a net that never '
+      'saw its fold,'
     )
   aim = tasks.make(config.task.to_dict()).page.aim(plan['classes'])
   _, _, model = config.model.name.partition('.')

@@ -38,10 +38,10 @@ write = run_log.console.print
 def train(
   config: ConfigDict, workdir: Path, command: str = '', like: RunContext | None = None
 ) -> dict[str, Any]:
-  """Return the numbers of a run, continued from where its folder stands; a finished one is only read.
+  """Return the numbers of a run, continued from where its folder stands.
 
-  `like` holds the context of another run, whose data, weights and programs are taken where they are the same; its cost is known then, and
-  not told again.
+  A finished one is only read. `like` holds the context of another run, whose data, weights and
+  programs are taken where they are the same; its cost is known then, and not told again.
   """
   validate.check_config(config)
   with run_folder.open_unfinished(workdir, config) as to_do:
@@ -116,7 +116,10 @@ def _train(
 
 
 def prepare(config: ConfigDict, origin: Path | None, like: RunContext | None = None) -> RunContext:
-  """Return the context of a run; where a publisher's file cannot be had, the error says what the config offers instead."""
+  """Return the context of a run.
+
+  Where a publisher's file cannot be had, the error says what the config offers instead.
+  """
   try:
     context = assemble.run_context(config, origin, like)
   except Missing as error:
@@ -136,7 +139,10 @@ def prepare(config: ConfigDict, origin: Path | None, like: RunContext | None = N
 
 
 def _grey(context: RunContext) -> list[str]:
-  """Return in words that pictures in colour are read as grey; it is looked up once for all runs that are alike."""
+  """Return in words that pictures in colour are read as grey.
+
+  It is looked up once for all runs that are alike.
+  """
   if 'grey' not in context.remarks:
     found = other_data.made_grey(context.data['train'], context.config.data.to_dict())
     context.remarks['grey'] = [
@@ -190,9 +196,10 @@ def _load_tests(
 def resolve_pretrained_run(
   config: ConfigDict, workdir: Path, command: str, may_train: bool = True
 ) -> Path | None:
-  """Return the run folder that the weights come from ('run:<folder>' or 'run:<config>', trained first where it is not finished).
+  """Return the run folder that the weights come from, None where they come from no run.
 
-  It stands beside this run's; that of a whole study, further up, serves all of its runs.
+  weights='run:<folder>' names it; 'run:<config>' is trained first where it is not finished. It
+  stands beside this run's; that of a whole study, further up, serves all of its runs.
   """
   kind, _, name = config.model.weights.partition(':')
   if kind != 'run':
@@ -210,8 +217,8 @@ def resolve_pretrained_run(
   if not run_folder.is_finished(folder):
     if not may_train:
       raise MedtlError(
-        f'the weights come from a run that is not finished; train it first: python -m medtl.main --config={name} '
-        f'--workdir={shlex.quote(str(folder))}'
+        'the weights come from a run that is not finished; train it first: '
+        f'python -m medtl.main --config={name} --workdir={shlex.quote(str(folder))}'
       )
     run_log.heading(name, ': the run that the weights come from')
     train(other, folder, command)
@@ -228,10 +235,10 @@ def write_predictions(
   workdir: Path,
   inputs: Mapping[str, Dataset] | None = None,
 ) -> None:
-  """Predict every side but train, from `inputs` where these are not the pictures, and keep it in predictions/<side>.npz.
+  """Predict every side but train, and keep that in predictions/<side>.npz.
 
-  `functions` are the task's measure and dense, jitted. Maps are predicted of those examples alone
-  that the page shows.
+  `inputs` are what the net sees where it is not the pictures. `functions` are the task's measure
+  and dense, jitted. Maps are predicted of those examples alone that the page shows.
   """
   measure, dense = functions
   for name, dataset in sides.items():
@@ -298,7 +305,8 @@ def fit(context: RunContext, workdir: Path, checkpoints: Checkpoints, watch: run
   if resumed:
     state = context.device_put(checkpoints.restore('latest', jax.eval_shape(lambda: state)))
     write(
-      f'continuing at step {int(state.step)}, in phase {progress.phase + 1} of {len(context.phases)}'
+      f'continuing at step {int(state.step)}, in phase {progress.phase + 1} of '
+      f'{len(context.phases)}'
     )
     watch.resume(progress.spans)
   elif checkpoints.step('best') is not None:
@@ -315,7 +323,10 @@ def fit(context: RunContext, workdir: Path, checkpoints: Checkpoints, watch: run
 
 
 def enter(context: RunContext, state: State, progress: Progress) -> State:
-  """Return the state at the begin of the next phase: a group that is live in both keeps its optimizer state."""
+  """Return the state at the begin of the next phase.
+
+  A group that is live in both keeps its optimizer state.
+  """
   progress.phase, progress.phase_start = progress.phase + 1, int(state.step)
   progress.phase_done, progress.waiting = False, 0
   tx = context.phases[progress.phase].partition.tx

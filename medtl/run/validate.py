@@ -1,4 +1,7 @@
-"""What a config and its data must promise before anything is computed: a mistake found after an hour of training costs an hour."""
+"""What a config and its data must promise before anything is computed.
+
+A mistake that is found after an hour of training costs an hour.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -158,8 +161,8 @@ def _durations(given: ConfigDict) -> None:
       raise MedtlError(f'{duration!r} is more than the whole run; expected at most 100%')
     return steps
 
-  made = expressions.single_function(given.schedule, schedules, given=('total', 'steps'))
-  _explained('schedule', made, 100, count)
+  schedule = expressions.single_function(given.schedule, schedules, given=('total', 'steps'))
+  _explained('schedule', schedule, 100, count)
 
 
 def _explained(key: str, read: Callable, *values: Any, **keys: Any) -> None:
@@ -185,12 +188,13 @@ def count_folds(given: ConfigDict) -> int:
   split = given.data.split.to_dict()
   if split['by'] not in ('patient', 'image', 'site'):
     raise MedtlError(
-      f"--folds needs data.split.by='patient', 'image' or 'site', found {split['by']!r}: a publisher's split has one fold"
+      f"--folds needs data.split.by='patient', 'image' or 'site', found {split['by']!r}: "
+      "a publisher's split has one fold"
     )
   if split.get('val', 1) != 1:
     raise MedtlError(
-      '--folds pools the validation sides, on which each example must stand once: data.split.val is '
-      f'{split["val"]}, set it to 1'
+      '--folds pools the validation sides, on which each example must stand once: data.split.val '
+      f'is {split["val"]}, set it to 1'
     )
   return _count_sites(given) if split['by'] == 'site' else split.get('folds', 5)
 
@@ -214,17 +218,19 @@ def check_training(given: ConfigDict, sides: Mapping[str, Dataset], devices: int
   """
   if lacking := [side for side in ('train', 'val', 'test') if side not in sides]:
     raise MedtlError(
-      f'the split has no {" and no ".join(lacking)}: a run trains, chooses on validation and tests; '
-      "set data.split.by='patient' and data.split.val=1"
+      f'the split has no {" and no ".join(lacking)}: a run trains, chooses on validation and '
+      "tests; set data.split.by='patient' and data.split.val=1"
     )
   dataset = sides['train']
   if given.batch % devices:
     raise MedtlError(
-      f'config.batch is {given.batch}, and there are {devices} devices to cut it over; expected a multiple of {devices}'
+      f'config.batch is {given.batch}, and there are {devices} devices to cut it over; expected a '
+      f'multiple of {devices}'
     )
   if given.batch > dataset.size:
     raise MedtlError(
-      f'config.batch is {given.batch}, but the training side has {dataset.size} examples; expected at most as many'
+      f'config.batch is {given.batch}, but the training side has {dataset.size} examples; '
+      'expected at most as many'
     )
   tasks.make(given.task.to_dict()).accepts(sides, given.to_dict())
   _schedule(given, dataset.size)
@@ -245,12 +251,15 @@ def _schedule(given: ConfigDict, size: int) -> None:
       )
     return steps
 
-  made = expressions.single_function(given.schedule, schedules, given=('total', 'steps'))
-  _explained('schedule', made, total, count)
+  schedule = expressions.single_function(given.schedule, schedules, given=('total', 'steps'))
+  _explained('schedule', schedule, total, count)
 
 
 def name(word: str, where: str = '--name=') -> str:
-  """Return the name of a set of predictions, which becomes part of file names; other signs than letters, digits, _ . - are an error."""
+  """Return the name of a set of predictions, which becomes part of file names.
+
+  Other signs than letters, digits, _ . - are an error.
+  """
   if not re.fullmatch(r'\w[\w.-]*', word):
     raise MedtlError(
       f'{where}{word!r} becomes part of file names; expected letters, digits, _ . and -'
@@ -269,7 +278,7 @@ def test_name(word: str) -> str:
 
 
 def folder(word: Any, where: str) -> str:
-  """Return the name of a run, which becomes that of its folder; one that leads elsewhere is an error."""
+  """Return the name of a run, which becomes its folder's; one that leads elsewhere is an error."""
   if not isinstance(word, str) or not re.fullmatch(r'\w[^/\\\x00-\x1f]*(?<!\s)', word):
     raise MedtlError(
       f'{where}: the name {word!r} becomes that of a folder; expected text without / '

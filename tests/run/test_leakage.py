@@ -198,3 +198,12 @@ def test_a_patient_without_a_name_is_no_patient_of_the_same_name():
     'p1',
     '',
   ]
+
+
+def test_a_picture_whose_class_is_called_otherwise_is_the_same_one(tmp_path, monkeypatch):
+  monkeypatch.setenv('MEDTL_CACHE', str(tmp_path / 'cache'))
+  keys = dict(name='phantom.load', patients=4, scans=1, size=(16, 16))
+  side = data.load(**keys, split=dict(by='none'))['test']
+  before = leakage.identities(side, keys)
+  renamed = leakage.identities(side, {**keys, 'rename': {'CNV': 'wet'}})
+  assert before.tolist() == renamed.tolist() and len(set(before.tolist())) == side.size
