@@ -310,7 +310,8 @@ def check(table: Table, index: Mapping[str, np.ndarray], allow_leak: bool = Fals
   missing = 0
   if by == 'patient':
     missing = int((np.asarray(table['patient']).astype(str) == '').sum())
-  fill = f'fill in the {missing} missing patients and ' if missing else ''
+  noun = 'patient' if missing == 1 else 'patients'
+  fill = f'fill in the {missing} missing {noun} and ' if missing else ''
   raise MedtlError(
     f'{len(phrases)} leaks between the sides of the split: {shown}. Expected each patient and '
     f"picture on one side; {fill}set data.split.by='{by}', or set data.allow_leak=True to go on: "

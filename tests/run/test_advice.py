@@ -175,9 +175,9 @@ def test_patients_of_whom_some_are_missing(root):
   ]
   (root / 'labels.csv').write_text('\n'.join(['file,label,who', *rows]))
   keys = dict(manifest='labels.csv', patient='who', pattern='')
-  assert 'fill them in, leave these examples out' in said(root, **keys)
+  assert 'fill it in, leave this example out' in said(root, **keys)
   words = said(root, **keys, split=dict(by='image', folds=3))
-  assert 'fill in the 1 missing patients and set data.split.by' in words
+  assert 'fill in the 1 missing patient and set data.split.by' in words
   assert load(root, **keys, split=dict(by='image', folds=3), allow_leak=True)['test'].facts['leak']
   (root / 'labels.csv').write_text('\n'.join(['file,label,who', *rows[1:]]))
   assert not load(root, **keys)['test'].facts['leak']

@@ -66,13 +66,14 @@ def load(
   csv = manifest.read(path)
   label_columns = _label_columns(label)
   patient_columns = [patient] if patient and not _is_row(patient, csv) else []
-  other = [*label_columns, *patient_columns, *([partition] if partition else [])]
+  partition_columns = [partition] if partition else []
   csv.require('label', label_columns)
   csv.require('patient', patient_columns)
-  csv.require('partition', [partition] if partition else [])
+  csv.require('partition', partition_columns)
   csv.require('features', features)
   csv.require('categories', categories)
   csv.require('zero_is_missing', zero_is_missing)
+  other = [*label_columns, *patient_columns, *partition_columns]
   cells = _filled(csv, missing, zero_is_missing)
   numbers = {name: labels.numbers(column, column == '') for name, column in cells.items()}
   names = [f'{path.name}:{line}' for line in csv.lines]
