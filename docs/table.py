@@ -93,8 +93,8 @@ ON_PATIENTS = (
 )
 
 TABLE_KEY = (
-  f'{REAL} trained on data of patients · {GENERATED} on made-up data alone: phantoms, or a step of a '
-  'test · empty: refused'
+  f'{REAL} trained on data of patients · {GENERATED} on made-up data alone: phantoms, or a step '
+  'of a test · empty: refused'
 )
 
 

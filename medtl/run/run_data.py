@@ -117,7 +117,7 @@ def step_batches(
 
 
 def norm_pictures(context: RunContext, train: Dataset) -> Iterator[Any]:
-  """Return the pictures x that a step's norms see together: the training side's and each stream's."""
+  """Return the pictures x that a step's norms see together: the own and each stream's."""
   own = train_batches(train, context.config)
   if not context.streams:
     return (batch.x for batch in own)
