@@ -2,7 +2,7 @@
 
 python -m medtl.main --config=configs/busi_simclr.py:views --config.data.root=FOLDER --workdir=VIEWS
     Two augmented views of each picture; labels are not read by the loss.
-python -m medtl.main --config=configs/busi_simclr.py:vicreg --config.data.root=FOLDER --workdir=VIEWS
+python -m medtl.main --config=configs/busi_simclr.py:vicreg --config.data.root=FOLDER --workdir=V
     The same with VICReg, which has no negatives.
 python -m medtl.main --config=configs/busi_simclr.py --config.data.root=FOLDER --config.model.weights=run:VIEWS
     A classifier from there, beside the same net from ImageNet and from scratch.

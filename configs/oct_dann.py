@@ -9,8 +9,9 @@ No label of the other scanner's is used in training, nor to choose the checkpoin
 
 Generated phantoms: the numbers show that the program works and say nothing about patients. Each
 scanner has 800 pictures, each of another person: 480 train (the other scanner's without labels),
-160 choose (the first scanner's alone), 160 are tested. Means over three seeds (--config.seed=0, 1, 2), 95 % intervals over patients and seeds,
-differences paired; about a minute of processor time a run on two cores (AMD EPYC, no GPU):
+160 choose (the first scanner's alone), 160 are tested. Means over three seeds (--config.seed=0, 1,
+2), 95 % intervals over patients and seeds, differences paired; about a minute of processor time a
+run on two cores (AMD EPYC, no GPU):
 
 tested on the other scanner    AUROC                  balanced accuracy (chance 0.25)
 without adaptation             0.649 (0.583, 0.714)   0.331 (0.275, 0.386)
