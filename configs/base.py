@@ -20,8 +20,8 @@ def get_config() -> ConfigDict:
   # Further data that a task learns from beside its own, without labels: {name: keys as of config.data};
   # task.streams says which. Their training side is used.
   config.streams = {}
-  # Further data that the trained net is tested on, with labels: {name: keys as of config.data}. Their test side is used; all without a
-  # split. Console and page tell of them, and of the runs of config.compare on them.
+  # Further data, with labels, that the trained net is tested on: {name: keys as of config.data}.
+  # Their test side is used; without a split all of them. The runs of config.compare are tested too.
   config.tests = {}
   # What computes. name: a factory of medtl/models/backbones; weights: a name of its WEIGHTS, a file (or FILE::PART),
   # 'run:<folder or config>', or '' for scratch.

@@ -499,7 +499,7 @@ def step_batches(
 
 
 def norm_pictures(context: RunContext, train: Dataset) -> Iterator[Any]:
-  """Return the pictures x that a step's norms see together: of the training side, and of each stream."""
+  """Return pictures x as a step normalises them: of the training side, and of each stream."""
   own = train_batches(train, context.config)
   if not context.streams:
     return (batch.x for batch in own)

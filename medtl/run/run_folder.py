@@ -473,7 +473,7 @@ def companion_folder(workdir: Path, name: str) -> Path:
 def paired_difference(
   runs: Sequence[Path], others: Sequence[Path], name: str = 'test'
 ) -> dict[str, Any]:
-  """Return {metric: interval} of a run − another on the same rows of predictions/<name>.npz, paired.
+  """Return {metric: interval} of a run − another, paired, on the rows of predictions/<name>.npz.
 
   Of each there may be several, from several seeds.
   """

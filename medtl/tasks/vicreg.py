@@ -55,7 +55,7 @@ def vicreg(
 
 
 def covariance_of(values: jax.Array, real: jax.Array) -> jax.Array:
-  """Return the unbiased covariance [d, d] of the rows of values [b, d] that are real [b]; 0 of one."""
+  """Return the unbiased covariance [d, d] of the real [b] rows of values [b, d]; 0 of one row."""
   count = jnp.sum(real)
   biased = jnp.cov(values, rowvar=False, ddof=0, fweights=real.astype(int))
   return jnp.atleast_2d(biased) * count / jnp.maximum(1, count - 1)
