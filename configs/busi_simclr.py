@@ -10,6 +10,20 @@ python -m medtl.main --config=configs/busi_simclr.py \
     A classifier from there, beside the same net from ImageNet and from scratch.
 
 FOLDER/labels.csv with columns file and label, FOLDER/images/x.jpg.
+
+780 pictures of 64 px, three classes (normal, benign, malignant): 468 train, 156 choose, 156 are
+tested (fold 0; patients are not known). One seed, 95 % intervals over images, differences paired:
+
+weights of the classifier     AUROC                  balanced accuracy
+SimCLR, on the same 468       0.739 (0.674, 0.799)   0.486 (0.427, 0.539)
+ImageNet                      0.878 (0.825, 0.922)   0.716 (0.635, 0.795)
+none (scratch)                0.740 (0.671, 0.802)   0.463 (0.397, 0.532)
+SimCLR minus ImageNet        −0.139 (−0.201, −0.078) −0.230 (−0.321, −0.144)
+SimCLR minus scratch         −0.001 (−0.055, 0.059)   0.023 (−0.054, 0.096)
+
+So SimCLR did not help here, and ImageNet did: 468 pictures and 320 steps are little for it. The
+small pictures and the 40 epochs keep all four runs to 11 minutes of processor time on two cores
+(AMD EPYC, no GPU). VICReg was not run on these pictures.
 """
 
 from configs import base
@@ -24,7 +38,7 @@ def pictures(config):
     name='folder.load',
     root='',
     manifest='labels.csv',
-    ops='square | resize(96)',
+    ops='square | resize(64)',
     split=dict(by='image', folds=5, fold=0, seed=0),  # whose picture it is, BUSI does not say
   )
   config.model = dict(name='efficientnet.efficientnet_lite0', weights='')

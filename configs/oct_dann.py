@@ -5,7 +5,24 @@ python -m medtl.main --config=configs/oct_dann.py
 python -m medtl.main --config=configs/oct_dann.py:coral
     The same with Deep CORAL instead of DANN.
 
-No label of the other scanner's is used in training, nor to choose the checkpoint.
+No label of the other scanner's is used in training, nor to choose the checkpoint or the strength.
+
+Generated phantoms: the numbers show that the program works and say nothing about patients. Each
+scanner has 800 pictures, each of another person: 480 train (the other scanner's without labels),
+160 choose (the first scanner's alone), 160 are tested. Means over three seeds (--config.seed=0, 1,
+2), 95 % intervals over patients and seeds, differences paired; about a minute of processor time a
+run on two cores (AMD EPYC, no GPU):
+
+tested on the other scanner    AUROC                  balanced accuracy (chance 0.25)
+without adaptation             0.649 (0.583, 0.714)   0.331 (0.275, 0.386)
+DANN                           0.659 (0.591, 0.725)   0.362 (0.249, 0.469)
+Deep CORAL                     0.668 (0.585, 0.748)   0.371 (0.265, 0.460)
+DANN minus without             0.011 (−0.083, 0.085)  0.031 (−0.069, 0.125)
+Deep CORAL minus without       0.019 (−0.110, 0.133)  0.040 (−0.110, 0.156)
+
+On its own scanner the classifier has an AUROC of 0.795, 0.797 and 0.793: there is a gap to close,
+and neither method closes it measurably here. DANN with the paper's strength of 1 does harm (one
+seed: −0.078 (−0.138, −0.012) AUROC on the other scanner): its adversary overpowers the classifier.
 """
 
 from configs import base
@@ -43,7 +60,7 @@ def two_scanners(config):
 def published(config):
   two_scanners(config)
   config.head = dict(name='branches.domain')
-  config.task = dict(name='adaptation', strength=1.0)
+  config.task = dict(name='adaptation', strength=0.1)  # chosen on the source, as is the checkpoint
 
 
 def coral(config):
