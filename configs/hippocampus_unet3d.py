@@ -6,7 +6,7 @@ python -m medtl.main --config=configs/hippocampus_unet3d.py:short --config.data.
     A short fold: 120 steps on 60 of 100 volumes; of how many people the files do not say. On the 20
     that test, one seed, 95 % intervals over volumes: Dice of the anterior part 0.828 (0.804 to
     0.851), of the posterior part 0.833 (0.817 to 0.849). The whole run took four minutes of
-    processor time (AMD EPYC), a third of it for the evaluations. `predict` wrote masks with the
+    processor time (AMD EPYC), two fifths of it for the evaluations. `predict` wrote masks with the
     shapes and affines of the files.
 """
 
