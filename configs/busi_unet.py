@@ -31,7 +31,7 @@ def get_config():
     config.head = dict(name='decoders.unet', widths=(8, 16, 24, 32, 48))
     config.task = dict(name='segmentation', loss='dice + softmax')
     config.phases = (('depth(1.0)', '3 epochs'), ('none', '2 epochs'))
-    # Batches of 8 give an encoder that was frozen before other statistics, which lost all it gained.
+    # Batches of 8 give the frozen encoder other statistics, which lost all that it had gained.
     config.norms = (('.*', 'source'),)
     config.augment = 'flip'
     config.batch = 8
