@@ -39,6 +39,7 @@ def test_a_host_has_memory():
   assert batch_size.room() > 1e8
 
 
+@pytest.mark.slow
 def test_the_largest_batch_fits_and_the_next_does_not(context, monkeypatch):
   need = {batch: batch_size.bytes_needed(with_(context, batch=batch)) for batch in (1, 2, 4)}
   assert need[1] < need[2] < need[4]

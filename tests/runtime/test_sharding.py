@@ -106,7 +106,9 @@ for net in (resnet.resnet50(width=8, dtype={dtype}), efficientnet.EfficientNet(*
 """
 
 
-@pytest.mark.parametrize('dtype', ['jnp.float32', 'jnp.bfloat16'])
+@pytest.mark.parametrize(
+  'dtype', ['jnp.float32', pytest.param('jnp.bfloat16', marks=pytest.mark.slow)]
+)
 def test_devices_send_sums_and_no_pictures(dtype):
   """A loop over the rows of a batch would send every activation to every device."""
   flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count=8'

@@ -90,7 +90,7 @@ def test_a_head_that_does_not_serve_is_told_from_one_that_does():
 
 def test_norms_are_estimated_for_an_evaluation_on_what_a_step_normalises_together():
   context = assemble.run_context(config())
-  x = next(assemble.norm_pictures(context, context.data['train']))
+  x = next(run_data.norm_pictures(context, context.data['train']))
   source = next(run_data.train_batches(context.data['train'], context.config)).x
   target = next(run_data.train_batches(context.streams['target'], context.config)).x
   np.testing.assert_array_equal(x, jnp.concatenate([source, target]))

@@ -184,7 +184,9 @@ def test_measure_counts_each_row_by_itself(plain, batch):
   'model',
   [
     dict(name='resnet.resnet18', width=8, weights=''),
-    dict(name='vit.vit_ti16', width=32, depth=4, heads=2, weights=''),
+    pytest.param(
+      dict(name='vit.vit_ti16', width=32, depth=4, heads=2, weights=''), marks=pytest.mark.slow
+    ),
   ],
 )
 def test_what_is_computed_again_gives_the_same_step_and_is_not_held(model):
