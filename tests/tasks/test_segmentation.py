@@ -226,7 +226,7 @@ def test_predict_writes_pixels_and_masks_of_the_files_own_size(run, tmp_path):
 
 def test_pooled_folds_show_the_next_case_where_the_extreme_one_was_not_kept():
   dice = np.array([0.9, 0.1, 0.5, 0.2, 0.8])
-  kept = {2: 0.5, 3: 0.2, 4: 0.8}  # of the folds; the best and the worst of all are not among them
+  kept = {2: 0.5, 3: 0.2, 4: 0.8}  # what the folds kept
 
   def images(index, name='picture'):
     if index not in kept:
