@@ -22,7 +22,7 @@ def content(
   """Return the variables of segmentation.html.j2.
 
   `images(i)` is the picture x [*s, c] of the i-th test prediction, images(i, 'truth') and
-  images(i, 'prediction') its masks; KeyError where they were not kept. None: all out of reach.
+  images(i, 'prediction') its masks, None where they were not kept. None: all out of reach.
   """
   test = predictions['test']
   dice = per_image(test).values['dice']
@@ -69,9 +69,6 @@ def shown(predictions: Predictions) -> list[int]:
 def _first_kept(order: Iterable[int], images: Callable[..., np.ndarray]) -> int | None:
   """Return the first image that was kept: of pooled folds, each fold kept its own."""
   for index in order:
-    try:
-      images(index)
-    except KeyError:
-      continue
-    return index
+    if images(index) is not None:
+      return index
   return None

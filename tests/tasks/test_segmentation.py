@@ -222,3 +222,20 @@ def test_predict_writes_pixels_and_masks_of_the_files_own_size(run, tmp_path):
   assert mask.shape == (48, 64)
   first = np.asarray(Image.open(output.with_name('found_masks') / 'a.png.png'))
   assert (first == 0).sum() == int(rows[0]['vitreous: pixels'])
+
+
+def test_pooled_folds_show_the_next_case_where_the_extreme_one_was_not_kept():
+  dice = np.array([0.9, 0.1, 0.5, 0.2, 0.8])
+  kept = {2: 0.5, 3: 0.2, 4: 0.8}  # what the folds kept
+
+  def images(index, name='picture'):
+    if index not in kept:
+      return None
+    return np.zeros((6, 6, 1)) if name == 'picture' else np.ones((6, 6), int)
+
+  shown = section.cases(dice, {'row': np.arange(5)}, images)
+  assert [(case['name'], case['dice']) for case in shown] == [
+    ('best', 0.8),
+    ('median', 0.5),
+    ('worst', 0.2),
+  ]
