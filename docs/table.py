@@ -86,10 +86,9 @@ ON_PATIENTS = (
   OnPatients('resnet', 'classes of pictures', 'configs/blueprint.py', 'AUROC 0.948'),
   OnPatients('vit', 'classes of pictures', 'docs/depth.md', 'CLIP ViT-B/16'),
   OnPatients('mlp', 'classes of rows', 'configs/heart_sites.py', '0.820'),
-  OnPatients('efficientnet', 'masks of pictures', 'configs/busi_unet.py', 'Dice 0.670'),
-  OnPatients(
-    'unet_encoder', 'masks of volumes', 'configs/hippocampus_unet3d.py', '60 of 100 volumes'
-  ),
+  OnPatients('efficientnet', 'masks of pictures', 'configs/busi_unet.py', 'Dice 0.666'),
+  OnPatients('efficientnet', 'pictures without labels', 'configs/busi_simclr.py', '0.739'),
+  OnPatients('unet_encoder', 'masks of volumes', 'configs/hippocampus_unet3d.py', '0.828'),
 )
 
 TABLE_KEY = (
