@@ -132,34 +132,34 @@ def _variants(
 def _train(
   variants: Sequence[tuple[str, ConfigDict]],
   runs: Mapping[str, Sequence[Path]],
-  count: int,
+  fold_count: int,
   workdir: Path,
   command: str,
 ) -> None:
   """Train every unfinished run of every variant, after telling what that will cost.
 
-  Each is trained in `count` folds, or on one split where `count` is 0.
+  Each is trained in `fold_count` folds, or on one split where `fold_count` is 0.
   """
   unfinished = {}
   for name, variant in variants:
     parts: list[Path] = []
     for folder in runs[name]:
-      parts += folds.fold_folders(folder, count) if count else [folder]
+      parts += folds.fold_folders(folder, fold_count) if fold_count else [folder]
     left = [part for part in parts if not run_folder.is_finished(part)]
     if left:
       unfinished[name] = (variant, len(left))
   prepared = forecast(unfinished, workdir, command)
-  folds.look_at_folds([context.config for context in prepared.values()], count)
-  train_one = folds.train_folds if count else train.train
+  folds.look_at_folds([context.config for context in prepared.values()], fold_count)
+  train_one = folds.train_folds if fold_count else train.train
   for number, (name, variant) in enumerate(variants, 1):
-    like = prepared.pop(name, None)
+    like = prepared.pop(name, None)  # popped, so that its memory is free after its last run
     for index, folder in enumerate(runs[name]):
       progress = f', {number} of {len(variants)}'
       if len(runs[name]) > 1:
         progress += f', seed {index + 1} of {len(runs[name])}'
       run_log.heading(name, progress)
       seeded = assemble.with_changes(variant, (('seed', variant.seed + index),))
-      if like is not None:
+      if like is not None:  # what the forecast, or the seed before, compiled serves this run
         pretrained_run = train.resolve_pretrained_run(seeded, folder, command)
         like = train.prepare(seeded, pretrained_run, like)
       train_one(seeded, folder, command, like)
