@@ -33,7 +33,10 @@ def content(
 
 
 def cases(dice: np.ndarray, table: Table, images: Callable[..., np.ndarray]) -> list[dict]:
-  """Return the best, the median and the worst image among those that were kept, with contours."""
+  """Return the best, the median and the worst image, with contours.
+
+  Where one of them was not kept, the nearest that was takes its place, and its name says so.
+  """
   shown_cases = []
   orders = dict(zip(CASES, ordered(dice), strict=True))
   for name in reversed(CASES):
@@ -44,7 +47,9 @@ def cases(dice: np.ndarray, table: Table, images: Callable[..., np.ndarray]) -> 
     where = [f'{column} {table[column][index]}' for column in columns]
     truth = images(index, 'truth')
     prediction = images(index, 'prediction')
-    case: dict[str, Any] = {'name': name, 'dice': float(dice[index])}
+    exact = index == orders[name][0]
+    case: dict[str, Any] = {'name': name if exact else f'near the {name}'}
+    case['dice'] = float(dice[index])
     case['where'] = where or [f'row {table["row"][index]}']
     case['picture'] = figures.contours(images(index), truth, prediction)
     shown_cases.append(case)
