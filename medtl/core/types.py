@@ -245,7 +245,5 @@ class Weights:
   std: tuple[float, ...] = (0.229, 0.224, 0.225)
   size: int = 224  # pixels a side
   classes: int = 1000  # of its own head, 0 for none
-  head: str = ''  # regex of the checkpoint's own head, in the publisher's names
-  stem: str = ''  # name of the first convolution's kernel, in the publisher's names
   licence: str = ''
   note: str = ''

@@ -54,8 +54,6 @@ WEIGHTS = {
     std=_STD,
     size=224,
     classes=1000,
-    head=r'_fc\..*',
-    stem='_conv_stem.weight',
     licence='Apache-2.0',
     note='EfficientNet-Lite0; the licence stands in the package, whose file carries the first '
     'digits of its hash in its name',

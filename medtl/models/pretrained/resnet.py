@@ -155,8 +155,6 @@ def _torchvision(name: str, source: str) -> Weights:
   return Weights(
     f'https://download.pytorch.org/models/{name}.pth',
     name.rpartition('-')[2],
-    head=r'fc\..*',
-    stem='conv1.weight',
     licence='BSD-3-Clause',
     note=f"github.com/pytorch/vision, {source}; the repository's licence",
   )
@@ -169,8 +167,6 @@ def _keras(depth: int, md5: str) -> Weights:
     f'{folder}/resnet{depth}_weights_tf_dim_ordering_tf_kernels.h5',
     mean=_CAFFE_MEAN,
     std=_CAFFE_STD,
-    head='predictions/.*',
-    stem='conv1_conv/kernel',
     note='github.com/keras-team/keras, keras/src/applications/resnet.py, which gives md5 '
     f'{md5}; licence not stated there',
   )
@@ -183,8 +179,6 @@ def _bit(name: str, classes: int) -> Weights:
     mean=_HALF,
     std=_HALF,
     classes=classes,
-    head='resnet/head/.*',
-    stem='resnet/root_block/standardized_conv2d/kernel',
     licence='Apache-2.0',
     note="github.com/google-research/big_transfer, README.md and the files' headers; "
     'no checksum is published',

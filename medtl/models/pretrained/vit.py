@@ -194,8 +194,6 @@ def _augreg(name: str) -> Weights:
     mean=_HALF,
     std=_HALF,
     classes=21843,
-    head='head/.*',
-    stem='embedding/kernel',
     licence='Apache-2.0',
     note='github.com/google-research/big_vision, models/vit.py (VANITY_NAMES); '
     "the bucket's address and the licence: github.com/google-research/vision_transformer, "
@@ -212,8 +210,6 @@ def _facebook(
     prefix,
     size=size,
     classes=classes,
-    head=r'head\..*',
-    stem='patch_embed.proj.weight',
     licence='Apache-2.0',
     note=f'github.com/facebookresearch/{note}',
   )
