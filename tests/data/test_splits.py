@@ -434,3 +434,16 @@ def test_the_hash_of_a_split_is_of_sides_and_files():
   found = splits.split_hash(data, {'train': np.array([0, 1]), 'test': np.array([2, 3])})
   text = 'test\tc\ntest\td\ntrain\ta\ntrain\tb'
   assert found == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_picture_of_its_own_ties_no_one_to_another():
+  table = {
+    'row': np.arange(4),
+    'patient': np.array(['a', 'b', 'c', 'a']),
+    'content': np.array(['1', '2', '3', '4']),
+  }
+  group = dealing.groups(table, 'patient')
+  assert len(np.unique(group)) == 3 and group[0] == group[3]
+  table['content'] = np.array(['1', '2', '2', '4'])  # b and c have one picture in common
+  group = dealing.groups(table, 'patient')
+  assert group[1] == group[2] != group[0] == group[3]

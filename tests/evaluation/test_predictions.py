@@ -178,3 +178,24 @@ def test_a_measure_beside_the_score_need_not_be_finite():
   }
   found = predictions.predict(strange, {}, {}, batches(data()), data().table)
   assert np.isinf(found.values['loss']).all() and len(found.row) == 10
+
+
+def test_maps_of_the_shown_examples_come_back_by_row(tmp_path):
+  dataset = data()
+  predicted = Predictions(np.array([100, 101]), np.array([0, 1]), {'score': np.zeros((2, 2))})
+  maps = {101: {'prediction': np.arange(24).reshape(4, 6)}}
+  predictions.save(tmp_path / 'test.npz', predicted, dataset, [1], maps)
+  saved = predictions.load(tmp_path / 'test.npz')
+  assert list(saved.maps) == ['prediction'] and list(saved.maps['prediction']) == [101]
+  np.testing.assert_array_equal(saved.maps['prediction'][101], maps[101]['prediction'])
+
+
+@pytest.mark.parametrize('low, high', [(0, 4), (-1, 0.5)])
+def test_a_picture_that_leaves_0_to_1_on_one_side_is_shown_whole(tmp_path, low, high):
+  picture = np.linspace(low, high, 24).reshape(4, 6, 1).astype('f4')
+  table = {'row': np.arange(1), 'y': np.zeros(1, int)}
+  dataset = Dataset(lambda i: Example(picture, 0, 0), 1, ('a', 'b'), table)
+  predicted = Predictions(np.arange(1), np.zeros(1, int), {'score': np.zeros((1, 2))})
+  predictions.save(tmp_path / 'test.npz', predicted, dataset, [0])
+  shown = predictions.load(tmp_path / 'test.npz').pictures[0]
+  assert (shown.min(), shown.max()) == (0, 255) and len(np.unique(shown)) == 24

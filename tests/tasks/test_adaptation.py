@@ -8,6 +8,7 @@ import pytest
 from medtl.core.types import MedtlError
 from medtl.models import branches
 from medtl.run import assemble, run_data, train
+from medtl.tasks import adaptation
 from tests import tiny
 
 TARGET = dict(
@@ -94,3 +95,7 @@ def test_norms_are_estimated_for_an_evaluation_on_what_a_step_normalises_togethe
   source = next(run_data.train_batches(context.data['train'], context.config)).x
   target = next(run_data.train_batches(context.streams['target'], context.config)).x
   np.testing.assert_array_equal(x, jnp.concatenate([source, target]))
+
+
+def test_the_ramp_is_a_thousand_steps_where_the_config_says_nothing():
+  assert adaptation.task().keys['ramp'] == 1000

@@ -113,6 +113,10 @@ def test_numbers_are_means_over_images_and_leave_out_what_has_no_dice():
   assert [row['images'] for row in found['per_class']] == [3, 2]
   np.testing.assert_allclose(found['per_class'][1]['dice']['value'], 0.85)
   json.dumps(found, allow_nan=False)
+  again = lambda **draw: numbers.summarise(
+    {'test': first, 'val': first}, {'test': table}, ('background', 'a', 'b'), resamples=50, **draw
+  )
+  assert found == again(seed=0, level=0.95) != again(seed=1)
   difference = numbers.compare([(first, None)], [(second, None)], table, resamples=50)
   for bound in ('value', 'low', 'high'):
     np.testing.assert_allclose(difference['dice'][bound], 0.1)

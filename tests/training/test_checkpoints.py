@@ -462,3 +462,17 @@ def test_a_twin_that_is_damaged_is_not_linked(made, tmp_path):
   assert saved.begin(params, extra, [tmp_path / 'one'])
   chex.assert_trees_all_equal(saved.params('origin'), (params, extra))
   saved.close()
+
+
+def test_closing_ends_every_writer(tmp_path):
+  folder = Checkpoints(tmp_path)
+  closed = []
+  for kind, manager in folder.managers.items():
+    end = manager.close
+    manager.close = lambda kind=kind, end=end: (closed.append(kind), end())
+  folder.close()
+  assert closed == list(folder.managers)
+
+
+def test_progress_begins_in_the_first_phase():
+  assert (Progress().phase, Progress().phase_start, Progress().best_phase) == (0, 0, 0)
