@@ -160,10 +160,14 @@ def _function(leaf: NodeOrLeaf) -> str:
 
 
 def _spans(leaf: NodeOrLeaf) -> Iterator[Span]:
-  """Yield the lines of the statement, or of the head of a block, then of all around it."""
+  """Yield the lines of the statement, or of the head of a block, then of all around it.
+
+  A default stands in the head of its function, which runs at import: its lines are the function's.
+  """
   around = list(_ancestors(leaf))
   statement = next((node for node, parent in around if parent.type in BLOCKS), leaf)
-  yield _lines(statement)
+  if not any(node.type == 'parameters' for node, _ in around):
+    yield _lines(statement)
   for node, _ in around:
     if node.type == 'funcdef':
       yield _lines(node)

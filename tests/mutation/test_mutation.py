@@ -109,3 +109,9 @@ def test_an_argument_is_stale_when_its_line_is_gone(tmp_path):
 
 def test_every_argument_has_a_reason():
   assert all(entry.reason for entry in equivalents.load())
+
+
+def test_a_default_is_left_to_the_tests_of_its_function():
+  source = 'def f(\n  a=1,\n  b=2,\n):\n  return a\n'
+  spans = {mutant.place[0]: mutant.spans[0] for mutant in mutants.mutants('x.py', source)}
+  assert spans == {2: (1, 5), 3: (1, 5)}
