@@ -80,3 +80,8 @@ def test_a_run_says_on_its_page_what_it_learned(tmp_path):
 def test_what_it_cannot_do_is_said_before_anything_is_read(changes, words):
   with pytest.raises(MedtlError, match=words):
     assemble.run_context(config(**changes))
+
+
+def test_the_weights_of_the_terms_are_the_paper_s_where_the_config_says_nothing():
+  keys = vicreg.task().keys
+  assert [keys[name] for name in ('variance', 'invariance', 'covariance')] == [25, 25, 1]

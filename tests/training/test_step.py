@@ -305,3 +305,9 @@ def test_a_steps_state_stays_where_it_is_placed(plain, batch):
   move = step.jit_update(places, **task.bound, tx=parts.tx, live=parts.live)
   after, _ = move(state, batch)
   assert {leaf.sharding for leaf in jax.tree.leaves(after)} == {place}
+
+
+def test_a_term_of_weight_0_is_told_and_not_learned_and_one_example_is_a_mean_over_one():
+  terms = {'own': Term(jnp.array(3.0)), 'told': Term(jnp.array(jnp.nan), 0.0)}
+  total, logs = step.weighted(terms, {'own': 1, 'told': 1})
+  assert float(total) == 3 and float(logs['own']) == 3 and np.isnan(logs['told'])
