@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from medtl.core.types import Predictions, Table
-from medtl.evaluation.summary import thresholds_of, worst_errors
+from medtl.evaluation.summary import PER_IMAGE, thresholds_of, worst_errors
 from medtl.report import figures
 
 Images = Callable[[int], np.ndarray | None] | None
@@ -26,6 +26,7 @@ def content(
   """
   return {
     'drawn': drawn(numbers, predictions),
+    'thresholds_by_fold': PER_IMAGE in predictions['test'].values,
     'errors': errors(numbers, predictions['test'], tables['test'], images),
     'shown': images is not None,
   }

@@ -307,7 +307,7 @@ def in_training(overlap: Overlap | None) -> list[str]:
   lines = []
   if overlap.pictures:
     lines.append(
-      f'{overlap.pictures} of {overlap.size} pictures were in the training data: '
+      f'{overlap.pictures} of {overlap.size} pictures were used in training or for choices: '
       f'{_named(overlap.first, overlap.pictures)}'
     )
   if overlap.unknown:

@@ -488,3 +488,14 @@ def test_notes_on_the_data_are_listed_one_by_one():
   )
   assert '<li>3 files passed over (.txt)</li>' in text and 'What was assumed' in text
   assert 'What was assumed' not in render()
+
+
+def test_a_page_of_pooled_folds_says_why_a_dot_lies_beside_its_curve():
+  predictions, tables = both('multiclass')
+  words = 'Each fold has thresholds of its own'
+  assert words not in render('multiclass', predictions, tables)
+  cut = operating_points.class_thresholds(predictions['val'], 'youden', 'multiclass')
+  test = predictions['test']
+  own = test.values | {'threshold': np.tile(cut, (len(test.row), 1))}
+  predictions['test'] = Predictions(test.row, test.y, own)
+  assert words in render('multiclass', predictions, tables)

@@ -184,7 +184,7 @@ def test_predict_resizes_tells_which_pictures_trained_the_net_and_takes_what_it_
   count = len({*rows[:3], *new[:9], 0, 1})
   known = len({*rows[:3]} - {0, 1})
   assert (
-    f'{known} of {count} pictures were in the training data: ' in said
+    f'{known} of {count} pictures were used in training or for choices: ' in said
     and f'2 of {count} pictures were resized to 32 × 32' in said
   )
   assert (
@@ -192,7 +192,7 @@ def test_predict_resizes_tells_which_pictures_trained_the_net_and_takes_what_it_
     and f'{count} pictures: {tmp_path}' in said
   )
   notes = (tmp_path / 'deep/new/out.csv.notes.txt').read_text()
-  assert 'were in the training data' in notes and 'were resized' in notes
+  assert 'were used in training or for choices' in notes and 'were resized' in notes
 
 
 def test_predict_overwrites_its_own_files_and_no_others(done, tmp_path, capsys):
