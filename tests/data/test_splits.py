@@ -211,9 +211,18 @@ def test_a_share_of_the_patients_validates_however_many_sites_there_are(sites, f
   assert set(names[:-1][sizes[:-1] >= folds]) <= set(data['site'][index['val']])
 
 
+def test_what_is_left_of_each_site_does_not_add_up():
+  """Six patients in five folds: two of them are in one fold, which is another one at each site."""
+  data = of_sites({f's{number:02}': 6 for number in range(41)})
+  data['y'] = np.zeros(len(data['y']))
+  for fold in range(5):
+    index = splits.split(data, by='site', fold=fold)
+    assert share_of_val(data, index) == pytest.approx(0.2, abs=0.02)
+
+
 @pytest.mark.parametrize('tested', ['ae', 'ea', 'bc', 'ce'])
 def test_every_site_that_tests_only_tests(tested):
-  data = of_sites(dict(a=20, b=25, c=30, d=15, e=1))
+  data = of_sites(dict(a=20, b=25, c=30, d=4, e=4, f=4))
   index = splits.split(data, by='site', test=tuple(tested))
   assert set(data['site'][index['test']]) == set(tested)
   assert not set(tested) & {*data['site'][index['train']], *data['site'][index['val']]}
