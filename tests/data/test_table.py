@@ -155,6 +155,9 @@ def test_the_fingerprint_tells_a_changed_number(path):
   assert table.load(str(path), **KEYS).fingerprint != before
 
 
+LONG = '900000000000207009'
+
+
 def loaded(path, **split):
   keys = dict(KEYS, site='hospital', patient='row')
   return data.load('table', root=str(path), split=split, **keys)
@@ -166,6 +169,28 @@ def test_a_site_becomes_a_group_and_equal_rows_of_two_sites_are_no_leak(path):
   assert set(sides['train'].table['hospital']) == {'north'}
   assert sides['test'].table['group'].tolist() == [1, 1, 1]
   assert sides['test'].facts['groups'] == ['north', 'south']
+
+
+def test_a_site_of_a_number_is_named_as_in_the_file(path):
+  numbered = ROWS.replace('north', '70').replace('south', '1234567')
+  path.write_text(numbered + 'e,,50,.5,x,0\n')
+  whole = loaded(path, by='none')['test']
+  assert whole.table['site'].tolist() == ['70', '70', '1234567', '1234567', '']
+  assert whole.facts['groups'] == ['1234567', '70']
+  path.write_text(numbered)
+  sides = loaded(path, by='site', test=('70',), val=0)
+  assert sides['test'].table['group'].tolist() == [1, 1]
+  path.write_text(numbered.replace('70,', '900000000000207008,').replace('1234567', LONG))
+  assert loaded(path, by='none')['test'].facts['groups'] == ['900000000000207008', LONG]
+
+
+def test_a_site_of_one_class_that_tests_says_what_helps(path):
+  path.write_text(ROWS.replace('c,south,70,0,,1', 'c,south,70,0,,0'))
+  with pytest.raises(
+    MedtlError, match=r'which south cannot give.*data.split.test.*data.site'
+  ) as error:
+    loaded(path, by='site', test=('south',), val=0)
+  assert 'fewer folds' not in str(error.value)
 
 
 def test_a_site_among_the_features_is_an_error(path):

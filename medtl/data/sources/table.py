@@ -21,6 +21,7 @@ from medtl.data.listing.labels import MISSING
 from medtl.data.listing.records import side
 
 ROW = 'row'  # as data.patient: each row is a patient of its own
+EXACT_DIGITS = 15  # of a whole number, which float64 holds whatever they are
 Columns = Mapping[str, np.ndarray]
 
 
@@ -60,7 +61,8 @@ def load(
   `columns`: the names of all numbers of x, in order, as facts['columns'] of other data gave them:
   x becomes what a net for those data expects. Values that they lack are unknown to it (all 0).
 
-  All columns of the csv go to the table. facts['flags'] are the numbers of x that are 0 or 1.
+  All columns of the csv go to the table, those of numbers as float64 unless they hold codes that
+  are too long for it. facts['flags'] are the numbers of x that are 0 or 1.
 
   Raises MedtlError for a column that is not there, holds words, or has two meanings, and for two
   numbers of x with one name.
@@ -107,7 +109,8 @@ def load(
     table['split'] = np.array([side(name) or name for name in cells[partition].tolist()])
   for name, column in numbers.items():
     if name not in other:
-      table[f'{name}_' if name in manifest.RESERVED else name] = column
+      shown = cells[name] if _is_long_code(cells[name]) else column
+      table[f'{name}_' if name in manifest.RESERVED else name] = shown
   channel_names = [channel.name for channel in channels]
   notes += [*_missing_notes(cells, [*wanted, *categories]), *_equal_rows(csv, names)]
   facts: dict[str, Any] = {'name': path.stem, 'order': order, 'notes': notes}
@@ -233,10 +236,15 @@ def _channels(
 def _exact(column: np.ndarray) -> np.ndarray:
   """Return numbers, '' for none, as text with all their digits: '7.0' and '+7' become '7'.
 
-  A float would not do: it holds 15 digits, and codes of SNOMED CT have up to 18.
+  A float would not do: it holds EXACT_DIGITS, and codes of SNOMED CT have up to 18.
   """
   text_of = {value: _digits(value) if value else '' for value in set(column.tolist())}
   return np.array([text_of[value] for value in column.tolist()])
+
+
+def _is_long_code(column: np.ndarray) -> bool:
+  """Return whether a column holds whole numbers that float64 may take for one another."""
+  return any(value.isdigit() and len(value) > EXACT_DIGITS for value in column.tolist())
 
 
 def _digits(number: str) -> str:
