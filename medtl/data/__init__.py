@@ -120,7 +120,7 @@ def _grouped(dataset: Dataset, site: str) -> Dataset:
       f'data.site is {site!r}, which is also a feature: the net would learn where an example comes '
       'from; list the features without it: data.features=(…)'
     )
-  column = np.asarray(dataset.table[site]).astype(str)
+  column = _names(np.asarray(dataset.table[site]))
   sites = np.where(labels.missing(column, labels.MISSING), '', column)
   names = np.unique(sites[sites != ''])
   group = np.where(sites == '', -1, np.searchsorted(names, sites))
@@ -129,6 +129,16 @@ def _grouped(dataset: Dataset, site: str) -> Dataset:
     table={**dataset.table, 'site': sites, 'group': group},
     facts={**dataset.facts, 'groups': names.tolist()},
   )
+
+
+def _names(column: np.ndarray) -> np.ndarray:
+  """Return the names [n] of sites as text: 70.0, which stands for 70 in a file, is '70'."""
+  if column.dtype.kind != 'f':
+    return column.astype(str)
+  names = []
+  for number in column.tolist():
+    names.append('' if math.isnan(number) else np.format_float_positional(number, trim='-'))
+  return np.array(names)
 
 
 def _notes(dataset: Dataset) -> list[str]:
@@ -238,13 +248,23 @@ def _check_classes(
     for number, name in enumerate(dataset.classes):
       if _has(y[rows], number).any():
         continue
+      found = (
+        f'class {name!r} has no example in {side!r}, which holds {len(rows)} of all '
+        f'{dataset.size}; {_rarity(dataset, number)}'
+      )
+      if side == 'test' and split['by'] == 'site':
+        sites = ', '.join(np.unique(dataset.table['site'][rows]).tolist())
+        raise MedtlError(
+          f'{found}. Expected every class where a site tests, which {sites} cannot give: test it '
+          'together with others or not at all (data.split.test names the sites that test), take a '
+          'column of larger units as data.site, or leave its rows out'
+        )
       fewer_labels = side == 'train' and split.get('labels', 1) < 1
       more = 'a larger data.split.labels, ' if fewer_labels else ''
       raise MedtlError(
-        f'class {name!r} has no example in {side!r}, which holds {len(rows)} of all '
-        f'{dataset.size}; {_rarity(dataset, number)}. Expected every class on every side: take '
-        f'{more}fewer folds (data.split.folds=3), another data.split.seed or data.split.fold, or '
-        'leave its folder or rows out'
+        f'{found}. Expected every class on every side: take {more}fewer folds '
+        '(data.split.folds=3), another data.split.seed or data.split.fold, or leave its folder or '
+        'rows out'
       )
 
 

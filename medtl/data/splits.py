@@ -17,6 +17,7 @@ SIDES = ('train', 'val', 'test')
 WAYS = ('patient', 'image', 'publisher', 'site', 'none')
 AUTO = 'auto'  # one of them, chosen before a run (run/open_keys.py)
 MOST_SHOWN = 12  # leaks that an error names
+FEW_SITES = 6  # so many can each validate on patients of their own, and enough of them
 
 
 def split(
@@ -41,9 +42,12 @@ def split(
   `by='publisher'`: column `split` says the side. If it has no 'val', folds of its 'train' become
   'val', by patient where patients are known.
   `by='site'`: the sites `test` test, or without them site number `fold` in the order of the
-  alphabet. Of each other site `val` of `folds` folds validate, by patient where patients are known,
-  and the rest train: a site that tests has no part in any choice. With val=1 no example validates
-  in the folds of two sites.
+  alphabet, and do nothing else: they have no part in any choice. Of each other site `val` of
+  `folds` folds validate, by patient where patients are known, and the rest train. Sites with fewer
+  patients than folds are dealt together, as one; where these are still too few, all of them train.
+  Up to FEW_SITES sites, each is dealt into as many folds as there are sites, if these are more
+  than `folds`: with val=1 no example of a site that is dealt by itself then validates in the folds
+  of two sites. With more sites that would leave next to nothing to validate on.
   `by='none'`: {'test': everything}, for external validation and for prediction.
   `labels`: the share of the training patients whose examples are used, the same share of each
   class. A smaller share is part of a larger one.
@@ -171,15 +175,15 @@ def _sites(table: Table, folds: int, fold: int, seed: int, val: int, test: Seque
   names = site_names(table)
   tested = _tested_sites(names, fold, test)
   site = np.asarray(table['site']).astype(str)
-  index = {'train': np.flatnonzero(~np.isin(site, tested))}
-  if val:
-    train = index['train']
-    first = names.index(tested[0])
-    turn = _turns_by_site(table, names, max(folds, len(names)), first, seed)[train]
-    index['val'] = train[turn < val]
-    index['train'] = train[turn >= val]
-  index['test'] = np.flatnonzero(np.isin(site, tested))
-  return index
+  is_tested = np.isin(site, tested)
+  if not val:
+    return {'train': np.flatnonzero(~is_tested), 'test': np.flatnonzero(is_tested)}
+  validates = _turns_by_site(table, names, tested, folds, seed) < val
+  return {
+    'train': np.flatnonzero(~is_tested & ~validates),
+    'val': np.flatnonzero(~is_tested & validates),
+    'test': np.flatnonzero(is_tested),
+  }
 
 
 def _tested_sites(names: Sequence[str], fold: int, test: Sequence[str]) -> tuple[str, ...]:
@@ -205,23 +209,50 @@ def _tested_sites(names: Sequence[str], fold: int, test: Sequence[str]) -> tuple
 
 
 def _turns_by_site(
-  table: Table, names: Sequence[str], folds: int, tested: int, seed: int
+  table: Table, names: Sequence[str], tested: Sequence[str], folds: int, seed: int
 ) -> np.ndarray:
-  """Return [n]: in how many folds from that of site number `tested` on an example validates first.
+  """Return [n]: in how many folds an example validates first, at least `folds` for never.
 
-  Each site is dealt by itself. Its fold 0 validates where the first of the other sites tests, fold
-  1 where the second does, and so on.
+  Folds are counted from that of the first site of `tested` on. Each other site is dealt by itself.
+  Its fold 0 validates where the first of the other sites tests, fold 1 where the second does, and
+  so on. Sites with fewer patients than folds are dealt together.
   """
+  are_few = len(names) <= FEW_SITES
+  parts = max(folds, len(names)) if are_few else folds
   site = np.asarray(table['site']).astype(str)
-  turn = np.zeros(len(site), np.int64)
+  first = names.index(tested[0])
+  turn = np.full(len(site), parts)
+  small: list[np.ndarray] = []  # rows of each small site
   for number, name in enumerate(names):
-    if number == tested:
+    if name in tested:
       continue
     own = np.flatnonzero(site == name)
-    part = {column: values[own] for column, values in table.items()}
-    place = tested if tested < number else tested - 1  # among the other sites
-    turn[own] = (dealing.deal(part, _usual_grouping(table), folds, seed) - place) % folds
+    if _count_groups(table, own) < parts:
+      small.append(own)
+      continue
+    place = first if first < number else first - 1  # among the other sites
+    if not are_few:
+      place += number  # fold 0 is the largest of each site: another one's turn at each
+    turn[own] = (_dealt(table, own, parts, seed) - place) % parts
+  if not small:
+    return turn
+  together = np.sort(np.concatenate(small))
+  all_are_small = len(small) + len(tested) == len(names)
+  if all_are_small or _count_groups(table, together) >= parts:
+    turn[together] = (_dealt(table, together, parts, seed) - first) % parts
   return turn
+
+
+def _count_groups(table: Table, rows: np.ndarray) -> int:
+  """Return how many patients these rows have, or pictures where patients are not known."""
+  part = {name: column[rows] for name, column in table.items()}
+  return int(dealing.groups(part, _usual_grouping(table)).max()) + 1
+
+
+def _dealt(table: Table, rows: np.ndarray, folds: int, seed: int) -> np.ndarray:
+  """Return the fold of each of these rows, which are dealt by themselves."""
+  part = {name: column[rows] for name, column in table.items()}
+  return dealing.deal(part, _usual_grouping(table), folds, seed)
 
 
 def site_names(table: Table) -> list[str]:

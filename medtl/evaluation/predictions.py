@@ -108,18 +108,18 @@ def save(
   _write(path, predictions, table, dataset.classes, pictures, kept)
 
 
-def pooled(parts: Sequence['Saved'], path: Path) -> None:
+def pooled(parts: Sequence['Saved'], path: Path, *, may_repeat: bool = False) -> None:
   """Write the out-of-fold predictions of all folds as one file, ordered by row.
 
-  A row in two folds is a MedtlError.
+  A row in two folds is a MedtlError, or with `may_repeat` stands as the first of them has it.
   """
   row = np.concatenate([part.predictions.row for part in parts])
-  repeated = len(row) - len(np.unique(row))
-  if repeated:
+  distinct, order = np.unique(row, return_index=True)
+  repeated = len(row) - len(distinct)
+  if repeated and not may_repeat:
     raise MedtlError(
       f'{repeated} rows are in more than one fold: the folds do not come from one split'
     )
-  order = np.argsort(row)
   y = np.concatenate([part.predictions.y for part in parts])[order]
   values = {}
   for name in parts[0].predictions.values:
@@ -129,11 +129,11 @@ def pooled(parts: Sequence['Saved'], path: Path) -> None:
     table[name] = np.concatenate([part.table[name] for part in parts])[order]
   pictures: dict[int, np.ndarray] = {}
   kept: dict[str, dict[int, np.ndarray]] = {}
-  for part in parts:
+  for part in reversed(parts):  # so that the first fold of a row has the last word
     pictures.update(part.pictures)
     for name, map_of_row in part.maps.items():
       kept.setdefault(name, {}).update(map_of_row)
-  _write(path, Predictions(row[order], y, values), table, parts[0].classes, pictures, kept)
+  _write(path, Predictions(distinct, y, values), table, parts[0].classes, pictures, kept)
 
 
 def _write(

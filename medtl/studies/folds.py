@@ -46,7 +46,9 @@ def _train_folds(
     train.train(fold, folder, command, like)
   for side in ('val', 'test'):
     parts = [_saved(folder, side, config) for folder in folders]
-    predictions.pooled(parts, workdir / 'predictions' / f'{side}.npz')
+    # where many sites test in turn, an example validates in the folds of several of them
+    may_repeat = side == 'val' and config.data.split.by == 'site'
+    predictions.pooled(parts, workdir / 'predictions' / f'{side}.npz', may_repeat=may_repeat)
   plans = [run_folder.read(folder, 'plan.json') for folder in folders]
   splits = [plan['splits'] for plan in plans]
   run_folder.write_json(workdir / 'plan.json', {**plans[0], 'folds': splits})

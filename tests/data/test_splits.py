@@ -178,6 +178,83 @@ def test_several_sites_test_and_a_share_of_labels_touches_training_alone():
   assert 'val' not in splits.split(data, by='site', val=0)
 
 
+def of_sites(patients: dict[str, int]) -> dict[str, np.ndarray]:
+  """A table of so many patients of each site, who have one or two rows and one of two classes."""
+  random = np.random.RandomState(0)
+  count = sum(patients.values())
+  rows = random.randint(1, 3, count)
+  site = np.repeat(np.repeat(list(patients), list(patients.values())), rows)
+  patient = np.repeat([f'p{number}' for number in range(count)], rows)
+  y = np.repeat(random.randint(0, 2, count), rows)
+  return dict(row=np.arange(len(y)), y=y, patient=patient, site=site)
+
+
+def share_of_val(data, index) -> float:
+  """Return the share of the patients who do not test that validates."""
+  val = len(np.unique(data['patient'][index['val']]))
+  return val / (val + len(np.unique(data['patient'][index['train']])))
+
+
+@pytest.mark.parametrize('sites', [7, 40, 186])
+@pytest.mark.parametrize(('folds', 'val'), [(5, 1), (5, 2), (10, 1)])
+def test_a_share_of_the_patients_validates_however_many_sites_there_are(sites, folds, val):
+  sizes = np.random.RandomState(1).randint(1, 31, sites)
+  data = of_sites({f's{number:03}': size for number, size in enumerate(sizes)})
+  names = np.unique(data['site'])
+  for fold in (0, sites // 2, sites - 1):
+    index = splits.split(data, by='site', fold=fold, folds=folds, val=val)
+    assert share_of_val(data, index) == pytest.approx(val / folds, rel=0.2)
+    assert sorted(np.concatenate(list(index.values()))) == list(range(len(data['y'])))
+    np.testing.assert_array_equal(index['test'], np.flatnonzero(data['site'] == names[fold]))
+    assert splits.leaks(data, index) == []
+  # the last site tests; each other one with patients enough has its share in the choice
+  assert set(names[:-1][sizes[:-1] >= folds]) <= set(data['site'][index['val']])
+
+
+def test_what_is_left_of_each_site_does_not_add_up():
+  """Six patients in five folds: two of them are in one fold, which is another one at each site."""
+  data = of_sites({f's{number:02}': 6 for number in range(41)})
+  data['y'] = np.zeros(len(data['y']))
+  for fold in range(5):
+    index = splits.split(data, by='site', fold=fold)
+    assert share_of_val(data, index) == pytest.approx(0.2, abs=0.02)
+
+
+@pytest.mark.parametrize('tested', ['ae', 'ea', 'bc', 'ce'])
+def test_every_site_that_tests_only_tests(tested):
+  data = of_sites(dict(a=20, b=25, c=30, d=4, e=4, f=4))
+  index = splits.split(data, by='site', test=tuple(tested))
+  assert set(data['site'][index['test']]) == set(tested)
+  assert not set(tested) & {*data['site'][index['train']], *data['site'][index['val']]}
+  assert sorted(np.concatenate(list(index.values()))) == list(range(len(data['y'])))
+  turned = splits.split(data, by='site', test=tuple(tested[::-1]))
+  np.testing.assert_array_equal(index['test'], turned['test'])
+  # what stands at a site that tests changes nothing
+  changed = data | {'y': np.where(np.isin(data['site'], list(tested)), 0, data['y'])}
+  again = splits.split(changed, by='site', test=tuple(tested))
+  np.testing.assert_array_equal(index['val'], again['val'])
+
+
+def test_a_site_of_few_patients_trains_and_several_are_dealt_together():
+  data = of_sites(dict(a=20, b=25, c=30, d=3))
+  index = splits.split(data, by='site', fold=0)
+  assert set(data['site'][index['val']]) == {'b', 'c'}
+  assert np.isin(np.flatnonzero(data['site'] == 'd'), index['train']).all()
+  data = of_sites(dict(a=20, b=4, c=3, d=3))
+  index = splits.split(data, by='site', fold=0)
+  assert share_of_val(data, index) == pytest.approx(0.2)
+  with pytest.raises(MedtlError, match='4 groups for 5 folds'):
+    splits.split(of_sites(dict(a=20, b=4)), by='site', fold=0)
+  assert 'val' not in splits.split(of_sites(dict(a=20, b=4)), by='site', val=0)
+
+
+def test_the_rows_of_few_sites_stay_as_they_are():
+  """A snapshot: numbers of such splits are published."""
+  data = of_sites(dict(a=30, b=29, c=12, d=20))
+  index = splits.split(data, by='site', fold=2)
+  assert splits.split_hash(data, index).startswith('83807081a6b8')
+
+
 @pytest.mark.parametrize(
   'sites, keys, words',
   [

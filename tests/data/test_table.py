@@ -75,6 +75,63 @@ def test_other_rows_get_the_columns_that_a_net_knows(path, tmp_path):
     table.load(str(other), label='', features=('age',), columns=NAMES)
 
 
+CODES = ('386661006', '386661008', '900000000000207008', '900000000000207009')  # SNOMED CT
+
+
+def test_long_codes_stay_apart_in_training_and_in_other_rows(tmp_path):
+  file = tmp_path / 'codes.csv'
+  file.write_text('age,sex,label\n' + ''.join(f'5,{code},{code[-1]}\n' for code in CODES))
+  keys = dict(label='label', features=('age',), categories=('sex',))
+  made = table.load(str(file), **keys)
+  names = ['age', *(f'sex={code}' for code in CODES)]
+  assert made.facts['columns'] == names
+  np.testing.assert_array_equal(matrix(made)[:, 1:], np.eye(4))
+  again = table.load(str(file), **keys, columns=names)
+  np.testing.assert_array_equal(matrix(again), matrix(made))
+  file.write_text(f'age,sex\n5,{CODES[1]}.0\n5,{CODES[0]}\n5,386661007\n')
+  other = table.load(str(file), **{**keys, 'label': ''}, columns=names)
+  np.testing.assert_array_equal(matrix(other)[:, 1:], [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
+  assert any('with: sex=386661007 (1 rows)' in note for note in other.facts['notes'])
+
+
+def test_a_code_is_one_value_however_it_is_written_in_the_order_of_numbers(tmp_path):
+  file = tmp_path / 'codes.csv'
+  file.write_text('sex\n7.0\n+7\n10\n.50\n1e1\n0\n-0.0\n\n?\n')
+  made = table.load(str(file), label='', categories=('sex',))
+  assert made.facts['columns'] == ['sex=0', 'sex=0.5', 'sex=7', 'sex=10', 'sex missing']
+  number = [2, 2, 3, 1, 3, 0, 0, 4]
+  np.testing.assert_array_equal(matrix(made), np.eye(5)[number])
+
+
+def test_columns_of_an_older_run_are_read_where_they_are_unambiguous(tmp_path):
+  file = tmp_path / 'codes.csv'
+  file.write_text(f'sex\n{CODES[0]}\n7\n1000000\n')
+  keys = dict(label='', categories=('sex',))
+  older = ('sex=7', 'sex=1e+06', 'sex=3.86661e+08')
+  made = table.load(str(file), **keys, columns=older)
+  np.testing.assert_array_equal(matrix(made), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+  assert any('sex=3.86661e+08 of an older run is taken' in note for note in made.facts['notes'])
+  with pytest.raises(MedtlError, match=r"two columns called 'sex=3.86661e\+08'.*train again"):
+    table.load(str(file), **keys, columns=(*older, 'sex=3.86661e+08'))
+  file.write_text(f'sex\n{CODES[0]}\n{CODES[1]}\n')
+  with pytest.raises(MedtlError, match=r"may be 'sex=386661006' or 'sex=386661008'"):
+    table.load(str(file), **keys, columns=older)
+
+
+def test_two_numbers_of_one_name_are_refused(tmp_path):
+  file = tmp_path / 'twice.csv'
+  file.write_text('age,age missing\n,1\n5,2\n')
+  with pytest.raises(MedtlError, match="two numbers of x would be called 'age missing'"):
+    table.load(str(file), label='')
+
+
+def test_a_further_feature_is_told_by_its_name_also_where_it_has_gaps(path):
+  columns = ('age', *NAMES[2:])
+  made = table.load(str(path), **KEYS, columns=columns)
+  assert made.facts['columns'] == list(columns)
+  assert 'values that the net was not trained with: chol' in made.facts['notes']
+
+
 @pytest.mark.parametrize(
   'keys, words',
   [
@@ -98,6 +155,9 @@ def test_the_fingerprint_tells_a_changed_number(path):
   assert table.load(str(path), **KEYS).fingerprint != before
 
 
+LONG = '900000000000207009'
+
+
 def loaded(path, **split):
   keys = dict(KEYS, site='hospital', patient='row')
   return data.load('table', root=str(path), split=split, **keys)
@@ -109,6 +169,28 @@ def test_a_site_becomes_a_group_and_equal_rows_of_two_sites_are_no_leak(path):
   assert set(sides['train'].table['hospital']) == {'north'}
   assert sides['test'].table['group'].tolist() == [1, 1, 1]
   assert sides['test'].facts['groups'] == ['north', 'south']
+
+
+def test_a_site_of_a_number_is_named_as_in_the_file(path):
+  numbered = ROWS.replace('north', '70').replace('south', '1234567')
+  path.write_text(numbered + 'e,,50,.5,x,0\n')
+  whole = loaded(path, by='none')['test']
+  assert whole.table['site'].tolist() == ['70', '70', '1234567', '1234567', '']
+  assert whole.facts['groups'] == ['1234567', '70']
+  path.write_text(numbered)
+  sides = loaded(path, by='site', test=('70',), val=0)
+  assert sides['test'].table['group'].tolist() == [1, 1]
+  path.write_text(numbered.replace('70,', '900000000000207008,').replace('1234567', LONG))
+  assert loaded(path, by='none')['test'].facts['groups'] == ['900000000000207008', LONG]
+
+
+def test_a_site_of_one_class_that_tests_says_what_helps(path):
+  path.write_text(ROWS.replace('c,south,70,0,,1', 'c,south,70,0,,0'))
+  with pytest.raises(
+    MedtlError, match=r'which south cannot give.*data.split.test.*data.site'
+  ) as error:
+    loaded(path, by='site', test=('south',), val=0)
+  assert 'fewer folds' not in str(error.value)
 
 
 def test_a_site_among_the_features_is_an_error(path):

@@ -1,5 +1,7 @@
 """No example lost or counted twice, padding dropped, and a file holds all that a report needs."""
 
+import dataclasses
+
 import chex
 import jax.numpy as jnp
 import numpy as np
@@ -122,6 +124,26 @@ def test_folds_are_pooled_by_row_and_may_not_overlap(tmp_path):
   assert set(found.pictures) == {101, 106}
   with pytest.raises(MedtlError, match='5 rows are in more than one fold'):
     predictions.pooled([predictions.load(paths[0])] * 2, tmp_path / 'bad.npz')
+
+
+def test_a_row_that_may_repeat_stands_as_the_first_fold_has_it(tmp_path):
+  saved = []
+  for number, index in enumerate(([3, 5, 6], [1, 2, 3])):
+    part = data().subset(np.array(index))
+    path = tmp_path / f'{number}.npz'
+    predictions.save(path, predicted(part), part, shown=[0, 1, 2])
+    one = predictions.load(path)
+    values = {name: np.full_like(value, number) for name, value in one.predictions.values.items()}
+    pictures = {row: np.full_like(picture, number) for row, picture in one.pictures.items()}
+    own = dataclasses.replace(one.predictions, values=values)
+    saved.append(one._replace(predictions=own, pictures=pictures))
+  predictions.pooled(saved, tmp_path / 'all.npz', may_repeat=True)
+  found = predictions.load(tmp_path / 'all.npz')
+  assert found.predictions.row.tolist() == [101, 102, 103, 105, 106]
+  assert found.table['row'].tolist() == [101, 102, 103, 105, 106]
+  for value in found.predictions.values.values():
+    assert value.reshape(5, -1)[:, 0].tolist() == [1, 1, 0, 0, 0]
+  assert found.pictures[103].max() == 0 and found.pictures[102].max() == 1
 
 
 def test_missing_predictions_say_what_to_do(tmp_path):

@@ -19,6 +19,7 @@ from medtl.evaluation import predictions
 from medtl.models import Net, heads
 from medtl.models.backbones import mlp
 from medtl.run import initial_weights, open_keys, predict, run_folder, train, validate
+from medtl.studies import folds
 
 HEADER = ('site', 'sick', 'age', 'dose', 'kind')
 
@@ -156,6 +157,24 @@ def test_folds_leave_out_one_site_after_another(run):
   with other.unlocked():
     other.data.split = dict(by='site')
   assert validate.count_folds(other) == 3
+
+
+def test_more_sites_than_folds_are_each_tested_once_and_pooled(tmp_path):
+  patients = []
+  for seed, site in enumerate('abcdefg'):
+    patients += rows(site, 12, seed)
+  config = config_of(write(tmp_path / 'many.csv', patients))
+  with config.unlocked():
+    config.data.split = dict(by='site', folds=4, fold=0, seed=0)
+    config.phases = (('none', '1 epochs'),)
+    config.every = '1 epochs'
+  workdir = tmp_path / 'run'
+  numbers = folds.train_folds(open_keys.settle(config, workdir), workdir)
+  assert numbers['images'] == len(patients)
+  test = predictions.load(workdir / 'predictions' / 'test.npz')
+  assert test.predictions.row.tolist() == list(range(len(patients)))
+  val = predictions.load(workdir / 'predictions' / 'val.npz')
+  assert len(np.unique(val.predictions.row)) == len(val.predictions.row) > len(patients) / 2
 
 
 def test_a_missing_number_is_the_mean_and_counts_for_none():

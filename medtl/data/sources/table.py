@@ -9,6 +9,7 @@ column is for where they are. That a test was not made tells of the patient, but
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from medtl.data.listing.labels import MISSING
 from medtl.data.listing.records import side
 
 ROW = 'row'  # as data.patient: each row is a patient of its own
+EXACT_DIGITS = 15  # of a whole number, which float64 holds whatever they are
 Columns = Mapping[str, np.ndarray]
 
 
@@ -51,6 +53,7 @@ def load(
 
   `features` are columns of numbers; () takes all that are nothing else. `categories` are columns of
   words or codes, each of which becomes a column of 0 and 1 a value, all 0 where it is missing.
+  Codes are compared digit by digit, however long they are; 7 and 7.0 are one value.
   `label`, `classes`, `patient` and `partition` are as in `folder.load`; `patient='row'`: each row
   is a patient. With `above` the label is whether a number is larger than that.
   `missing`: words that stand for no value, as an empty field does; in the columns
@@ -58,9 +61,11 @@ def load(
   `columns`: the names of all numbers of x, in order, as facts['columns'] of other data gave them:
   x becomes what a net for those data expects. Values that they lack are unknown to it (all 0).
 
-  All columns of the csv go to the table. facts['flags'] are the numbers of x that are 0 or 1.
+  All columns of the csv go to the table, those of numbers as float64 unless they hold codes that
+  are too long for it. facts['flags'] are the numbers of x that are 0 or 1.
 
-  Raises MedtlError for a column that is not there, holds words, or has two meanings.
+  Raises MedtlError for a column that is not there, holds words, or has two meanings, and for two
+  numbers of x with one name.
   """
   path = _path(root)
   csv = manifest.read(path)
@@ -85,8 +90,10 @@ def load(
     wanted = _numeric(numbers, [*other, *categories], notes)
   _check_meanings(wanted, categories, other)
   _check_numeric(wanted, numbers, names)
-  channels = list(_channels(numbers, wanted, categories))
+  channels = list(_channels(cells, numbers, wanted, categories))
+  _check_names([channel.name for channel in channels], path)
   if columns:
+    _check_known(columns)
     channels = _as_known(channels, columns, notes)
   if not channels:
     raise MedtlError(
@@ -102,7 +109,8 @@ def load(
     table['split'] = np.array([side(name) or name for name in cells[partition].tolist()])
   for name, column in numbers.items():
     if name not in other:
-      table[f'{name}_' if name in manifest.RESERVED else name] = column
+      shown = cells[name] if _is_long_code(cells[name]) else column
+      table[f'{name}_' if name in manifest.RESERVED else name] = shown
   channel_names = [channel.name for channel in channels]
   notes += [*_missing_notes(cells, [*wanted, *categories]), *_equal_rows(csv, names)]
   facts: dict[str, Any] = {'name': path.stem, 'order': order, 'notes': notes}
@@ -205,7 +213,7 @@ def _check_numeric(features: Sequence[str], numbers: Columns, names: Sequence[st
 
 
 def _channels(
-  numbers: Columns, features: Sequence[str], categories: Sequence[str]
+  cells: Columns, numbers: Columns, features: Sequence[str], categories: Sequence[str]
 ) -> Iterator[Channel]:
   """Yield the numbers of x: features, then values of categories, then what is missing of both."""
   for name in features:
@@ -214,22 +222,58 @@ def _channels(
       column = np.full(len(column), np.nan)
     yield Channel(name, column, False)
   for name in categories:
-    for level in _levels(numbers[name]):
-      yield Channel(f'{name}={_text(level)}', numbers[name] == level, True)
+    is_numeric = numbers[name].dtype.kind == 'f'
+    values = _exact(cells[name]) if is_numeric else cells[name]
+    levels = sorted(set(values.tolist()) - {''}, key=Decimal if is_numeric else None)
+    for level in levels:
+      yield Channel(f'{name}={level}', values == level, True)
   for name in (*features, *categories):
     is_missing = _is_missing(numbers[name])
     if is_missing.any():
       yield Channel(f'{name} missing', is_missing, True)
 
 
-def _levels(column: np.ndarray) -> list:
-  """Return the values of a category in order."""
-  return np.unique(column[~_is_missing(column)]).tolist()
+def _exact(column: np.ndarray) -> np.ndarray:
+  """Return numbers, '' for none, as text with all their digits: '7.0' and '+7' become '7'.
+
+  A float would not do: it holds EXACT_DIGITS, and codes of SNOMED CT have up to 18.
+  """
+  text_of = {value: _digits(value) if value else '' for value in set(column.tolist())}
+  return np.array([text_of[value] for value in column.tolist()])
 
 
-def _text(level: str | float) -> str:
-  """Return a value of a category as text: 7.0 is '7'."""
-  return f'{level:g}' if isinstance(level, float) else level
+def _is_long_code(column: np.ndarray) -> bool:
+  """Return whether a column holds whole numbers that float64 may take for one another."""
+  return any(value.isdigit() and len(value) > EXACT_DIGITS for value in column.tolist())
+
+
+def _digits(number: str) -> str:
+  """Return a number as text with all its digits, without an exponent and without needless 0."""
+  if not Decimal(number):
+    return '0'
+  whole, _, decimals = f'{Decimal(number):f}'.partition('.')
+  decimals = decimals.rstrip('0')
+  return f'{whole}.{decimals}' if decimals else whole
+
+
+def _check_names(names: Sequence[str], path: Path) -> None:
+  """Raise where two numbers of x have one name."""
+  twice = [name for name in names if names.count(name) > 1]
+  if twice:
+    raise MedtlError(
+      f'{path}: two numbers of x would be called {twice[0]!r}, so that one would be taken for the '
+      'other; rename a column'
+    )
+
+
+def _check_known(columns: Sequence[str]) -> None:
+  """Raise where the columns of a net have one name twice."""
+  twice = [name for name in columns if columns.count(name) > 1]
+  if twice:
+    raise MedtlError(
+      f'the net was trained with two columns called {twice[0]!r}: an older version of medtl '
+      'shortened long codes to six digits, and which column is which cannot be told; train again'
+    )
 
 
 def _is_missing(column: np.ndarray) -> np.ndarray:
@@ -240,11 +284,23 @@ def _as_known(
   channels: Sequence[Channel], columns: Sequence[str], notes: list[str]
 ) -> list[Channel]:
   """Return the channels that `columns` names, in that order; `notes` tell of the others."""
-  channel_of = {channel.name: channel for channel in channels}
+  channel_of: dict[str, Channel] = {}
+  for channel in channels:
+    name = _known_name(channel.name, columns)
+    if name in channel_of:
+      raise MedtlError(
+        f'the net knows a column {name!r}, which may be {channel_of[name].name!r} or '
+        f'{channel.name!r}: an older version of medtl shortened long codes to six digits; train '
+        'again'
+      )
+    if name != channel.name:
+      notes.append(f'the column {name} of an older run is taken for {channel.name}')
+    channel_of[name] = channel
   unknown = []
   for name, channel in channel_of.items():
     if name not in columns:
-      unknown.append(f'{name} ({int(channel.values.sum())} rows)')
+      rows = f' ({int(channel.values.sum())} rows)' if channel.is_flag else ''
+      unknown.append(f'{name}{rows}')
   if unknown:
     notes.append(f'values that the net was not trained with: {", ".join(unknown)}')
   none = np.zeros(len(channels[0].values), bool)
@@ -258,6 +314,19 @@ def _as_known(
       )
     known.append(channel_of.get(name, Channel(name, none, True)))
   return known
+
+
+def _known_name(name: str, columns: Sequence[str]) -> str:
+  """Return the name of a channel as `columns` has it, `name` where they do not.
+
+  Older runs wrote codes with six digits: 'sex=3.86661e+08' for 386661006.
+  """
+  column, _, value = name.rpartition('=')
+  if name in columns or not column or not labels.NUMBER.fullmatch(value):
+    return name
+  short = f'{float(value):g}'
+  older = f'{column}={short}'
+  return older if 'e' in short and older in columns else name
 
 
 def _labels(
