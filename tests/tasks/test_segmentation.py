@@ -95,6 +95,13 @@ def test_padding_counts_for_nothing_and_parts_of_a_batch_sum_to_the_whole():
   np.testing.assert_allclose(after[0], after[1], rtol=1e-5)
 
 
+def test_the_loss_of_an_evaluation_weighs_its_terms_as_training_does():
+  task = segmentation.task('dice + 0.5 * softmax')
+  found = task.measure(STILL, {}, {}, batch())
+  expected = losses.dice(LOGITS, TRUTH) + 0.5 * losses.softmax(LOGITS, TRUTH).mean((1, 2))
+  np.testing.assert_allclose(found['loss'], expected, rtol=1e-5)
+
+
 def predicted(dice):
   dice = np.asarray(dice, float)
   values = {'dice': dice, 'iou': dice / (2 - dice), 'shows': dice >= 0, 'loss': np.ones(len(dice))}
