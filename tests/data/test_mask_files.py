@@ -177,3 +177,31 @@ def test_a_jpeg_of_several_labels_is_an_error(tmp_path):
   Image.fromarray(mask).save(tmp_path / 'x_mask.jpg')
   with pytest.raises(MedtlError, match='holds more than two values'):
     folder.load(str(tmp_path), masks='target', label='').fetch(0)
+
+
+@pytest.mark.parametrize(
+  'pictures, masks, strata, has_sides',
+  [
+    ('images/{}.png', 'masks/{}.png', (), False),
+    ('{}.png', '{}_mask.png', (), False),
+    ('{side}/images/{}.png', '{side}/masks/{}.png', (), True),
+    ('images/{side}/{}.png', 'masks/{side}/{}.png', (), True),
+    ('{label}/{}.png', 'masks/{}.png', ('a', 'b'), False),
+  ],
+)
+def test_masks_need_no_label(tmp_path, pictures, masks, strata, has_sides):
+  """Folders that are the same for all pictures are no classes; a publisher's sides are kept."""
+  for number in range(12):
+    parts = dict(label='ab'[number % 2], side='train' if number < 8 else 'test')
+    draw(tmp_path / pictures.format(number, **parts), (PICTURE * (number + 1)) % 256)
+    draw(tmp_path / masks.format(number, **parts), square(number % 5))
+  keys = dict(root=str(tmp_path), masks='target')
+  sides = data.load('folder.load', split=SPLIT, **keys)
+  assert sum(side.size for side in sides.values()) == 12
+  train = sides['train']
+  assert train.strata == strata and train.fetch(0).y.sum() == 9
+  unlabelled = any(note.startswith('masks alone are learned') for note in train.facts['notes'])
+  assert unlabelled == (strata == ())
+  if has_sides:
+    sides = data.load('folder.load', split=dict(by='publisher', folds=3, val=1), **keys)
+    assert sides['test'].size == 4

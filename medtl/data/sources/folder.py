@@ -56,7 +56,8 @@ def load(
   balanced. A mask holds 0 and one other value. A JPEG, whose values are not exact, and an edge that
   was resized (8 shades or more, on at most a tenth of what is not 0) are cut at half of the largest
   value; any third value is an error. Masks lie beside the picture (x_mask.png) or in
-  a folder of masks beside the pictures' (images/x.png, masks/x.png). `unmasked` says what pictures
+  a folder of masks beside the pictures' (images/x.png, masks/x.png). No label is needed: pictures
+  that lie in one folder have none, and a note says so. `unmasked` says what pictures
   without a mask are: an error ('stop'), empty ('zeros'), or left out ('leave_out').
   `only`: labels whose pictures are read; the others are left out.
 
