@@ -224,13 +224,30 @@ def check(keys: Mapping[str, Any]) -> None:
 def accepts(sides: Mapping[str, Dataset], keys: Mapping[str, Any]) -> None:
   """Raise where y is no mask of the picture's size, or holds other numbers than classes'.
 
-  At most LOOK masks of each side are looked at, spread over it evenly.
+  At most LOOK masks of each side are looked at, spread over it evenly. Where those of the training
+  side show nothing but background, the others are read too: it is an error if no mask shows more.
   """
   for side, dataset in sides.items():
     count = min(LOOK, dataset.size)
     places = np.unique(np.linspace(0, dataset.size - 1, count).astype(int))
+    shows = False
     for place in places.tolist():
-      _check_mask(dataset.fetch(place), side, dataset.classes)
+      example = dataset.fetch(place)
+      _check_mask(example, side, dataset.classes)
+      shows = shows or bool(np.any(example.y))
+    if side == 'train' and not shows:
+      _check_not_empty(dataset)
+
+
+def _check_not_empty(train: Dataset) -> None:
+  for place in range(train.size):
+    if np.any(train.fetch(place).y):
+      return
+  raise MedtlError(
+    f'all {train.size} training masks are background, so that nothing can be learned of '
+    f'{", ".join(train.classes[1:])}; expected masks that show it. Look at the files: perhaps '
+    'they are empty, or the pictures that show it are all on the other sides of the split'
+  )
 
 
 def _check_mask(example: Example, side: str, classes: Sequence[str]) -> None:

@@ -82,3 +82,50 @@ def test_a_table_or_a_column_that_is_not_there_is_an_error(folder):
   (folder / 'hospital.csv.gz').unlink()
   with pytest.raises(MedtlError, match=r'no table .*hospital\.csv\.gz'):
     eicu.rows(str(folder))
+
+
+@pytest.mark.parametrize('damage', ['cut', 'flipped', 'no checksum', 'text', 'latin-1'])
+def test_a_table_that_cannot_be_read_is_an_error_that_names_it(folder, damage):
+  path = folder / 'patient.csv.gz'
+  packed = path.read_bytes()
+  flipped = bytearray(packed)
+  flipped[len(packed) // 2] ^= 0xFF
+  path.write_bytes(
+    {
+      'cut': packed[:-20],
+      'flipped': bytes(flipped),
+      'no checksum': packed[:-8],
+      'text': gzip.decompress(packed),
+      'latin-1': gzip.compress(
+        gzip.decompress(packed).replace(b'Other', 'Übrige'.encode('latin-1'))
+      ),
+    }[damage]
+  )
+  with pytest.raises(MedtlError, match=r'patient\.csv\.gz.*copy or download it again'):
+    eicu.rows(str(folder))
+
+
+def test_a_hospital_that_its_table_does_not_list_is_an_error(folder):
+  write(folder, 'hospital', ('hospitalid', 'region'), HOSPITALS[:1])
+  with pytest.raises(MedtlError, match=r"hospital\.csv\.gz has no row of the hospital 'east1'"):
+    eicu.rows(str(folder))
+
+
+@pytest.mark.parametrize('column, value', [(2, ''), (2, '1.5'), (1, '')])
+def test_a_stay_or_a_visit_without_a_number_is_an_error(folder, column, value):
+  with gzip.open(folder / 'patient.csv.gz', 'rt', newline='', encoding='utf-8') as file:
+    header, first, *others = csv.reader(file)
+  first[column] = value
+  write(folder, 'patient', header, [first, *others])
+  with pytest.raises(MedtlError, match=rf"'{header[column]}'.* of the unit '1'.*whole number"):
+    eicu.rows(str(folder))
+
+
+@pytest.mark.parametrize('fields', [3, 12])
+def test_a_row_of_more_or_fewer_fields_than_the_header_is_an_error(folder, fields):
+  with gzip.open(folder / 'patient.csv.gz', 'rt', newline='', encoding='utf-8') as file:
+    header, first, second, *others = csv.reader(file)
+  second = [*second, 'more'][:fields]
+  write(folder, 'patient', header, [first, second, *others])
+  with pytest.raises(MedtlError, match=r'row 2 of .*patient\.csv\.gz has more or fewer fields'):
+    eicu.rows(str(folder))

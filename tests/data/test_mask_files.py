@@ -99,7 +99,11 @@ def test_other_data_bring_labels_of_their_own(tmp_path):
   'mask, words',
   [
     (square(0)[:, :9], '8 × 9 pixels, and its picture 8 × 10'),
-    (square(0) // 2 + square(2) // 2, 'holds more than two values'),
+    (square(0) // 255 + square(4), r'holds the 3 values 0, 1, 255;.*expected 0 for the background'),
+    (square(0) // 255 + square(4, value=7), 'holds the 3 values 0, 1, 7;'),
+    (square(0) // 2 + square(2) // 2, 'holds the 3 values 0, 127, 254;'),
+    (square(0, value=1) + 1, 'holds the 2 values 1, 2;.*expected 0 for the background'),
+    (np.arange(80).reshape(8, 10), r'holds the 80 values 0, 1, 2, 3, 4, 5, …;'),
   ],
 )
 def test_a_mask_of_another_size_or_of_several_labels_is_an_error(tmp_path, mask, words):
@@ -117,3 +121,87 @@ def test_a_mask_that_may_be_of_two_pictures_is_an_error(tmp_path):
     MedtlError, match=r'masks/x.png may be the mask of images/x.png or more/x.png'
   ):
     folder.load(str(tmp_path), masks='target', label='')
+
+
+def learned(root: Path, mask: np.ndarray, name: str = 'x_mask.png') -> np.ndarray:
+  """The mask of one picture, as it is learned."""
+  draw(root / 'x.png', np.zeros(mask.shape))
+  draw(root / name, mask)
+  return folder.load(str(root), masks='target', label='').fetch(0).y
+
+
+def disc(radius: float, values: int) -> np.ndarray:
+  """A disc in 64 × 64 pixels whose edge is soft: the mean of `values` × `values` points a pixel."""
+  points = (np.arange(64 * values) + 0.5) / values - 32
+  inside = points[:, None] ** 2 + points[None] ** 2 < radius**2
+  share = inside.reshape(64, values, 64, values).mean((1, 3))
+  return np.round(255 * share).astype(np.uint8)
+
+
+@pytest.mark.parametrize('name', ['x_mask.png', 'x_mask.tif', 'x_mask.bmp'])
+def test_two_exact_values_are_background_and_lesion_however_near_they_are(tmp_path, name):
+  np.testing.assert_array_equal(learned(tmp_path, square(2, value=1), name), square(2) > 0)
+
+
+def test_an_edge_that_was_resized_is_cut_at_half(tmp_path):
+  soft = disc(28, values=4)
+  assert len(np.unique(soft)) > 8
+  np.testing.assert_array_equal(learned(tmp_path, soft), soft >= 128)
+
+
+def test_a_border_is_no_soft_edge_however_thin(tmp_path):
+  mask = disc(28, values=1)
+  mask[31:33, 31:33] = 1
+  with pytest.raises(MedtlError, match='holds the 3 values 0, 1, 255;'):
+    learned(tmp_path, mask)
+
+
+def test_a_jpeg_is_cut_at_half_of_its_largest_value(tmp_path):
+  """Its noise is none: neither what it adds to the background nor what it takes from the lesion."""
+  mask = np.zeros((64, 64), np.uint8)
+  mask[10:50, 13:51] = 200
+  draw(tmp_path / 'x.png', np.zeros(mask.shape))
+  Image.fromarray(mask).save(tmp_path / 'x_mask.jpg', quality=60)
+  stored = np.asarray(Image.open(tmp_path / 'x_mask.jpg'))
+  noise = stored[mask == 0]
+  assert noise.max() > 0 and len(np.unique(stored)) > 8
+  y = folder.load(str(tmp_path), masks='target', label='').fetch(0).y
+  np.testing.assert_array_equal(y, mask > 0)
+
+
+def test_a_jpeg_of_several_labels_is_an_error(tmp_path):
+  mask = np.zeros((64, 64), np.uint8)
+  mask[8:32] = 120
+  mask[32:56] = 250
+  draw(tmp_path / 'x.png', np.zeros(mask.shape))
+  Image.fromarray(mask).save(tmp_path / 'x_mask.jpg')
+  with pytest.raises(MedtlError, match='holds more than two values'):
+    folder.load(str(tmp_path), masks='target', label='').fetch(0)
+
+
+@pytest.mark.parametrize(
+  'pictures, masks, strata, has_sides',
+  [
+    ('images/{}.png', 'masks/{}.png', (), False),
+    ('{}.png', '{}_mask.png', (), False),
+    ('{side}/images/{}.png', '{side}/masks/{}.png', (), True),
+    ('images/{side}/{}.png', 'masks/{side}/{}.png', (), True),
+    ('{label}/{}.png', 'masks/{}.png', ('a', 'b'), False),
+  ],
+)
+def test_masks_need_no_label(tmp_path, pictures, masks, strata, has_sides):
+  """Folders that are the same for all pictures are no classes; a publisher's sides are kept."""
+  for number in range(12):
+    parts = dict(label='ab'[number % 2], side='train' if number < 8 else 'test')
+    draw(tmp_path / pictures.format(number, **parts), (PICTURE * (number + 1)) % 256)
+    draw(tmp_path / masks.format(number, **parts), square(number % 5))
+  keys = dict(root=str(tmp_path), masks='target')
+  sides = data.load('folder.load', split=SPLIT, **keys)
+  assert sum(side.size for side in sides.values()) == 12
+  train = sides['train']
+  assert train.strata == strata and train.fetch(0).y.sum() == 9
+  unlabelled = any(note.startswith('masks alone are learned') for note in train.facts['notes'])
+  assert unlabelled == (strata == ())
+  if has_sides:
+    sides = data.load('folder.load', split=dict(by='publisher', folds=3, val=1), **keys)
+    assert sides['test'].size == 4

@@ -31,6 +31,29 @@ def test_a_patch_is_a_box_of_the_case_and_knows_its_place():
     np.testing.assert_array_equal(patch.y, whole.y[box])
 
 
+def test_each_place_where_a_box_fits_is_drawn():
+  whole = case((6, 5, 4))
+  cut = draw('patch(4, 5, 3, foreground=0.0)')
+  begins = set()
+  for seed in range(60):
+    patch = cut(whole, np.random.default_rng(seed))
+    begins.add(tuple(np.round(patch.frame.affine[:3, 3] / [1, 2, 3]).astype(int).tolist()))
+  assert begins == {(x, 0, z) for x in range(3) for z in range(2)}
+
+
+@pytest.mark.parametrize(
+  'lesion, place',
+  [((10, 9, 8), (2, 2, 1)), ((0, 9, 15), (0, 2, 2)), ((1, 15, 8), (1, 4, 1))],
+)
+def test_a_box_is_centred_on_the_lesion_as_nearly_as_it_fits(lesion, place):
+  whole = case((16, 16, 16))
+  whole.y[...] = 0
+  whole.y[lesion] = 1
+  for seed in range(5):
+    patch = draw('patch(4, 5, 3, foreground=1.0)')(whole, np.random.default_rng(seed))
+    assert np.argwhere(patch.y).tolist() == [list(place)]
+
+
 def test_so_many_patches_hold_the_lesion():
   whole = case((40, 40, 40))
   share = np.mean(

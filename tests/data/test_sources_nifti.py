@@ -138,6 +138,38 @@ def test_a_damaged_file_is_an_oserror_of_fetch(root, damage):
   assert data.fetch(1).x.shape == (*SHAPE, 1)
 
 
+def flipped(packed, bit):
+  damaged = bytearray(packed)
+  damaged[bit // 8] ^= 1 << bit % 8
+  return bytes(damaged)
+
+
+@pytest.mark.parametrize('folder', ['images', 'labels'])
+def test_a_gzip_file_whose_checksum_does_not_hold_is_an_oserror(root, folder):
+  """Values that a flipped bit changed are never learned; the checksum stands behind the voxels."""
+  path = root / folder / 'p1_a.nii.gz'
+  whole = path.read_bytes()
+  data = load(root)
+  packed_voxels = range(8 * (len(whole) // 2), 8 * (len(whole) - 8), 97)
+  damaged = [flipped(whole, bit) for bit in packed_voxels]
+  damaged += [whole[:-8], whole[:-1], flipped(whole, 8 * (len(whole) - 1))]
+  assert len(damaged) > 8
+  for packed in damaged:
+    path.write_bytes(packed)
+    with pytest.raises(OSError, match=r'p1_a.*damaged or cut off.*copy or download it again'):
+      data.fetch(0)
+  path.write_bytes(whole)
+  assert data.fetch(0).x.shape == (*SHAPE, 1)
+
+
+def test_a_gzip_file_of_several_members_is_read_whole(root):
+  path = root / 'images' / 'p1_a.nii.gz'
+  expected = load(root).fetch(0).x
+  plain = gzip.decompress(path.read_bytes())
+  path.write_bytes(gzip.compress(plain[:400]) + gzip.compress(plain[400:]))
+  np.testing.assert_array_equal(load(root).fetch(0).x, expected)
+
+
 def test_a_mask_on_another_grid_is_refused_with_both_grids(root):
   path = root / 'labels' / 'p2_b.nii'
   mask = np.asarray(nibabel.load(path).dataobj)

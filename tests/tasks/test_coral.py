@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl.core.types import MedtlError
+from medtl.core.types import Batch, Forward, MedtlError
 from medtl.run import assemble, run_data, train
 from medtl.tasks import coral
-from medtl.training import step
+from medtl.training import losses, step
 from tests import tiny
 from tests.tasks.test_adaptation import TARGET
 
@@ -70,6 +70,22 @@ def test_both_domains_are_seen_and_the_source_alone_is_classified():
     state.params, state.extra, {**batch, 'target': dark}, jax.random.key(0), 0
   )
   assert float(others['coral'].sum) != float(terms['coral'].sum)
+
+
+def test_the_classifier_s_loss_is_that_of_the_source_s_own_rows():
+  """A net that returns its input says which rows each term took."""
+  random = np.random.RandomState(0)
+  logits = random.randn(2, 4, 3).astype(np.float32)
+  labels = jnp.array([0, 1, 2, 1])
+  source = Batch(logits[0], labels, jnp.arange(4) < 3, jnp.arange(4))
+  target = Batch(3 * logits[1], labels, jnp.arange(4) > 0, jnp.arange(4))
+  same = Forward(lambda params, extra, x, key: (x, extra), lambda params, extra, x: x)
+  terms, _ = coral.task(weight=2.0).loss(
+    same, {}, {}, {'train': source, 'target': target}, jax.random.key(0), 0
+  )
+  expected = losses.softmax(source.x, labels)[:3].sum()
+  np.testing.assert_allclose(terms['class'].sum, expected, rtol=1e-5)
+  np.testing.assert_allclose(terms['coral'].sum, equation_1(source.x[:3], target.x[1:]), rtol=1e-4)
 
 
 def test_a_run_is_chosen_and_tested_on_the_labelled_side(tmp_path):

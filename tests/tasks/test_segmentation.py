@@ -1,6 +1,7 @@
 """Laws of segmentation: Dice as published, padding, parts of a batch, and a run to its page."""
 
 import csv
+import dataclasses
 import functools
 import json
 
@@ -95,6 +96,13 @@ def test_padding_counts_for_nothing_and_parts_of_a_batch_sum_to_the_whole():
   np.testing.assert_allclose(after[0], after[1], rtol=1e-5)
 
 
+def test_the_loss_of_an_evaluation_weighs_its_terms_as_training_does():
+  task = segmentation.task('dice + 0.5 * softmax')
+  found = task.measure(STILL, {}, {}, batch())
+  expected = losses.dice(LOGITS, TRUTH) + 0.5 * losses.softmax(LOGITS, TRUTH).mean((1, 2))
+  np.testing.assert_allclose(found['loss'], expected, rtol=1e-5)
+
+
 def predicted(dice):
   dice = np.asarray(dice, float)
   values = {'dice': dice, 'iou': dice / (2 - dice), 'shows': dice >= 0, 'loss': np.ones(len(dice))}
@@ -153,6 +161,41 @@ def test_labels_that_are_no_masks_of_the_classes_are_an_error():
     data = Dataset(lambda i, y=y: Example(x, y, i), 1, ('background', 'lesion'), {})
     with pytest.raises(MedtlError, match=words):
       segmentation.accepts({'train': data}, {})
+
+
+def side_of_masks(*masks):
+  """One side of a split, whose pictures have these masks."""
+  x = np.zeros((4, 4, 1), np.float32)
+  examples = [Example(x, mask, row) for row, mask in enumerate(masks)]
+  return Dataset(examples.__getitem__, len(masks), ('background', 'lesion'), {})
+
+
+def test_a_class_that_no_training_mask_shows_cannot_be_learned():
+  empty = np.zeros((4, 4), np.uint8)
+  shows = np.eye(4, dtype=np.uint8)
+  many = [empty] * 100
+  for masks in ([empty], many):
+    with pytest.raises(
+      MedtlError, match=rf'all {len(masks)} training masks are background.*lesion'
+    ):
+      segmentation.accepts({'train': side_of_masks(*masks), 'val': side_of_masks(shows)}, {})
+  one_of_many = side_of_masks(*many[:57], shows, *many)
+  segmentation.accepts({'train': one_of_many, 'test': side_of_masks(*many)}, {})
+  segmentation.accepts({'test': side_of_masks(*many)}, {})  # other data, for a trained net
+
+
+def test_masks_are_looked_at_no_further_than_the_first_that_shows_a_class():
+  """The check before a run stays short: of a side of usual masks, LOOK are read."""
+  shows = np.eye(4, dtype=np.uint8)
+  usual = side_of_masks(*[shows] * 200)
+  read = []
+
+  def fetch(index):
+    read.append(index)
+    return usual.fetch(index)
+
+  segmentation.accepts({'train': dataclasses.replace(usual, fetch=fetch)}, {})
+  assert len(read) == segmentation.LOOK
 
 
 @pytest.fixture(scope='module')

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medtl.core import pytrees
-from medtl.core.types import MedtlError
+from medtl.core.types import Batch, Forward, MedtlError
 from medtl.run import assemble, predict, run_data, run_folder, run_report, train
 from medtl.tasks import simclr
 from medtl.training import step
@@ -58,6 +58,21 @@ def test_two_copies_of_a_picture_are_augmented_apart():
   one, other = step.augmented(jax.random.key(0), batch, context.augment, 2)
   assert not np.array_equal(one.x, other.x)
   np.testing.assert_array_equal(one.row, other.row)
+
+
+@pytest.mark.parametrize('shape', [(4, 5), (3, 4, 5)])
+def test_an_evaluation_compares_a_picture_with_itself_mirrored(shape):
+  """The last axis of space is turned round, never the colours; the net here returns its input."""
+  x = np.random.RandomState(0).rand(6, *shape, 3).astype(np.float32)
+  real = jnp.arange(6) < 5
+  flat = Forward(
+    lambda params, extra, x, key: (x, extra), lambda params, extra, x: x.reshape(len(x), -1)
+  )
+  batch = Batch(jnp.asarray(x), jnp.zeros(6), real, jnp.arange(6))
+  found = simclr.task(temperature=0.5).measure(flat, {}, {}, batch)['loss']
+  mirrored = x[..., ::-1, :]
+  expected = by_hand(x[:5].reshape(5, -1), mirrored[:5].reshape(5, -1), 0.5)
+  np.testing.assert_allclose(found[:5], expected, rtol=1e-5)
 
 
 def test_what_is_learned_without_labels_begins_a_classifier(tmp_path):

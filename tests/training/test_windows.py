@@ -6,8 +6,9 @@ import pytest
 from medtl.training import windows
 
 
-@pytest.mark.parametrize('shape', [(9,), (5, 13), (6, 4, 11), (3, 3)])
+@pytest.mark.parametrize('shape', [(8,), (9,), (5, 13), (6, 4, 11), (3, 3)])
 def test_a_net_of_single_voxels_is_the_same_by_windows(shape):
+  """Windows go through the net by fours: 3, 4, 12, 10 and 1 of them, the last group filled up."""
   x = np.random.RandomState(0).rand(1, *shape, 2).astype(np.float32)
   apply = lambda params, extra, x: params * x[..., :1] + x[..., 1:]
   size = (4,) * len(shape)

@@ -4,6 +4,7 @@ nibabel reads them (Brett et al., https://nipy.org/nibabel). A header is read wi
 """
 
 import gzip
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,9 +77,10 @@ def read_header(path: Path) -> Header:
 def read(path: Path) -> tuple[np.ndarray, Frame]:
   """Return (x [*s, c] float32, its frame); scl_slope and scl_inter are applied, NIfTI-1's rule.
 
-  Raises as `read_header` does, and OSError where voxels cannot be read.
+  Raises as `read_header` does, and OSError where voxels cannot be read or a gzip file's checksum
+  does not hold.
   """
-  image = opened(path)
+  image = _checked(path)
   header = _described(image, path)
   values = _voxels(image, path)
   x = values.reshape(*header.frame.shape, header.channels)
@@ -90,7 +92,7 @@ def read_mask(path: Path, classes: int) -> np.ndarray:
 
   Raises MedtlError for other values, and OSError where the file cannot be read.
   """
-  image = opened(path)
+  image = _checked(path)
   header = _described(image, path)
   if header.channels > 1:
     raise MedtlError(f'the mask {path} holds {header.channels} volumes; expected one')
@@ -174,6 +176,24 @@ def _voxels(image: Any, path: Path) -> np.ndarray:
     return np.asanyarray(image.dataobj)
   except Exception as error:  # nibabel, zlib and gzip raise many types
     raise OSError(f'cannot read the voxels of {path}: {_reason(error)}') from error
+
+
+def _checked(path: Path) -> Any:
+  """Return nibabel's image of a file; of a gzip file the checksum, which nibabel skips, holds.
+
+  It stands behind the voxels, so that the file is read to its end.
+  """
+  if not path.name.lower().endswith('.gz'):
+    return opened(path)
+  packed = path.read_bytes()
+  try:
+    data = gzip.decompress(packed)
+  except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    raise OSError(
+      f'cannot read {path}: the gzip file is damaged or cut off ({_reason(error)}); copy or '
+      'download it again'
+    ) from error
+  return type(opened(path)).from_bytes(data)
 
 
 def _reason(error: Exception) -> str:

@@ -77,6 +77,16 @@ def picture_format(head: bytes) -> str:
   return ''
 
 
+def is_lossy(head: bytes) -> bool:
+  """Return whether `head` begins a picture whose numbers are not exactly what was stored.
+
+  >>> is_lossy(b'\\xff\\xd8\\xff\\xe0'), is_lossy(b'BM')
+  (True, False)
+  """
+  kind = picture_format(head)
+  return kind == 'JPEG' or (kind == 'WEBP' and b'VP8 ' in head)  # VP8L is exact
+
+
 def what_it_is(head: bytes) -> str:
   """Return a sentence on a file that is no picture: what it is, and what to do about it."""
   if not head:

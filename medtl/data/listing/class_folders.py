@@ -14,6 +14,8 @@ from medtl.data.listing.walk import walk
 def find(folder: Path, kind: Kind, keys: Keys) -> Listed:
   """Return the files below a folder: CLASS/…, SIDE/CLASS/… or CLASS/SIDE/…, or all unlabelled.
 
+  Where masks are learned, the pictures need no folder: the label '' is then that of all.
+
   Raises MedtlError where the folders leave a label open, or a class would be lost.
   """
   walked = walk(folder, kind.belongs)
@@ -27,11 +29,12 @@ def find(folder: Path, kind: Kind, keys: Keys) -> Listed:
     learned = keys.masks == mask_files.TARGET  # then a note says how many there are
     files = mask_files.without(files, [] if learned else notes)
   names = [path.as_posix() for path in files]
-  if not keys.label:
+  is_loose = all(len(path.parts) < 2 for path in files)
+  if not keys.label or (is_loose and keys.masks == mask_files.TARGET):
     return Listed(names, np.full(len(names), ''), {}, notes)
   _check_empty_folders(walked.files, walked.folders, kind)
   _check_loose_files(folder, files)
-  if keys.masks != 'keep':
+  if keys.masks == 'leave_out':
     _check_mask_folders(folder, walked.files)
   _check_side_names(folder, files)
   level = _side_level(folder, files)

@@ -59,14 +59,24 @@ def find(root: str, kind: Kind, keys: Keys, guess: bool = True) -> Listing:
     listed = mask_files.matched(listed, everything, keys.unmasked)
   where = f' (in {keys.manifest})' if keys.manifest else ''
   shown = [f'{name}{where}' for name in listed.names]
-  classes, y, order = labels.find(listed.raw, keys.label, keys.classes, shown, keys.missing)
-  table = {'row': np.arange(len(y)), 'file': np.array(listed.names), 'y': y, **listed.table}
   notes = list(listed.notes)
+  label = keys.label
+  if _needs_no_label(listed, keys):
+    label = ''
+    notes.append('masks alone are learned: no folders tell classes, by which splits are balanced')
+  classes, y, order = labels.find(listed.raw, label, keys.classes, shown, keys.missing)
+  table = {'row': np.arange(len(y)), 'file': np.array(listed.names), 'y': y, **listed.table}
   _add_patients(table, keys, notes, guess, has_boxes=listed.boxes is not None)
   facts = dict(name=folder.name, order=order, notes=notes)
   masks = [name for names in listed.masks or () for name in names]
   whole = fingerprint(folder, table, masks)
   return Listing(folder, classes, table, facts, whole, listed.boxes, listed.masks)
+
+
+def _needs_no_label(listed: Listed, keys: Keys) -> bool:
+  """Return whether masks are learned of pictures that all lie in one folder, such as images."""
+  is_open = keys.label and not keys.manifest and not keys.classes and not keys.only
+  return keys.masks == mask_files.TARGET and bool(is_open) and len(set(listed.raw.tolist())) == 1
 
 
 def _only(listed: Listed, only: Sequence[str]) -> Listed:

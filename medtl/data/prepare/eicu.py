@@ -9,6 +9,7 @@ import argparse
 import csv
 import gzip
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from medtl.runtime.files import atomic_write
 Row = dict[str, str]
 UNIT = 'patientunitstayid'  # a patient's time in one unit
 STAY = 'patienthealthsystemstayid'  # and in the hospital, perhaps in several units
+VISIT = 'unitvisitnumber'  # the first unit of a stay has the lowest
 OUTCOME = 'hospitaldischargestatus'
 PATIENT = ('uniquepid', 'gender', 'age', 'ethnicity', 'hospitalid', 'unittype', 'unitadmitsource')
 HISTORY = (  # of apachepredvar, which also says who died: that is no predictor
@@ -41,10 +43,11 @@ def rows(folder: str) -> list[Row]:
   Of a patient who lay in several hospitals only the stays in the first one are taken, so that
   nobody stands on two sides of a split by hospital or region.
 
-  Raises MedtlError for a table or a column that is not there.
+  Raises MedtlError for a table or a column that is not there, a table that cannot be read, a
+  hospital that the table hospital does not list, and a stay or a visit without a number.
   """
   place = Path(folder).expanduser()
-  units = _read(place, 'patient', [UNIT, STAY, 'unitvisitnumber', OUTCOME, *PATIENT])
+  units = _read(place, 'patient', [UNIT, STAY, VISIT, OUTCOME, *PATIENT])
   measured = _by(UNIT, _read(place, 'apacheapsvar', [UNIT]))
   history = _by(UNIT, _read(place, 'apachepredvar', [UNIT, *HISTORY]))
   hospitals = _by('hospitalid', _read(place, 'hospital', ['hospitalid', 'region']))
@@ -59,6 +62,11 @@ def rows(folder: str) -> list[Row]:
       continue
     row = {name: unit[name] for name in (*PATIENT, OUTCOME)}
     row['age'] = row['age'].replace(*OLDEST)
+    if hospital not in hospitals:
+      raise MedtlError(
+        f'{_path(place, "hospital")} has no row of the hospital {hospital!r}, where the unit '
+        f'{unit[UNIT]!r} of the table patient lies; expected the tables of one release of eICU'
+      )
     row['region'] = hospitals[hospital]['region'] or 'unknown'
     row |= measured[unit[UNIT]]
     row |= {name: history[unit[UNIT]][name] for name in HISTORY}
@@ -84,7 +92,17 @@ def prepare(folder: str, file: str) -> Path:
 
 def _order(unit: Row) -> tuple[int, int]:
   """Return a sort key: hospital stays, and the units of a stay as the patient saw them."""
-  return int(unit[STAY]), int(unit['unitvisitnumber'])
+  numbers = []
+  for column in (STAY, VISIT):
+    try:
+      numbers.append(int(unit[column]))
+    except ValueError:
+      raise MedtlError(
+        f'the column {column!r} of the table patient holds {unit[column]!r} in the row of the unit '
+        f'{unit[UNIT]!r}; expected a whole number, which says what came first: mend the row'
+      ) from None
+  stay, visit = numbers
+  return stay, visit
 
 
 def _by(key: str, table: Sequence[Row]) -> dict[str, Row]:
@@ -93,15 +111,32 @@ def _by(key: str, table: Sequence[Row]) -> dict[str, Row]:
 
 def _read(folder: Path, name: str, columns: Sequence[str]) -> list[Row]:
   """Return the rows of the table name.csv.gz of a folder, which has these columns."""
-  path = folder / f'{name}.csv.gz'
+  path = _path(folder, name)
   if not path.is_file():
     raise MedtlError(f'no table {path}; expected the folder of eICU with its *.csv.gz')
-  with gzip.open(path, 'rt', newline='', encoding='utf-8') as file:
-    reader = csv.DictReader(file)
-    for column in columns:
-      if column not in (reader.fieldnames or ()):
-        raise MedtlError(f'{path} has no column {column!r}; expected the columns of eICU 2.0')
-    return list(reader)
+  try:
+    with gzip.open(path, 'rt', newline='', encoding='utf-8') as file:
+      reader = csv.DictReader(file)
+      table = list(reader)
+  except (EOFError, OSError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+    raise MedtlError(
+      f'cannot read {path}: {error}; expected a whole gzip file of a csv in UTF-8: copy or '
+      'download it again'
+    ) from error
+  for column in columns:
+    if column not in (reader.fieldnames or ()):
+      raise MedtlError(f'{path} has no column {column!r}; expected the columns of eICU 2.0')
+  for number, row in enumerate(table, 1):
+    if None in row or None in row.values():  # csv's sign of fields too many or too few
+      raise MedtlError(
+        f'row {number} of {path} has more or fewer fields than its header; copy or download '
+        'it again'
+      )
+  return table
+
+
+def _path(folder: Path, name: str) -> Path:
+  return folder / f'{name}.csv.gz'
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from medtl.core.types import Dataset, Example, MedtlError
+from medtl.data.formats import signature
 from medtl.data.formats.pictures import SUFFIXES, read, recognised
 from medtl.data.listing import file_listing
 from medtl.data.listing.labels import MISSING
@@ -17,6 +18,7 @@ from medtl.data.listing.labels import MISSING
 MASKED = ('background', 'lesion')
 NOISE = 0.15  # of a mask's largest value: what a JPEG adds to two values
 BLURRED = 0.1  # share of a mask's pixels that may lie between them: an edge that was resized
+SHADES = 8  # values between the two that tell such an edge from labels
 KIND = file_listing.Kind(recognised, f'pictures ({", ".join(SUFFIXES)})')
 
 
@@ -50,9 +52,12 @@ def load(
   are left out (`masks='keep'` reads them).
 
   `masks='target'`: such masks are what is learned. y is then an integer array [h, w], 0 background
-  and 1 lesion, the union of a picture's masks, each cut at half of its largest value; the label
-  stays in the table, by which splits are balanced. Masks lie beside the picture (x_mask.png) or in
-  a folder of masks beside the pictures' (images/x.png, masks/x.png). `unmasked` says what pictures
+  and 1 lesion, the union of a picture's masks; the label stays in the table, by which splits are
+  balanced. A mask holds 0 and one other value. A JPEG, whose values are not exact, and an edge that
+  was resized (8 shades or more, on at most a tenth of what is not 0) are cut at half of the largest
+  value; any third value is an error. Masks lie beside the picture (x_mask.png) or in
+  a folder of masks beside the pictures' (images/x.png, masks/x.png). No label is needed: pictures
+  that lie in one folder have none, and a note says so. `unmasked` says what pictures
   without a mask are: an error ('stop'), empty ('zeros'), or left out ('leave_out').
   `only`: labels whose pictures are read; the others are left out.
 
@@ -123,7 +128,7 @@ def load(
 
 
 def _mask(path: Path, size: tuple[int, int], exif: str) -> np.ndarray:
-  """Return bool [h, w]: where a mask's values reach half of its largest one.
+  """Return bool [h, w]: where a mask shows the lesion.
 
   Raises MedtlError where it is not of the picture's size, or holds more than two values: a JPEG's
   noise is none.
@@ -134,9 +139,16 @@ def _mask(path: Path, size: tuple[int, int], exif: str) -> np.ndarray:
       f'the mask {path} has {values.shape[0]} × {values.shape[1]} pixels, and its picture '
       f'{size[0]} × {size[1]}; expected the same size'
     )
+  if signature.is_lossy(signature.head(path)):
+    return _of_lossy(values, path)
+  return _of_exact(values, path)
+
+
+def _of_lossy(values: np.ndarray, path: Path) -> np.ndarray:
+  """Return bool [h, w]: where values [h, w], which compression has changed, reach half the most."""
   most = values.max()
   if most <= 0:
-    return np.zeros(size, bool)
+    return np.zeros(values.shape, bool)
   share = values / most
   between = (share > NOISE) & (share < 1 - NOISE)
   if between.sum() > BLURRED * (share > NOISE).sum():
@@ -145,3 +157,43 @@ def _mask(path: Path, size: tuple[int, int], exif: str) -> np.ndarray:
       'near 0 nor near its largest one. Expected 0 for the background and one other value'
     )
   return share >= 0.5
+
+
+def _of_exact(values: np.ndarray, path: Path) -> np.ndarray:
+  """Return bool [h, w]: where values [h, w] are not 0, or reach half the most where edges are soft.
+
+  Labels are a few values, such as 1 for a lesion and 255 for its border: how near one is to 0 or to
+  the largest says nothing. An edge that was resized is many values, on few pixels.
+  """
+  distinct = np.unique(values)
+  most = distinct[-1]
+  only_two = len(distinct) == 1 or (len(distinct) == 2 and distinct[0] == 0)
+  if only_two and distinct[0] >= 0:
+    return values > 0
+  between = (values > 0) & (values < most)
+  has_soft_edge = (
+    distinct[0] == 0
+    and len(distinct) >= 2 + SHADES
+    and between.sum() <= BLURRED * np.count_nonzero(values)
+  )
+  if has_soft_edge:
+    return values >= most / 2
+  raise MedtlError(
+    f'the mask {path} holds the {len(distinct)} values {_listed(distinct)}; expected 0 for the '
+    'background and one other value for what is learned. Set each other value, such as that of a '
+    'border, to one of the two, cut soft edges at half, and store the mask as PNG'
+  )
+
+
+def _listed(distinct: np.ndarray) -> str:
+  """Return the first values, as a file of 8 or 16 bits stores them where they are shares of it."""
+  numbers = distinct
+  for most in (255, 65535):
+    stored = np.round(distinct * most)
+    if distinct.max() <= 1 and np.allclose(distinct * most, stored, rtol=0, atol=1e-3):
+      numbers = stored
+      break
+  shown = [f'{number:g}' for number in numbers[:6].tolist()]
+  if len(numbers) > len(shown):
+    shown.append('…')
+  return ', '.join(shown)
