@@ -76,6 +76,31 @@ def test_of_split_data_the_test_side_is_used_and_a_stream_is_remembered(tmp_path
     train.train(config(**adaptation, tests=dict(target=seen)), tmp_path / 'leak')
 
 
+def test_a_test_of_pictures_that_trained_the_net_is_allowed_by_its_own_key(tmp_path):
+  own = {key: value for key, value in config().data.to_dict().items() if key != 'split'}
+  with pytest.raises(MedtlError, match=r'or set allow_leak=True in config\.tests\.own to go on'):
+    train.train(config(tests=dict(own=own)), tmp_path / 'run')
+  allowed = dict(own, allow_leak=True)
+  train.train(config(tests=dict(own=allowed)), tmp_path / 'run')  # the same folder is free
+  warnings = numbers(tmp_path / 'run', 'numbers-own.json')['warnings']
+  assert any('which was allowed' in warning for warning in warnings)
+
+
+@pytest.mark.parametrize('side', ['test', 'val'])
+def test_a_stream_of_pictures_that_test_or_choose_the_net_is_refused(side):
+  data = config().data.to_dict()
+  folds = data['split']['folds']
+  behind = 1 if side == 'test' else folds - 1
+  moved = dict(data['split'], fold=behind)
+  stream = dict(data, split=moved)
+  coral = dict(task=dict(name='coral'), tests={})
+  words = rf'of the run.s own {side} side: take them out of config\.streams\.target, or set allow'
+  with pytest.raises(MedtlError, match=words):
+    train.prepare(config(**coral, streams=dict(target=stream)), None)
+  allowed = dict(stream, allow_leak=True)
+  train.prepare(config(**coral, streams=dict(target=allowed)), None)
+
+
 def test_pictures_without_labels_are_refused(tmp_path):
   (tmp_path / 'pictures').mkdir()
   Image.fromarray(np.eye(32, dtype=np.uint8)).save(tmp_path / 'pictures' / 'a.png')
