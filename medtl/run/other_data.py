@@ -229,8 +229,8 @@ def _classes(keys: Keys, own: Mapping[str, Any], plan: Mapping[str, Any]) -> tup
 
   Where data.rename gives them other names, they are those before; () lets the reader find them.
   """
-  rename = keys.get('rename', {})
-  is_own = rename == own.get('rename', {})
+  rename = class_names.by_old_name(keys.get('rename', {}))
+  is_own = rename == class_names.by_old_name(own.get('rename', {}))
   asked = tuple(keys.get('classes', ()))
   if asked and (is_own or asked != tuple(own.get('classes', ()))):
     return asked
@@ -423,10 +423,10 @@ def _labels(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]:
 
 def _rename_advice(name: str) -> str:
   """Return how a class of other data is told to be one of the run's."""
-  return (
-    'Say which class of the run each of the others is: '
-    f'--config.data.rename="{{{name!r}: CLASS, …}}"'
-  )
+  names = f'{{{name!r}: CLASS, …}}'
+  if '.' in name:  # no key of a config may hold one
+    names = f'(({name!r}, CLASS), …)'
+  return f'Say which class of the run each of the others is: --config.data.rename="{names}"'
 
 
 def _class_advice(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> str:

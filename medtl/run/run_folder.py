@@ -7,8 +7,9 @@ import inspect
 import json
 import os
 import platform
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -273,18 +274,33 @@ def load_config(words: str) -> ConfigDict:
       if variant:
         problem = f'{path} has no variants, found {variant!r}; leave it out'
       raise MedtlError(problem) from None
-    try:
-      config = get_config(*arguments)
-    except TypeError as error:
-      if not str(error).startswith('Could not override field'):
-        raise
-      raise MedtlError(f'{path} sets a key to a value of another kind: {error}') from None
+    with user_files.explained(path, 'get_config() to return the config'):
+      config = _called(get_config, arguments, path)
   if not isinstance(config, ConfigDict):
     raise MedtlError(
       f'get_config() of {path} returned {config!r}; expected what base.get_config() '
       'returns, with changes'
     )
   return _complete(config.lock(), str(path), 'begin with base.get_config(), which holds every key')
+
+
+def _called(get_config: Callable, arguments: Sequence[str], path: Path) -> Any:
+  """Return what get_config() returns; a MedtlError says which value ml_collections refuses."""
+  try:
+    return get_config(*arguments)
+  except TypeError as error:
+    if not str(error).startswith('Could not override field'):
+      raise
+    raise MedtlError(f'{path} sets a key to a value of another kind: {error}') from None
+  except ValueError as error:
+    dotted = re.search('dots in field names.*the key (.*) contains one', str(error))
+    if not dotted:
+      raise
+    raise MedtlError(
+      f'{path}: the name {dotted[1]!r} holds a dot, and no key of a config may. data.rename also '
+      f"takes pairs, (({dotted[1]!r}, 'new name'),); a name in config.tests or config.streams "
+      'takes letters, digits, _ and -'
+    ) from None
 
 
 def _parted(words: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from medtl.core.types import MedtlError
 from medtl.evaluation import predictions
-from medtl.run import assemble, predict, run_folder, run_report, train
+from medtl.run import assemble, predict, run_folder, run_report, train, validate
 from tests import tiny
 
 SPLIT = dict(by='patient', folds=4, fold=0, seed=0)
@@ -101,6 +101,27 @@ def test_a_stream_of_pictures_that_test_or_choose_the_net_is_refused(side):
   train.prepare(config(**coral, streams=dict(target=allowed)), None)
 
 
+def test_a_name_with_a_dot_is_no_name_of_a_test():
+  with pytest.raises(MedtlError, match=r"config.tests: 'hospital.b' holds a dot; expected letters"):
+    validate.test_name('hospital.b')
+
+
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    ("config.tests = {'hospital.b': {}}", "the name 'hospital.b' holds a dot"),
+    ("config.data.rename = {'Grade 1.5': 'CNV'}", r"takes pairs, \(\('Grade 1.5', 'new name'\),\)"),
+    ('1 / 0', r'line 5: ZeroDivisionError.*; expected get_config\(\) to return the config$'),
+  ],
+)
+def test_what_goes_wrong_in_get_config_is_named(change, words, tmp_path):
+  lines = ['from configs import base', 'def get_config():', '  config = base.get_config()']
+  lines += ['  with config.unlocked():', f'    {change}', '  return config']
+  (tmp_path / 'own.py').write_text('\n'.join(lines))
+  with pytest.raises(MedtlError, match=words):
+    run_folder.load_config(str(tmp_path / 'own.py'))
+
+
 def test_pictures_without_labels_are_refused(tmp_path):
   (tmp_path / 'pictures').mkdir()
   Image.fromarray(np.eye(32, dtype=np.uint8)).save(tmp_path / 'pictures' / 'a.png')
@@ -114,6 +135,7 @@ def test_pictures_without_labels_are_refused(tmp_path):
   [
     ({'val': OTHER}, "'val' is a side of the run's own data"),
     ({'two words': OTHER}, "config.tests, 'two words' becomes part of file names"),
+    ({'hospital/b': OTHER}, "config.tests, 'hospital/b' becomes part of file names"),
     ({'other': dict(OTHER, patient=3)}, "no key 'patient'; did you mean 'patients'"),
   ],
 )
