@@ -3,9 +3,11 @@
 The reader is chosen by what the files hold; classes, channels and size become the run's.
 """
 
+import contextlib
 import dataclasses
 import inspect
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +32,8 @@ LOOK = 32  # pictures that are looked at for colour
 COLOURED = 0.02  # mean difference of channels; JPEG alone makes less
 
 Keys = dict[str, Any]  # a config's data
+# a key of config.data in an error; values=modality is told of the run's own
+DATA_KEY = re.compile(r'(?:--)?config\.data\b|(?<![\w./-])data\.(?!values=modality)(?=[a-z_.]+[=:])')
 
 
 class Contents(NamedTuple):
@@ -73,6 +77,21 @@ def load_test(
   if labelled:
     notes += _labels(dataset, keys, plan)
   return dataclasses.replace(dataset, facts={**dataset.facts, 'notes': notes}), keys
+
+
+@contextlib.contextmanager
+def read_as(place: str) -> Iterator[None]:
+  """While open, errors that name keys of config.data name those of `place`, 'config.tests.b'."""
+  try:
+    yield
+  except MedtlError as error:
+    error.args = (DATA_KEY.sub(lambda key: _moved(key[0], place), str(error)), *error.args[1:])
+    raise
+
+
+def _moved(key: str, place: str) -> str:
+  """Return 'config.tests.b' for 'config.data', and 'config.tests.b.' for 'data.'."""
+  return f'{place}.' if key.endswith('.') else place
 
 
 def contents(root: Path) -> Contents:

@@ -201,7 +201,8 @@ def _load_tests(
   """Return {name: (data, what they have in common with what the net sees)} of config.tests."""
   tests = {}
   for name, asked in config.tests.to_dict().items():
-    with multihost.main_process_first(f'tests {name}'):
+    place = f'config.tests.{name}'
+    with multihost.main_process_first(f'tests {name}'), other_data.read_as(place):
       dataset, keys = other_data.load_test(
         {**other_data.UNSPLIT, **asked}, config.data.to_dict(), plan
       )

@@ -9,6 +9,7 @@ from PIL import Image
 from medtl.core.types import MedtlError
 from medtl.evaluation import predictions
 from medtl.run import assemble, predict, run_folder, run_report, train, validate
+from medtl.studies import folds
 from tests import tiny
 
 SPLIT = dict(by='patient', folds=4, fold=0, seed=0)
@@ -122,6 +123,42 @@ def test_what_goes_wrong_in_get_config_is_named(change, words, tmp_path):
     run_folder.load_config(str(tmp_path / 'own.py'))
 
 
+@pytest.mark.parametrize(
+  ('stream', 'words'),
+  [
+    (
+      dict(STREAM, size=(48, 48)),
+      r"config\.streams\.target holds examples of 48 × 48 × 1.*add 'resize\(32, 32\)' to its ops",
+    ),
+    (dict(STREAM, size=(48, 48), ops='resize(32, 32)'), ''),
+    (OTHER, ''),
+    (dict(OTHER, split=dict(by='none')), ''),
+    (dict(STREAM, channel=3), r"^config\.streams\.target \(phantom.load\) has no key 'channel'"),
+    (dict(OTHER, split=dict(folds=2)), r"^config\.streams\.target\.split lacks the key 'by'"),
+    (dict(OTHER, rename={'x': 'y'}), r"^config\.streams\.target\.rename: the data have no class"),
+  ],
+)
+def test_a_stream_is_all_of_its_data_where_they_are_not_split_and_of_the_runs_shape(stream, words):
+  coral = config(task=dict(name='coral'), tests={}, streams=dict(target=stream))
+  if words:
+    with pytest.raises(MedtlError, match=words):
+      train.prepare(coral, None)
+    return
+  target = train.prepare(coral, None).streams['target']
+  assert target.size == (24 if 'split' not in stream or stream['split']['by'] == 'none' else 20)
+  assert target.sample().x.shape == (32, 32, 1)
+
+
+def test_of_folds_console_and_page_say_where_the_tests_stand(tmp_path):
+  pooled = folds.train_folds(config(), tmp_path / 'run')
+  words = 'is not pooled: see fold0/report-elsewhere.html'
+  assert (tmp_path / 'run' / 'fold0' / 'report-elsewhere.html').exists()
+  assert words in (tmp_path / 'run' / 'report.html').read_text()
+  lines = []
+  run_report.headline(tmp_path / 'run', pooled, lambda line: lines.append(str(line)))
+  assert words in ''.join(lines)
+
+
 def test_pictures_without_labels_are_refused(tmp_path):
   (tmp_path / 'pictures').mkdir()
   Image.fromarray(np.eye(32, dtype=np.uint8)).save(tmp_path / 'pictures' / 'a.png')
@@ -136,7 +173,7 @@ def test_pictures_without_labels_are_refused(tmp_path):
     ({'val': OTHER}, "'val' is a side of the run's own data"),
     ({'two words': OTHER}, "config.tests, 'two words' becomes part of file names"),
     ({'hospital/b': OTHER}, "config.tests, 'hospital/b' becomes part of file names"),
-    ({'other': dict(OTHER, patient=3)}, "no key 'patient'; did you mean 'patients'"),
+    ({'other': dict(OTHER, patient=3)}, "^config.tests.other .*no key 'patient'; did you mean 'patients'"),
   ],
 )
 def test_what_cannot_be_tested_is_said_before_the_first_step(tests, words, tmp_path):
