@@ -33,7 +33,9 @@ COLOURED = 0.02  # mean difference of channels; JPEG alone makes less
 
 Keys = dict[str, Any]  # a config's data
 # a key of config.data in an error; values=modality is told of the run's own
-DATA_KEY = re.compile(r'(?:--)?config\.data\b|(?<![\w./-])data\.(?!values=modality)(?=[a-z_.]+[=:])')
+DATA_KEY = re.compile(
+  r'(?:--)?config\.data\b|(?<![\w./-])data\.(?!values=modality)(?=[a-z_.]+[=:])'
+)
 
 
 class Contents(NamedTuple):

@@ -70,9 +70,11 @@ def _same_shape(dataset: Dataset, shape: Sequence[int], place: str) -> None:
   if tuple(other) == tuple(shape):
     return
   size = ', '.join(map(str, shape[:-1]))
-  advice = f"add 'resize({size})' to its ops" if len(other) == len(shape) else 'choose other data'
+  advice = f"add 'resize({size})' to its ops"
   if other[-1] != shape[-1]:
-    advice = f'set its channels to {shape[-1]}'
+    advice = f'read them with channels={shape[-1]}'
+  if len(other) != len(shape):
+    advice = 'choose data of as many axes'
   raise MedtlError(
     f"{place} holds examples of {' × '.join(map(str, other))}, and the run's own are of "
     f'{" × ".join(map(str, shape))}: a step sees them together, so expected the same; {advice}'

@@ -135,7 +135,7 @@ def test_what_goes_wrong_in_get_config_is_named(change, words, tmp_path):
     (dict(OTHER, split=dict(by='none')), ''),
     (dict(STREAM, channel=3), r"^config\.streams\.target \(phantom.load\) has no key 'channel'"),
     (dict(OTHER, split=dict(folds=2)), r"^config\.streams\.target\.split lacks the key 'by'"),
-    (dict(OTHER, rename={'x': 'y'}), r"^config\.streams\.target\.rename: the data have no class"),
+    (dict(OTHER, rename={'x': 'y'}), r'^config\.streams\.target\.rename: the data have no class'),
   ],
 )
 def test_a_stream_is_all_of_its_data_where_they_are_not_split_and_of_the_runs_shape(stream, words):
@@ -147,6 +147,24 @@ def test_a_stream_is_all_of_its_data_where_they_are_not_split_and_of_the_runs_sh
   target = train.prepare(coral, None).streams['target']
   assert target.size == (24 if 'split' not in stream or stream['split']['by'] == 'none' else 20)
   assert target.sample().x.shape == (32, 32, 1)
+
+
+def test_until_a_run_is_finished_its_tests_may_change(tmp_path):
+  asked = config(tests=dict(elsewhere=OTHER, further=OTHER))
+  for before in (config(), config(tests={})):
+    run_folder.open_or_verify(tmp_path, before)
+    (tmp_path / 'plan.json').write_text('{}')  # the run has begun
+    run_folder.open_or_verify(tmp_path, asked)
+    assert run_folder.read_config(tmp_path).tests.to_dict() == asked.tests.to_dict()
+  with pytest.raises(MedtlError, match=r'(?s)another config:\n  lr: 0.001 there.*leave it out$'):
+    run_folder.open_or_verify(tmp_path, config(lr=0.1))
+  assert run_folder.read_config(tmp_path).tests.to_dict() == asked.tests.to_dict()
+  (tmp_path / 'numbers.json').write_text('{}')
+  run_folder.open_or_verify(tmp_path, asked)
+  with pytest.raises(
+    MedtlError, match=r'The run is finished: evaluate .* tests it on further data'
+  ):
+    run_folder.open_or_verify(tmp_path, config())
 
 
 def test_of_folds_console_and_page_say_where_the_tests_stand(tmp_path):
@@ -173,7 +191,10 @@ def test_pictures_without_labels_are_refused(tmp_path):
     ({'val': OTHER}, "'val' is a side of the run's own data"),
     ({'two words': OTHER}, "config.tests, 'two words' becomes part of file names"),
     ({'hospital/b': OTHER}, "config.tests, 'hospital/b' becomes part of file names"),
-    ({'other': dict(OTHER, patient=3)}, "^config.tests.other .*no key 'patient'; did you mean 'patients'"),
+    (
+      {'other': dict(OTHER, patient=3)},
+      "^config.tests.other .*no key 'patient'; did you mean 'patients'",
+    ),
   ],
 )
 def test_what_cannot_be_tested_is_said_before_the_first_step(tests, words, tmp_path):
