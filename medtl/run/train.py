@@ -138,15 +138,15 @@ def prepare(config: ConfigDict, origin: Path | None, like: RunContext | None = N
       data.get('allow_leak', False),
       f'Split the data as {origin} does (data.split), so that it never saw the test side',
     )
-  _stop_used_streams(context)
+  _stop_used_streams(config, context)
   return context
 
 
-def _stop_used_streams(context: RunContext) -> None:
+def _stop_used_streams(config: ConfigDict, context: RunContext) -> None:
   """Raise where a stream holds pictures that test or choose the net, unless that is allowed."""
-  data = context.config.data.to_dict()
+  data = config.data.to_dict()
   for name, dataset in context.streams.items():
-    keys = context.config.streams[name].to_dict()
+    keys = config.streams[name].to_dict()
     allowed = data.get('allow_leak', False) or keys.get('allow_leak', False)
     seen = leakage.record({}, data, None, [(dataset, keys)])
     for side in ('test', 'val'):
