@@ -173,11 +173,24 @@ def read_components(
     if word.startswith('--config.') and part.partition('.')[0] in COMPONENTS:
       node = _node(new, path)
       parameter = components.parameters(new, part).get(last)
+      meant = annotation.read(value, parameter)
+      _refuse_dots(path, meant)
       with node.ignore_type():  # the function says the kind, not the value that stood there
-        node[last] = annotation.read(value, parameter)
+        node[last] = meant
     else:
       left.append(word)
   return new.lock(), left
+
+
+def _refuse_dots(path: str, value: Any) -> None:
+  """Raise where a name in a mapping holds a dot, which ml_collections refuses."""
+  names = value if isinstance(value, dict) else {}
+  for name in names:
+    if isinstance(name, str) and '.' in name:
+      raise MedtlError(
+        f'config.{path}: the name {name!r} holds a dot, and no key of a config may; give pairs: '
+        f'--config.{path}="{tuple(names.items())}"'
+      )
 
 
 def _node(config: ConfigDict, path: str) -> ConfigDict:

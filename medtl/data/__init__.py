@@ -30,7 +30,7 @@ def load(
   allow_leak: bool = False,
   keep_gb: float = 4.0,
   site: str = '',
-  rename: Mapping[str, str] = MappingProxyType({}),
+  rename: class_names.Names = MappingProxyType({}),
   **source: Any,
 ) -> dict[str, Dataset]:
   """Return {'train', 'val', 'test'} of a source, checked; see splits.split for which there are.
@@ -46,12 +46,14 @@ def load(
   `site` is the column of the table that says where an example comes from. The table gains the
   columns `site` and `group`, its number in facts['groups'] (-1: not known).
   `rename` gives classes other names, {'AMD': 'abnormal', 'CNV': 'abnormal'}: those of one new name
-  become one class. Where the source takes `classes`, they are the names before.
+  become one class. A config writes names with a dot as pairs, (('Grade 1.5', 'CNV'),). Where the
+  source takes `classes`, they are the names before.
 
   `facts` also gain `ops`, `hash`, `shape`, `split` (its keys), `split_hash`, `split_ignored` (the
   source has a split of its own), `patients` (0: unknown) and `notes`: sentences on what was guessed
   or left out, which console and page show.
   """
+  new_names = class_names.by_old_name(rename)
   chain = expressions.functions(ops, operations, given=('example',))
   draw_of = None
   if draw:
@@ -66,11 +68,11 @@ def load(
   facts = {'name': name.partition('.')[0], 'order': 'publisher', 'notes': [], **everything.facts}
   everything = dataclasses.replace(everything, facts=facts)
   _check_labels(everything)
-  everything = class_names.renamed(everything, rename)
+  everything = class_names.renamed(everything, new_names)
   whole = store.prepare(
     everything,
     chain,
-    dict(source, name=name, ops=ops, rename=dict(rename)),
+    dict(source, name=name, ops=ops, rename=new_names),
     skip_unreadable=skip_unreadable,
     keep_gb=keep_gb,
     many_shapes=draw_of is not None,

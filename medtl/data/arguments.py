@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from medtl.core import expressions
 from medtl.core.types import MedtlError
-from medtl.data import patches, splits, transforms
+from medtl.data import class_names, patches, splits, transforms
 
 # keys of `load` that must be 0 or more
 LEAST = {
@@ -69,6 +69,8 @@ def fitted(load: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
   expressions.functions(keys.get('ops', ''), transforms, given=('example',))
   if keys.get('draw'):
     expressions.single_function(keys['draw'], patches, given=('example', 'random'))
+  if 'rename' in keys:
+    keys['rename'] = class_names.by_old_name(keys['rename'])
   for old, new in keys.get('rename', {}).items():
     if not new:
       raise MedtlError(

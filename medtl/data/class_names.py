@@ -9,6 +9,22 @@ from medtl.core.expressions import did_you_mean
 from medtl.core.types import Dataset, Example, MedtlError
 from medtl.data.listing import labels
 
+Names = Mapping[str, str] | Sequence[tuple[str, str]]
+
+
+def by_old_name(names: Names) -> dict[str, str]:
+  """Return {old: new} of a mapping, or of pairs; MedtlError where pairs rename a class twice.
+
+  A config takes no mapping with a dot in a name: 'Grade 1.5' is renamed by a pair.
+  """
+  pairs = list(names.items()) if isinstance(names, Mapping) else list(names)
+  new_names: dict[str, str] = {}
+  for old, new in pairs:
+    if old in new_names:
+      raise MedtlError(f'data.rename names the class {old!r} twice; expected each once')
+    new_names[old] = new
+  return new_names
+
 
 def renamed(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
   """Return the data set with its classes renamed, {old: new}; those of one new name become one.

@@ -91,7 +91,7 @@ def _new(config: ConfigDict, sides: dict[str, Dataset], run: Path | None) -> Run
     run_data.class_weights(config, train),
     run,
     drawn=drawn,
-    streams=run_data.load_streams(config, task),
+    streams=run_data.load_streams(config, task, shape),
   )
 
 

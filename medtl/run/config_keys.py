@@ -88,7 +88,7 @@ KEYS: dict[str, Key] = dict(
   streams=Key(
     {},
     'Further data that a task learns from beside its own, without labels: {name: keys as of '
-    'data}; task.streams says which. Their training side is used.',
+    'data}; task.streams says which. Their training side is used; all without a split.',
     changes=('data',),
     before={},
   ),
@@ -96,7 +96,7 @@ KEYS: dict[str, Key] = dict(
     {},
     'Further data that the trained net is tested on, with labels: {name: keys as of data}. Their '
     'test side is used; all without a split. Console and page tell of them, and of the runs of '
-    'compare on them.',
+    'compare on them; of several folds (--folds) each has its own page, and nothing is pooled.',
     changes=('report',),
     before={},
   ),

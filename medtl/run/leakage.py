@@ -249,15 +249,22 @@ def _file(workdir: Path, name: str) -> Path:
   return workdir / 'overlap' / f'{name}.json'
 
 
-def stop(overlap: Overlap, allowed: bool, advice: str) -> None:
-  """Raise a MedtlError that names pictures which were used before, unless that is allowed."""
+def stop(
+  overlap: Overlap,
+  allowed: bool,
+  advice: str,
+  permission: str = '--config.data.allow_leak=True',
+) -> None:
+  """Raise a MedtlError that names pictures which were used before, unless that is allowed.
+
+  `advice` says how to take them out, `permission` what is set to allow them.
+  """
   if allowed or not overlap.pictures:
     return
   seen = '; '.join(_seen(overlap, run) for run in overlap.equal)
   raise MedtlError(
     f'{seen}: {_named(overlap.first, overlap.pictures)}. The numbers would be too good. '
-    f'{advice}, or set --config.data.allow_leak=True to go on: console and page '
-    'then say so'
+    f'{advice}, or set {permission} to go on: console and page then say so'
   )
 
 

@@ -3,9 +3,11 @@
 The reader is chosen by what the files hold; classes, channels and size become the run's.
 """
 
+import contextlib
 import dataclasses
 import inspect
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +32,10 @@ LOOK = 32  # pictures that are looked at for colour
 COLOURED = 0.02  # mean difference of channels; JPEG alone makes less
 
 Keys = dict[str, Any]  # a config's data
+# a key of config.data in an error; values=modality is told of the run's own
+DATA_KEY = re.compile(
+  r'(?:--)?config\.data\b|(?<![\w./-])data\.(?!values=modality)(?=[a-z_.]+[=:])'
+)
 
 
 class Contents(NamedTuple):
@@ -73,6 +79,21 @@ def load_test(
   if labelled:
     notes += _labels(dataset, keys, plan)
   return dataclasses.replace(dataset, facts={**dataset.facts, 'notes': notes}), keys
+
+
+@contextlib.contextmanager
+def read_as(place: str) -> Iterator[None]:
+  """While open, errors that name keys of config.data name those of `place`, 'config.tests.b'."""
+  try:
+    yield
+  except MedtlError as error:
+    error.args = (DATA_KEY.sub(lambda key: _moved(key[0], place), str(error)), *error.args[1:])
+    raise
+
+
+def _moved(key: str, place: str) -> str:
+  """Return 'config.tests.b' for 'config.data', and 'config.tests.b.' for 'data.'."""
+  return f'{place}.' if key.endswith('.') else place
 
 
 def contents(root: Path) -> Contents:
@@ -229,8 +250,8 @@ def _classes(keys: Keys, own: Mapping[str, Any], plan: Mapping[str, Any]) -> tup
 
   Where data.rename gives them other names, they are those before; () lets the reader find them.
   """
-  rename = keys.get('rename', {})
-  is_own = rename == own.get('rename', {})
+  rename = class_names.by_old_name(keys.get('rename', {}))
+  is_own = rename == class_names.by_old_name(own.get('rename', {}))
   asked = tuple(keys.get('classes', ()))
   if asked and (is_own or asked != tuple(own.get('classes', ()))):
     return asked
@@ -423,10 +444,10 @@ def _labels(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> list[str]:
 
 def _rename_advice(name: str) -> str:
   """Return how a class of other data is told to be one of the run's."""
-  return (
-    'Say which class of the run each of the others is: '
-    f'--config.data.rename="{{{name!r}: CLASS, …}}"'
-  )
+  names = f'{{{name!r}: CLASS, …}}'
+  if '.' in name:  # no key of a config may hold one
+    names = f'(({name!r}, CLASS), …)'
+  return f'Say which class of the run each of the others is: --config.data.rename="{names}"'
 
 
 def _class_advice(dataset: Dataset, keys: Keys, plan: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """What a run reads: its data sets, batches of them on the devices, how often each class occurs."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from medtl import data
 from medtl.core.types import Batch, Dataset, Example, MedtlError, Task
 from medtl.data import batches
-from medtl.run import validate
+from medtl.run import other_data, validate
 from medtl.run.context import RunContext
 from medtl.runtime import multihost, sharding
 
@@ -27,8 +27,11 @@ def load_data(config: ConfigDict, like: RunContext | None = None) -> dict[str, D
   return sides
 
 
-def load_streams(config: ConfigDict, task: Task) -> dict[str, Dataset]:
-  """Return the training sides of the streams that a task reads beside its own, without labels."""
+def load_streams(config: ConfigDict, task: Task, shape: Sequence[int]) -> dict[str, Dataset]:
+  """Return the training sides of the streams that a task reads beside its own, without labels.
+
+  `shape` [*s, c] is that of the run's own examples, which every stream must have.
+  """
   wanted = task.streams[1:]
   given = config.streams.to_dict()
   if set(given) != set(wanted):
@@ -37,8 +40,45 @@ def load_streams(config: ConfigDict, task: Task) -> dict[str, Dataset]:
       f'{sorted(wanted) or "no other data than config.data"}; give each of them the keys of a data '
       "set, such as streams=dict(target=dict(name='folder.load', root=FOLDER, split=…))"
     )
-  with multihost.main_process_first('streams'):
-    return {name: _unlabelled(data.load(**given[name])['train']) for name in wanted}
+  streams = {}
+  for name in wanted:
+    place = f'config.streams.{name}'
+    with multihost.main_process_first(f'streams {name}'), other_data.read_as(place):
+      dataset = _stream(given[name], place)
+    _same_shape(dataset, shape, place)
+    streams[name] = _unlabelled(dataset)
+  return streams
+
+
+def _stream(keys: Mapping[str, Any], place: str) -> Dataset:
+  """Return the training side of a stream; all of one that is not split."""
+  split = keys.get('split', {'by': 'none'})
+  sides = data.load(**{**keys, 'split': split})
+  if split['by'] == 'none':
+    return sides['test']
+  if 'train' not in sides:
+    raise MedtlError(
+      f'{place} has no training side; leave its split out to learn from all of it, or split it '
+      "otherwise, such as split=dict(by='patient')"
+    )
+  return sides['train']
+
+
+def _same_shape(dataset: Dataset, shape: Sequence[int], place: str) -> None:
+  """Raise where the examples of a stream have another shape [*s, c] than the run's own."""
+  other = dataset.sample().x.shape
+  if tuple(other) == tuple(shape):
+    return
+  size = ', '.join(map(str, shape[:-1]))
+  advice = f"add 'resize({size})' to its ops"
+  if other[-1] != shape[-1]:
+    advice = f'read them with channels={shape[-1]}'
+  if len(other) != len(shape):
+    advice = 'choose data of as many axes'
+  raise MedtlError(
+    f"{place} holds examples of {' × '.join(map(str, other))}, and the run's own are of "
+    f'{" × ".join(map(str, shape))}: a step sees them together, so expected the same; {advice}'
+  )
 
 
 def _unlabelled(dataset: Dataset) -> Dataset:

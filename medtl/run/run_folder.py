@@ -7,8 +7,10 @@ import inspect
 import json
 import os
 import platform
+import re
+import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +134,8 @@ def has_begun(workdir: Path) -> bool:
 def open_or_verify(workdir: Path, config: ConfigDict, folds: bool = False) -> None:
   """Make the folder this config's, or check that it is.
 
-  Another config's folder is an error that says what differs. `folds`: of the run of every fold,
-  which is no continuation of a run of one.
+  Another config's folder is an error that says what differs; a run that is not finished may get
+  other config.tests. `folds`: of the run of every fold, which is no continuation of a run of one.
   """
   _refuse_foreign(workdir)
   path = workdir / 'config.json'
@@ -143,19 +145,29 @@ def open_or_verify(workdir: Path, config: ConfigDict, folds: bool = False) -> No
   if not begun:
     files.write(path, config_json(config))
     return
-  differences = _differences(_as_today(read(workdir, path.name)), config)
+  there = _as_today(read(workdir, path.name))
+  other_tests = bool(_differences({**config.to_dict(), 'tests': there['tests']}, config))
+  finished = is_finished(workdir)
+  if other_tests and not finished:  # they are read when the run ends
+    there['tests'] = config.tests.to_dict()
+  differences = _differences(there, config)
   if differences:
     shown = '\n'.join(differences[:12])
-    raise MedtlError(
-      f'{workdir} is the run folder of another config:\n{shown}\n'
-      'choose another --workdir, or leave it out'
-    )
+    advice = 'choose another --workdir, or leave it out'
+    if other_tests and finished:
+      advice += (
+        f'. The run is finished: evaluate --workdir={shlex.quote(str(workdir))} --name=NAME '
+        '--config.data.root=OTHER tests it on further data'
+      )
+    raise MedtlError(f'{workdir} is the run folder of another config:\n{shown}\n{advice}')
   if several != folds:
     held = 'every fold' if several else 'one split'
     asked = 'every fold (--folds)' if folds else 'one split'
     raise MedtlError(
       f'{workdir} holds {held} of this config, and {asked} is asked for; choose another --workdir'
     )
+  if other_tests:
+    files.write(path, config_json(config))
 
 
 def _differences(keys: dict[str, Any], config: ConfigDict) -> list[str]:
@@ -273,18 +285,33 @@ def load_config(words: str) -> ConfigDict:
       if variant:
         problem = f'{path} has no variants, found {variant!r}; leave it out'
       raise MedtlError(problem) from None
-    try:
-      config = get_config(*arguments)
-    except TypeError as error:
-      if not str(error).startswith('Could not override field'):
-        raise
-      raise MedtlError(f'{path} sets a key to a value of another kind: {error}') from None
+    with user_files.explained(path, 'get_config() to return the config'):
+      config = _called(get_config, arguments, path)
   if not isinstance(config, ConfigDict):
     raise MedtlError(
       f'get_config() of {path} returned {config!r}; expected what base.get_config() '
       'returns, with changes'
     )
   return _complete(config.lock(), str(path), 'begin with base.get_config(), which holds every key')
+
+
+def _called(get_config: Callable, arguments: Sequence[str], path: Path) -> Any:
+  """Return what get_config() returns; a MedtlError says which value ml_collections refuses."""
+  try:
+    return get_config(*arguments)
+  except TypeError as error:
+    if not str(error).startswith('Could not override field'):
+      raise
+    raise MedtlError(f'{path} sets a key to a value of another kind: {error}') from None
+  except ValueError as error:
+    dotted = re.search('dots in field names.*the key (.*) contains one', str(error))
+    if not dotted:
+      raise
+    raise MedtlError(
+      f'{path}: the name {dotted[1]!r} holds a dot, and no key of a config may. data.rename also '
+      f"takes pairs, (({dotted[1]!r}, 'new name'),); a name in config.tests or config.streams "
+      'takes letters, digits, _ and -'
+    ) from None
 
 
 def _parted(words: str) -> tuple[str, str]:

@@ -53,6 +53,8 @@ def write_report(workdir: Path, name: str = 'test') -> dict[str, Any]:
     data = read(workdir / 'predictions', f'{name}.json')
   claim, doubts = _independence(workdir, plan, name, data)
   facts: Any = _facts(workdir, config, plan, origin, data)
+  if name == 'test':
+    facts['notes'] = [*facts['notes'], *_not_pooled(config, plan)]
   facts['data'] = data
   facts['comparison'] = numbers['comparison']
   facts['tests'] = numbers['tests']
@@ -97,6 +99,17 @@ def _tests(workdir: Path, made: ConfigDict) -> list[dict[str, Any]]:
       kept = {key: numbers[key] for key in ('headline', 'metrics', 'comparison')}
       told.append(dict(kept, name=name, over=console.over(numbers), page=page_name(name)))
   return told
+
+
+def _not_pooled(config: ConfigDict, plan: Mapping[str, Any]) -> list[str]:
+  """Return in words where the numbers of config.tests stand that several folds have."""
+  if 'folds' not in plan:
+    return []
+  return [
+    f"{name} (config.tests) was tested by each fold's net alone, and is not pooled: see "
+    f'fold0/{page_name(name)} and those of the other folds'
+    for name in config.tests
+  ]
 
 
 def noun(shape: Sequence[int]) -> str:
@@ -281,6 +294,8 @@ def headline(workdir: Path, numbers: dict[str, Any], print_line: Callable[[Any],
       'live'
     )
   _print_differences(numbers, print_line)
+  for note in _not_pooled(read_config(workdir), read(workdir, 'plan.json')):
+    print_line(f'· {note}')
   for test in numbers['tests']:
     print_line(f'{test["name"]}, {test["over"]} ({test["page"]})')
     for name in test['headline']:

@@ -67,9 +67,12 @@ def _train(
     run_log.heading(str(workdir), f': {assemble.one_line(context)}')
     plan = assemble.plan_json(context, cost.phase_rows(context))
     plan['data']['notes'] = [*plan['data']['notes'], *_grey(context)]
-    run_folder.write_json(workdir / 'plan.json', {**plan, **_colour(context)})
-    seen = _remember(context, workdir)
+    plan |= _colour(context)
+    seen = _seen(context)
     tests = _load_tests(config, plan, seen)
+    # from here on the folder is this config's: what is wrong with the tests has been said
+    run_folder.write_json(workdir / 'plan.json', plan)
+    _remember(context, workdir, seen)
   checkpoints = Checkpoints(workdir / 'checkpoints')
   if like is None:
     with watch('predict'):
@@ -135,7 +138,24 @@ def prepare(config: ConfigDict, origin: Path | None, like: RunContext | None = N
       data.get('allow_leak', False),
       f'Split the data as {origin} does (data.split), so that it never saw the test side',
     )
+  _stop_used_streams(config, context)
   return context
+
+
+def _stop_used_streams(config: ConfigDict, context: RunContext) -> None:
+  """Raise where a stream holds pictures that test or choose the net, unless that is allowed."""
+  data = config.data.to_dict()
+  for name, dataset in context.streams.items():
+    keys = config.streams[name].to_dict()
+    allowed = data.get('allow_leak', False) or keys.get('allow_leak', False)
+    seen = leakage.record({}, data, None, [(dataset, keys)])
+    for side in ('test', 'val'):
+      leakage.stop(
+        leakage.compare(seen, context.data[side], data),
+        allowed,
+        f"They are of the run's own {side} side: take them out of config.streams.{name}",
+        f'allow_leak=True in config.streams.{name}',
+      )
 
 
 def _grey(context: RunContext) -> list[str]:
@@ -161,15 +181,18 @@ def _colour(context: RunContext) -> dict[str, bool]:
   return {'colour': coloured > 0}
 
 
-def _remember(context: RunContext, workdir: Path) -> leakage.Record:
-  """Keep in the run folder what its net sees, and what the test side has in common with it."""
-  data = context.config.data.to_dict()
+def _seen(context: RunContext) -> leakage.Record:
+  """Return the record of what the net of a run sees."""
   keys = context.config.streams.to_dict()
   streams = [(dataset, keys[name]) for name, dataset in context.streams.items()]
-  seen = leakage.record(context.data, data, context.run, streams)
+  return leakage.record(context.data, context.config.data.to_dict(), context.run, streams)
+
+
+def _remember(context: RunContext, workdir: Path, seen: leakage.Record) -> None:
+  """Keep in the run folder what its net sees, and what the test side has in common with it."""
+  data = context.config.data.to_dict()
   leakage.write(workdir, seen)
   leakage.keep(workdir, 'test', leakage.compare(seen, context.data['test'], data))
-  return seen
 
 
 def _load_tests(
@@ -178,7 +201,8 @@ def _load_tests(
   """Return {name: (data, what they have in common with what the net sees)} of config.tests."""
   tests = {}
   for name, asked in config.tests.to_dict().items():
-    with multihost.main_process_first(f'tests {name}'):
+    place = f'config.tests.{name}'
+    with multihost.main_process_first(f'tests {name}'), other_data.read_as(place):
       dataset, keys = other_data.load_test(
         {**other_data.UNSPLIT, **asked}, config.data.to_dict(), plan
       )
@@ -188,7 +212,12 @@ def _load_tests(
         "they stand, for instance label='label', or leave it out"
       )
     overlap = leakage.compare(seen, dataset, keys)
-    leakage.stop(overlap, keys.get('allow_leak', False), f'Take them out of config.tests.{name}')
+    leakage.stop(
+      overlap,
+      keys.get('allow_leak', False),
+      f'Take them out of config.tests.{name}',
+      f'allow_leak=True in config.tests.{name}',
+    )
     tests[name] = (dataset, overlap)
   return tests
 

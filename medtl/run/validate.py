@@ -268,12 +268,17 @@ def name(word: str, where: str = '--name=') -> str:
 
 
 def test_name(word: str) -> str:
-  """Return the name of other data in config.tests; one of the run's own sides is an error."""
+  """Return the name of other data in config.tests.
+
+  One of the run's own sides is an error, and so is a dot, which no key of a config may hold.
+  """
   if word in OWN:
     raise MedtlError(
       f"config.tests: {word!r} is a side of the run's own data; expected another name, such as "
       "'hospital_b'"
     )
+  if '.' in word:
+    raise MedtlError(f'config.tests: {word!r} holds a dot; expected letters, digits, _ and -')
   return name(word, 'config.tests, ')
 
 

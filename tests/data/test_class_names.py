@@ -118,6 +118,18 @@ def test_what_is_no_pair_of_names_is_refused_before_anything_is_read(names, word
     data.load(name='folder', root='/nowhere', split=dict(by='none'), rename=names)
 
 
+def test_pairs_rename_as_a_mapping_does_and_hold_names_with_dots():
+  keys = dict(name='phantom', patients=6, scans=1, size=(16, 16), split=dict(by='none'))
+  load = lambda names: data.load(**keys, rename=names)['test']
+  mapped = load({'CNV': 'Grade 1.5', 'DME': 'Grade 1.5'})
+  paired = load((('CNV', 'Grade 1.5'), ('DME', 'Grade 1.5')))
+  assert paired.classes == mapped.classes and 'Grade 1.5' in paired.classes
+  assert paired.facts['hash'] == mapped.facts['hash']
+  assert paired.table['y'].tolist() == mapped.table['y'].tolist()
+  with pytest.raises(MedtlError, match="names the class 'CNV' twice"):
+    load((('CNV', 'a'), ('CNV', 'b')))
+
+
 def test_one_class_for_all_is_refused_where_a_net_is_to_learn():
   keys = dict(name='phantom', patients=12, scans=1, size=(16, 16))
   names = dict.fromkeys(phantom.CLASSES, 'eye')

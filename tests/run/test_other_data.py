@@ -348,6 +348,16 @@ def test_classes_are_the_run_s_whatever_the_other_data_hold(tmp_path):
     other_data.load(phantoms, OWN, plan())
 
 
+def test_an_error_of_other_data_names_the_place_of_its_keys():
+  words = 'config.data.split lacks x; set --config.data.rename="{}", data.label=…, see data.csv'
+  with pytest.raises(MedtlError) as raised, other_data.read_as('config.tests.b'):
+    raise MedtlError(words)
+  assert str(raised.value) == (
+    'config.tests.b.split lacks x; set config.tests.b.rename="{}", config.tests.b.label=…, see '
+    'data.csv'
+  )
+
+
 def test_a_run_that_renamed_its_classes_reads_other_data_so_unless_told_otherwise(tmp_path):
   own = {**OWN, 'rename': {'scar': 'benign', 'cyst': 'benign'}, 'classes': ('scar', 'cyst', 'x')}
   made = plan(classes=('benign', 'x'), data={'classes_before': ['scar', 'cyst', 'x']})

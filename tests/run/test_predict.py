@@ -365,7 +365,11 @@ def test_a_run_is_not_tested_on_what_the_run_before_it_was_trained_on(done, monk
     return type(
       'RunContext',
       (),
-      {'data': {'train': side, 'test': side.subset(wanted)}, 'remarks': {'grey': []}},
+      {
+        'data': {'train': side, 'test': side.subset(wanted)},
+        'remarks': {'grey': []},
+        'streams': {},
+      },
     )
 
   monkeypatch.setattr(train.assemble, 'run_context', context)

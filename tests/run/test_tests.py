@@ -8,7 +8,8 @@ from PIL import Image
 
 from medtl.core.types import MedtlError
 from medtl.evaluation import predictions
-from medtl.run import assemble, predict, run_folder, run_report, train
+from medtl.run import assemble, predict, run_folder, run_report, train, validate
+from medtl.studies import folds
 from tests import tiny
 
 SPLIT = dict(by='patient', folds=4, fold=0, seed=0)
@@ -76,6 +77,106 @@ def test_of_split_data_the_test_side_is_used_and_a_stream_is_remembered(tmp_path
     train.train(config(**adaptation, tests=dict(target=seen)), tmp_path / 'leak')
 
 
+def test_a_test_of_pictures_that_trained_the_net_is_allowed_by_its_own_key(tmp_path):
+  own = {key: value for key, value in config().data.to_dict().items() if key != 'split'}
+  with pytest.raises(MedtlError, match=r'or set allow_leak=True in config\.tests\.own to go on'):
+    train.train(config(tests=dict(own=own)), tmp_path / 'run')
+  allowed = dict(own, allow_leak=True)
+  train.train(config(tests=dict(own=allowed)), tmp_path / 'run')  # the same folder is free
+  warnings = numbers(tmp_path / 'run', 'numbers-own.json')['warnings']
+  assert any('which was allowed' in warning for warning in warnings)
+
+
+@pytest.mark.parametrize('side', ['test', 'val'])
+def test_a_stream_of_pictures_that_test_or_choose_the_net_is_refused(side):
+  data = config().data.to_dict()
+  folds = data['split']['folds']
+  behind = 1 if side == 'test' else folds - 1
+  moved = dict(data['split'], fold=behind)
+  stream = dict(data, split=moved)
+  coral = dict(task=dict(name='coral'), tests={})
+  words = rf'of the run.s own {side} side: take them out of config\.streams\.target, or set allow'
+  with pytest.raises(MedtlError, match=words):
+    train.prepare(config(**coral, streams=dict(target=stream)), None)
+  allowed = dict(stream, allow_leak=True)
+  train.prepare(config(**coral, streams=dict(target=allowed)), None)
+
+
+def test_a_name_with_a_dot_is_no_name_of_a_test():
+  with pytest.raises(MedtlError, match=r"config.tests: 'hospital.b' holds a dot; expected letters"):
+    validate.test_name('hospital.b')
+
+
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    ("config.tests = {'hospital.b': {}}", "the name 'hospital.b' holds a dot"),
+    ("config.data.rename = {'Grade 1.5': 'CNV'}", r"takes pairs, \(\('Grade 1.5', 'new name'\),\)"),
+    ('1 / 0', r'line 5: ZeroDivisionError.*; expected get_config\(\) to return the config$'),
+  ],
+)
+def test_what_goes_wrong_in_get_config_is_named(change, words, tmp_path):
+  lines = ['from configs import base', 'def get_config():', '  config = base.get_config()']
+  lines += ['  with config.unlocked():', f'    {change}', '  return config']
+  (tmp_path / 'own.py').write_text('\n'.join(lines))
+  with pytest.raises(MedtlError, match=words):
+    run_folder.load_config(str(tmp_path / 'own.py'))
+
+
+@pytest.mark.parametrize(
+  ('stream', 'words'),
+  [
+    (
+      dict(STREAM, size=(48, 48)),
+      r"config\.streams\.target holds examples of 48 × 48 × 1.*add 'resize\(32, 32\)' to its ops",
+    ),
+    (dict(STREAM, size=(48, 48), ops='resize(32, 32)'), ''),
+    (OTHER, ''),
+    (dict(OTHER, split=dict(by='none')), ''),
+    (dict(STREAM, channel=3), r"^config\.streams\.target \(phantom.load\) has no key 'channel'"),
+    (dict(OTHER, split=dict(folds=2)), r"^config\.streams\.target\.split lacks the key 'by'"),
+    (dict(OTHER, rename={'x': 'y'}), r'^config\.streams\.target\.rename: the data have no class'),
+  ],
+)
+def test_a_stream_is_all_of_its_data_where_they_are_not_split_and_of_the_runs_shape(stream, words):
+  coral = config(task=dict(name='coral'), tests={}, streams=dict(target=stream))
+  if words:
+    with pytest.raises(MedtlError, match=words):
+      train.prepare(coral, None)
+    return
+  target = train.prepare(coral, None).streams['target']
+  assert target.size == (24 if 'split' not in stream or stream['split']['by'] == 'none' else 20)
+  assert target.sample().x.shape == (32, 32, 1)
+
+
+def test_until_a_run_is_finished_its_tests_may_change(tmp_path):
+  asked = config(tests=dict(elsewhere=OTHER, further=OTHER))
+  for before in (config(), config(tests={})):
+    run_folder.open_or_verify(tmp_path, before)
+    (tmp_path / 'plan.json').write_text('{}')  # the run has begun
+    run_folder.open_or_verify(tmp_path, asked)
+    assert run_folder.read_config(tmp_path).tests.to_dict() == asked.tests.to_dict()
+  with pytest.raises(MedtlError, match=r'(?s)another config:\n  lr: 0.001 there.*leave it out$'):
+    run_folder.open_or_verify(tmp_path, config(lr=0.1))
+  assert run_folder.read_config(tmp_path).tests.to_dict() == asked.tests.to_dict()
+  (tmp_path / 'numbers.json').write_text('{}')
+  run_folder.open_or_verify(tmp_path, asked)
+  with pytest.raises(
+    MedtlError, match=r'The run is finished: evaluate .* tests it on further data'
+  ):
+    run_folder.open_or_verify(tmp_path, config())
+
+
+def test_of_folds_console_and_page_say_where_the_tests_stand(tmp_path):
+  pooled = folds.train_folds(config(), tmp_path / 'run')
+  words = 'is not pooled: see fold0/report-elsewhere.html'
+  assert (tmp_path / 'run' / 'fold0' / 'report-elsewhere.html').exists()
+  assert words in (tmp_path / 'run' / 'report.html').read_text()
+  lines = []
+  run_report.headline(tmp_path / 'run', pooled, lambda line: lines.append(str(line)))
+  assert words in ''.join(lines)
+
+
 def test_pictures_without_labels_are_refused(tmp_path):
   (tmp_path / 'pictures').mkdir()
   Image.fromarray(np.eye(32, dtype=np.uint8)).save(tmp_path / 'pictures' / 'a.png')
@@ -89,7 +190,11 @@ def test_pictures_without_labels_are_refused(tmp_path):
   [
     ({'val': OTHER}, "'val' is a side of the run's own data"),
     ({'two words': OTHER}, "config.tests, 'two words' becomes part of file names"),
-    ({'other': dict(OTHER, patient=3)}, "no key 'patient'; did you mean 'patients'"),
+    ({'hospital/b': OTHER}, "config.tests, 'hospital/b' becomes part of file names"),
+    (
+      {'other': dict(OTHER, patient=3)},
+      "^config.tests.other .*no key 'patient'; did you mean 'patients'",
+    ),
   ],
 )
 def test_what_cannot_be_tested_is_said_before_the_first_step(tests, words, tmp_path):

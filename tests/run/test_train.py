@@ -358,6 +358,18 @@ def test_external_validation_with_classes_of_other_names(done, tmp_path, capsys)
   assert after['classes'] == before['classes'] and after['confusion'] == before['confusion']
   assert after['metrics']['auroc']['value'] == pytest.approx(before['metrics']['auroc']['value'])
   assert 'AMD, wet → CNV' in (done / 'report-other_names.html').read_text()
+  (root / 'AMD').rename(root / 'Grade 1.5')
+  dotted = {'Grade 1.5': 'CNV', 'healthy': 'NORMAL', 'wet': 'CNV'}
+  assert evaluate('dotted_names', root=root, rename=dotted) == 1
+  pairs = tuple(dotted.items())
+  assert f'give pairs: --config.data.rename="{pairs}"' in capsys.readouterr().err
+  assert evaluate('dotted_names', root=root, rename=pairs) == 0
+  dotted_numbers = json.loads((done / 'numbers-dotted_names.json').read_text())
+  assert dotted_numbers['confusion'] == before['confusion']
+  assert evaluate('x', root=root, rename=pairs[1:]) == 1
+  assert '--config.data.rename="((\'Grade 1.5\', CLASS), …)"' in capsys.readouterr().err
+  (root / 'Grade 1.5').rename(root / 'AMD')
+  capsys.readouterr()
   assert evaluate('x', root=root, rename={'healthyy': 'NORMAL'}) == 1
   assert "no class 'healthyy'; did you mean 'healthy'?" in capsys.readouterr().err
   assert evaluate('x', root=root, rename={'healthy': 'NORMAL'}) == 1
