@@ -167,6 +167,7 @@ def test_until_a_run_is_finished_its_tests_may_change(tmp_path):
     run_folder.open_or_verify(tmp_path, config())
 
 
+@pytest.mark.slow
 def test_of_folds_console_and_page_say_where_the_tests_stand(tmp_path):
   pooled = folds.train_folds(config(), tmp_path / 'run')
   words = 'is not pooled: see fold0/report-elsewhere.html'
