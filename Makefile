@@ -10,7 +10,7 @@ test:
 
 slow:
 	@requirements/install.sh dev
-	.venv/bin/python -m pytest -n 2 --dist loadscope --durations=10 -m slow
+	.venv/bin/python -m pytest -n 2 --dist load --durations=10 -m slow
 
 fuzz:
 	@requirements/install.sh dev
