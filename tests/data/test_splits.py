@@ -248,6 +248,13 @@ def test_a_site_of_few_patients_trains_and_several_are_dealt_together():
   assert 'val' not in splits.split(of_sites(dict(a=20, b=4)), by='site', val=0)
 
 
+@pytest.mark.parametrize('of_d, are_dealt', [(3, True), (2, False)])
+def test_small_sites_that_together_have_a_patient_a_fold_are_dealt(of_d, are_dealt):
+  data = of_sites(dict(a=20, b=30, c=2, d=of_d))
+  index = splits.split(data, by='site', fold=0, folds=5)
+  assert np.isin(data['site'][index['val']], ['c', 'd']).any() == are_dealt
+
+
 def test_the_rows_of_few_sites_stay_as_they_are():
   """A snapshot: numbers of such splits are published."""
   data = of_sites(dict(a=30, b=29, c=12, d=20))
@@ -296,6 +303,9 @@ def test_an_example_without_patient_is_named():
   data = table()
   data['patient'][4] = ''
   with pytest.raises(MedtlError, match=r'1 example has no patient: row 4'):
+    splits.split(data)
+  data['patient'][7] = ''
+  with pytest.raises(MedtlError, match=r'2 examples .*row 4'):
     splits.split(data)
 
 

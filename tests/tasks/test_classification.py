@@ -1,6 +1,7 @@
 """A task's loss, probabilities and measures by hand, on logits that are handed through."""
 
 import re
+from contextlib import nullcontext
 
 import chex
 import jax
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl.core.types import Batch, MedtlError
+from medtl.core.types import Batch, Dataset, Example, MedtlError
+from medtl.data.listing import labels
 from medtl.tasks import classification
 from medtl.training import losses
 from tests.conftest import supervised
@@ -153,3 +155,42 @@ def test_probabilities_are_of_each_position_by_itself(kind):
   found = classification.probabilities(jnp.asarray(LOGITS).reshape(2, 2, 3), kind)
   flat = classification.probabilities(jnp.asarray(LOGITS), kind)
   chex.assert_trees_all_close(found, flat.reshape(2, 2, -1), atol=1e-6)
+
+
+def test_an_example_without_labels_divides_nothing_by_0():
+  many = jnp.array([[1.0, 0.0], [0.0, 0.0]])
+  with jax.debug_nans(True):
+    values = classification.weighted(jnp.array([2.0, 3.0]), many, (0.5, 4.0))
+  np.testing.assert_allclose(values, [1.0, 3.0])
+
+
+@pytest.mark.parametrize('kind', classification.KINDS)
+def test_only_of_several_labels_can_an_example_have_more_than_one(kind):
+  loss = {'multilabel': 'sigmoid', 'ordinal': 'ordinal'}.get(kind, 'softmax')
+  assert classification.task(kind, loss).one_class == (kind != 'multilabel')
+
+
+@pytest.mark.parametrize(
+  'kind, sampling, refused',
+  [('multilabel', 'balanced', True), ('multilabel', '', False), ('multiclass', 'balanced', False)],
+)
+def test_classes_are_drawn_evenly_where_an_example_has_one(kind, sampling, refused):
+  keys = {'monitor': 'loss', 'data': {}, 'sampling': sampling, 'augment': ''}
+  with pytest.raises(MedtlError, match="sampling is 'balanced'") if refused else nullcontext():
+    classification.check(kind, keys)
+
+
+@pytest.mark.parametrize(
+  'kind, order, refused',
+  [
+    ('ordinal', labels.ALPHABET, True),
+    ('ordinal', labels.GIVEN, False),
+    ('multiclass', labels.ALPHABET, False),
+  ],
+)
+def test_grades_need_an_order_that_is_not_the_alphabet_s(kind, order, refused):
+  table = {'row': np.arange(3), 'y': np.array([0, 1, 2])}
+  facts = {'order': order}
+  dataset = Dataset(lambda row: Example(None, 0, 0), 3, ('a', 'b', 'c'), table, facts=facts)
+  with pytest.raises(MedtlError, match='order of the alphabet') if refused else nullcontext():
+    classification.accepts(kind, {'train': dataset}, {'monitor': 'loss'})

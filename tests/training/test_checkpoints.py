@@ -476,3 +476,17 @@ def test_closing_ends_every_writer(tmp_path):
 
 def test_progress_begins_in_the_first_phase():
   assert (Progress().phase, Progress().phase_start, Progress().best_phase) == (0, 0, 0)
+
+
+@pytest.mark.parametrize('processes, waits', [(1, 0), (2, 1)])
+def test_a_process_alone_goes_on_while_its_checkpoint_is_written(
+  made, tmp_path, monkeypatch, processes, waits
+):
+  _, _, start = made
+  saved = Checkpoints(tmp_path)
+  monkeypatch.setattr(checkpoints.multihost, 'host_share', lambda: (0, processes))
+  waited = []
+  monkeypatch.setattr(saved, 'wait', lambda: waited.append(1))
+  saved.save('latest', start(), Progress())
+  assert len(waited) == waits
+  saved.close()
