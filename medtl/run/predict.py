@@ -20,6 +20,7 @@ from medtl.run import (
   leakage,
   masks,
   other_data,
+  readers,
   run_data,
   run_folder,
   run_report,
@@ -208,16 +209,16 @@ def predict(config: ConfigDict, workdir: Path, images: Path, output: Path) -> Pa
 def _unlabelled(config: ConfigDict, images: Path) -> dict[str, Any]:
   """Return the data keys by which unlabelled pictures are read."""
   own = config.data.to_dict()
-  if other_data.reader(own['name']) == other_data.TABLE:
+  if readers.reader(own['name']) == readers.TABLE:
     known = {key: value for key, value in own.items() if key not in ABOUT_ANSWERS}
     return {**known, 'root': str(images), 'label': ''}
   keys = {key: value for key, value in own.items() if key in READING}
-  if other_data.reader(keys['name']) == other_data.READERS[other_data.VOLUMES]:
+  if readers.reader(keys['name']) == readers.READERS[readers.VOLUMES]:
     return {**keys, 'root': str(images), 'masks': ''}
   if keys.get('masks') == mask_files.TARGET:
     keys['masks'] = 'leave_out'
-  if other_data.reader(keys['name']) not in other_data.READERS.values():
-    keys['name'] = other_data.READERS['pictures']
+  if readers.reader(keys['name']) not in readers.READERS.values():
+    keys['name'] = readers.READERS['pictures']
   return {**keys, 'root': str(images), 'label': ''}
 
 

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+from medtl.core import expressions
 from medtl.core.types import Dataset, Example, MedtlError
-from medtl.run import other_data
+from medtl.run import colours, other_data, readers
 
 OWN = {'name': 'folder.load', 'root': '/nowhere', 'ops': ''}
 
@@ -95,9 +96,7 @@ def test_volumes_are_resized_too_and_pictures_are_no_volumes(tmp_path, monkeypat
 
   def load(name, *, ops='', split=None, **keys):
     case = Example(volume, 0, 0)
-    for operation in other_data.expressions.functions(
-      ops, other_data.datasets.operations, given=('example',)
-    ):
+    for operation in expressions.functions(ops, other_data.datasets.operations, given=('example',)):
       case = operation(case)
     x = case.x
     facts = {'shape': list(x.shape), 'notes': [], 'ops': ops}
@@ -175,11 +174,11 @@ def test_content_decides_what_a_file_is(tmp_path):
     ('notes.txt', 'passed_over'),
     ('broken.jpg', 'pictures'),
   ):
-    found = other_data.contents(tmp_path / name)
+    found = readers.contents(tmp_path / name)
     assert [one for one in found._fields if getattr(found, one)] == [kind]
   (tmp_path / 'two.dcm').unlink()
   (tmp_path / '.hidden.png').write_text('no picture')
-  found = other_data.contents(tmp_path)
+  found = readers.contents(tmp_path)
   assert [[path.name for path in paths] for paths in found[:2]] == [['broken.jpg'], ['one.png']]
   assert found.passed_over == '1 .txt, 1 hidden files'
 
@@ -426,8 +425,8 @@ def test_colour_that_is_read_as_grey_is_said_and_a_grey_run_says_nothing(tmp_pat
     Image.fromarray(random.randint(0, 256, (8, 8, 3)).astype(np.uint8)).save(path)
   keys = {'name': 'folder', 'root': str(tmp_path), 'split': {'by': 'none'}}
   whole = other_data.datasets.load(**keys)['test']
-  assert other_data.made_grey(whole, keys) == [
+  assert colours.made_grey(whole, keys) == [
     'of 4 pictures that were looked at 4 are in colour: they are read as grey'
   ]
-  assert other_data.made_grey(whole, {**keys, 'channels': 3}) == []
-  assert other_data.made_grey(whole, {**keys, 'name': 'phantom.load'}) == []
+  assert colours.made_grey(whole, {**keys, 'channels': 3}) == []
+  assert colours.made_grey(whole, {**keys, 'name': 'phantom.load'}) == []
