@@ -77,6 +77,8 @@ def columns(classes: Sequence[str]) -> tuple[list[str], list[str]]:
 
   >>> columns(['file', 'cyst', 'cyst'])[0]
   ['file_', 'predicted', 'file', 'cyst', 'cyst (2)']
+  >>> columns(['cyst', 'cyst', 'cyst (2)'])[0]
+  ['file', 'predicted', 'cyst', 'cyst (3)', 'cyst (2)']
   """
   taken = [_unused(word, classes) for word in ('file', 'predicted')]
   for name in classes:

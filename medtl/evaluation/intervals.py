@@ -31,9 +31,9 @@ class Interval(NamedTuple):
   value: float
   low: float
   high: float
-  unit: str = 'patient'  # what was resampled: patient | image
-  n: int = 0  # how many of them
-  redrawn: float = 0.0  # share of the resamples that lacked a class
+  unit: str  # what was resampled: patient | image
+  n: int  # how many of them
+  redrawn: float  # share of the resamples that lacked a class
   reason: str = ''
   p: float | None = None  # of a difference: two-sided, that it is 0
 
@@ -42,9 +42,9 @@ class Resampling(NamedTuple):
   """How a bootstrap draws: the arguments that `intervals`, `difference` and `bootstrap` share."""
 
   patient: np.ndarray | None  # [n]; None: images are resampled
-  resamples: int = 1000
-  seed: int = 0
-  level: float = 0.95  # share of the resamples inside an interval
+  resamples: int
+  seed: int
+  level: float  # share of the resamples inside an interval
 
 
 def intervals(

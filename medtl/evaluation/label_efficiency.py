@@ -31,7 +31,7 @@ def equivalents(
   y: np.ndarray,
   metric: Callable,
   patient: np.ndarray | None,
-  resamples: int = 1000,
+  resamples: int,
 ) -> list[dict[str, Any]]:
   """Return a row for each amount of the first family and each other family.
 

@@ -11,9 +11,7 @@ import jax
 import numpy as np
 
 SMALL = 2**22  # bytes below which leaves are written together
-Packed = dict[
-  str, list[tuple[str, list[int]]]
-]  # {dtype: [(path, shape), …]}  # {dtype: [(path, shape), …]}
+Packed = dict[str, list[tuple[str, list[int]]]]  # {dtype: [(path, shape), …]}
 
 
 def pack_small_leaves(leaves: Mapping[str, Any]) -> tuple[dict[str, Any], Packed]:

@@ -78,7 +78,8 @@ def centre_weight(size: Sequence[int]) -> np.ndarray:
   for axis, length in enumerate(size):
     distance = np.arange(length) - (length - 1) / 2
     bell = np.exp(-0.5 * (distance / (length / SHARPNESS)) ** 2)
-    along_axis = (-1,) + (1,) * (len(size) - axis - 1)
+    along_axis = [1] * len(size)
+    along_axis[axis] = length
     weight = weight * bell.reshape(along_axis).astype(np.float32)
   return np.maximum(weight, 1e-3)
 

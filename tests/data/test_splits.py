@@ -255,6 +255,18 @@ def test_small_sites_that_together_have_a_patient_a_fold_are_dealt(of_d, are_dea
   assert np.isin(data['site'][index['val']], ['c', 'd']).any() == are_dealt
 
 
+@pytest.mark.parametrize('fold', [0, 1])
+def test_the_fold_of_small_sites_that_validates_is_that_of_the_site_that_tests(fold):
+  data = of_sites(dict(a=20, b=30, c=6, d=4))
+  small = np.flatnonzero(np.isin(data['site'], ['c', 'd']))
+  together = {name: column[small] for name, column in data.items()}
+  # nine parts: sites c and d have fewer patients than that
+  dealt = dealing.deal(together, 'patient', 9, 0)
+  index = splits.split(data, by='site', fold=fold, folds=9)
+  validates = np.intersect1d(index['val'], small)
+  np.testing.assert_array_equal(validates, small[dealt == fold])
+
+
 def test_the_rows_of_few_sites_stay_as_they_are():
   """A snapshot: numbers of such splits are published."""
   data = of_sites(dict(a=30, b=29, c=12, d=20))

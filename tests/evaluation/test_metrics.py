@@ -1,6 +1,7 @@
 """Metrics against scikit-learn, on scores with ties; what is undefined is nan."""
 
 import math
+import warnings
 
 import chex
 import numpy as np
@@ -139,7 +140,9 @@ def test_a_missing_class_is_nan_and_no_error(kind):
     score, y = score[y != 2], y[y != 2]
   else:
     y[:, 2] = 0
-  found = metrics.monitor(score, y, kind)
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')  # numpy warns of a division by 0
+    found = metrics.monitor(score, y, kind)
   assert {name for name, value in found.items() if math.isnan(value)} == NEEDS_EVERY_CLASS
   for each in (metrics.class_auroc, metrics.class_auprc, metrics.class_f1):
     assert np.isnan(each(score, y)).tolist() == [False, False, True, False]
@@ -244,6 +247,8 @@ def test_bins_of_calibration_are_open_below_and_closed_above():
   count, mean, _ = metrics.reliability(many, np.ones((16, 1)))
   assert count.tolist() == [2] + [1] * 14, 'probability 0 goes with the first bin'
   np.testing.assert_allclose(mean, [edges[:2].mean(), *edges[2:]])
+  above = np.array([[1 + 1e-7]])  # a sum of probabilities may be rounded up
+  assert metrics.reliability(above, np.ones((1, 1)))[0].tolist() == [0] * 14 + [1]
 
 
 def test_what_is_better():

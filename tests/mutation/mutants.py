@@ -63,7 +63,7 @@ class Mutant(NamedTuple):
   operator: str  # cosmic-ray's name
   occurrence: int  # which of the operator's places in the file
   place: tuple[int, int]  # line and column
-  spans: tuple[Span, ...]  # the statement, the functions around it, the file
+  spans: tuple[Span, ...]  # the statement, functions and classes around it, the file
 
 
 def package_of(path: str) -> str:
@@ -162,14 +162,16 @@ def _function(leaf: NodeOrLeaf) -> str:
 def _spans(leaf: NodeOrLeaf) -> Iterator[Span]:
   """Yield the lines of the statement, or of the head of a block, then of all around it.
 
-  A default stands in the head of its function, which runs at import: its lines are the function's.
+  What runs at import, a default or a constant, has no lines of its own: a test that happens to
+  import the file would seem to be about it.
   """
   around = list(_ancestors(leaf))
   statement = next((node for node, parent in around if parent.type in BLOCKS), leaf)
-  if not any(node.type == 'parameters' for node, _ in around):
+  types = {node.type for node, _ in around}
+  if 'funcdef' in types and 'parameters' not in types:
     yield _lines(statement)
   for node, _ in around:
-    if node.type == 'funcdef':
+    if node.type in ('funcdef', 'classdef'):
       yield _lines(node)
   yield _lines(leaf.get_root_node())
 

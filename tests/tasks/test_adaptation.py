@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtl.core.types import MedtlError
+from medtl.core.types import Batch, Forward, MedtlError
 from medtl.models import branches
 from medtl.run import assemble, run_data, train
 from medtl.tasks import adaptation
@@ -99,3 +99,21 @@ def test_norms_are_estimated_for_an_evaluation_on_what_a_step_normalises_togethe
 
 def test_the_ramp_is_a_thousand_steps_where_the_config_says_nothing():
   assert adaptation.task().keys['ramp'] == 1000
+
+
+def test_the_domain_s_loss_is_the_cross_entropy_of_where_each_real_picture_is_from():
+  logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, -1.0], [0.5, 0.5]], 'f4')
+  log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+  def applied(params, extra, x, key):
+    return {'logits': jnp.zeros((4, 2)), 'domain': jnp.asarray(logits)}, extra
+
+  row = jnp.arange(2)
+  source = Batch(jnp.zeros((2, 1)), jnp.array([0, 1]), jnp.array([True, True]), row)
+  target = Batch(jnp.zeros((2, 1)), jnp.array([-1, -1]), jnp.array([True, False]), row)
+  batch = {'train': source, 'target': target}
+  adversary = {'adversary': {'head': {'strength': jnp.zeros(())}}}
+  forward = Forward(applied, lambda *_: None)
+  terms, _ = adaptation.task().loss(forward, {}, adversary, batch, jax.random.key(0), 0)
+  expected = -(log_p[0, 0] + log_p[1, 0] + log_p[2, 1])  # the fourth picture is padding
+  assert float(terms['domain'].sum) == pytest.approx(expected, rel=1e-6)

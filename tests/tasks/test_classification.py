@@ -194,3 +194,15 @@ def test_grades_need_an_order_that_is_not_the_alphabet_s(kind, order, refused):
   dataset = Dataset(lambda row: Example(None, 0, 0), 3, ('a', 'b', 'c'), table, facts=facts)
   with pytest.raises(MedtlError, match='order of the alphabet') if refused else nullcontext():
     classification.accepts(kind, {'train': dataset}, {'monitor': 'loss'})
+
+
+def test_of_many_labels_that_never_vary_three_are_named_and_the_others_counted():
+  y = np.ones((4, 5), np.float32)
+  table = {'row': np.arange(4), 'y': y}
+  side = Dataset(lambda row: Example(None, y[row], row), 4, tuple('abcde'), table, facts={})
+  with pytest.raises(MedtlError) as error:
+    classification.accepts(
+      'multilabel', {'train': side, 'val': side}, {'monitor': 'auroc', 'data': {}}
+    )
+  named = [name for name in 'abcde' if f"label '{name}' is 1" in str(error.value)]
+  assert named == ['a', 'b', 'c'] and '; and 2 more. You can' in str(error.value)

@@ -176,7 +176,7 @@ def test_a_class_that_no_training_mask_shows_cannot_be_learned():
   many = [empty] * 100
   for masks in ([empty], many):
     with pytest.raises(
-      MedtlError, match=rf'all {len(masks)} training masks are background.*lesion'
+      MedtlError, match=rf'all {len(masks)} training masks are background.* learned of lesion;'
     ):
       segmentation.accepts({'train': side_of_masks(*masks), 'val': side_of_masks(shows)}, {})
   one_of_many = side_of_masks(*many[:57], shows, *many)
@@ -286,3 +286,8 @@ def test_pooled_folds_show_the_next_case_where_the_extreme_one_was_not_kept():
     ('median', 0.5),
     ('near the worst', 0.2),
   ]
+
+
+def test_the_background_is_nothing_that_is_outlined():
+  assert segmentation.aim(('background', 'lesion')) == 'to outline lesion'
+  assert segmentation.aim(('background', 'anterior', 'posterior')) == 'to outline 2 classes'

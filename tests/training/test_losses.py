@@ -305,3 +305,14 @@ def test_the_ordinal_loss_of_each_grade_of_four():
   ]
   found = losses.ordinal(jnp.asarray(x), jnp.arange(4))
   np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('smooth', [0.5, 1.0])
+def test_dice_of_a_class_that_is_not_there_costs_what_is_predicted_of_it(smooth):
+  outputs = jnp.log(jnp.array([[[0.8, 0.2], [0.6, 0.4]]]))  # two pixels, p of the class .2 and .4
+  absent = losses.dice(outputs, jnp.array([[0, 0]]), smooth=smooth)
+  squares = 0.2**2 + 0.4**2
+  np.testing.assert_allclose(absent, [1 - smooth / (squares + smooth)], rtol=1e-5)
+  present = losses.dice(outputs, jnp.array([[0, 1]]), smooth=smooth)
+  expected = 1 - (2 * 0.4 + smooth) / (squares + 1 + smooth)
+  np.testing.assert_allclose(present, [expected], rtol=1e-5)

@@ -8,7 +8,9 @@ from medtl.training import schedules
 
 def steps(duration):
   """Durations of a run of 100 steps: '20%', or a number of steps."""
-  return int(str(duration).rstrip('%'))
+  count = int(str(duration).rstrip('%'))
+  assert count >= 0, 'no duration is negative'
+  return count
 
 
 def factors(schedule, at):

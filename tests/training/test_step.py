@@ -311,3 +311,9 @@ def test_a_term_of_weight_0_is_told_and_not_learned_and_one_example_is_a_mean_ov
   terms = {'own': Term(jnp.array(3.0)), 'told': Term(jnp.array(jnp.nan), 0.0)}
   total, logs = step.weighted(terms, {'own': 1, 'told': 1})
   assert float(total) == 3 and float(logs['own']) == 3 and np.isnan(logs['told'])
+
+
+def test_without_augmentation_every_copy_is_the_batch_itself(batch):
+  assert step.augmented(jax.random.key(0), batch, None, 1) is batch
+  copies = step.augmented(jax.random.key(0), batch, None, 3)
+  assert len(copies) == 3 and all(copy is batch for copy in copies)
