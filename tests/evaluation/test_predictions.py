@@ -212,7 +212,7 @@ def test_maps_of_the_shown_examples_come_back_by_row(tmp_path):
   np.testing.assert_array_equal(saved.maps['prediction'][101], maps[101]['prediction'])
 
 
-@pytest.mark.parametrize('low, high', [(0, 4), (-1, 0.5)])
+@pytest.mark.parametrize('low, high', [(0, 4), (0, 1.5), (-1, 0.5)])
 def test_a_picture_that_leaves_0_to_1_on_one_side_is_shown_whole(tmp_path, low, high):
   picture = np.linspace(low, high, 24).reshape(4, 6, 1).astype('f4')
   table = {'row': np.arange(1), 'y': np.zeros(1, int)}

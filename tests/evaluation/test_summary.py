@@ -34,6 +34,11 @@ def test_the_counts_of_a_class_at_its_threshold():
     {'test': TEST, 'val': VAL}, TABLES, ('no', 'yes'), kind='binary', **QUICK
   )
   (row,) = found['per_class']
+  at_the_cut = binary([0.1, 0.3, 0.7, 0.2, 0.6, 0.8, 0.9, 0.5], TEST.y)
+  (own,) = summary.summarise(
+    {'test': at_the_cut, 'val': VAL}, TABLES, ('no', 'yes'), kind='binary', **QUICK
+  )['per_class']
+  assert (own['threshold'], own['found'], own['sensitivity']['value']) == (0.5, 4, 1.0)
   assert (row['class'], row['images'], row['patients']) == ('yes', 4, 2)
   assert (row['threshold'], row['found'], row['false']) == (0.5, 3, 1)
   assert (row['sensitivity']['value'], row['specificity']['value']) == (0.75, 0.75)

@@ -63,7 +63,7 @@ class Mutant(NamedTuple):
   operator: str  # cosmic-ray's name
   occurrence: int  # which of the operator's places in the file
   place: tuple[int, int]  # line and column
-  spans: tuple[Span, ...]  # the statement, functions and classes around it, the file
+  spans: tuple[Span, ...]  # the statement, functions around it, the file
 
 
 def package_of(path: str) -> str:
@@ -171,7 +171,7 @@ def _spans(leaf: NodeOrLeaf) -> Iterator[Span]:
   if 'funcdef' in types and 'parameters' not in types:
     yield _lines(statement)
   for node, _ in around:
-    if node.type in ('funcdef', 'classdef'):
+    if node.type == 'funcdef':
       yield _lines(node)
   yield _lines(leaf.get_root_node())
 

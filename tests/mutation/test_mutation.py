@@ -117,7 +117,7 @@ def test_a_default_is_left_to_the_tests_of_its_function():
   assert spans == {2: (1, 5), 3: (1, 5)}
 
 
-def test_a_constant_is_left_to_the_tests_of_its_file_and_a_field_to_those_of_its_class():
+def test_a_constant_and_a_field_are_left_to_the_tests_of_their_file():
   source = 'LIMIT = 3\n\n\nclass A:\n  n: int = 1\n\n  def f(self):\n    return 2\n'
   spans = {mutant.place[0]: mutant.spans[0] for mutant in mutants.mutants('x.py', source)}
-  assert spans == {1: (1, 9), 5: (4, 8), 8: (8, 8)}
+  assert spans == {1: (1, 9), 5: (1, 9), 8: (8, 8)}

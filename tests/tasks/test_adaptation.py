@@ -111,9 +111,20 @@ def test_the_domain_s_loss_is_the_cross_entropy_of_where_each_real_picture_is_fr
   row = jnp.arange(2)
   source = Batch(jnp.zeros((2, 1)), jnp.array([0, 1]), jnp.array([True, True]), row)
   target = Batch(jnp.zeros((2, 1)), jnp.array([-1, -1]), jnp.array([True, False]), row)
-  batch = {'train': source, 'target': target}
   adversary = {'adversary': {'head': {'strength': jnp.zeros(())}}}
   forward = Forward(applied, lambda *_: None)
-  terms, _ = adaptation.task().loss(forward, {}, adversary, batch, jax.random.key(0), 0)
+
+  def terms_of(source, number=0, **keys):
+    batch = {'train': source, 'target': target}
+    task = adaptation.task(**keys)
+    return task.loss(forward, {}, adversary, batch, jax.random.key(0), number)
+
+  terms, _ = terms_of(source)
   expected = -(log_p[0, 0] + log_p[1, 0] + log_p[2, 1])  # the fourth picture is padding
   assert float(terms['domain'].sum) == pytest.approx(expected, rel=1e-6)
+  assert float(terms['class'].sum) == pytest.approx(2 * np.log(2), rel=1e-6)
+  terms, extra = terms_of(source._replace(mask=jnp.array([True, False])), 50, ramp=100)
+  assert float(terms['class'].sum) == pytest.approx(np.log(2), rel=1e-6)
+  # Ganin et al. 2016, section 5.2.2: 2 / (1 + exp(−10 p)) − 1 at p = 1/2
+  reached = 2 / (1 + np.exp(-5)) - 1
+  assert float(extra['adversary']['head']['strength']) == pytest.approx(reached, rel=1e-6)

@@ -49,6 +49,10 @@ def test_one_picture_has_no_covariance_and_does_no_harm():
   assert np.isfinite(distance) and np.isfinite(slope).all()
 
 
+def test_the_distance_weighs_as_much_as_the_class_where_the_config_says_nothing():
+  assert coral.task().keys['weight'] == 1
+
+
 def config(**changes):
   base = dict(
     task=dict(name='coral', weight=2.0), streams=dict(target=TARGET), phases=(('none', '1 epochs'),)

@@ -144,6 +144,8 @@ def test_numbers_are_means_over_images_and_leave_out_what_has_no_dice():
     ),
     ('dice - softmax', 'expected a sum of calls'),
     ('0 * dice', 'expected a sum of calls'),
+    ('True * dice', 'expected a sum of calls'),
+    ("'2' * dice", 'expected a sum of calls'),
     ('dice + dice(smooth=2)', 'has a term twice'),
   ],
 )
@@ -179,6 +181,10 @@ def test_a_class_that_no_training_mask_shows_cannot_be_learned():
       MedtlError, match=rf'all {len(masks)} training masks are background.* learned of lesion;'
     ):
       segmentation.accepts({'train': side_of_masks(*masks), 'val': side_of_masks(shows)}, {})
+  wrong = np.full((4, 4), 2, np.uint8)
+  for masks in ([wrong, *many], [*many, wrong]):  # the first and the last are always looked at
+    with pytest.raises(MedtlError, match='holds 2 … 2; expected numbers of classes'):
+      segmentation.accepts({'val': side_of_masks(*masks)}, {})
   one_of_many = side_of_masks(*many[:57], shows, *many)
   segmentation.accepts({'train': one_of_many, 'test': side_of_masks(*many)}, {})
   segmentation.accepts({'test': side_of_masks(*many)}, {})  # other data, for a trained net

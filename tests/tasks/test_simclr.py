@@ -39,6 +39,7 @@ def test_the_loss_is_the_paper_s_and_padding_is_nobody_s_negative():
   padded = jnp.concatenate([jnp.stack([one, other]), 9 * jnp.ones((2, 3, 7))], axis=1)
   masked = simclr.nt_xent(padded, jnp.arange(8) < 5, 0.5)
   np.testing.assert_allclose(masked[:5], found, rtol=1e-5)
+  assert np.isfinite(simclr.nt_xent(jnp.zeros((2, 5, 7)), real, 0.5)).all()
 
 
 def config(**changes):

@@ -193,3 +193,12 @@ def test_a_thread_of_its_own_leaves_signals_alone():
   thread.start()
   thread.join()
   assert found == [3] and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_processes_stop_together_at_the_step_that_they_agree_on(monkeypatch):
+  monkeypatch.setattr(loop.multihost, 'host_share', lambda: (0, 2))
+  monkeypatch.setattr(loop.multihost, 'stop_requested', lambda step: step == 3)
+  kept = []
+  with pytest.raises(loop.Terminated):
+    fit(9, on_signal=lambda step, state: kept.append(step))
+  assert kept == [3]

@@ -317,3 +317,12 @@ def test_without_augmentation_every_copy_is_the_batch_itself(batch):
   assert step.augmented(jax.random.key(0), batch, None, 1) is batch
   copies = step.augmented(jax.random.key(0), batch, None, 3)
   assert len(copies) == 3 and all(copy is batch for copy in copies)
+
+
+def test_each_stream_is_augmented_by_a_key_of_its_own(batch):
+  key = jax.random.key(0)
+  streams = {'train': batch, 'target': batch}
+  drawn = step.augmented(key, streams, lambda own, _: jax.random.uniform(own), 1)
+  # in the order of the names, whatever that of the dictionary
+  expected = [jax.random.uniform(jax.random.fold_in(key, place)) for place in (0, 1)]
+  assert drawn == {'target': expected[0], 'train': expected[1]}
