@@ -10,7 +10,20 @@ python -m medtl.main --config=configs/images.py \
     labels.csv with columns file and label; --config.data.patient=COLUMN says who the patient is.
 
 The head learns first, on activations that are computed once, then the upper half of the backbone
-with it.
+with it. Its BatchNorms keep ImageNet's statistics: those of eight pictures are too noisy to train
+on. From scratch they have none to keep: --config.norms="()".
+
+AUROC of that and of norms that train (--config.norms="()"), one seed, the first fold by patient,
+by image where patients are not known, 95 % intervals, two shared cores without a GPU:
+
+data                                        validation       test
+                                            kept   trained   kept                  trained
+1505 skin lesions (HAM10000), in colour     .906   .817      .907 (.881, .931)     .768 (.727, .811)
+780 breast ultrasounds (BUSI), three        .953   .913      .930 (.889, .961)     .899 (.855, .938)
+247 OCT scans (Kermany), four               .948   .899      .911 (.789, .981)     .962 (.897, .995)
+
+The norms were chosen by the means over the three validation sides. Two test sides agree; on the
+third, 88 scans of 31 patients, the order is the other, within its intervals.
 """
 
 from configs import base
@@ -30,6 +43,7 @@ def get_config():
     config.task = dict(name='classification', kind='auto', loss='')
     config.phases = (('depth(1.0)', '5 epochs'), ('depth(0.5)', '5 epochs'))
     config.augment = 'rotate(10) | shift(0.05)'
+    config.norms = (('head/norm', 'target'), ('.*', 'source'))
     config.batch = 8
     config.cache = 'head'
     config.lr = 3e-4

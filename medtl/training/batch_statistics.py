@@ -57,7 +57,9 @@ def check(rules: Rules, statistics: Tree) -> None:
       hint = expressions.did_you_mean(name, POLICIES)
       raise MedtlError(f'config.norms: unknown policy {name!r}; {hint}')
     if not any(_regex(pattern).fullmatch(path) for path in paths):
-      known = f'their paths begin {", ".join(paths[:4])}' if paths else 'this net has none'
+      known = f'their paths begin {", ".join(paths[:4])}; leave this rule out'
+      if not paths:
+        known = 'this net has none: set config.norms=()'
       raise MedtlError(f'config.norms: {pattern!r} matches no BatchNorm; {known}')
 
 
