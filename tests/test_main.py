@@ -39,9 +39,12 @@ def test_the_system_s_errors_are_words():
   )
 
 
-KILLED = """
+# as a shell has it in the foreground; its background jobs, perhaps these tests, ignore Ctrl-C
+FOREGROUND = 'import signal; signal.signal(signal.SIGINT, signal.default_int_handler)'
+KILLED = f"""
 import gc, os, sys
 from medtl import main
+{FOREGROUND}
 main.heed_signals()
 gc.callbacks.append(lambda *_: os.kill(os.getpid(), int(sys.argv.pop())))
 try:
@@ -68,6 +71,7 @@ def test_a_signal_ends_the_process_with_a_sentence_also_where_an_exception_would
 
 def test_a_command_heeds_signals_while_it_works():
   code = (
+    f'{FOREGROUND}\n'
     'import os, runpy, sys; from medtl.runtime import downloads; sys.argv = ["x", "cache"]\n'
     'downloads.cache_folder = lambda: os.kill(os.getpid(), 2)\n'
     'runpy.run_module("medtl.main", run_name="__main__")'

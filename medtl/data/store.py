@@ -31,9 +31,7 @@ PATIENCE = 2000  # examples from which on a progress bar is shown
 class Seen(NamedTuple):
   """One example as it was met."""
 
-  example: (
-    Example | None
-  )  # after the operations; None once it is written, or where it cannot be read
+  example: Example | None  # after the operations; None once written, or where it is unreadable
   unreadable: str = ''
   content: str = ''  # a hash of the pixels before the operations
   flat: bool = False  # all pixels equal
@@ -74,18 +72,17 @@ def prepare(
     ) from error
   with np.load(folder / 'index.npz') as file:
     index = dict(file)
-  good, unreadable = index['good'], index['unreadable'].tolist()
+  good = index['good']
+  unreadable = index['unreadable'].tolist()
   _stop_unreadable(unreadable, dataset.size, skip_unreadable)
-  table = {name: column[good] for name, column in dataset.table.items()} | {
-    'content': np.where(index['flat'], '', index['content'])
-  }  # two empty pictures are no leak
-  facts = dict(dataset.facts) | dict(
-    hash=_hash(index['content'], table['y'], index['targets']),
-    unreadable=unreadable,
-    shape=index['shapes'][0].tolist(),
-    range=index['range'].tolist(),
-    kept=bool(index['kept']),
-  )
+  table = {name: column[good] for name, column in dataset.table.items()}
+  table['content'] = np.where(index['flat'], '', index['content'])  # empty pictures are no leak
+  facts = dict(dataset.facts)
+  facts['hash'] = _hash(index['content'], table['y'], index['targets'])
+  facts['unreadable'] = unreadable
+  facts['shape'] = index['shapes'][0].tolist()
+  facts['range'] = index['range'].tolist()
+  facts['kept'] = bool(index['kept'])
   fetch = _mapped(folder, index, table) if index['kept'] else _streamed(dataset, operations, good)
   return Dataset(fetch, len(good), dataset.classes, table, facts, dataset.fingerprint)
 
@@ -105,9 +102,8 @@ def _name(dataset: Dataset, key: Mapping[str, Any], keep_gb: float) -> str:
 def _hash(content: np.ndarray, y: np.ndarray, targets: np.ndarray) -> str:
   if (targets != '').any():
     content = np.char.add(content, targets)
-  return hashlib.sha256(
-    '\n'.join(content.tolist()).encode() + np.ascontiguousarray(y).tobytes()
-  ).hexdigest()
+  examples = '\n'.join(content.tolist()).encode()
+  return hashlib.sha256(examples + np.ascontiguousarray(y).tobytes()).hexdigest()
 
 
 def _mapped(
@@ -121,11 +117,14 @@ def _mapped(
   y_ends = np.cumsum(y_shapes.prod(axis=1))
 
   def fetch(i: int) -> Example:
-    picture = x[x_ends[i] - shapes[i].prod() : x_ends[i]].reshape(shapes[i])
-    label = y[y_ends[i] - y_shapes[i].prod() : y_ends[i]].reshape(y_shapes[i])
-    frame = Frame(tuple(shapes[i][:-1].tolist()), index['affines'][i], bool(index['mm'][i]))
+    shape = shapes[i]
+    y_shape = y_shapes[i]
+    picture = x[x_ends[i] - shape.prod() : x_ends[i]].reshape(shape)
+    label = y[y_ends[i] - y_shape.prod() : y_ends[i]].reshape(y_shape)
+    millimetres = bool(index['mm'][i])
+    frame = Frame(tuple(shape[:-1].tolist()), index['affines'][i], millimetres)
     file_shape = tuple(index['file_shapes'][i].tolist())
-    file_frame = Frame(file_shape, index['file_affines'][i], bool(index['mm'][i]))
+    file_frame = Frame(file_shape, index['file_affines'][i], millimetres)
     return Example(picture, label, int(table['row'][i]), frame, file_frame)
 
   return fetch
@@ -160,30 +159,30 @@ def _see(dataset: Dataset, operations: Operations, index: int) -> Seen:
   try:
     raw = dataset.fetch(index)
   except OSError as error:
-    return Seen(None, str(error) or type(error).__name__)
-  known = _numbers(raw.x)
-  low, high = float(known.min()), float(known.max())
-  digest = hashlib.sha256(
-    f'{raw.x.shape} {raw.x.dtype} '.encode() + np.ascontiguousarray(raw.x).tobytes()
-  ).hexdigest()[:16]
-  example, frame, file_frame = _apply(raw, operations)
+    return Seen(None, unreadable=str(error) or type(error).__name__)
+  before = _numbers(raw.x)
+  low = float(before.min())
+  high = float(before.max())
+  described = f'{raw.x.shape} {raw.x.dtype} '.encode()
   y = np.asarray(raw.y)
-  target = hashlib.sha256(y.tobytes()).hexdigest()[:16] if is_mask(y) else ''
+  example, frame, file_frame = _apply(raw, operations)
   after = _numbers(example.x)
-  finite = bool(np.isfinite([low, high]).all() and np.isfinite(after).all())
   return Seen(
     example,
-    '',
-    digest,
-    low == high,
-    finite,
-    example.x.shape,
-    example.y.shape,
-    frame,
-    file_frame,
-    target,
-    (float(after.min()), float(after.max())),
+    content=_digest(described + np.ascontiguousarray(raw.x).tobytes()),
+    flat=low == high,
+    finite=bool(np.isfinite([low, high]).all() and np.isfinite(after).all()),
+    shape=example.x.shape,
+    y_shape=example.y.shape,
+    frame=frame,
+    file_frame=file_frame,
+    target=_digest(y.tobytes()) if is_mask(y) else '',
+    range=(float(after.min()), float(after.max())),
   )
+
+
+def _digest(content: bytes) -> str:
+  return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _numbers(x: np.ndarray) -> np.ndarray:
@@ -231,48 +230,57 @@ def _pass(
   """Write the pictures as they come and return what index.npz holds."""
   met: list[Seen] = []
   first: Example | None = None
-  kept = False
+  is_kept = False
   with open(aside / 'x.bin', 'wb') as xs, open(aside / 'y.bin', 'wb') as ys:
     for seen in _all(dataset, operations):
       if seen.example is not None:
         if first is None:
           first = seen.example
-          kept = _room(aside.parent, dataset.size * (first.x.nbytes + first.y.nbytes), most)
-        if kept:
+          needed = dataset.size * (first.x.nbytes + first.y.nbytes)
+          is_kept = _make_room(aside.parent, needed, most)
+        if is_kept:
           xs.write(seen.example.x.tobytes())
           ys.write(np.ascontiguousarray(seen.example.y, first.y.dtype).tobytes())
       met.append(seen._replace(example=None))
   names = [name_of(dataset.table, number) for number in range(dataset.size)]
-  unreadable = [
-    f'{name}: {seen.unreadable}' for name, seen in zip(names, met, strict=True) if seen.unreadable
-  ]
+  unreadable = []
+  readable: dict[int, Seen] = {}
+  for number, seen in enumerate(met):
+    if seen.unreadable:
+      unreadable.append(f'{names[number]}: {seen.unreadable}')
+    else:
+      readable[number] = seen
   _stop_unreadable(unreadable, dataset.size, skip)
   assert first is not None
-  good = [number for number, seen in enumerate(met) if not seen.unreadable]
-  _stop_infinite([names[number] for number in good if not met[number].finite])
+  _stop_infinite([names[number] for number, seen in readable.items() if not seen.finite])
   if not many_shapes:
-    _stop_shapes({names[number]: met[number].shape for number in good})
-  met_frames = [(met[number].frame, met[number].file_frame) for number in good]
-  ranges = np.array([met[number].range for number in good])
-  return dict(
-    good=np.array(good),
-    range=np.array([ranges[:, 0].min(), ranges[:, 1].max()]),
-    unreadable=np.array(unreadable, str),
-    content=np.array([met[number].content for number in good]),
-    targets=np.array([met[number].target for number in good]),
-    flat=np.array([met[number].flat for number in good]),
-    kept=kept,
-    shapes=np.array([met[number].shape for number in good]),
-    y_shapes=np.array([met[number].y_shape for number in good], int),
-    affines=np.array([frame.affine for frame, _ in met_frames]),
-    file_affines=np.array([frame.affine for _, frame in met_frames]),
-    file_shapes=np.array([frame.shape for _, frame in met_frames], int),
-    mm=np.array([frame.millimetres for frame, _ in met_frames]),
-    y_dtype=str(first.y.dtype),
-  )
+    _stop_shapes({names[number]: seen.shape for number, seen in readable.items()})
+  index = _columns(list(readable.values()))
+  index['good'] = np.array(list(readable))
+  index['unreadable'] = np.array(unreadable, str)
+  index['kept'] = is_kept
+  index['y_dtype'] = str(first.y.dtype)
+  return index
 
 
-def _room(parent: Path, needed: int, most: float) -> bool:
+def _columns(readable: Sequence[Seen]) -> dict[str, Any]:
+  """Return what index.npz holds of each readable example, and the range of all."""
+  ranges = np.array([seen.range for seen in readable])
+  return {
+    'range': np.array([ranges[:, 0].min(), ranges[:, 1].max()]),
+    'content': np.array([seen.content for seen in readable]),
+    'targets': np.array([seen.target for seen in readable]),
+    'flat': np.array([seen.flat for seen in readable]),
+    'shapes': np.array([seen.shape for seen in readable]),
+    'y_shapes': np.array([seen.y_shape for seen in readable], int),
+    'affines': np.array([seen.frame.affine for seen in readable]),
+    'mm': np.array([seen.frame.millimetres for seen in readable]),
+    'file_affines': np.array([seen.file_frame.affine for seen in readable]),
+    'file_shapes': np.array([seen.file_frame.shape for seen in readable], int),
+  }
+
+
+def _make_room(parent: Path, needed: int, most: float) -> bool:
   """Return whether `needed` bytes may be kept: within `most` and half the free disk.
 
   What was used longest ago makes room for them.
@@ -284,9 +292,8 @@ def _room(parent: Path, needed: int, most: float) -> bool:
 
 
 def _some(names: Sequence[str], count: int = 10) -> str:
-  return '; '.join(names[:count]) + (
-    f'; … and {len(names) - count} more' if len(names) > count else ''
-  )
+  shown = '; '.join(names[:count])
+  return f'{shown}; … and {len(names) - count} more' if len(names) > count else shown
 
 
 def _stop_unreadable(unreadable: Sequence[str], size: int, skip: int) -> None:

@@ -20,8 +20,6 @@ from medtl.data.listing.labels import GIVEN
 from medtl.data.listing.walk import walk
 
 APART = 1e-3  # mm that corners of a volume and of its mask may lie apart
-
-
 DOUBTS = {
   'place': 'have neither sform nor qform, so that nobody knows how they lie',
   'forms': 'have a sform and a qform that place them differently; the sform holds',
