@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,7 @@ DOT: Any = {
 }
 DIAGONAL: Any = {'color': FAINT, 'linewidth': 1, 'linestyle': (0, (4, 4))}
 SQUARE = (4.3, 3.9)  # inches
+FEW = 5  # curves that leave room for their legend
 
 
 def roc(test: Predictions, cut: np.ndarray, kind: str, classes: Sequence[str]) -> str:
@@ -63,14 +65,14 @@ def roc(test: Predictions, cut: np.ndarray, kind: str, classes: Sequence[str]) -
   sensitivity = metrics.class_sensitivity(score - cut, y)
   false_rate = 1 - metrics.class_specificity(score - cut, y)
   names = classes[-score.shape[1] :]
-  with _axes(SQUARE) as (figure, (axes,)):
+  with _axes(_square(len(names))) as (figure, (axes,)):
     axes.plot([0, 1], [0, 1], **DIAGONAL)
     for i, (name, style) in enumerate(zip(names, _styles(), strict=False)):
       wrong, right, _ = curves.roc(score[:, i], truth[:, i])
       axes.plot(wrong, right, label=f'{name}  {areas[i]:.3f}', drawstyle='steps-post', **style)
       axes.plot(false_rate[i], sensitivity[i], color=style['color'], **DOT)
     _unit(axes, '1 − specificity', 'Sensitivity')
-    axes.legend(loc='lower right', title='AUROC' if len(areas) > 1 else None, alignment='left')
+    _legend(figure, axes, 'AUROC', 'lower right')
     return svg(figure)
 
 
@@ -84,7 +86,7 @@ def precision_recall(test: Predictions, cut: np.ndarray, kind: str, classes: Seq
   reached = score >= cut
   areas = metrics.class_auprc(score, y)
   names = classes[-score.shape[1] :]
-  with _axes(SQUARE) as (figure, (axes,)):
+  with _axes(_square(len(names))) as (figure, (axes,)):
     for i, (name, style) in enumerate(zip(names, _styles(), strict=False)):
       has = truth[:, i]
       positive = reached[:, i]
@@ -95,7 +97,7 @@ def precision_recall(test: Predictions, cut: np.ndarray, kind: str, classes: Seq
         sensitivity = (has & positive).sum() / has.sum()
         axes.plot(sensitivity, has[positive].mean(), color=style['color'], **DOT)
     _unit(axes, 'Recall (sensitivity)', 'Precision (positive predictive value)')
-    axes.legend(loc='lower left', title='AUPRC' if len(areas) > 1 else None, alignment='left')
+    _legend(figure, axes, 'AUPRC', 'lower left')
     return svg(figure)
 
 
@@ -312,6 +314,22 @@ def _axes(size: tuple[float, float], rows: Sequence[float] = (1,)) -> Iterator[t
 
 def _styles() -> Any:
   return ({'color': colour, 'linestyle': style} for style in STYLES for colour in COLOURS)
+
+
+def _square(curves: int) -> tuple[float, float]:
+  """Return the size in inches of axes with so many curves, and a long legend below them."""
+  width, height = SQUARE
+  rows = math.ceil(curves / 2) if curves > FEW else 0
+  return width, height + 0.2 * rows
+
+
+def _legend(figure: Any, axes: Any, title: str, corner: str) -> None:
+  """Name the curves: in a corner of the axes, below them where many would be covered."""
+  curves, names = axes.get_legend_handles_labels()
+  if len(names) > FEW:
+    figure.legend(curves, names, loc='outside lower center', ncols=2, title=title)
+  else:
+    axes.legend(loc=corner, title=title if len(names) > 1 else None, alignment='left')
 
 
 def _unit(axes: Any, x: str, y: str) -> None:

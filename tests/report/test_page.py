@@ -499,3 +499,17 @@ def test_a_page_of_pooled_folds_says_why_a_dot_lies_beside_its_curve():
   own = test.values | {'threshold': np.tile(cut, (len(test.row), 1))}
   predictions['test'] = Predictions(test.row, test.y, own)
   assert words in render('multiclass', predictions, tables)
+
+
+@pytest.mark.parametrize('draw', [figures.roc, figures.precision_recall])
+def test_many_curves_have_their_legend_below_and_few_have_it_beside_them(draw):
+  height_of = {}
+  for k in (5, 7, 14):
+    score, y = case(90, k, 0, many=False, ties=False)
+    test = Predictions(np.arange(90), y, {'score': score})
+    names = [f'class {number}' for number in range(k)]
+    head, _, data = draw(test, np.full(k, 0.5), 'multiclass', names).partition(',')
+    assert head == 'data:image/svg+xml;base64'
+    drawing = ElementTree.fromstring(base64.b64decode(data))
+    height_of[k] = float(drawing.get('viewBox').split()[3])
+  assert height_of[5] < height_of[7] < height_of[14]
