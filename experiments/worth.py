@@ -18,7 +18,13 @@ AXIS = 'share of the training patients, %'
 UNIT = ' %'
 AGAINST = ('scratch100', 'pretrained100')
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
-SCRATCH = (('model.weights', ''), ('random_frozen', True), ('mean', (0.5,)), ('std', (0.5,)))
+SCRATCH = (
+  ('model.weights', ''),
+  ('random_frozen', True),
+  ('norms', ()),  # there are no statistics to keep
+  ('mean', (0.5,)),
+  ('std', (0.5,)),
+)
 STARTS = {
   'pretrained': (),
   'meanvar': (('transfer', 'mean_var'), ('random_frozen', True)),

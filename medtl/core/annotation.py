@@ -264,11 +264,11 @@ def _example(value: Any, kind: Any, default: Any) -> Any:
 
 
 def _alike(value: Any, default: Any) -> Iterable[Any]:
-  """Return what may have been meant: 5 by '5', ('a', 'b') by 'a,b', (32, 32) by 32."""
+  """Return what may have been meant: 5 by '5', 0.1 by '0,1', ('a', 'b') by 'a,b', (8, 8) by 8."""
   value = _plain(value)
   if isinstance(value, str):
     parts = [part.strip() for part in value.split(',')]
-    return [*_literal(value), tuple(parts)]
+    return [*_literal(value), *_literal(value.replace(',', '.')), tuple(parts)]
   if isinstance(value, tuple | list):
     return value[:1]
   if type(value) not in (int, float):

@@ -30,11 +30,15 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
 
   >>> did_you_mean('resise', ['resize', 'window'])
   "did you mean 'resize'? There are: resize, window"
+  >>> did_you_mean('turn', ['resize', 'window'])
+  'there are: resize, window'
   """
   words = sorted(words)
+  listed = ', '.join(words) or 'none'
   close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-  hint = f'did you mean {close[0]!r}? ' if close else ''
-  return f'{hint}There are: {", ".join(words) or "none"}'
+  if close:
+    return f'did you mean {close[0]!r}? There are: {listed}'
+  return f'there are: {listed}'
 
 
 def parse_chain(text: str) -> list[Call]:

@@ -352,7 +352,7 @@ def _by_patient(
       if side in predictions:
         pooled[side] = pool_by_patient(predictions[side], tables[side])
   except MedtlError as error:
-    return None, f'{error}.'
+    return None, f'{str(error).removesuffix(".")}.'
   test = pooled['test']
   if len(test.y) == len(predictions['test'].y):
     return None, 'Each patient is tested once: the numbers per patient are the same.'

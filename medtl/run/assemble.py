@@ -48,6 +48,7 @@ def run_context(
   else:
     context = _new(config, sides, run)
   _stop_random_frozen(context)
+  _stop_random_statistics(context)
   return context
 
 
@@ -121,6 +122,27 @@ def _random_frozen(
     f"one of: {', '.join(weights) or 'none'}), freeze nothing (config.phases=(('none', '10 "
     "epochs'),)), or set config.random_frozen=True for the control of a transfer"
   )
+
+
+def _stop_random_statistics(context: RunContext) -> None:
+  """Raise where config.norms keep statistics of a backbone that no checkpoint gave: 0 and 1."""
+  config = context.config
+  if config.random_frozen:
+    return
+  statistics = pytrees.flatten(context.extra.get('batch_stats', {}))
+  kept = []
+  for path in sorted({leaf.rpartition('/')[0] for leaf in statistics}):
+    of_backbone = path.startswith('backbone/')
+    is_drawn = f'{path}/scale' in context.drawn
+    if of_backbone and is_drawn and batch_statistics.policy(path, config.norms) == 'source':
+      kept.append(path)
+  if kept:
+    raise MedtlError(
+      f'config.norms keeps the statistics of {len(kept)} norms (first {kept[0]}), but no '
+      'checkpoint gave them: they would stay 0 and 1, and the net would hardly learn. Let the '
+      'norms train (--config.norms="()"), give a checkpoint (config.model.weights), or set '
+      'config.random_frozen=True for the control of a transfer'
+    )
 
 
 def _reseeded(context: RunContext) -> RunContext:

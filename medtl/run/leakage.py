@@ -353,7 +353,7 @@ def claim(overlap: Overlap | None, folds: int = 0, published: bool = False) -> s
       'same names are'
     )
   limits = [
-    '; copies that were resized or compressed anew would not be noticed',
+    '; copies that were resized, mirrored or compressed anew would not be noticed',
     '' if overlap.people else '; patients could not be compared',
     '; what the published weights were trained on is not known here' if published else '',
   ]

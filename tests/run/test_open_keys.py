@@ -128,6 +128,26 @@ def test_children_as_chance_drew_them_are_not_frozen_unless_that_is_meant(contex
   frozen(('depth(2)', '1 epochs'), random_frozen=True)
 
 
+def test_statistics_that_no_checkpoint_gave_are_not_kept_unless_that_is_meant(context):
+  def begun(norms, **changes):
+    changed = (('norms', norms), *changes.items())
+    return assemble.run_context(assemble.with_changes(context.config, changed))
+
+  kept = (('backbone/stage1/.*', 'train'), ('.*', 'source'))
+  with pytest.raises(
+    MedtlError, match=r'config.norms keeps the statistics of 16 norms \(first backbone/stage2/'
+  ) as error:
+    begun(kept)
+  assert '--config.norms="()"' in str(error.value)
+  begun(())  # the message's advice, and its other one
+  with_norms = begun(kept, random_frozen=True)
+  # what a checkpoint gave may be kept
+  given = dataclasses.replace(
+    with_norms, config=assemble.with_changes(with_norms.config, (('random_frozen', False),))
+  )
+  assemble._stop_random_statistics(dataclasses.replace(given, drawn=frozenset({'head/norm/scale'})))
+
+
 def test_what_a_checkpoint_fills_may_be_frozen_and_what_is_left_fresh_may_not(context):
   def frozen(depth, *fresh):
     config = assemble.with_changes(

@@ -327,7 +327,7 @@ def test_classes_are_the_run_s_whatever_the_other_data_hold(tmp_path):
   assert found.facts['notes'][1:] == ["no picture has the class 'benign'"]
   draw(tmp_path / 'some' / 'unclear' / 'a.png', seed=1)
   with pytest.raises(
-    MedtlError, match=r"1 labels outside the classes, first 'unclear'.*There are: benign, malignant"
+    MedtlError, match=r"1 labels outside the classes, first 'unclear'.*there are: benign, malignant"
   ):
     labelled(tmp_path / 'some')
   (tmp_path / 'some' / 'unclear').rename(tmp_path / 'some' / 'benign')

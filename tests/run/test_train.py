@@ -331,7 +331,7 @@ def test_external_validation_with_other_classes_is_refused(done, tmp_path, capsy
   other = ['--config.data.name=folder.load', f'--config.data.root={tmp_path}/in']
   assert main.main(['evaluate', f'--workdir={done}', '--name=x', *other]) == 1
   assert "2 labels outside the classes, first 'AMD' of AMD/" in (said := capsys.readouterr().err)
-  assert 'There are: CNV, DME, DRUSEN, NORMAL' in said
+  assert 'there are: CNV, DME, DRUSEN, NORMAL' in said
   assert '--config.data.rename="{\'AMD\': CLASS, …}"' in said
 
 

@@ -25,7 +25,7 @@ def tiny(root, *words):
     ('--config.lr=-1.0', r'config.lr is -1.0; expected a number above 0'),
     ('--config.ema=1.5', r'config.ema is 1.5; .* below 1'),
     ('--config.resamples=0', r'config.resamples is 0'),
-    ('--config.cache=maybe', r"config.cache is 'maybe'; There are: 'auto', 'head'"),
+    ('--config.cache=maybe', r"config.cache is 'maybe'; there are: 'auto', 'head'"),
     ('--config.sampling=balancd', r"config.sampling is 'balancd'; did you mean \"'balanced'\""),
     ('--config.dtype=float16', r"config.dtype is 'float16'"),
     (
@@ -41,7 +41,7 @@ def tiny(root, *words):
     ('--config.std=(0.0,)', r'config.std is \(0.0,\); expected numbers above 0'),
     ('--config.every=often', r"cannot read the duration 'often'"),
     ('--config.threshold=yuden', r"unknown operation 'yuden' in 'yuden'; did you mean 'youden'"),
-    ('--config.threshold=columns', r'There are: at_sensitivity, youden$'),
+    ('--config.threshold=columns', r'there are: at_sensitivity, youden$'),
     ('--config.monitor=aurok', r"config.monitor is 'aurok'.*did you mean 'auroc'"),
     ('--config.task.lss=mean', r"config.task has no key 'lss'; did you mean 'loss'"),
     (

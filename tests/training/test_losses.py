@@ -221,7 +221,7 @@ def test_a_new_loss_must_say_what_it_learns(new):
       classification.loss_of(kind, 'huber')
   with pytest.raises(MedtlError, match='unknown operation') as error:
     classification.loss_of('multiclass', 'hubert')
-  assert 'huber' not in str(error.value).partition('There are')[2]
+  assert 'huber' not in str(error.value).partition('here are: ')[2]
   new(f"@learns('multiclass')\n{HUBER}")
   assert classification.loss_of('multiclass', 'huber')(
     jnp.zeros((2, 3)), jnp.array([0, 1])

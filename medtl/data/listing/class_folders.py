@@ -86,7 +86,7 @@ def _check_loose_files(folder: Path, files: Sequence[PurePosixPath]) -> None:
   if loose:
     raise MedtlError(
       f'{len(loose)} pictures lie in no class folder (first: {loose[0]}); expected '
-      f"{folder}/CLASS/…, a manifest, or label='' for unlabelled pictures"
+      f"{folder}/CLASS/…, {_a_manifest(folder)}, or label='' for unlabelled pictures"
     )
 
 
@@ -97,7 +97,7 @@ def _check_side_names(folder: Path, files: Sequence[PurePosixPath]) -> None:
   if not deep and all(side(name) for name in names):
     raise MedtlError(
       f'the folders in {folder} are called {", ".join(sorted(names))}: sides of a split, no '
-      'classes; expected {train,val,test}/CLASS/…, or a manifest'
+      f'classes; expected {{train,val,test}}/CLASS/…, or {_a_manifest(folder)}'
     )
 
 
@@ -108,9 +108,15 @@ def _check_mask_folders(folder: Path, files: Sequence[PurePosixPath]) -> None:
   if of_masks:
     raise MedtlError(
       f'the folders in {folder} are called {", ".join(names)}, and {of_masks[0]!r} is what a '
-      'folder of masks is called; expected a folder for each class, or a manifest. Where it is a '
-      "class, set data.masks='keep'"
+      f'folder of masks is called; expected a folder for each class, or {_a_manifest(folder)}. '
+      "Where it is a class, set data.masks='keep'"
     )
+
+
+def _a_manifest(folder: Path) -> str:
+  """Return in words how a manifest is named: one that lies there, if any."""
+  there = sorted(path.name for path in folder.glob('*.csv'))
+  return f'a manifest, data.manifest={there[0] if there else "FILE.csv"}'
 
 
 def _check_two_levels(folder: Path, files: Sequence[PurePosixPath]) -> None:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError
 
 # What R, pandas, SAS, Excel and people write where there is no value; capitals do not matter.
@@ -146,7 +145,7 @@ def _numbered(
     first = str(written[outside[0]])
     raise UnknownClass(
       f'{len(outside)} labels outside the classes, first {first!r} of {names[outside[0]]}; '
-      f'{did_you_mean(first, classes)}',
+      f'there are: {", ".join(sorted(classes))}',
       first,
     )
   return np.array([number[name] for name in written], np.int32)

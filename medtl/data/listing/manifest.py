@@ -41,7 +41,10 @@ def read(path: Path) -> Manifest:
   another length than the header, and two columns of one name.
   """
   if not path.is_file():
-    raise MedtlError(f'no manifest {path}; expected a csv with a header line')
+    raise MedtlError(
+      f'no manifest {path}; expected a csv with a header line, or none where folders name the '
+      "classes: data.manifest='' (--config.data.manifest=)"
+    )
   csv.field_size_limit(sys.maxsize)  # a run-length mask is longer than csv's 128 KB
   numbered = [(line, fields) for line, fields in _rows(path) if fields]
   if len(numbered) < 2:
