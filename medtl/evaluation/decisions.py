@@ -1,4 +1,4 @@
-"""From probabilities to what is said of each case, in a table that other programs read."""
+"""From probabilities to what is said of each case: the columns and rows of predictions.csv."""
 
 from collections.abc import Sequence
 
