@@ -13,6 +13,7 @@ from medtl.core.types import MedtlError
 from medtl.run import components, run_folder, validate
 
 COMPONENTS = ('data', 'model', 'head', 'task')  # their keys are those of functions
+OTHER_DATA = ('streams', 'tests')  # and those of each data set in these
 # what the verbs that work from a run folder take: keys that begin so, and single ones
 FAMILIES = {'evaluate': ('--config.data.',), 'predict': (), 'report': ()}
 TAKEN = {
@@ -70,7 +71,7 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
   else:
     known = ', '.join(user_files.configs())
     raise MedtlError(f'{verb} needs --config=configs/x.py; the configs are: {known}')
-  words = [word for word in words if not word.startswith('--config=')]
+  words = _last_of_each([word for word in words if not word.startswith('--config=')])
   config, words = read_components(config, words, other=verb == 'evaluate')
   if file:  # a run folder's config was checked when it ran
     components.check(config)
@@ -81,6 +82,23 @@ def parse(verb: str, argv: Sequence[str]) -> tuple[Any, ConfigDict, str]:
   if unexpected:
     raise MedtlError(f'unexpected argument {unexpected[0]!r}; options are written --name=value')
   return values, values.config.lock(), file or workdir
+
+
+def _last_of_each(words: Sequence[str]) -> list[str]:
+  """Return the words without options of a config that come again later.
+
+  ml_collections would put two values of a tuple one after the other.
+
+  >>> _last_of_each(['--config.lr=1', 'x', '--config.lr=2'])
+  ['x', '--config.lr=2']
+  """
+  last = {word.partition('=')[0]: place for place, word in enumerate(words)}
+  kept = []
+  for place, word in enumerate(words):
+    name = word.partition('=')[0]
+    if not name.startswith('--config.') or last[name] == place:
+      kept.append(word)
+  return kept
 
 
 def _refuse_other_keys(verb: str, words: Sequence[str]) -> None:
@@ -170,7 +188,7 @@ def read_components(
   for word in words:
     path, _, value = word.removeprefix('--config.').partition('=')
     part, _, last = path.rpartition('.')
-    if word.startswith('--config.') and part.partition('.')[0] in COMPONENTS:
+    if word.startswith('--config.') and _of_component(part):
       node = _node(new, path)
       parameter = components.parameters(new, part).get(last)
       meant = annotation.read(value, parameter)
@@ -180,6 +198,12 @@ def read_components(
     else:
       left.append(word)
   return new.lock(), left
+
+
+def _of_component(part: str) -> bool:
+  """Return whether keys of a part such as 'data.split' or 'tests.b' are those of a function."""
+  first, _, rest = part.partition('.')
+  return first in COMPONENTS or (first in OTHER_DATA and bool(rest))
 
 
 def _refuse_dots(path: str, value: Any) -> None:

@@ -40,6 +40,29 @@ def test_keys_that_a_component_only_knows_by_its_function_are_added():
   )
 
 
+def test_keys_of_other_data_are_known_by_their_function_too():
+  made = config(CONFIG)
+  with made.unlocked(), made.ignore_type():
+    made.tests = {'b': {'name': 'table.load', 'root': 'x'}}
+    made.streams = {'target': {'name': 'phantom.load', 'split': {'by': 'none'}}}
+  words = [
+    "--config.tests.b.rename={'CNV': 'AMD'}",
+    '--config.tests.b.patient=7',
+    '--config.streams.target.site=hospital',
+    '--config.streams.target.split.by=site',
+  ]
+  read, left = cli.read_components(made.lock(), words)
+  assert left == []
+  assert read.tests.b.rename.to_dict() == {'CNV': 'AMD'} and read.tests.b.patient == '7'
+  assert (read.streams.target.site, read.streams.target.split.by) == ('hospital', 'site')
+
+
+def test_of_one_key_given_twice_the_last_counts():
+  phases = "--config.phases=(('none', '{} epochs'),)"
+  made = config(CONFIG, phases.format(1), '--config.lr=1', phases.format(2), '--config.lr=0.5')
+  assert made.phases == (('none', '2 epochs'),) and made.lr == 0.5
+
+
 def test_another_name_replaces_the_component():
   made = config(
     CONFIG,

@@ -62,6 +62,12 @@ def summarise(
     )
   patient, _ = patients(tables['test'])
   per_class = _per_class(test, classes[1:], Resampling(patient, resamples, seed, level))
+  absent = [row['class'] for row in per_class if not row['images']]
+  if absent:
+    warnings.append(
+      f'No image shows {", ".join(absent)}: Dice is 0 where the net outlines it, and says nothing '
+      'of how well it is found.'
+    )
   return {**numbers, 'per_class': per_class, 'empty': empty, 'warnings': warnings}
 
 

@@ -1,5 +1,6 @@
 """The parts of a config that name a function: their keys are those of its signature."""
 
+import re
 import sys
 from collections.abc import Mapping
 from inspect import Parameter
@@ -30,10 +31,16 @@ TEXT = Parameter('text', Parameter.KEYWORD_ONLY, annotation=str)
 def parameters(config: ConfigDict, part: str) -> dict[str, Parameter]:
   """Return the parameters of 'data', 'data.split', 'model', 'head', 'task' or 'mesh' by key.
 
-  Of any other part none are known.
+  Those of 'tests.b' or 'streams.b' are those of data. Of any other part none are known.
   """
+  other = re.fullmatch(r'(?:tests|streams)\.(\w+)(\.split)?', part)
+  if other:
+    part = f'data{other[2] or ""}'
+    name = config[other[0].partition('.')[0]][other[1]].get('name', config.data.name)
+  else:
+    name = config.data.name
   if part == 'data':
-    return arguments.parameters(data.load, config.data.name)
+    return arguments.parameters(data.load, name)
   if part == 'data.split':
     return arguments.split_parameters()
   if part == 'model':

@@ -265,6 +265,8 @@ def statistics(
   count = min(max(most, least_places // places), dataset.size)
   index = np.unique(np.linspace(0, dataset.size - 1, count).astype(int))
   pictures = [dataset.fetch(int(i)).x for i in index]
+  if pictures[0].ndim == 1:
+    _stop_unknown_columns(np.stack(pictures), dataset.facts)
   axes = tuple(range(pictures[0].ndim - 1))
   mean = _known_mean([x.mean(axes) for x in pictures])
   square = _known_mean([(x.astype(np.float64) ** 2).mean(axes) for x in pictures])
@@ -274,6 +276,18 @@ def statistics(
   mean[flags] = 0.0
   std[flags] = 1.0
   return tuple(round(float(v), 6) for v in mean), tuple(round(float(v), 6) for v in std)
+
+
+def _stop_unknown_columns(x: np.ndarray, facts: Mapping[str, Any]) -> None:
+  """Raise for a column of x [n, c] without any value: it has no mean, and nothing is learned."""
+  unknown = np.flatnonzero(np.isnan(x).all(axis=0)).tolist()
+  if unknown:
+    columns = facts.get('columns', list(map(str, range(x.shape[1]))))
+    names = [str(columns[number]) for number in unknown]
+    raise MedtlError(
+      f'no row of the training side has a value of {", ".join(names)}, so that nothing can be '
+      'learned of it; leave it out of data.features, or split the data otherwise'
+    )
 
 
 def _known_mean(rows: Sequence[np.ndarray]) -> np.ndarray:

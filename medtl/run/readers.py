@@ -120,8 +120,13 @@ def choose(keys: Keys, own: Mapping[str, Any]) -> tuple[Keys, list[str]]:
 
 
 def _same_dimensions(kind: str, root: str, own: Mapping[str, Any]) -> None:
-  """Raise where volumes meet a net for pictures, or the other way round."""
+  """Raise where volumes meet a net for pictures, pictures one for tables, and so on."""
   trained = reader(own['name'])
+  if trained == TABLE:
+    raise MedtlError(
+      f'{root} holds {kind}, and the run was trained on the rows of a table; choose a csv with the '
+      'same columns'
+    )
   if trained not in READERS.values() or (trained == READERS[VOLUMES]) == (kind == VOLUMES):
     return
   ours = 'volumes in NIfTI files' if trained == READERS[VOLUMES] else 'pictures'

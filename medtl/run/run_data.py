@@ -27,6 +27,30 @@ def load_data(config: ConfigDict, like: RunContext | None = None) -> dict[str, D
   return sides
 
 
+def untrained_values(sides: Mapping[str, Dataset]) -> list[str]:
+  """Return in words which values of a table's categories no training row has, but others do."""
+  train = sides['train']
+  flags = list(train.facts.get('flags', ()))
+  if not flags:
+    return []
+  columns = train.facts['columns']
+  in_training = _count_flags(train, flags)
+  notes = []
+  for name, side in sides.items():
+    counts = np.where(in_training == 0, _count_flags(side, flags), 0)
+    for place in np.flatnonzero(counts).tolist():
+      notes.append(
+        f'{columns[flags[place]]} stands in {int(counts[place])} rows of {name} and in none of '
+        'train: what the net makes of it is chance'
+      )
+  return notes
+
+
+def _count_flags(side: Dataset, flags: Sequence[int]) -> np.ndarray:
+  """Return in how many rows each of these columns of 0 and 1 is 1."""
+  return sum((side.fetch(index).x[flags] > 0 for index in range(side.size)), np.zeros(len(flags)))
+
+
 def load_streams(config: ConfigDict, task: Task, shape: Sequence[int]) -> dict[str, Dataset]:
   """Return the training sides of the streams that a task reads beside its own, without labels.
 

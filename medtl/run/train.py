@@ -62,7 +62,7 @@ def _train(
     context = prepare(config, origin, like)
     run_log.heading(str(workdir), f': {assemble.one_line(context)}')
     plan = assemble.plan_json(context, cost.phase_rows(context))
-    plan['data']['notes'] = [*plan['data']['notes'], *_grey(context)]
+    plan['data']['notes'] = [*plan['data']['notes'], *_remarks(context)]
     plan |= _colour(context)
     seen = _seen(context)
     tests = _load_tests(config, plan, seen)
@@ -124,7 +124,7 @@ def prepare(config: ConfigDict, origin: Path | None, like: RunContext | None = N
   except Missing as error:
     raise Missing(f'{error}\n  instead   {config.hint}' if config.hint else str(error)) from None
   if like is None:
-    for note in (*context.data['train'].facts['notes'], *_grey(context)):
+    for note in (*context.data['train'].facts['notes'], *_remarks(context)):
       write(files.printable(f'· {note}'))
   if origin is not None and 'test' in context.data:
     data = config.data.to_dict()
@@ -152,6 +152,11 @@ def _stop_used_streams(config: ConfigDict, context: RunContext) -> None:
         f"They are of the run's own {side} side: take them out of config.streams.{name}",
         f'allow_leak=True in config.streams.{name}',
       )
+
+
+def _remarks(context: RunContext) -> list[str]:
+  """Return in words what its sources do not know of a run's data."""
+  return [*_grey(context), *run_data.untrained_values(context.data)]
 
 
 def _grey(context: RunContext) -> list[str]:

@@ -5,7 +5,7 @@ background, which Dice leaves out.
 """
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -225,28 +225,32 @@ def accepts(sides: Mapping[str, Dataset], keys: Mapping[str, Any]) -> None:
   """Raise where y is no mask of the picture's size, or holds other numbers than classes'.
 
   At most LOOK masks of each side are looked at, spread over it evenly. Where those of the training
-  side show nothing but background, the others are read too: it is an error if no mask shows more.
+  side lack a class, the others are read too: it is an error if no mask shows it.
   """
   for side, dataset in sides.items():
     count = min(LOOK, dataset.size)
     places = np.unique(np.linspace(0, dataset.size - 1, count).astype(int))
-    shows = False
+    lacking = set(range(len(dataset.classes)))
     for place in places.tolist():
       example = dataset.fetch(place)
       _check_mask(example, side, dataset.classes)
-      shows = shows or bool(np.any(example.y))
-    if side == 'train' and not shows:
-      _check_not_empty(dataset)
+      lacking.difference_update(np.unique(example.y).tolist())
+    if side == 'train' and lacking:
+      _check_all_shown(dataset, lacking)
 
 
-def _check_not_empty(train: Dataset) -> None:
+def _check_all_shown(train: Dataset, lacking: Collection[int]) -> None:
+  """Raise where no training mask shows one of the classes with these numbers."""
+  left = set(lacking)
   for place in range(train.size):
-    if np.any(train.fetch(place).y):
+    left.difference_update(np.unique(train.fetch(place).y).tolist())
+    if not left:
       return
+  names = ', '.join(train.classes[number] for number in sorted(left))
   raise MedtlError(
-    f'all {train.size} training masks are background, so that nothing can be learned of '
-    f'{", ".join(train.classes[1:])}; expected masks that show it. Look at the files: perhaps '
-    'they are empty, or the pictures that show it are all on the other sides of the split'
+    f'none of {train.size} training masks shows {names}, so that nothing can be learned of it; '
+    'expected pixels of each class. Look at the files: perhaps they are empty, or numbered '
+    'otherwise, or the pictures that show it are all on the other sides of the split'
   )
 
 

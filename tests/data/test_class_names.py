@@ -48,9 +48,9 @@ def test_a_class_that_is_not_named_keeps_its_name_and_the_order_stays():
 
 
 def test_a_column_that_several_become_holds_1_where_one_of_them_does():
-  columns = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0]], np.float32)
+  columns = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 0]], np.float32)
   found = class_names.renamed(labelled(columns), NAMES)
-  assert found.table['y'].tolist() == labels_of(found) == [[1, 0], [1, 1], [0, 0]]
+  assert found.table['y'].tolist() == labels_of(found) == [[1, 0], [1, 1], [0, 0], [1, 0]]
   assert found.table['y'].dtype == np.float32
 
 
@@ -62,6 +62,9 @@ def test_masks_are_renamed_pixel_by_pixel_and_the_classes_of_pictures_are_not():
   found = class_names.renamed(Dataset(fetch, 1, CLASSES, table, facts), {'CNV': 'AMD'})
   assert found.classes == ('AMD', 'NRM') and found.strata == ('a', 'b', 'c')
   assert found.fetch(0).y.tolist() == [[0, 0], [1, -1]] and found.table['y'].tolist() == [2]
+  sorted_names = Dataset(fetch, 1, CLASSES, table, {**facts, 'order': 'alphabet'})
+  found = class_names.renamed(sorted_names, {'AMD': 'z'})
+  assert found.classes == ('z', 'CNV', 'NRM'), 'of masks the background stays the first'
 
 
 def test_unknown_names_and_labels_that_are_numbers_are_refused():

@@ -152,6 +152,11 @@ def test_another_seed_shows_other_views(context):
   seen = assemble.run_context(assemble.with_changes(context.config, changes))
   other = with_(seen, seed=3)
   assert other.programs is seen.programs
+  whole = frozen_features.joined(seen.data)
+  variables = {'batch_stats': {}, 'params': seen.params, **seen.extra}
+  paths_of = lambda made, view: frozen_features._paths(made, variables, whole, view)
+  assert not set(paths_of(seen, 1)) & set(paths_of(other, 1)), 'they are kept under other names'
+  assert paths_of(seen, 0) == paths_of(other, 0)
   batch = next(batches.eval_batches(seen.data['train'], 8))
   assert not np.array_equal(seen.view(batch, 1).x, other.view(batch, 1).x) and np.array_equal(
     seen.view(batch, 1).x, seen.view(batch, 1).x

@@ -179,6 +179,9 @@ def test_folds_are_compared_each_with_its_own():
   assert 'each tested by a net for which it was never used for training' in leakage.claim(
     leakage.pooled([clean, clean]), folds=2
   )
+  known = clean._replace(people=True)
+  assert leakage.pooled([known, known]).people
+  assert not leakage.pooled([known, clean._replace(people=False)]).people
   found = leakage.pooled([clean, leaky, leaky])
   assert (
     found.equal == {'': {'train': 2}}

@@ -430,3 +430,11 @@ def test_colour_that_is_read_as_grey_is_said_and_a_grey_run_says_nothing(tmp_pat
   ]
   assert colours.made_grey(whole, {**keys, 'channels': 3}) == []
   assert colours.made_grey(whole, {**keys, 'name': 'phantom.load'}) == []
+
+
+def test_colour_is_looked_for_in_all_of_a_set_and_not_in_its_first_pictures_alone():
+  grey = np.zeros((4, 4, 3), np.float32)
+  red = grey + np.array([1.0, 0.0, 0.0], np.float32)
+  fetch = lambda row: Example(red if row >= 100 else grey, 0, row)
+  coloured, looked = colours.colour(Dataset(fetch, 200, ('a',), {}))
+  assert (coloured, looked) == (16, 32)

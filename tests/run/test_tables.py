@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -18,7 +19,16 @@ from medtl.core.types import Dataset, Example, MedtlError
 from medtl.evaluation import predictions
 from medtl.models import Net, heads
 from medtl.models.backbones import mlp
-from medtl.run import initial_weights, open_keys, predict, run_folder, train, validate
+from medtl.run import (
+  initial_weights,
+  open_keys,
+  other_data,
+  predict,
+  run_data,
+  run_folder,
+  train,
+  validate,
+)
 from medtl.studies import folds
 
 HEADER = ('site', 'sick', 'age', 'dose', 'kind')
@@ -189,3 +199,29 @@ def test_a_missing_number_is_the_mean_and_counts_for_none():
   outputs = net.apply(variables, jnp.asarray(x), train=False)
   np.testing.assert_array_equal(outputs, net.apply(variables, jnp.asarray(filled), train=False))
   assert np.isfinite(outputs).all()
+
+
+def test_a_column_without_any_value_in_training_is_refused(tmp_path):
+  north = [(*row[:3], '', row[4]) for row in rows('north', 60, 0)]
+  path = write(tmp_path / 'a.csv', [*north, *rows('south', 60, 2)])
+  config = open_keys.settle(config_of(path), tmp_path / 'run')
+  with pytest.raises(MedtlError, match='no row of the training side has a value of dose, so'):
+    train.prepare(config, None)
+
+
+def test_a_category_that_no_training_row_has_is_told(tmp_path):
+  south = [(*row[:4], 'z') for row in rows('south', 60, 2)]
+  path = write(tmp_path / 'a.csv', [*rows('north', 90, 0), *south])
+  config = open_keys.settle(config_of(path), tmp_path / 'run')
+  context = train.prepare(config, None)
+  assert run_data.untrained_values(context.data) == [
+    'kind=z stands in 60 rows of test and in none of train: what the net makes of it is chance'
+  ]
+
+
+def test_a_run_of_a_table_reads_no_pictures(run, tmp_path):
+  config, _ = run
+  Image.new('L', (8, 8)).save(tmp_path / 'a.png')
+  own = config.data.to_dict()
+  with pytest.raises(MedtlError, match='trained on the rows of a table; choose a csv'):
+    other_data.load({**own, 'root': str(tmp_path), 'name': 'folder.load'}, own, {})

@@ -125,6 +125,12 @@ def test_numbers_are_means_over_images_and_leave_out_what_has_no_dice():
     {'test': first, 'val': first}, {'test': table}, ('background', 'a', 'b'), resamples=50, **draw
   )
   assert found == again(seed=0, level=0.95) != again(seed=1)
+  nobody = predicted([[0.0], [0.0]])
+  nobody.values['shows'][:] = False
+  tables = {'test': {'row': np.arange(2)}}
+  alone = numbers.summarise({'test': nobody}, tables, ('background', 'a'), resamples=50)
+  assert any(words.startswith('No image shows a: Dice is 0') for words in alone['warnings'])
+  assert not any('No image shows' in words for words in found['warnings'])
   difference = numbers.compare([(first, None)], [(second, None)], table, resamples=50)
   for bound in ('value', 'low', 'high'):
     np.testing.assert_allclose(difference['dice'][bound], 0.1)
@@ -178,7 +184,7 @@ def test_a_class_that_no_training_mask_shows_cannot_be_learned():
   many = [empty] * 100
   for masks in ([empty], many):
     with pytest.raises(
-      MedtlError, match=rf'all {len(masks)} training masks are background.* learned of lesion;'
+      MedtlError, match=rf'none of {len(masks)} training masks shows lesion, so that nothing'
     ):
       segmentation.accepts({'train': side_of_masks(*masks), 'val': side_of_masks(shows)}, {})
   wrong = np.full((4, 4), 2, np.uint8)
@@ -188,6 +194,12 @@ def test_a_class_that_no_training_mask_shows_cannot_be_learned():
   one_of_many = side_of_masks(*many[:57], shows, *many)
   segmentation.accepts({'train': one_of_many, 'test': side_of_masks(*many)}, {})
   segmentation.accepts({'test': side_of_masks(*many)}, {})  # other data, for a trained net
+  full = np.ones((4, 4), np.uint8)
+  with pytest.raises(MedtlError, match='none of 2 training masks shows background'):
+    segmentation.accepts({'train': side_of_masks(full, full)}, {})
+  three = dataclasses.replace(side_of_masks(shows, shows), classes=('background', 'a', 'b'))
+  with pytest.raises(MedtlError, match='none of 2 training masks shows b, so'):
+    segmentation.accepts({'train': three}, {})
 
 
 def test_masks_are_looked_at_no_further_than_the_first_that_shows_a_class():
@@ -213,10 +225,10 @@ def run(tmp_path_factory):
     .read_text()
     .replace(
       '  return config\n',
-      """    config.data.update(patients=12, scans=1, target='mask')
+      """    config.data.update(patients=24, scans=1, target='mask')
     config.head = dict(name='decoders.unet', widths=(8,))
     config.task = dict(name='segmentation', loss='dice + softmax')
-    config.phases = (('depth(1.0)', '2 epochs'),)
+    config.phases = (('depth(1.0)', '1 epochs'),)
     config.batch = 4
     config.monitor = 'dice'
     config.cache = 'on'
@@ -252,7 +264,7 @@ def test_pooled_folds_show_the_worst_and_best_of_all_and_a_median_that_was_kept(
 
   def images(index, name='picture'):
     kept = whole.pictures if name == 'picture' else whole.maps[name]
-    return kept[int(whole.predictions.row[index])]
+    return kept.get(int(whole.predictions.row[index]))
 
   dice = numbers.per_image(whole.predictions).values['dice']
   best, median, worst = section.cases(dice, whole.table, images)
