@@ -306,7 +306,7 @@ def _call(verb: str, argv: list[str]) -> int:
     ),
     'lr_find': lambda: lr_range_test.find(config, workdir, command),
     'describe': lambda: train.describe(config, workdir, flags.parameters),
-    'evaluate': lambda: predict.evaluate_again(config, workdir, flags.name),
+    'evaluate': lambda: predict.evaluate_again(config, workdir, flags.name, command),
     'report': lambda: run_report.write_report(workdir, flags.name),
     'predict': lambda: predict.predict(config, workdir, Path(flags.images).expanduser(), output),
   }

@@ -12,7 +12,7 @@ from medtl.report import console, figures
 from medtl.runtime import files
 
 NAMES = dict(url='Address', sha256='SHA-256', hash='SHA-256 of what was read')
-HIDDEN = {'name', 'phantom', 'notes', 'order', 'features', 'flags'}
+HIDDEN = {'name', 'phantom', 'notes', 'order', 'features', 'flags', 'command'}
 
 
 class Compared(TypedDict):

@@ -3,6 +3,7 @@
 All that is needed of the run is its folder.
 """
 
+import dataclasses
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -61,14 +62,17 @@ def load_trained(
   return task, (measure, dense), params, extra, plan
 
 
-def evaluate_again(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
+def evaluate_again(
+  config: ConfigDict, workdir: Path, name: str, command: str = ''
+) -> dict[str, Any]:
   """Return the numbers of the run's own test side, predicted again, or of other data called `name`.
 
-  The data are other ones where `config.data` is not the run's; then all of them are predicted.
+  The data are other ones where `config.data` is not the run's; then all of them are predicted, and
+  their page tells the `command` that did it.
   """
   if run_folder.read_config(workdir).data.to_dict() == config.data.to_dict():
     return _own(config, workdir, name)
-  return _other(config, workdir, name)
+  return _other(config, workdir, name, command)
 
 
 def _own(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
@@ -112,7 +116,7 @@ def _own_overlap(
   return overlap
 
 
-def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
+def _other(config: ConfigDict, workdir: Path, name: str, command: str) -> dict[str, Any]:
   if name in validate.OWN:
     raise MedtlError(
       'other data needs a name of its own (--name=hospital_b): '
@@ -132,6 +136,7 @@ def _other(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   if overlap is not None:
     leakage.stop(overlap, keys.get('allow_leak', False), 'Take them out of the other data')
   _say(other.facts['notes'])
+  other = dataclasses.replace(other, facts={**other.facts, 'command': command})
   write_other_predictions(task, functions, params, extra, (name, other), config, workdir, overlap)
   return run_report.write_report(workdir, name)
 

@@ -214,7 +214,7 @@ def _facts(
 ) -> dict[str, Any]:
   """Return what the page tells beside the numbers; `tested` are the facts of their data."""
   facts: dict[str, Any] = {'title': workdir.name, 'sentence': _sentence(config, plan)}
-  facts['command'] = origin['command']
+  facts['command'] = '\n'.join(filter(None, [origin['command'], tested.get('command')]))
   facts['config'] = config.to_dict()
   facts['monitor'] = config.monitor
   facts['best_step'] = origin.get('best_step')

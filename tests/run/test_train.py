@@ -5,6 +5,7 @@ Config → page, a killed run → the same bits, a run folder → predictions el
 
 import csv
 import dataclasses
+import html
 import json
 import os
 import re
@@ -316,6 +317,10 @@ def test_external_validation_on_a_labelled_folder(done, tmp_path):
   )
   assert numbers['metrics'] != json.loads((done / 'numbers.json').read_text())['metrics']
   page = (done / 'report-elsewhere.html').read_text()
+  repeated = html.unescape(page.partition('To repeat it')[2])
+  trained = json.loads((done / 'provenance.json').read_text())['command']
+  assert trained in repeated
+  assert f'evaluate --workdir={done} --name=elsewhere' in repeated
   assert (
     'generated phantoms: they show' not in page
   )  # a folder of pictures does not say what they are of
