@@ -212,23 +212,23 @@ def test_maps_of_the_shown_examples_come_back_by_row(tmp_path):
   np.testing.assert_array_equal(saved.maps['prediction'][101], maps[101]['prediction'])
 
 
-@pytest.mark.parametrize('low, high', [(0, 4), (0, 1.5), (-1, 0.5)])
-def test_a_picture_that_leaves_0_to_1_on_one_side_is_shown_whole(tmp_path, low, high):
+def kept_picture(folder, low, high):
+  """What is kept of a picture whose 24 numbers rise from low to high."""
   picture = np.linspace(low, high, 24).reshape(4, 6, 1).astype('f4')
   table = {'row': np.arange(1), 'y': np.zeros(1, int)}
   dataset = Dataset(lambda i: Example(picture, 0, 0), 1, ('a', 'b'), table)
   predicted = Predictions(np.arange(1), np.zeros(1, int), {'score': np.zeros((1, 2))})
-  predictions.save(tmp_path / 'test.npz', predicted, dataset, [0])
-  shown = predictions.load(tmp_path / 'test.npz').pictures[0]
+  predictions.save(folder / 'test.npz', predicted, dataset, [0])
+  return predictions.load(folder / 'test.npz').pictures[0]
+
+
+@pytest.mark.parametrize('low, high', [(0, 4), (0, 1.5), (-1, 0.5)])
+def test_a_picture_that_leaves_0_to_1_on_one_side_is_shown_whole(tmp_path, low, high):
+  shown = kept_picture(tmp_path, low, high)
   assert (shown.min(), shown.max()) == (0, 255) and len(np.unique(shown)) == 24
 
 
 @pytest.mark.parametrize('low, high', [(0.0, 0.5), (0.25, 1.0)])
 def test_a_picture_within_0_to_1_is_shown_as_dark_or_as_pale_as_it_is(tmp_path, low, high):
-  picture = np.linspace(low, high, 24).reshape(4, 6, 1).astype('f4')
-  table = {'row': np.arange(1), 'y': np.zeros(1, int)}
-  dataset = Dataset(lambda i: Example(picture, 0, 0), 1, ('a', 'b'), table)
-  predicted = Predictions(np.arange(1), np.zeros(1, int), {'score': np.zeros((1, 2))})
-  predictions.save(tmp_path / 'test.npz', predicted, dataset, [0])
-  shown = predictions.load(tmp_path / 'test.npz').pictures[0]
+  shown = kept_picture(tmp_path, low, high)
   assert (shown.min(), shown.max()) == (int(low * 255), int(high * 255))
