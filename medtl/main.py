@@ -28,6 +28,7 @@ import contextlib
 import errno
 import io
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -280,7 +281,7 @@ def _call(verb: str, argv: list[str]) -> int:
     workdir = Path('runs') / (run_folder.default_name(name, config) + suffixes.get(verb, ''))
   output = Path(flags.output or workdir / 'predictions.csv').expanduser()
   words = argv if verb == 'train' else [verb, *argv]
-  command = ' '.join(['python -m medtl.main', *words])
+  command = shlex.join(['python', '-m', 'medtl.main', *words])  # as a shell takes it again
   if verb == 'predict' and not flags.images:
     raise MedtlError('predict needs --images=FOLDER, or one file')
   if verb == 'ablate' and not flags.sweep:

@@ -88,7 +88,8 @@ def _tell_disk(
   fetched = sum(size or 0 for size in sizes.values())
   unpacked = described.unpacked if described and described.remote in sizes else 0
   least = '' if all(sizes.values()) else 'at least '
-  line = f'  together {least}{_in_words(fetched)} to fetch'
+  amount = f'{least}{_in_words(fetched)}' if fetched else 'an unknown number of bytes'
+  line = f'  together {amount} to fetch'
   if unpacked:
     line += f', {least}{_in_words(fetched + unpacked)} on the disk with its arrays unpacked'
   write(f'{line}; {_in_words(files.free_bytes(folder))} are free in {folder}')

@@ -173,7 +173,7 @@ def test_a_server_that_tells_no_size(publisher):
   publisher.tells_sizes = False
   lines = told()
   assert [line.split()[:2] for line in lines[1:3]] == [['size', 'unknown']] * 2
-  assert 'together at least 0.0 MB to fetch' in lines[3]
+  assert 'together an unknown number of bytes to fetch' in lines[3]
   assert len(lines) == 4  # there may be no network: nothing is timed
 
 

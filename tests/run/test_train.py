@@ -9,6 +9,7 @@ import html
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -320,7 +321,10 @@ def test_external_validation_on_a_labelled_folder(done, tmp_path):
   repeated = html.unescape(page.partition('To repeat it')[2])
   trained = json.loads((done / 'provenance.json').read_text())['command']
   assert trained in repeated
-  assert f'evaluate --workdir={done} --name=elsewhere' in repeated
+  workdir = shlex.quote(f'--workdir={done}')
+  assert f'evaluate {workdir} --name=elsewhere' in repeated
+  classes = shlex.quote(f'--config.data.classes={data.classes}')
+  assert f' {classes}' in repeated, 'a shell takes it as it stands'
   assert (
     'generated phantoms: they show' not in page
   )  # a folder of pictures does not say what they are of
