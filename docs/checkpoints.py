@@ -7,11 +7,10 @@ tests/test_docs.py fails where the page is not what this would write.
 
 import functools
 import importlib
-import re
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,26 +25,6 @@ COMMAND = 'python -m docs.checkpoints'
 REAL = 'real bytes'
 FIXTURE = 'fixture'
 NAMES = 'names'
-
-
-class Fit(NamedTuple):
-  """What checkpoints fit, and what of them was tried; `factory` may use groups of `pattern`."""
-
-  pattern: str  # of 'family.name'
-  factory: str
-  keys: tuple[tuple[str, object], ...]
-  tried: str
-
-
-KERAS = (('version', 'v1'), ('bias', True), ('epsilon', 1.001e-5))
-FITS = (
-  Fit(r'efficientnet\.imagenet', 'efficientnet.efficientnet_lite0', (), REAL),
-  Fit(r'resnet\.torchvision_(resnet\d+)(_v2)?', r'resnet.\1', (), FIXTURE),
-  Fit(r'resnet\.keras_(resnet\d+)', r'resnet.\1', KERAS, FIXTURE),
-  Fit(r'resnet\.bit_[ms]_r(\d+)x1', r'resnet.bit\1', (), NAMES),
-  Fit(r'vit\.(?:augreg|deit|dino)_(\w+)', r'vit.vit_\1', (), FIXTURE),
-  Fit(r'vit\.dinov2_(\w+)', r'vit.dinov2_vit_\1', (('size', (518, 518)),), NAMES),
-)
 
 HEAD = f"""# Public checkpoints
 
@@ -62,7 +41,8 @@ Every name that `config.model.weights` knows. `{COMMAND}` writes this page from 
 
 MB is computed: the numbers of the whole net with its own head, four bytes each (10⁶ bytes). px is
 the side of the pictures that it was trained on. An empty licence was stated nowhere. A file is
-compared with its publisher's sha256 where that is known, else with that of its first download.
+compared with its publisher's checksum where that is known, else with that of its first download.
+"By hand" is what a form, a login or a shared drive is in front of: the address is where to ask.
 """
 
 TAIL = """## Real numbers under other names
@@ -90,23 +70,16 @@ def families() -> dict[str, dict[str, Weights]]:
   return tables
 
 
-def fit(family: str, name: str) -> tuple[str, tuple[tuple[str, object], ...], str]:
-  """Return (the factory in a config's words, its keys, what was tried) of a checkpoint."""
-  for pattern, factory, keys, tried in FITS:
-    match = re.fullmatch(pattern, f'{family}.{name}')
-    if match:
-      return match.expand(factory), keys, tried
-  raise LookupError(f'{family}.{name} fits nothing in FITS; add a row there')
-
-
 @functools.cache
-def count_numbers(factory: str, keys: tuple[tuple[str, object], ...], classes: int) -> int:
+def count_numbers(
+  factory: str, keys: tuple[tuple[str, Any], ...], classes: int, channels: int = 3
+) -> int:
   """Return how many numbers a net has, statistics of norms and a head of `classes` included."""
   make = expressions.find(factory, 'medtl.models.backbones')
-  backbone = make(**dict(keys))
-  net = Net(backbone, heads.linear(max(1, classes)))
-  side = dict(keys).get('size', (224, 224))
-  example = jax.ShapeDtypeStruct((1, *side, 3), jnp.float32)
+  given = dict(keys)
+  net = Net(make(**given), heads.linear(max(1, classes)))
+  size = given.get('size', (224,) * given.get('ndim', 2))
+  example = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
   init = functools.partial(net.init, train=False)
   shapes = jax.eval_shape(init, jax.random.key(0), example)
   if not classes:
@@ -116,19 +89,21 @@ def count_numbers(factory: str, keys: tuple[tuple[str, object], ...], classes: i
 
 def row(family: str, name: str, entry: Weights) -> list[str]:
   """Return the cells of a checkpoint."""
-  factory, keys, tried = fit(family, name)
-  numbers = count_numbers(factory, keys, entry.classes)
-  given = [f'`name={factory}`', *(f'`{key}={value}`' for key, value in keys)]
+  factory = f'{family}.{entry.network}'
+  numbers = count_numbers(factory, tuple(entry.keys.items()), entry.classes, entry.channels)
+  given = [f'`name={factory}`', *(f'`{key}={value}`' for key, value in entry.keys.items())]
+  grey = ', grey' if entry.channels == 1 else ''
   return [
     f'`{name}`',
     ', '.join(given),
     f'{4 * numbers / 1e6:.0f}',
-    str(entry.size),
+    f'{entry.size or "any"}{grey}',
     str(entry.classes or 'none'),
-    entry.licence,
-    host(entry.url),
+    entry.trained_on,
+    '; '.join(filter(None, (entry.licence, entry.terms))),
+    host(entry.url) if entry.url else f'by hand: {entry.page}',
     checksum(entry),
-    tried,
+    entry.tried,
     entry.note,
   ]
 
@@ -147,11 +122,11 @@ def host(url: str) -> str:
 
 
 def checksum(entry: Weights) -> str:
-  """Return in words how much of the file's sha256 is known before it is fetched."""
+  """Return in words which checksum of the file is known before it is fetched."""
   digits = len(entry.sha256)
-  if not digits:
-    return 'none'
-  return 'whole' if digits == 64 else f'{digits} digits'
+  if digits:
+    return 'sha256' if digits == 64 else f'sha256, {digits} digits'
+  return 'md5' if entry.md5 else 'none'
 
 
 def lines() -> Iterator[str]:
@@ -159,7 +134,10 @@ def lines() -> Iterator[str]:
   yield HEAD
   for family, table in families().items():
     yield f'## {family}'
-    columns = 'name | config.model | MB | px | classes | licence | host | sha256 | tried | read in'
+    columns = (
+      'name | config.model | MB | px | classes | trained on | licence, terms | host | checksum | '
+      'tried | read in'
+    )
     yield f'| {columns} |'
     yield '|---' * len(columns.split('|')) + '|'
     for name, entry in table.items():

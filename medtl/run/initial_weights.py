@@ -172,6 +172,7 @@ def from_publisher(
     mean=tuple(config.mean) or (known.mean if known else ()),
     std=tuple(config.std) or (known.std if known else ()),
     without=without,
+    inflate=config.inflate,
   )
   counted = [name for name in arrays if not name.endswith('num_batches_tracked')]
   unused = find_network.grouped(counted, arrays.keys() - set(report.ignored))

@@ -5,6 +5,7 @@ Whatever stands in medtl/models is found, made tiny and held to it.
 
 import importlib
 import inspect
+import operator
 
 import chex
 import jax
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 
 from medtl.core import expressions, pytrees
-from medtl.models import Backbone, Net, child_name, heads
+from medtl.models import Backbone, Net, child_name, describe_levels, heads
 from medtl.models.backbones import resnet
+from medtl.models.layers.style import Style
 from medtl.models.pretrained.dialects import Dialect
 from medtl.training import parameter_groups
 from tests.fixtures import seeded
@@ -44,7 +46,7 @@ FACTORIES = {
 SMALL = {  # compiled and run, so as shallow as they can be
   'resnet': lambda module: module.ResNet(module.Bottleneck, (1, 1), 8),
   'bit': lambda _: resnet.ResNet(
-    resnet.PreActivation, (1, 1), 8, resnet.Style(norm='group', standardised=True)
+    resnet.PreActivation, (1, 1), 8, Style(norm='group', standardised=True)
   ),
   'vit': lambda module: module.vit_ti16(**{**TINY['vit'], 'depth': 2}),
   'efficientnet': lambda module: module.efficientnet_lite0(width=0.25, depth=0.25),
@@ -53,8 +55,12 @@ SMALL = {  # compiled and run, so as shallow as they can be
 
 def make(name):
   family, function = FACTORIES[name]
+  return function(**tiny_keys(family, function))
+
+
+def tiny_keys(family, function):
   known = inspect.signature(function).parameters
-  return function(**{key: value for key, value in TINY.get(family, {}).items() if key in known})
+  return {key: value for key, value in TINY.get(family, {}).items() if key in known}
 
 
 def test_each_family_is_found():
@@ -93,6 +99,18 @@ def test_children_shapes_and_names(name):
   ).shape == (SHAPE[0], 3)
 
 
+@pytest.mark.parametrize('ndim', [1, 3])
+@pytest.mark.parametrize('name', FACTORIES)
+def test_other_axes_where_the_factory_has_them(name, ndim):
+  family, function = FACTORIES[name]
+  if 'ndim' not in inspect.signature(function).parameters:
+    pytest.skip('this family knows one number of axes')
+  backbone = function(**{**tiny_keys(family, function), 'ndim': ndim})
+  levels = describe_levels(backbone, (*[32] * ndim, 1))
+  assert {len(level.sides) for level in levels} == {ndim}
+  assert levels[-1].channels == backbone.channels
+
+
 @pytest.fixture(scope='module', params=sorted({*FAMILIES, 'bit'}))
 def made(request):
   first = next((name for name, (family, _) in FACTORIES.items() if family == request.param), '')
@@ -109,6 +127,46 @@ def made(request):
     pytrees.unflatten(seeded.weights({path: leaf.shape for path, leaf in shapes.items()})),
     x,
   )
+
+
+def test_levels_are_maps_of_true_strides(made):
+  """Each child's maps cover the picture evenly, never finer than those before it."""
+  net, variables, x = made
+  names = [child_name(i) for i in range(net.backbone.stages + 1)]
+  run = lambda v, x: net.backbone.apply(bare(v), x, train=False, levels=names)
+  _, taken = jax.eval_shape(run, variables, x)
+  described = describe_levels(net.backbone, SHAPE[1:])
+  assert [level.name for level in described] == names
+  finest = (1, 1)
+  for level in described:
+    maps = taken[level.name]
+    assert (maps.shape[1:-1], maps.shape[-1]) == (level.sides, level.channels)
+    strides = tuple(side / small for side, small in zip(SHAPE[1:], level.sides, strict=False))
+    assert all(map(operator.ge, strides, finest))
+    finest = strides
+
+
+def bare(variables):
+  """Return a net's variables as those of its backbone."""
+  return {name: tree['backbone'] for name, tree in variables.items() if 'backbone' in tree}
+
+
+def test_every_leaf_learns(made):
+  """The gradient of each leaf is finite and not zero in training mode."""
+  net, variables, x = made
+
+  def loss(params):
+    outputs, _ = net.apply(
+      {**variables, 'params': params},
+      x,
+      train=True,
+      mutable=['batch_stats'],
+      rngs={'dropout': jax.random.key(2)},
+    )
+    return jnp.square(outputs - jnp.arange(3.0)).sum()
+
+  for path, gradient in pytrees.flatten(jax.jit(jax.grad(loss))(variables['params'])).items():
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0, path
 
 
 def test_slice_after_slice_is_the_whole_at_every_cut(made):

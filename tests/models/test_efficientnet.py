@@ -19,6 +19,7 @@ from medtl.core import pytrees
 from medtl.models import Net, heads
 from medtl.models.backbones import efficientnet
 from medtl.models.layers import depthwise
+from medtl.models.layers.convolution import explicit_padding
 from medtl.models.pretrained import checkpoint_files, port
 from tests.fixtures import seeded
 
@@ -94,7 +95,8 @@ def test_shifted_products_are_the_grouped_convolution(size, kernel, stride, dtyp
 
   def value_and_gradients(function, x, w):
     def loss(x, w):
-      y = function(stride, x, w).astype('f4')
+      pads = explicit_padding(size, w.shape[:-2], stride, 'SAME')
+      y = function(stride, pads, x, w).astype('f4')
       return jnp.sum(jnp.sin(y)), y
 
     return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(x, w)

@@ -161,6 +161,7 @@ def test_what_was_read_and_not_used_is_said_and_kept_as_facts(folder, capsys):
     {
       'model': {'weights': f'{folder}/model.safetensors.index.json'},
       'fresh': ('head/.*',),
+      'inflate': '',
       'mean': (),
       'std': (),
     }

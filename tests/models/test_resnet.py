@@ -17,6 +17,7 @@ from medtl.core.types import MedtlError
 from medtl.models import Net, heads
 from medtl.models.backbones import resnet
 from medtl.models.layers.spatial import standardise
+from medtl.models.layers.style import Style
 from medtl.models.pretrained import checkpoint_files, dialects, port
 from tests.fixtures import resnet_seeds, seeded
 
@@ -123,7 +124,7 @@ def test_one_class_in_one_two_and_three_dimensions(ndim, shape):
 
 def test_a_volume_that_is_the_same_along_an_axis_is_a_picture():
   """A 3-D net with 2-D kernels in its middle planes sees each plane as the 2-D net does."""
-  flat, deep = (resnet.Bottleneck(4, 1, resnet.Style(ndim=ndim)) for ndim in (2, 3))
+  flat, deep = (resnet.Bottleneck(4, 1, 1, resnet.Form(), Style(ndim=ndim)) for ndim in (2, 3))
   x = jnp.asarray(seeded.picture(2, 8, 8, 6))
   variables = jax.jit(lambda key: flat.init(key, x, False))(jax.random.key(0))
   middle = {1: lambda k: k[None], 3: lambda k: jnp.zeros((3, *k.shape)).at[1].set(k)}

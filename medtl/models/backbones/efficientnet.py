@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from medtl.core.types import MedtlError
 from medtl.models import Backbone, child_name
 from medtl.models.layers.activation import relu6
-from medtl.models.layers.depthwise import depthwise
-from medtl.models.layers.spatial import INIT, Conv
+from medtl.models.layers.spatial import Conv, Depthwise
 from medtl.models.pretrained.efficientnet import RENAMES, WEIGHTS  # noqa: F401
 
 
@@ -157,7 +156,10 @@ class Block(nn.Module):
     if self.expansion != 1:
       y = _conv(y, self.expansion * x.shape[-1], point, 1, self.dtype, 'expand')
       y = relu6(_norm(y, train, self.dtype, 'norm1'))
-    y = Depthwise(self.kernel, self.stride, self.dtype, name='depthwise')(y)
+    depthwise = Depthwise(
+      self.kernel, self.stride, dtype=self.dtype, padding='SAME', name='depthwise'
+    )
+    y = depthwise(y)
     y = relu6(_norm(y, train, self.dtype, 'norm2'))
     y = _conv(y, self.channels, point, 1, self.dtype, 'project')
     y = _norm(y, train, self.dtype, 'norm3')
@@ -165,19 +167,6 @@ class Block(nn.Module):
       return y
     drop_path = nn.Dropout(self.drop_path, broadcast_dims=range(1, y.ndim))
     return x + drop_path(y, deterministic=not train)
-
-
-class Depthwise(nn.Module):
-  """A convolution of each channel by itself, without bias, padded as TensorFlow does."""
-
-  kernel: tuple[int, ...]
-  stride: int
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x: Any) -> Any:
-    kernel = self.param('kernel', INIT, (*self.kernel, 1, x.shape[-1]))
-    return depthwise(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
 
 
 def _conv(

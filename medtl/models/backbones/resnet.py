@@ -3,58 +3,44 @@
 BiT's have the pre-activation form, group norm and standardised kernels.
 """
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from medtl.core import expressions
+from medtl.core.expressions import did_you_mean
 from medtl.core.types import MedtlError
 from medtl.models import Backbone, child_name
 from medtl.models.layers.activation import joined, relu
-from medtl.models.layers.spatial import Conv, max_pool, norm
+from medtl.models.layers.spatial import max_pool
+from medtl.models.layers.style import Style
 from medtl.models.pretrained.resnet import RENAMES, WEIGHTS  # noqa: F401
 
+VERSIONS = ('v1', 'v1.5')
 
-@dataclasses.dataclass(frozen=True)
-class Style:
-  """What all blocks of a ResNet have in common."""
 
-  ndim: int = 2
+class Form(NamedTuple):
+  """What blocks of one kind may differ in from one ResNet to another."""
+
   version: str = 'v1.5'  # where a bottleneck strides: 'v1' on its first 1×1, 'v1.5' on its 3×3
-  bias: bool = False  # of the convolutions (Keras)
-  norm: str = 'batch'  # 'batch' | 'group'
-  epsilon: float = 1e-5  # of the norms
-  dtype: Any = jnp.float32
-  standardised: bool = False  # kernels (BiT)
-
-  def conv(self, x: Any, features: int, kernel: int, stride: int, name: str) -> Any:
-    """Return x convolved by a child `name` of the module that calls."""
-    conv = Conv(
-      features=features,
-      kernel=(kernel,) * self.ndim,
-      stride=stride,
-      bias=self.bias,
-      standardised=self.standardised,
-      dtype=self.dtype,
-      name=name,
-    )
-    return conv(x)
-
-  def normed(self, x: Any, train: bool, name: str) -> Any:
-    """Return x normalised by a child `name` of the module that calls."""
-    return norm(x, train, name, self.norm, self.epsilon, self.dtype)
+  # where a block's shape changes, 'B' projects by a 1×1 convolution; 'A' subsamples and adds
+  # channels of zeros (He et al. 2016, arXiv 1512.03385, section 3.3)
+  shortcut: str = 'B'
 
 
 class ResNet(Backbone):
-  """Pictures [b, *s, c] → maps [b, *s / 32, channels]; a stage is a resolution group."""
+  """Pictures [b, *s, c] → maps [b, *s / 32, channels]; a stage is a resolution group.
+
+  A dilated stage keeps the resolution of the stage before it.
+  """
 
   block: Callable[..., Any]  # Basic | Bottleneck | PreActivation
   depths: tuple[int, ...] = (3, 4, 6, 3)
   width: int = 64
   style: Style = Style()
+  form: Form = Form()
+  dilations: tuple[int, ...] = (1, 1, 1, 1)
 
   @property
   def stages(self) -> int:
@@ -73,7 +59,9 @@ class ResNet(Backbone):
       block=self.block,
       depth=self.depths[index - 1],
       features=self.width * 2 ** (index - 1),
-      stride=1 if index == 1 else 2,
+      stride=1 if index == 1 or self.dilations[index - 1] > 1 else 2,
+      dilation=self.dilations[index - 1],
+      form=self.form,
       style=self.style,
       name=child_name(index),
     )
@@ -111,13 +99,17 @@ class Stage(nn.Module):
   depth: int
   features: int
   stride: int
+  dilation: int
+  form: Form
   style: Style
 
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
     for index in range(self.depth):
       stride = 1 if index else self.stride
-      block = self.block(self.features, stride, self.style, name=f'block{index}')
+      block = self.block(
+        self.features, stride, self.dilation, self.form, self.style, name=f'block{index}'
+      )
       x = block(x, train)
     return x
 
@@ -127,16 +119,18 @@ class Basic(nn.Module):
 
   features: int
   stride: int
+  dilation: int
+  form: Form
   style: Style
   expansion = 1
 
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
-    y = self.style.conv(x, self.features, 3, self.stride, 'conv1')
+    y = self.style.conv(x, self.features, 3, self.stride, 'conv1', dilation=self.dilation)
     y = relu(self.style.normed(y, train, 'norm1'))
-    y = self.style.conv(y, self.features, 3, 1, 'conv2')
+    y = self.style.conv(y, self.features, 3, 1, 'conv2', dilation=self.dilation)
     y = self.style.normed(y, train, 'norm2')
-    return joined(y, _shortcut(x, y, self.stride, train, self.style))
+    return joined(y, _shortcut(x, y, self.stride, train, self.form, self.style))
 
 
 class Bottleneck(nn.Module):
@@ -144,19 +138,21 @@ class Bottleneck(nn.Module):
 
   features: int
   stride: int
+  dilation: int
+  form: Form
   style: Style
   expansion = 4
 
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
-    strides = (self.stride, 1) if self.style.version == 'v1' else (1, self.stride)
+    strides = (self.stride, 1) if self.form.version == 'v1' else (1, self.stride)
     y = self.style.conv(x, self.features, 1, strides[0], 'conv1')
     y = relu(self.style.normed(y, train, 'norm1'))
-    y = self.style.conv(y, self.features, 3, strides[1], 'conv2')
+    y = self.style.conv(y, self.features, 3, strides[1], 'conv2', dilation=self.dilation)
     y = relu(self.style.normed(y, train, 'norm2'))
     y = self.style.conv(y, self.expansion * self.features, 1, 1, 'conv3')
     y = self.style.normed(y, train, 'norm3')
-    return joined(y, _shortcut(x, y, self.stride, train, self.style))
+    return joined(y, _shortcut(x, y, self.stride, train, self.form, self.style))
 
 
 class PreActivation(nn.Module):
@@ -167,6 +163,8 @@ class PreActivation(nn.Module):
 
   features: int
   stride: int
+  dilation: int
+  form: Form
   style: Style
   expansion = 4
 
@@ -178,85 +176,58 @@ class PreActivation(nn.Module):
       x = self.style.conv(y, outputs, 1, self.stride, 'shortcut_conv')
     y = self.style.conv(y, self.features, 1, 1, 'conv1')
     y = relu(self.style.normed(y, train, 'norm2'))
-    y = self.style.conv(y, self.features, 3, self.stride, 'conv2')
+    y = self.style.conv(y, self.features, 3, self.stride, 'conv2', dilation=self.dilation)
     y = relu(self.style.normed(y, train, 'norm3'))
     y = self.style.conv(y, outputs, 1, 1, 'conv3')
     return x + y
 
 
-def _shortcut(x: Any, y: Any, stride: int, train: bool, style: Style) -> Any:
-  """Return x, projected by a 1×1 convolution and a norm where y has another shape.
+def _shortcut(x: Any, y: Any, stride: int, train: bool, form: Form, style: Style) -> Any:
+  """Return x, where y has another shape as the form says: see `Form.shortcut`.
 
-  Both are children of the block that calls.
+  The 1×1 convolution and its norm are children of the block that calls.
   """
   if stride == 1 and x.shape == y.shape:
     return x
+  if form.shortcut == 'A':
+    steps = [slice(None, None, stride)] * (x.ndim - 2)
+    more = y.shape[-1] - x.shape[-1]
+    return jnp.pad(x[:, *steps], [(0, 0)] * (x.ndim - 1) + [(0, more)])
   x = style.conv(x, y.shape[-1], 1, stride, 'shortcut_conv')
   return style.normed(x, train, 'shortcut_norm')
 
 
-def resnet18(
-  ndim: int = 2,
-  width: int = 64,
-  norm: str = 'batch',
-  epsilon: float = 1e-5,
-  dtype: Any = jnp.float32,
-) -> ResNet:
-  """Return ResNet-18: two basic blocks a stage."""
-  return _resnet(Basic, (2, 2, 2, 2), width, Style(ndim, norm=norm, epsilon=epsilon, dtype=dtype))
+def _preset(
+  docstring: str, block: Callable[..., Any], depths: tuple[int, ...]
+) -> Callable[..., ResNet]:
+  """Return a factory of ResNets of these blocks."""
+
+  def factory(
+    ndim: int = 2,
+    width: int = 64,
+    version: str = 'v1.5',
+    bias: bool = False,
+    norm: str = 'batch',
+    epsilon: float = 1e-5,
+    acs: bool = False,
+    dtype: Any = jnp.float32,
+  ) -> ResNet:
+    if version not in VERSIONS:
+      hint = did_you_mean(version, VERSIONS)
+      raise MedtlError(f'unknown version of a ResNet {version!r}; {hint}')
+    style = Style(ndim, acs, bias, norm, epsilon, dtype=dtype)
+    return ResNet(block, depths, width, style, Form(version))
+
+  factory.__doc__ = docstring
+  return factory
 
 
-def resnet34(
-  ndim: int = 2,
-  width: int = 64,
-  norm: str = 'batch',
-  epsilon: float = 1e-5,
-  dtype: Any = jnp.float32,
-) -> ResNet:
-  """Return ResNet-34: basic blocks."""
-  return _resnet(Basic, (3, 4, 6, 3), width, Style(ndim, norm=norm, epsilon=epsilon, dtype=dtype))
-
-
-def resnet50(
-  ndim: int = 2,
-  version: str = 'v1.5',
-  bias: bool = False,
-  norm: str = 'batch',
-  width: int = 64,
-  epsilon: float = 1e-5,
-  dtype: Any = jnp.float32,
-) -> ResNet:
-  """Return ResNet-50, torchvision's by default.
-
-  Keras' are version='v1', bias=True and epsilon=1.001e-5 (1e-3 for the names res2a_…).
-  """
-  return _resnet(Bottleneck, (3, 4, 6, 3), width, Style(ndim, version, bias, norm, epsilon, dtype))
-
-
-def resnet101(
-  ndim: int = 2,
-  version: str = 'v1.5',
-  bias: bool = False,
-  norm: str = 'batch',
-  width: int = 64,
-  epsilon: float = 1e-5,
-  dtype: Any = jnp.float32,
-) -> ResNet:
-  """Return ResNet-101; see resnet50."""
-  return _resnet(Bottleneck, (3, 4, 23, 3), width, Style(ndim, version, bias, norm, epsilon, dtype))
-
-
-def resnet152(
-  ndim: int = 2,
-  version: str = 'v1.5',
-  bias: bool = False,
-  norm: str = 'batch',
-  width: int = 64,
-  epsilon: float = 1e-5,
-  dtype: Any = jnp.float32,
-) -> ResNet:
-  """Return ResNet-152; see resnet50."""
-  return _resnet(Bottleneck, (3, 8, 36, 3), width, Style(ndim, version, bias, norm, epsilon, dtype))
+_KERAS = "Keras' are version='v1', bias=True and epsilon=1.001e-5 (1e-3 for the names res2a_…)."
+resnet18 = _preset('ResNet-18: two basic blocks a stage.', Basic, (2, 2, 2, 2))
+resnet34 = _preset('ResNet-34: basic blocks.', Basic, (3, 4, 6, 3))
+resnet50 = _preset(f"ResNet-50, torchvision's by default. {_KERAS}", Bottleneck, (3, 4, 6, 3))
+resnet101 = _preset('ResNet-101; see resnet50.', Bottleneck, (3, 4, 23, 3))
+resnet152 = _preset('ResNet-152; see resnet50.', Bottleneck, (3, 8, 36, 3))
 
 
 def bit50(ndim: int = 2, width: int = 64, dtype: Any = jnp.float32) -> ResNet:
@@ -275,20 +246,5 @@ def bit152(ndim: int = 2, width: int = 64, dtype: Any = jnp.float32) -> ResNet:
 
 
 def _bit(depths: tuple[int, ...], ndim: int, width: int, dtype: Any) -> ResNet:
-  style = Style(ndim, norm='group', dtype=dtype, standardised=True)
-  return _resnet(PreActivation, depths, width, style)
-
-
-def _resnet(block: Callable[..., Any], depths: tuple[int, ...], width: int, style: Style) -> ResNet:
-  """Return a ResNet; a MedtlError names a version, a norm or a number of axes that there is not."""
-  _check_kind(style.version, ('v1', 'v1.5'))
-  _check_kind(style.norm, ('batch', 'group'))
-  if style.ndim not in (1, 2, 3):
-    raise MedtlError(f'ndim={style.ndim}; a ResNet has 1, 2 or 3 spatial axes')
-  return ResNet(block, depths, width, style)
-
-
-def _check_kind(kind: str, known: Sequence[str]) -> None:
-  if kind not in known:
-    hint = expressions.did_you_mean(kind, known)
-    raise MedtlError(f'unknown kind of ResNet {kind!r}; {hint}')
+  style = Style(ndim, norm='group', standardised=True, dtype=dtype)
+  return ResNet(PreActivation, depths, width, style)

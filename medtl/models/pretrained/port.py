@@ -14,6 +14,7 @@ import numpy as np
 
 from medtl.core import pytrees
 from medtl.core.types import MedtlError, Tree
+from medtl.models.pretrained import inflation
 from medtl.models.pretrained.dialects import (
   Adapt,
   Arrays,
@@ -64,12 +65,14 @@ def port(
   mean: Sequence[float] = (),
   std: Sequence[float] = (),
   without: Sequence[str] = (),
+  inflate: str = '',
 ) -> tuple[Tree, Report]:
   """Return {'params': …, 'batch_stats': …} in float32 without the fresh leaves, and the report.
 
   `target` holds arrays or shapes, {'params': …, 'batch_stats': …}. `fresh` are regexes of paths
   that stay as initialised, `without` of paths that theirs may have and ours has not. `mean` and
-  `std` are the checkpoint's own where they differ from the dialect's. Raises MedtlError when no
+  `std` are the checkpoint's own where they differ from the dialect's. `inflate` says how kernels of
+  pictures become kernels of volumes (`inflation`); '' = they do not. Raises MedtlError when no
   dialect fits without a difference.
   """
   leaves = pytrees.flatten(target)
@@ -79,7 +82,7 @@ def port(
   nearest: _Reading | None = None
   for name, dialect in dialects.items():
     dialect = dialect._replace(mean=tuple(mean) or dialect.mean, std=tuple(std) or dialect.std)
-    reading = _read_as(name, dialect, arrays, wanted, (*fresh, *without), adapt or {})
+    reading = _read_as(name, dialect, arrays, wanted, (*fresh, *without), adapt or {}, inflate)
     if not reading.faults:
       _check_numbers(reading.ported)
       return _tree(reading.ported), _report(reading, kept)
@@ -100,6 +103,7 @@ def _read_as(
   wanted: Shapes,
   unwanted: Sequence[str],
   adapt: Adapt,
+  inflate: str,
 ) -> _Reading:
   """Return the arrays under our paths and in our shapes, as far as the dialect fits."""
   pieces, ignored = renamed(arrays, dialect, unwanted, adapt)
@@ -112,6 +116,7 @@ def _read_as(
   faults = _name_faults(pieces, ported, wanted)
   if not faults:
     notes = _apply_rules(ported, wanted, adapt)
+    notes += _inflate(ported, wanted, inflate)
     normal, stem_notes = _adapt_stems(ported, wanted, dialect)
     notes += stem_notes
   faults += _shape_faults(ported, wanted)
@@ -169,6 +174,16 @@ def _apply_rules(ported: dict[str, Piece], wanted: Shapes, adapt: Adapt) -> list
       ported[path] = piece._replace(array=rule(piece.array, shape))
       notes.append(f'{bare(path)} from {before} to {shape}')
   return notes
+
+
+def _inflate(ported: dict[str, Piece], wanted: Shapes, way: str) -> list[str]:
+  """Give kernels of pictures the axis that ours of volumes have more; return what was done."""
+  count = 0
+  for path, piece in ported.items():
+    if way and inflation.is_flat(piece.array.shape, wanted[path]):
+      ported[path] = piece._replace(array=inflation.inflated(piece.array, wanted[path][0], way))
+      count += 1
+  return [f'{count} kernels of pictures became kernels of volumes: {way}'] if count else []
 
 
 def _adapt_stems(
@@ -252,6 +267,13 @@ def _advice(arrays: Arrays, ported: Mapping[str, Piece], wanted: Shapes) -> list
     ]
   if all(path.startswith('params/head/') for path in wrong):
     return ["all but the head fits: config.fresh=('head/.*',) gives the network a new one"]
+  if any(inflation.is_flat(ported[path].array.shape, wanted[path]) for path in misshapen):
+    ways = ' or '.join(repr(way) for way in inflation.WAYS)
+    return [
+      f'the checkpoint is of pictures, the network of volumes: config.inflate={ways} gives its '
+      'kernels the third axis; config.model.acs=True, where the network has it, uses them as they '
+      'are'
+    ]
   if unexpected or misshapen:
     return []
   children: list[str] = []

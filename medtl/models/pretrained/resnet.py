@@ -147,14 +147,19 @@ RENAMES = {
 }
 
 
-def _torchvision(name: str, source: str) -> Weights:
+def _torchvision(name: str, source: str, *older: str) -> Weights:
   """Return a torchvision checkpoint.
 
   Its file name ends with the first digits of its sha256, which torch.hub checks.
   """
+  network, _, digits = name.rpartition('-')
   return Weights(
     f'https://download.pytorch.org/models/{name}.pth',
-    name.rpartition('-')[2],
+    digits,
+    network=network,
+    older=older,
+    trained_on='ImageNet-1k',
+    tried='fixture',
     licence='BSD-3-Clause',
     note=f"github.com/pytorch/vision, {source}; the repository's licence",
   )
@@ -165,17 +170,23 @@ def _keras(depth: int, md5: str) -> Weights:
   folder = 'https://storage.googleapis.com/tensorflow/keras-applications/resnet'
   return Weights(
     f'{folder}/resnet{depth}_weights_tf_dim_ordering_tf_kernels.h5',
+    md5=md5,
+    network=f'resnet{depth}',
+    keys=dict(version='v1', bias=True, epsilon=1.001e-5),
+    trained_on='ImageNet-1k',
+    tried='fixture',
     mean=_CAFFE_MEAN,
     std=_CAFFE_STD,
-    note='github.com/keras-team/keras, keras/src/applications/resnet.py, which gives md5 '
-    f'{md5}; licence not stated there',
+    note='github.com/keras-team/keras, keras/src/applications/resnet.py; licence not stated there',
   )
 
 
-def _bit(name: str, classes: int) -> Weights:
+def _bit(name: str, network: str, classes: int) -> Weights:
   """Return a BiT checkpoint."""
   return Weights(
     f'https://storage.googleapis.com/bit_models/{name}.npz',
+    network=network,
+    trained_on='ImageNet-1k' if classes == 1000 else 'ImageNet-21k',
     mean=_HALF,
     std=_HALF,
     classes=classes,
@@ -199,7 +210,7 @@ WEIGHTS = {
   'keras_resnet50': _keras(50, '2cb95161c43110f7111970584f804107'),
   'keras_resnet101': _keras(101, 'f1aeb4b969a6efcfb50fad2f0c20cfc5'),
   'keras_resnet152': _keras(152, '100835be76be38e30d865e96f2aaae62'),
-  'bit_m_r50x1': _bit('BiT-M-R50x1', 21843),
-  'bit_s_r50x1': _bit('BiT-S-R50x1', 1000),
-  'bit_m_r101x1': _bit('BiT-M-R101x1', 21843),
+  'bit_m_r50x1': _bit('BiT-M-R50x1', 'bit50', 21843),
+  'bit_s_r50x1': _bit('BiT-S-R50x1', 'bit50', 1000),
+  'bit_m_r101x1': _bit('BiT-M-R101x1', 'bit101', 21843),
 }

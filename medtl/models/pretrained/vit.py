@@ -184,13 +184,16 @@ RENAMES = {
 }
 
 
-def _augreg(name: str) -> Weights:
+def _augreg(name: str, network: str) -> Weights:
   """Return an AugReg checkpoint, trained on ImageNet-21k with inputs from -1 to 1.
 
   Steiner et al. 2022, arXiv 2106.10270.
   """
   return Weights(
     f'https://storage.googleapis.com/vit_models/augreg/{name}.npz',
+    network=network,
+    trained_on='ImageNet-21k',
+    tried='fixture',
     mean=_HALF,
     std=_HALF,
     classes=21843,
@@ -202,39 +205,60 @@ def _augreg(name: str) -> Weights:
 
 
 def _facebook(
-  path: str, prefix: str = '', size: int = 224, classes: int = 0, note: str = ''
+  path: str, network: str, prefix: str = '', classes: int = 0, note: str = ''
 ) -> Weights:
-  """Return a checkpoint of DeiT, DINO or DINOv2."""
+  """Return a checkpoint of DeiT or DINO."""
   return Weights(
     f'https://dl.fbaipublicfiles.com/{path}.pth',
     prefix,
-    size=size,
+    network=network,
     classes=classes,
     licence='Apache-2.0',
+    trained_on='ImageNet-1k' if classes else 'ImageNet-1k, without labels',
+    tried='fixture',
     note=f'github.com/facebookresearch/{note}',
+  )
+
+
+def _dinov2(size: str) -> Weights:
+  """Return a checkpoint of DINOv2."""
+  path = f'dinov2/dinov2_vit{size}14/dinov2_vit{size}14_pretrain.pth'
+  return Weights(
+    f'https://dl.fbaipublicfiles.com/{path}',
+    network=f'dinov2_vit_{size}14',
+    keys=dict(size=(518, 518)),
+    size=518,
+    classes=0,
+    licence='Apache-2.0',
+    trained_on='LVD-142M, without labels',
+    note='github.com/facebookresearch/dinov2, dinov2/hub/backbones.py and utils.py; no checksum is '
+    'published',
   )
 
 
 _DEIT = 'deit, README_deit.md; the file name carries the hash'
 _DINO = 'dino, hubconf.py; no checksum is published'
-_DINOV2 = 'dinov2, dinov2/hub/backbones.py and utils.py; no checksum is published'
 WEIGHTS = {
-  'augreg_ti16': _augreg('Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0'),
-  'augreg_s16': _augreg('S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0'),
-  'augreg_b16': _augreg('B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0'),
-  'augreg_l16': _augreg('L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0'),
+  'augreg_ti16': _augreg('Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0', 'vit_ti16'),
+  'augreg_s16': _augreg('S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0', 'vit_s16'),
+  'augreg_b16': _augreg('B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0', 'vit_b16'),
+  'augreg_l16': _augreg('L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0', 'vit_l16'),
   'deit_ti16': _facebook(
-    'deit/deit_tiny_patch16_224-a1311bcf', 'a1311bcf', classes=1000, note=_DEIT
+    'deit/deit_tiny_patch16_224-a1311bcf', 'vit_ti16', 'a1311bcf', classes=1000, note=_DEIT
   ),
   'deit_s16': _facebook(
-    'deit/deit_small_patch16_224-cd65a155', 'cd65a155', classes=1000, note=_DEIT
+    'deit/deit_small_patch16_224-cd65a155', 'vit_s16', 'cd65a155', classes=1000, note=_DEIT
   ),
   'deit_b16': _facebook(
-    'deit/deit_base_patch16_224-b5f2ef4d', 'b5f2ef4d', classes=1000, note=_DEIT
+    'deit/deit_base_patch16_224-b5f2ef4d', 'vit_b16', 'b5f2ef4d', classes=1000, note=_DEIT
   ),
-  'dino_s16': _facebook('dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain', note=_DINO),
-  'dino_b16': _facebook('dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain', note=_DINO),
-  'dinov2_s14': _facebook('dinov2/dinov2_vits14/dinov2_vits14_pretrain', size=518, note=_DINOV2),
-  'dinov2_b14': _facebook('dinov2/dinov2_vitb14/dinov2_vitb14_pretrain', size=518, note=_DINOV2),
-  'dinov2_l14': _facebook('dinov2/dinov2_vitl14/dinov2_vitl14_pretrain', size=518, note=_DINOV2),
+  'dino_s16': _facebook(
+    'dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain', 'vit_s16', note=_DINO
+  ),
+  'dino_b16': _facebook(
+    'dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain', 'vit_b16', note=_DINO
+  ),
+  'dinov2_s14': _dinov2('s'),
+  'dinov2_b14': _dinov2('b'),
+  'dinov2_l14': _dinov2('l'),
 }
