@@ -8,13 +8,16 @@ A probe after child k stands on the first k children alone (Ke et al. 2021, CheX
 computed for one serves them all. The full fine-tunes take longer than all others together: leave
 them out with --only, or train them by themselves later. 'full' has the rate of the others.
 'layerwise' keeps 0.65 of it from child to child downwards, as is usual for such nets (Bao et al.
-2022, arXiv 2106.08254).
+2022, arXiv 2106.08254). 'random' is the control: a probe of the same backbone, frozen as chance
+drew it.
 """
 
 from medtl.run import assemble
+from medtl.studies import controls
 
 AXIS = 'children below the probe, or live'
-AGAINST = ('full', 'layerwise', 'probe')
+AGAINST = ('full', 'layerwise', 'probe', 'random')
+CONTROL = 'random'
 LIVE = (1, 2, 4)
 
 
@@ -33,3 +36,4 @@ def sweep(config):
     yield f'last{live}', (('phases', ((f'depth({count - live})', duration),)),)
   yield 'full', (('phases', (('none', duration),)),)
   yield 'layerwise', (('phases', (('none', duration),)), ('lr_decay', 0.65))
+  yield 'random', controls.random_frozen(config)

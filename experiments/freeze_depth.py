@@ -3,13 +3,16 @@
 python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER \
   --sweep=experiments/freeze_depth.py --folds
 
-The last phase freezes each depth in turn; phases before it stay as they are.
+The last phase freezes each depth in turn; phases before it stay as they are. 'random' is the
+control: a probe of the same backbone, frozen as chance drew it.
 """
 
 from medtl.run import assemble
+from medtl.studies import controls
 
 AXIS = 'children frozen, counted from the stem'
-AGAINST = ('full', 'probe')
+AGAINST = ('full', 'probe', 'random')
+CONTROL = 'random'
 
 
 def sweep(config):
@@ -20,3 +23,4 @@ def sweep(config):
   for depth in range(count + 1):
     phases = (*before, (f'depth({depth})', duration))
     yield names.get(depth, f'depth{depth}'), (('phases', phases),)
+  yield 'random', controls.random_frozen(config)

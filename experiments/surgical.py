@@ -4,13 +4,16 @@ python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.r
   --sweep=experiments/surgical.py --folds
 
 Lee et al. 2023 (arXiv 2210.11466): which layers are worth tuning depends on what differs: early
-ones for another camera, late ones for other labels.
+ones for another camera, late ones for other labels. 'random' is the control: a probe of the same
+backbone, frozen as chance drew it.
 """
 
 from medtl.run import assemble
+from medtl.studies import controls
 
 AXIS = 'the child that is live'
-AGAINST = ('full', 'probe')
+AGAINST = ('full', 'probe', 'random')
+CONTROL = 'random'
 
 
 def sweep(config):
@@ -21,3 +24,4 @@ def sweep(config):
   yield 'probe', phases('depth(1.0)')
   for child in range(assemble.count_children(config)):
     yield f'only{child}', phases(f'only({child})')
+  yield 'random', controls.random_frozen(config)

@@ -5,13 +5,16 @@ python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.r
 
 By SGD as published: Tajbakhsh et al. 2016 (arXiv 1706.00712): momentum 0.9, rate 0.001, ten times
 that for the new head, × 0.95 an epoch. Their layers are AlexNet's; ours are the backbone's
-children, and the batches are the config's.
+children, and the batches are the config's. 'random' is the control: the head alone on the same
+backbone, frozen as chance drew it.
 """
 
 from medtl.run import assemble
+from medtl.studies import controls
 
 AXIS = 'children live, counted from the head'
-AGAINST = ('live all', 'live 0')
+AGAINST = ('live all', 'live 0', 'random')
+CONTROL = 'random'
 
 
 def sweep(config):
@@ -25,3 +28,4 @@ def sweep(config):
   for live in range(count + 1):
     name = 'live all' if live == count else f'live {live}'
     yield name, (*published, ('phases', ((f'depth({count - live})', duration),)))
+  yield 'random', (*published, *controls.random_frozen(config))

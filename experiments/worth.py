@@ -1,46 +1,45 @@
-"""What the transfer was worth: three initialisations at five shares of the labels.
+"""What the transfer was worth: four initialisations at five shares of the labels.
 
 python -m medtl.main ablate --config=configs/oct_efficientnet.py --config.data.root=FOLDER \
   --sweep=experiments/worth.py --folds
 
-The initialisations are pretrained, mean-variance and random. Mean-variance keeps of each pretrained
+The initialisations are pretrained, mean-variance, scratch (all trained from chance) and random (the
+backbone frozen as chance drew it, only the head trained). Mean-variance keeps of each pretrained
 leaf its mean and variance alone (Raghu et al. 2019). A smaller share of the training patients is
 part of a larger one; shares are rounded class by class, so that of few patients two of them may be
 the same. Every variant takes as many steps, and as many looks at validation, as with all labels
-(but for epochs rounded up to whole steps), so that fewer labels are not also fewer steps. From
-scratch pictures are scaled by 0.5 and 0.5, whatever the share, so that nothing but the first
+(but for epochs rounded up to whole steps), so that fewer labels are not also fewer steps. Without
+a checkpoint pictures are scaled by 0.5 and 0.5, whatever the share, so that nothing but the first
 weights differs.
 """
 
 from medtl.core import expressions
+from medtl.studies import controls
 
 AXIS = 'share of the training patients, %'
 UNIT = ' %'
-AGAINST = ('scratch100', 'pretrained100')
+AGAINST = ('random100', 'scratch100', 'pretrained100')
+CONTROL = 'random100'
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
-SCRATCH = (
-  ('model.weights', ''),
-  ('random_frozen', True),
-  ('norms', ()),  # there are no statistics to keep
-  ('mean', (0.5,)),
-  ('std', (0.5,)),
-)
-STARTS = {
-  'pretrained': (),
-  'meanvar': (('transfer', 'mean_var'), ('random_frozen', True)),
-  'scratch': SCRATCH,
-}
 
 
 def sweep(config):
   """Yield (name, overrides): 'pretrained10' is the checkpoint with a tenth of the patients."""
-  for start, changes in STARTS.items():
+  random = dict(controls.random_frozen(config))
+  starts = {
+    'pretrained': {},
+    'meanvar': {'transfer': 'mean_var', 'random_frozen': True},
+    'scratch': dict(controls.scratch()),
+    'random': random,
+  }
+  for start, changes in starts.items():
     for share in SHARES:
-      phases = tuple((freeze, longer(duration, share)) for freeze, duration in config.phases)
+      own = changes.get('phases', config.phases)
+      phases = tuple((freeze, longer(duration, share)) for freeze, duration in own)
       split = {**config.data.split.to_dict(), 'labels': share}
       every = longer(config.every, share)
-      overrides = (('data.split', split), ('phases', phases), ('every', every))
-      yield f'{start}{round(100 * share)}', (*changes, *overrides)
+      overrides = {'data.split': split, 'phases': phases, 'every': every}
+      yield f'{start}{round(100 * share)}', tuple((changes | overrides).items())
 
 
 def longer(duration, share):

@@ -17,6 +17,8 @@ verbs
   report     --workdir=RUN: write report.html again from the run folder alone
   predict    --workdir=RUN --images=FOLDER or FILE [--output=FILE.csv]: class probabilities, or
              masks, of unlabelled pictures
+  weights    [PATTERN]: the public checkpoints whose name, network, data or terms it is found in
+             --check FILE: what a checkpoint file is, and what its network wants to see
   cache      what the cache folder holds
              --clear: remove the activations and decoded pictures in it, not what was downloaded
 
@@ -48,12 +50,13 @@ VERBS = (
   'evaluate',
   'report',
   'predict',
+  'weights',
   'cache',
 )
 INTERRUPTS: dict[int, str] = {signal.SIGINT: 'Ctrl-C', signal.SIGTERM: 'SIGTERM'}
 SHOW_CURSOR = b'\x1b[?25h\n'
 FETCHING = ('train', 'ablate', 'probe', 'lr_find', 'describe')  # begin with data and weights
-PRINTING = ('describe', 'cache', 'help')  # do nothing else
+PRINTING = ('describe', 'weights', 'cache', 'help')  # do nothing else
 CONTINUED = ('train', 'ablate')  # another process goes on from their run folders
 
 
@@ -221,6 +224,28 @@ def _cache(argv: list[str]) -> int:
   return 0
 
 
+def _weights(argv: list[str]) -> int:
+  """Print the public checkpoints, or what a file is."""
+  from medtl import cli
+  from medtl.core.types import MedtlError
+  from medtl.run import public_weights
+
+  words = cli.joined(argv)
+  checked = [word.partition('=')[2] for word in words if word.startswith('--check=')]
+  patterns = [word for word in words if not word.startswith('-')]
+  if len(checked) + len(patterns) > 1 or len(words) > 1 or words == ['--check']:
+    raise MedtlError(f'weights takes one PATTERN, or --check FILE, found {" ".join(argv)}')
+  if words and not (checked or patterns):
+    raise MedtlError(f'weights takes a PATTERN, or --check FILE, found {words[0]}')
+  if checked:
+    lines = public_weights.check(Path(checked[0]).expanduser())
+  else:
+    lines = public_weights.listing(*patterns)
+  for line in lines:
+    print(line)
+  return 0
+
+
 def _settle(place: str, verb: str) -> None:
   """Make JAX ready: where compiled programs are kept, and which of several processes this is."""
   import jax
@@ -250,6 +275,8 @@ def _call(verb: str, argv: list[str]) -> int:
   """Read the words, then call the function of the verb; return the exit status."""
   if verb == 'cache':
     return _cache(argv)
+  if verb == 'weights':
+    return _weights(argv)
   from medtl import cli
 
   flags, config, name = cli.parse(verb, argv)

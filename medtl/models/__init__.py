@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from medtl.core.types import MedtlError
+from medtl.models import slices
 
 # False, True, or the names of the children that are in training mode.
 Train = bool | Collection[str]
@@ -139,6 +140,9 @@ class Net(nn.Module):
   mean: tuple[float, ...] = (0.0,)
   std: tuple[float, ...] = (1.0,)
   num_children: int = 0
+  # > 0: the backbone is one of pictures and sees the slices of volumes, so many neighbouring ones
+  # as channels of one picture (medtl/models/slices.py)
+  slices: int = 0
   remat: tuple[str, ...] = ()  # children that are computed again in the backward pass
 
   @property
@@ -167,6 +171,11 @@ class Net(nn.Module):
     """Return the children whose maps the head reads."""
     return self.head.levels(self.children)
 
+  @property
+  def reading(self) -> Any:
+    """Return the backbone as heads read it: `maps`, `token` and `stages`."""
+    return slices.OfSlices(self.backbone) if self.slices else self.backbone
+
   def __call__(self, x: Any, *, train: Train, start_child: int = 0) -> Any:
     """Return the head's outputs.
 
@@ -188,15 +197,20 @@ class Net(nn.Module):
     if start_child == self.reduced:
       return x
     if start_child == 0:
+      if self.slices:
+        x = slices.with_neighbours(x, self.slices)
       x = (x - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)
       if x.ndim == 2:  # vectors: a number of a table may be missing
         x = jnp.where(jnp.isnan(x), 0, x)
+    batch = jax.tree.leaves(x)[0].shape[0]
     value = self.backbone(
-      x,
+      slices.as_pictures(x) if self.slices else x,
       train=train,
       start_child=start_child,
       end_child=min(end_child, count),
       remat=self.remat,
       levels=self.levels,
     )
-    return self.head.reduce(value, self.backbone) if end_child == self.reduced else value
+    if self.slices:
+      value = slices.as_volumes(value, batch)
+    return self.head.reduce(value, self.reading) if end_child == self.reduced else value

@@ -62,6 +62,33 @@ def verdict(rows: Sequence[Row], metric: str) -> str:
   return '; '.join(parts) + '.'
 
 
+def transfer(rows: Sequence[Row], control: str, metric: str) -> str:
+  """Return in which variants the transfer helped: where the interval against the control allows it.
+
+  The control is the row of that name: the same network, frozen as chance drew it. Its paired
+  difference must exclude 0.
+  """
+  helped: list[str] = []
+  unclear: list[str] = []
+  for row in rows:
+    differences = row['differences'][control]
+    if not differences:
+      continue
+    gap = differences[metric]
+    # nothing is known of a difference without an interval
+    bounds = (gap['low'], gap['high'])
+    is_better = metrics.better(metric, gap['value'], 0.0)
+    is_clear = None not in bounds and (bounds[0] > 0 or bounds[1] < 0)
+    words = f'{row["name"]} ({console.words(gap)})'
+    (helped if is_better and is_clear else unclear).append(words)
+  parts = []
+  if helped:
+    parts.append(f'the transfer helped, against random frozen weights: {", ".join(helped)}')
+  if unclear:
+    parts.append(f'not shown to have helped: {", ".join(unclear)}')
+  return '; '.join(parts) + f' ({LABELS[metric]}, paired, 95 % intervals).'
+
+
 def extreme(rows: Sequence[Row], metric: str) -> Row:
   """Return the row with the best value of the metric, which may be one where less is better."""
   best = rows[0]

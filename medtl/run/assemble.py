@@ -183,17 +183,30 @@ def build_net(
 
   The module holds RENAMES and WEIGHTS.
   """
-  values = (tuple(shape[:-1]), len(shape) - 1, dtype(config))
-  filled = dict(zip(components.FILLED, values, strict=True))
+  sides = tuple(shape[:-1])
+  if config.slices and len(sides) != 3:
+    raise MedtlError(
+      f'config.slices={config.slices} is for volumes, found pictures of {len(sides)} axes; leave '
+      'it at 0'
+    )
+  seen = sides[1:] if config.slices else sides  # by the backbone
   model = config.model.to_dict()
   model.pop('weights')
-  backbone, module = _component(model, 'medtl.models.backbones', 'model', filled)
+  backbone, module = _component(
+    model, 'medtl.models.backbones', 'model', _filled(seen, dtype(config))
+  )
+  filled = _filled(sides, dtype(config))
   outputs = tasks.make(config.task.to_dict()).outputs(classes)
   keys = config.head.to_dict()
   _, package = components.head_of(keys['name'])
   head, _ = _component(keys, package, 'head', filled, outputs)
-  net = models.Net(backbone, head, num_children=config.truncate)
+  net = models.Net(backbone, head, num_children=config.truncate, slices=config.slices)
   return net.clone(remat=_rematerialised(config.remat, net.children)), module
+
+
+def _filled(sides: tuple[int, ...], number: Any) -> dict[str, Any]:
+  """Return the keys of a model or head that the data and the dtype decide."""
+  return dict(zip(components.FILLED, (sides, len(sides), number), strict=True))
 
 
 def _rematerialised(patterns: Sequence[str], children: Sequence[str]) -> tuple[str, ...]:
@@ -267,8 +280,16 @@ def _normalising(net: models.Net, facts: Mapping[str, Any]) -> models.Net:
 
 def count_children(config: ConfigDict) -> int:
   """Return how many children of the backbone are applied: depth(children) is the linear probe."""
-  net, _ = build_net(config, (224, 224, 1), PAIR)
+  net, _ = blank_net(config)
   return len(net.children)
+
+
+def blank_net(config: ConfigDict) -> tuple[models.Net, tuple[int, ...]]:
+  """Return (the config's net, a shape [*s, c] that it takes) before any data are read."""
+  axes = config.model.to_dict().get('ndim', 3 if config.slices else 2)
+  shape = (*config.model.to_dict().get('size', (224,) * axes), 1)
+  net, _ = build_net(config, shape, PAIR)
+  return net, shape
 
 
 def trained_net(config: ConfigDict, plan: dict[str, Any]) -> tuple[Task, Callable, Callable | None]:

@@ -143,6 +143,14 @@ KEYS: dict[str, Key] = dict(
     choices=('', 'mean', 'centre'),
     before='',
   ),
+  slices=Key(
+    0,
+    '1, 3, 5 …: a network of pictures sees the slices of volumes, so many neighbouring ones as the '
+    'channels of one picture (2.5-D); 0 = it sees volumes, or there are none.',
+    changes=('net',),
+    within=Range('0 (none) or odd', lambda value: value == 0 or (value % 2 == 1 and value > 0)),
+    before=0,
+  ),
   transfer=Key(
     'weights',
     "What comes from it: weights | mean_var = only each leaf's mean and variance (Raghu et al. "

@@ -264,7 +264,7 @@ def vectors(
     for depth in depths:
       value = context.applied(variables, value, below, depth)
       below = depth
-      vectors.append(heads.pooled(value, context.net.backbone, way))
+      vectors.append(heads.pooled(value, context.net.reading, way))
     return vectors
 
   picture = jnp.zeros((1, *context.data['train'].sample().x.shape))
@@ -337,7 +337,7 @@ def _path(
     storage.digest(variables, [name] if name != names[-1] else [name, 'norm'])
     for name in names[:depth]
   ]
-  net = repr((context.net.backbone, context.net.mean, context.net.std))
+  net = repr((context.net.backbone, context.net.slices, context.net.mean, context.net.std))
   name = storage.fingerprint(digests, whole, dtype=context.config.dtype, net=net, **facts)
   return cache_folder() / 'features' / f'{name}.npy'
 

@@ -86,7 +86,15 @@ def _from_nowhere(config: ConfigDict, dataset: Dataset) -> tuple[Tree, dict[str,
 def _normalising(
   net: models.Net, mean: tuple[float, ...], std: tuple[float, ...], channels: int
 ) -> models.Net:
-  """Return the net that normalises its input; `mean` and `std` are of each channel, or of all."""
+  """Return the net that normalises its input; `mean` and `std` are of each channel, or of all.
+
+  Where the net sees neighbouring slices as channels, those of a slice serve each of them.
+  """
+  if net.slices and len(mean) == channels:
+    mean *= net.slices
+  if net.slices and len(std) == channels:
+    std *= net.slices
+  channels *= max(1, net.slices)
   if {len(mean), len(std)} - {1, channels}:
     raise MedtlError(
       f'mean {mean} and std {std} for pictures of {channels} channels; expected one number, or one '

@@ -77,7 +77,7 @@ def _ablate(
   print_line = run_log.console.print
   print_line(comparison.table(rows))
   print_line(comparison.verdict(rows, rows[0]['headline'][0]))
-  for line in curves.lines:
+  for line in (*_transfer(rows, experiment), *curves.lines):
     print_line(line)
   try:
     screened = _screened(config, rows, workdir, command)
@@ -91,6 +91,14 @@ def _ablate(
   page = workdir / 'study.html'
   print_line(f'{seconds:.0f} s in all ({comparison.spent(rows)}); the page: {page}')
   return rows
+
+
+def _transfer(rows: Sequence[dict[str, Any]], experiment: Mapping[str, Any]) -> list[str]:
+  """Return the sentence on what the transfer was worth; none where the control was not trained."""
+  control = experiment.get('CONTROL')
+  if not control or len(rows) < 2 or control not in [row['name'] for row in rows]:
+    return []
+  return [comparison.transfer(rows, control, rows[0]['headline'][0])]
 
 
 def _add_differences(
@@ -343,7 +351,8 @@ def _write(
   study = {'rows': rows, 'screen': screened, 'equivalents': curves.rows}
   run_folder.write_json(workdir / 'study.json', study)
   files.write(workdir / 'study.csv', comparison.csv(rows))
-  comparison.write(workdir / 'study.html', rows, facts, screened, curves.families, curves.lines)
+  lines = [*_transfer(rows, experiment), *curves.lines]
+  comparison.write(workdir / 'study.html', rows, facts, screened, curves.families, lines)
 
 
 def provenance(rows: list[dict[str, Any]], command: str, seconds: float) -> dict[str, Any]:
@@ -363,8 +372,9 @@ def provenance(rows: list[dict[str, Any]], command: str, seconds: float) -> dict
 def _experiment(path: Path) -> dict[str, Any]:
   """Return what a file of experiments/ defines.
 
-  sweep(config), AXIS (what differs), AGAINST (names to compare with); a file that defines
-  place(name) needs UNIT too. A file without these, or without a docstring, is a MedtlError.
+  sweep(config), AXIS (what differs), AGAINST (names to compare with); CONTROL, where there is one,
+  names the variant of AGAINST whose backbone is random. A file that defines place(name) needs UNIT
+  too. A file without these, or without a docstring, is a MedtlError.
   """
   if not path.is_file():
     there = sorted(str(other) for other in path.parent.glob('[!_]*.py'))

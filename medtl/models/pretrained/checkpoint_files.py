@@ -68,6 +68,18 @@ def locate(weights: str, table: Mapping[str, Weights]) -> Source:
   )
 
 
+def kept_at(name: str, entry: Weights) -> Path | None:
+  """Return where the file of an entry is kept once it is here; None if in no package installed."""
+  if not entry.url:
+    return downloads.cache_folder() / 'by_hand' / name
+  if downloads.served(entry.url):
+    return downloads.cached_path(entry.url)
+  try:
+    return downloads.fetch(entry.url)
+  except MedtlError:  # the package is not installed, or another version of it
+    return None
+
+
 def _got_by_hand(name: str, entry: Weights) -> Path:
   """Return where a file lies that no program may fetch; a Missing says where people get it."""
   path = downloads.cache_folder() / 'by_hand' / name

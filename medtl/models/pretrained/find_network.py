@@ -41,7 +41,7 @@ def choose(names: Collection[str], dialects: Mapping[str, Dialect]) -> Choice:
   for prefix in sorted(below, key=lambda prefix: -len(below[prefix])):
     if len(below[prefix]) < max(1, _RIVAL * best):
       break
-    score = _fitting(below[prefix], dialects)
+    score = fitting(below[prefix], dialects)
     if prefix == '' or score > _SHARE * len(below[prefix]):
       scores[prefix] = score
       best = max(best, score)
@@ -68,7 +68,7 @@ def _prefixes(name: str) -> list[str]:
   return [name[:end] for end in ends if end < len(name)]
 
 
-def _fitting(names: Sequence[str], dialects: Mapping[str, Dialect]) -> int:
+def fitting(names: Sequence[str], dialects: Mapping[str, Dialect]) -> int:
   """Return how many of the names a dialect maps into a backbone, the most of all dialects.
 
   A dialect counts only where a stem and a stage are among them: a block's own conv1 looks like that

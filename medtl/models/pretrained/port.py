@@ -44,7 +44,7 @@ class Report(NamedTuple):
   notes: tuple[str, ...]  # sentences on what was adapted
 
 
-class _Reading(NamedTuple):
+class Reading(NamedTuple):
   """A checkpoint read as one dialect; `faults` say in words why it does not fit, if it does not."""
 
   dialect: str
@@ -75,25 +75,51 @@ def port(
   pictures become kernels of volumes (`inflation`); '' = they do not. Raises MedtlError when no
   dialect fits without a difference.
   """
+  wanted, kept = _wanted(target, fresh)
+  if not dialects:
+    raise MedtlError('this architecture reads no checkpoints: its RENAMES is empty')
+  normalised = {}
+  for name, dialect in dialects.items():
+    own_mean = tuple(mean) or dialect.mean
+    own_std = tuple(std) or dialect.std
+    normalised[name] = dialect._replace(mean=own_mean, std=own_std)
+  reading = nearest(arrays, wanted, normalised, (*fresh, *without), adapt or {}, inflate)
+  if not reading.faults:
+    _check_numbers(reading.ported)
+    return _tree(reading.ported), _report(reading, kept)
+  which = f'read as {reading.dialect!r} (which fits best of: {", ".join(dialects)})'
+  lines = [f'the checkpoint does not fit this model, {which}:', *reading.faults]
+  advice = _advice(arrays, reading.ported, wanted)
+  raise MedtlError('\n  '.join([*shortened(lines), *advice]))
+
+
+def _wanted(target: Tree, fresh: Sequence[str]) -> tuple[dict[str, Shape], set[str]]:
+  """Return the shapes of what a checkpoint must hold, and the paths that stay as initialised."""
   leaves = pytrees.flatten(target)
   shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
   kept = _fresh(shapes, fresh)
-  wanted = {path: shape for path, shape in shapes.items() if path not in kept}
-  nearest: _Reading | None = None
+  return {path: shape for path, shape in shapes.items() if path not in kept}, kept
+
+
+def nearest(
+  arrays: Arrays,
+  wanted: Shapes,
+  dialects: Mapping[str, Dialect],
+  unwanted: Sequence[str],
+  adapt: Adapt,
+  inflate: str = '',
+) -> Reading:
+  """Return the arrays read as the first dialect that fits, else as the one that fits best.
+
+  `unwanted` are regexes of paths that are no fault where theirs are too many.
+  """
+  readings = []
   for name, dialect in dialects.items():
-    dialect = dialect._replace(mean=tuple(mean) or dialect.mean, std=tuple(std) or dialect.std)
-    reading = _read_as(name, dialect, arrays, wanted, (*fresh, *without), adapt or {}, inflate)
+    reading = _read_as(name, dialect, arrays, wanted, unwanted, adapt, inflate)
     if not reading.faults:
-      _check_numbers(reading.ported)
-      return _tree(reading.ported), _report(reading, kept)
-    if nearest is None or len(reading.faults) < len(nearest.faults):
-      nearest = reading
-  if nearest is None:
-    raise MedtlError('this architecture reads no checkpoints: its RENAMES is empty')
-  which = f'read as {nearest.dialect!r} (which fits best of: {", ".join(dialects)})'
-  lines = [f'the checkpoint does not fit this model, {which}:', *nearest.faults]
-  advice = _advice(arrays, nearest.ported, wanted)
-  raise MedtlError('\n  '.join([*_shortened(lines), *advice]))
+      return reading
+    readings.append(reading)
+  return min(readings, key=lambda reading: len(reading.faults))
 
 
 def _read_as(
@@ -104,7 +130,7 @@ def _read_as(
   unwanted: Sequence[str],
   adapt: Adapt,
   inflate: str,
-) -> _Reading:
+) -> Reading:
   """Return the arrays under our paths and in our shapes, as far as the dialect fits."""
   pieces, ignored = renamed(arrays, dialect, unwanted, adapt)
   ported: dict[str, Piece] = {}
@@ -120,10 +146,10 @@ def _read_as(
     normal, stem_notes = _adapt_stems(ported, wanted, dialect)
     notes += stem_notes
   faults += _shape_faults(ported, wanted)
-  return _Reading(name, ported, ignored, normal, notes, faults)
+  return Reading(name, ported, ignored, normal, notes, faults)
 
 
-def _report(reading: _Reading, kept: Collection[str]) -> Report:
+def _report(reading: Reading, kept: Collection[str]) -> Report:
   mean, std = reading.normal
   return Report(
     dialect=reading.dialect,
@@ -296,7 +322,7 @@ def _arrow(piece: Piece) -> str:
   return f'{piece.name} → {piece.path}'
 
 
-def _shortened(lines: Sequence[str], most: int = 8) -> list[str]:
+def shortened(lines: Sequence[str], most: int = 8) -> list[str]:
   """Return the lines, at most so many that begin with the same word and a colon."""
   counts: dict[str, int] = {}
   kept: list[str] = []

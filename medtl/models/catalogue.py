@@ -1,0 +1,91 @@
+"""The public checkpoints of every family of backbones, as one table."""
+
+import functools
+import importlib
+import importlib.metadata
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from medtl.core import expressions, pytrees
+from medtl.core.types import MedtlError, Weights
+from medtl.models import Net, heads
+from medtl.models.pretrained import checkpoint_files
+
+PACKAGE = 'medtl.models.backbones'
+
+
+class Entry(NamedTuple):
+  """A public checkpoint: a row of the WEIGHTS of a family."""
+
+  family: str
+  name: str
+  weights: Weights
+
+  @property
+  def network(self) -> str:
+    """Return what `config.model.name` must be for it."""
+    return f'{self.family}.{self.weights.network}'
+
+
+def families() -> dict[str, ModuleType]:
+  """Return the module of every family of backbones by its name."""
+  modules = {}
+  for name in expressions.siblings(PACKAGE):
+    modules[name] = importlib.import_module(f'{PACKAGE}.{name}')
+  return modules
+
+
+def entries(pattern: str = '') -> list[Entry]:
+  """Return the checkpoints whose name, network or data a pattern is found in, in any case.
+
+  Raises MedtlError for a pattern that is no regular expression or is found nowhere.
+  """
+  found = []
+  regex = expressions.compiled_regex(f'(?i){pattern}', 'PATTERN')
+  for family, module in families().items():
+    for name, weights in module.WEIGHTS.items():
+      entry = Entry(family, name, weights)
+      words = (name, entry.network, weights.trained_on, weights.licence, weights.terms)
+      if any(regex.search(word) for word in words):
+        found.append(entry)
+  if not found:
+    known = [name for module in families().values() for name in module.WEIGHTS]
+    raise MedtlError(
+      f'no public checkpoint fits {pattern!r}; {expressions.did_you_mean(pattern, known)}'
+    )
+  return found
+
+
+def file_of(entry: Entry) -> Path | None:
+  """Return where the file of a checkpoint lies; None where it is not here yet."""
+  path = checkpoint_files.kept_at(entry.name, entry.weights)
+  return path if path is not None and path.is_file() else None
+
+
+def example_shape(keys: Mapping[str, Any], channels: int) -> tuple[int, ...]:
+  """Return the shape [*s, c] of a picture that a network with these keys can take."""
+  size = keys.get('size', (224,) * keys.get('ndim', 2))
+  return (*size, channels)
+
+
+@functools.cache
+def _count(network: str, keys: tuple[tuple[str, Any], ...], channels: int, classes: int) -> int:
+  backbone = expressions.find(network, PACKAGE)(**dict(keys))
+  net = Net(backbone, heads.linear(max(1, classes)))
+  example = jax.ShapeDtypeStruct((1, *example_shape(dict(keys), channels)), jnp.float32)
+  init = functools.partial(net.init, train=False)
+  shapes = jax.eval_shape(init, jax.random.key(0), example)['params']
+  if not classes:
+    shapes.pop('head')
+  return sum(leaf.size for leaf in pytrees.flatten(shapes).values())
+
+
+def count_parameters(entry: Entry) -> int:
+  """Return how many parameters a checkpoint's network has, its own head included."""
+  weights = entry.weights
+  return _count(entry.network, tuple(weights.keys.items()), weights.channels, weights.classes)

@@ -1,0 +1,199 @@
+"""What a checkpoint file is: which network it fits, and what that network wants to see."""
+
+import dataclasses
+import functools
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from medtl.core import expressions, pytrees
+from medtl.core.types import MedtlError
+from medtl.models import Net, catalogue, heads
+from medtl.models.catalogue import Entry
+from medtl.models.pretrained import checkpoint_files, find_network, port, sharded_files
+from medtl.models.pretrained.dialects import Arrays, Dialect, bare, renamed
+from medtl.runtime.downloads import Digests, digests
+
+_RIVAL = 0.5  # of the names that the best family knows: then another is tried too
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+  """A file read as the network that it fits best; `faults` say where it does not fit."""
+
+  network: str
+  keys: Mapping[str, Any]
+  dialect: str
+  faults: tuple[str, ...]
+  left_out: tuple[str, ...]  # names in the file that this network does not have
+  arrays: int  # of the network that the file fills
+  classes: int  # of its own head, 0 for none
+  channels: int
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+  """What the checksums of a file say: the entry that it is, or was before it was replaced."""
+
+  entry: Entry
+  is_older: bool = False
+
+
+def read(path: Path, say: Any) -> dict[str, np.ndarray]:
+  """Return the arrays of a file, whatever the family; nothing in it is executed."""
+  every = {}
+  for family, module in catalogue.families().items():
+    for name, dialect in module.RENAMES.items():
+      every[f'{family}.{name}'] = dialect
+  return checkpoint_files.read(path, every, say=say)
+
+
+def known_by_checksum(path: Path) -> Known | None:
+  """Return the entry whose published checksum a file has; None where there is none such.
+
+  A checksum is one file's: of a checkpoint in several files nothing is known by it.
+  """
+  if len(sharded_files.files(path)) > 1:
+    return None
+  found = digests(path)
+  for entry in catalogue.entries():
+    if _is_published(entry, found):
+      return Known(entry)
+    if any(found.sha256.startswith(digits) for digits in entry.weights.older):
+      return Known(entry, is_older=True)
+  return None
+
+
+def _is_published(entry: Entry, found: Digests) -> bool:
+  sha256 = entry.weights.sha256
+  md5 = entry.weights.md5
+  return bool(sha256 or md5) and found.sha256.startswith(sha256) and found.md5.startswith(md5)
+
+
+def identify(arrays: Arrays) -> Finding:
+  """Return the network that fits the arrays of a file best.
+
+  Raises MedtlError where no family knows their names.
+  """
+  best: Finding | None = None
+  for family, module in _candidates(arrays):
+    for network, keys in _networks(family, module, arrays):
+      finding = _tried(network, keys, module, arrays)
+      if best is None or len(finding.faults) < len(best.faults):
+        best = finding
+      if not best.faults:
+        return best
+  if best is None:
+    begin = ', '.join(list(arrays)[:4])
+    families = ', '.join(catalogue.families())
+    raise MedtlError(
+      f'its names are those of no network here ({families}); they begin with: {begin}'
+    )
+  return best
+
+
+def _candidates(arrays: Arrays) -> list[tuple[str, ModuleType]]:
+  """Return the families that know most of the names, the best first."""
+  names = [name for name in arrays if not name.endswith('num_batches_tracked')]
+  scores = {}
+  modules = catalogue.families()
+  for family, module in modules.items():
+    scores[family] = find_network.fitting(names, module.RENAMES)
+  best = max(scores.values())
+  ranked = sorted(scores, key=lambda family: -scores[family])
+  enough = max(1, _RIVAL * best)
+  return [(family, modules[family]) for family in ranked if scores[family] >= enough]
+
+
+def _networks(
+  family: str, module: ModuleType, arrays: Arrays
+) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yield the networks of a family and their keys, those of as many stages as the file first."""
+  stages = _stages(arrays, module.RENAMES)
+  alike: list[tuple[str, dict[str, Any]]] = []
+  others: list[tuple[str, dict[str, Any]]] = []
+  for name, factory in expressions.public(module).items():
+    parameters = inspect.signature(factory).parameters.values()
+    if any(one.default is one.empty for one in parameters):
+      continue
+    for keys in _keys_of(module, name):
+      there = factory(**keys).stages in stages
+      (alike if there else others).append((f'{family}.{name}', keys))
+  yield from alike or others
+
+
+def _keys_of(module: ModuleType, name: str) -> list[dict[str, Any]]:
+  """Return the keys that a network's checkpoints ask for, its defaults first."""
+  options: list[dict[str, Any]] = [{}]
+  for weights in module.WEIGHTS.values():
+    keys = dict(weights.keys)
+    if weights.network == name and keys not in options:
+      options.append(keys)
+  return options
+
+
+def _stages(arrays: Arrays, dialects: Mapping[str, Dialect]) -> set[int]:
+  """Return the number of the last stage in the file, as each dialect understands it."""
+  found = set()
+  for dialect in dialects.values():
+    pieces, _ = renamed(arrays, dialect, (), {})
+    numbers = re.findall(r'backbone/stage(\d+)/', ' '.join(piece.path for piece in pieces))
+    found.add(max(map(int, numbers), default=0))
+  return found
+
+
+def _tried(network: str, keys: Mapping[str, Any], module: ModuleType, arrays: Arrays) -> Finding:
+  """Return what a file is as one network."""
+  adapt = getattr(module, 'ADAPT', {})
+  classes = port.outputs(arrays, module.RENAMES)
+  channels = _input_channels(arrays, module.RENAMES)
+  backbone = expressions.find(network, catalogue.PACKAGE)(**keys)
+  net = Net(backbone, heads.linear(max(1, classes)))
+  given = dict(keys)
+  if hasattr(backbone, 'size'):
+    given['size'] = backbone.size
+  shape = catalogue.example_shape(given, channels)
+  example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+  init = functools.partial(net.init, train=False)
+  shapes = jax.eval_shape(init, jax.random.key(0), example)
+  wanted = {path: tuple(leaf.shape) for path, leaf in pytrees.flatten(shapes).items()}
+  if not classes:
+    wanted = {path: shape for path, shape in wanted.items() if bare(path)[:5] != 'head/'}
+  reading = port.nearest(arrays, wanted, module.RENAMES, (), adapt)
+  mean, std = reading.normal
+  return Finding(
+    network=network,
+    keys=keys,
+    dialect=reading.dialect,
+    faults=tuple(reading.faults),
+    left_out=tuple(reading.ignored),
+    arrays=len(reading.ported),
+    classes=classes,
+    channels=channels,
+    mean=tuple(mean),
+    std=tuple(std),
+  )
+
+
+def _input_channels(arrays: Arrays, dialects: Mapping[str, Dialect]) -> int:
+  """Return how many channels the first kernel of the file sees; 3 where that is not known."""
+  for dialect in dialects.values():
+    pieces, _ = renamed(arrays, dialect, (), {})
+    for piece in pieces:
+      if re.fullmatch(r'params/backbone/stem/(.*/)?kernel', piece.path) and piece.array.ndim > 2:
+        return int(piece.array.shape[-2])
+  return 3
+
+
+def same_network(finding: Finding) -> Sequence[Entry]:
+  """Return the public checkpoints of the network that a file fits."""
+  return [entry for entry in catalogue.entries() if entry.network == finding.network]
