@@ -63,8 +63,8 @@ CONTINUED = ('train', 'ablate')  # another process goes on from their run folder
 def main(argv: list[str] | None = None) -> int:
   """Run one verb; return the exit status.
 
-  0 done · 1 a mistake, said in words · 130 Ctrl-C and 143 SIGTERM, the state safe · 141 nobody
-  reads the output any more
+  0 done · 1 a mistake, said in words, or a checkpoint that fits no network · 130 Ctrl-C and 143
+  SIGTERM, the state safe · 141 nobody reads the output any more
   """
   argv = list(sys.argv[1:] if argv is None else argv)
   verb = _verb(argv)
@@ -237,13 +237,14 @@ def _weights(argv: list[str]) -> int:
     raise MedtlError(f'weights takes one PATTERN, or --check FILE, found {" ".join(argv)}')
   if words and not (checked or patterns):
     raise MedtlError(f'weights takes a PATTERN, or --check FILE, found {words[0]}')
+  fits = True
   if checked:
-    lines = public_weights.check(Path(checked[0]).expanduser())
+    lines, fits = public_weights.check(Path(checked[0]).expanduser())
   else:
     lines = public_weights.listing(*patterns)
   for line in lines:
     print(line)
-  return 0
+  return 0 if fits else 1
 
 
 def _settle(place: str, verb: str) -> None:

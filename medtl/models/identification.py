@@ -169,10 +169,12 @@ def _tried(network: str, keys: Mapping[str, Any], module: ModuleType, arrays: Ar
   if not classes:
     wanted = {path: shape for path, shape in wanted.items() if bare(path)[:5] != 'head/'}
   reading = port.nearest(arrays, wanted, module.RENAMES, (), adapt)
+  unseen = module.RENAMES[reading.dialect].keys
+  known = inspect.signature(expressions.find(network, catalogue.PACKAGE)).parameters
   mean, std = reading.normal
   return Finding(
     network=network,
-    keys=keys,
+    keys={**keys, **{key: value for key, value in unseen.items() if key in known}},
     dialect=reading.dialect,
     faults=tuple(reading.faults),
     left_out=tuple(reading.ignored),

@@ -21,6 +21,7 @@ from medtl.models.pretrained import (
   port,
   sharded_files,
 )
+from medtl.models.pretrained.dialects import Dialect
 from medtl.run import run_folder
 from medtl.runtime import multihost
 from medtl.runtime.downloads import digests
@@ -182,6 +183,7 @@ def from_publisher(
     without=without,
     inflate=config.inflate,
   )
+  _check_unseen(config, module.RENAMES[report.dialect], report.dialect)
   counted = [name for name in arrays if not name.endswith('num_batches_tracked')]
   unused = find_network.grouped(counted, arrays.keys() - set(report.ignored))
   if unused:
@@ -202,6 +204,21 @@ def from_publisher(
   facts['mean'] = report.mean
   facts['std'] = report.std
   return ported, facts
+
+
+def _check_unseen(config: ConfigDict, dialect: Dialect, name: str) -> None:
+  """Raise where the network differs from a publisher's in what no shape of an array shows."""
+  factory = expressions.find(config.model.name, 'medtl.models.backbones')
+  given = expressions.parameters(factory)
+  keys = {key: parameter.default for key, parameter in given.items()}
+  keys |= config.model.to_dict()
+  for key, value in dialect.keys.items():
+    if key in keys and keys[key] != value:
+      raise MedtlError(
+        f'the checkpoint is in the names of {name!r}, whose networks have {key}={value!r}, and '
+        f'config.model has {key}={keys[key]!r}: the arrays fit, the features would be others; set '
+        f'--config.model.{key}={value}'
+      )
 
 
 def _from_run(

@@ -11,7 +11,7 @@ from medtl.models.pretrained import port
 from medtl.runtime.downloads import digests
 
 HEADER = ('name', 'config.model.name', 'parameters', 'input', 'classes', 'licence; terms', 'here')
-MOST = 12  # names of one kind that are listed
+MOST = 6  # names of one kind that are listed
 
 
 def listing(pattern: str = '') -> list[str]:
@@ -88,8 +88,8 @@ def _normalised(mean: Sequence[float], std: Sequence[float]) -> str:
   return f'mean {means}, std {stds}: pictures of 0 … 1 become {low:.4g} … {high:.4g}'
 
 
-def check(path: Path) -> list[str]:
-  """Return the lines that say what a file is and how a config names it.
+def check(path: Path) -> tuple[list[str], bool]:
+  """Return (the lines that say what a file is and how a config names it; whether it fits).
 
   Nothing in the file is executed. Raises MedtlError where it is no checkpoint, or of no network
   that there is here.
@@ -102,7 +102,7 @@ def check(path: Path) -> list[str]:
   lines += [f'  {remark}' for remark in remarks]
   lines += _fit(finding, path, known)
   lines += _publisher(finding, path, known)
-  return lines
+  return lines, not finding.faults
 
 
 def _sizes(arrays: identification.Arrays) -> str:
@@ -117,7 +117,8 @@ def _fit(finding: Finding, path: Path, known: Known | None) -> Iterator[str]:
   yield f'  {fits} {finding.network}, in the names of {finding.dialect!r}'
   for fault in port.shortened(finding.faults, MOST):
     yield f'    {fault}'
-  yield f'  config.model = dict({words})'
+  if not finding.faults:
+    yield f'  config.model = dict({words})'
   if finding.left_out:
     shown = ', '.join(finding.left_out[:MOST])
     more = f', {len(finding.left_out) - MOST} more' if len(finding.left_out) > MOST else ''

@@ -3,7 +3,8 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +31,8 @@ class Dialect(NamedTuple):
   `layout` is 'torch' (O, I, *k), 'keras' (*k, I, O; depthwise *k, C, 1) or 'flax' (ours, but
   attention heads may have an axis of their own). `mean` and `std` are RGB in units of 0 … 1;
   `order` is that of the stem's channels. `standardised` kernels cannot take another number of
-  channels.
+  channels. `keys` are those of a factory that no shape shows (epsilon, padding), as all networks of
+  these names have them.
   """
 
   layout: str
@@ -39,6 +41,7 @@ class Dialect(NamedTuple):
   std: tuple[float, ...] = (0.229, 0.224, 0.225)
   order: str = 'rgb'
   standardised: bool = False
+  keys: Mapping[str, Any] = MappingProxyType({})
 
 
 class Piece(NamedTuple):

@@ -86,6 +86,7 @@ _VIT_AND_DINOV2_HF = (  # names that Hugging Face's ViT and DINOv2 share
 _HALF = (0.5, 0.5, 0.5)  # mean and std of inputs from -1 to 1
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_CLIP_KEYS = dict(epsilon=1e-5)
 _OPENAI = (  # OpenAI's names, of the whole model
   (r'^(transformer\.|token_embedding\.|ln_final\.).*', ''),
   (r'^(positional_embedding|text_projection|logit_scale|visual\.proj)$', ''),
@@ -177,10 +178,12 @@ RENAMES = {
   'timm': Dialect('torch', _TIMM),
   'hf': Dialect('torch', _VIT_HF, _HALF, _HALF),
   'dinov2_hf': Dialect('torch', _DINOV2_HF),
-  'clip_hf': Dialect('torch', _CLIP_HF, _CLIP_MEAN, _CLIP_STD),
-  'clip_openai': Dialect('torch', _OPENAI, _CLIP_MEAN, _CLIP_STD),
+  'clip_hf': Dialect('torch', _CLIP_HF, _CLIP_MEAN, _CLIP_STD, keys=_CLIP_KEYS),
+  'clip_openai': Dialect('torch', _OPENAI, _CLIP_MEAN, _CLIP_STD, keys=_CLIP_KEYS),
   # the image tower alone
-  'clip_visual': Dialect('torch', ((r'^', 'visual.'), *_OPENAI), _CLIP_MEAN, _CLIP_STD),
+  'clip_visual': Dialect(
+    'torch', ((r'^', 'visual.'), *_OPENAI), _CLIP_MEAN, _CLIP_STD, keys=_CLIP_KEYS
+  ),
 }
 
 
