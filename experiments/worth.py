@@ -18,8 +18,7 @@ from medtl.studies import controls
 
 AXIS = 'share of the training patients, %'
 UNIT = ' %'
-AGAINST = ('random100', 'scratch100', 'pretrained100')
-CONTROL = 'random100'
+AGAINST = ('scratch100', 'pretrained100')
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
 
 
@@ -56,3 +55,9 @@ def place(name):
   """Return (family, amount): ('pretrained', 10.0) of 'pretrained10'."""
   family = name.rstrip('0123456789')
   return family, float(name.removeprefix(family))
+
+
+def control(name):
+  """Return the variant of a random frozen backbone with as many labels."""
+  _, amount = place(name)
+  return f'random{amount:g}'

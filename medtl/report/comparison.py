@@ -13,6 +13,7 @@ from medtl.runtime import files
 
 Row = Mapping[str, Any]
 SURE = 0.05  # corrected p below which two variants are told apart
+CONTROL = 'random frozen'  # the same network, frozen as chance drew it, with a trained head
 BEST = 'best observed'  # a reference beside those that a study names
 SHOWN = ('accuracy', 'ece')  # beside the first headline metric
 
@@ -62,16 +63,16 @@ def verdict(rows: Sequence[Row], metric: str) -> str:
   return '; '.join(parts) + '.'
 
 
-def transfer(rows: Sequence[Row], control: str, metric: str) -> str:
-  """Return in which variants the transfer helped: where the interval against the control allows it.
+def transfer(rows: Sequence[Row], metric: str) -> list[str]:
+  """Return the sentence that says in which variants the transfer helped; [] without a control.
 
-  The control is the row of that name: the same network, frozen as chance drew it. Its paired
-  difference must exclude 0.
+  The control of a row is the same network, frozen as chance drew it. The transfer helped where the
+  interval of the paired difference excludes 0.
   """
   helped: list[str] = []
   unclear: list[str] = []
   for row in rows:
-    differences = row['differences'][control]
+    differences = row['differences'].get(CONTROL)
     if not differences:
       continue
     gap = differences[metric]
@@ -86,7 +87,9 @@ def transfer(rows: Sequence[Row], control: str, metric: str) -> str:
     parts.append(f'the transfer helped, against random frozen weights: {", ".join(helped)}')
   if unclear:
     parts.append(f'not shown to have helped: {", ".join(unclear)}')
-  return '; '.join(parts) + f' ({LABELS[metric]}, paired, 95 % intervals).'
+  if not parts:
+    return []
+  return ['; '.join(parts) + f' ({LABELS[metric]}, paired, 95 % intervals).']
 
 
 def extreme(rows: Sequence[Row], metric: str) -> Row:

@@ -70,14 +70,14 @@ def _ablate(
   count = validate.count_folds(config) if every_fold else 0
   _train(variants, runs, count, workdir, command)
   rows = [run_report.study_row(folders) for folders in runs.values()]
-  _add_differences(rows, runs, experiment['AGAINST'])
+  _add_differences(rows, runs, experiment)
   curves = _curves(rows, experiment, runs)
   # What was measured is safe before more is computed.
   _write(rows, {}, experiment, curves, workdir, command)
   print_line = run_log.console.print
   print_line(comparison.table(rows))
   print_line(comparison.verdict(rows, rows[0]['headline'][0]))
-  for line in (*_transfer(rows, experiment), *curves.lines):
+  for line in (*comparison.transfer(rows, rows[0]['headline'][0]), *curves.lines):
     print_line(line)
   try:
     screened = _screened(config, rows, workdir, command)
@@ -93,21 +93,21 @@ def _ablate(
   return rows
 
 
-def _transfer(rows: Sequence[dict[str, Any]], experiment: Mapping[str, Any]) -> list[str]:
-  """Return the sentence on what the transfer was worth; none where the control was not trained."""
-  control = experiment.get('CONTROL')
-  if not control or len(rows) < 2 or control not in [row['name'] for row in rows]:
-    return []
-  return [comparison.transfer(rows, control, rows[0]['headline'][0])]
-
-
 def _add_differences(
-  rows: list[dict[str, Any]], runs: Mapping[str, Sequence[Path]], references: Sequence[str]
+  rows: list[dict[str, Any]],
+  runs: Mapping[str, Sequence[Path]],
+  experiment: Mapping[str, Any],
 ) -> None:
-  """Add to each row its paired differences to the references and to the best observed."""
-  against = {row['name']: row['name'] for row in rows if row['name'] in references}
-  against[comparison.BEST] = comparison.extreme(rows, rows[0]['headline'][0])['name']
+  """Add to each row its paired differences to the references, its control, the best observed."""
+  names = [row['name'] for row in rows]
+  best = comparison.extreme(rows, rows[0]['headline'][0])['name']
+  control = experiment.get('control')
   for row in rows:
+    against = {name: name for name in names if name in experiment['AGAINST']}
+    if control:
+      own = control(row['name'])
+      against[comparison.CONTROL] = own if own in names else row['name']
+    against[comparison.BEST] = best
     row['differences'] = dict.fromkeys(against)
     for reference, name in against.items():
       if name != row['name']:
@@ -351,7 +351,7 @@ def _write(
   study = {'rows': rows, 'screen': screened, 'equivalents': curves.rows}
   run_folder.write_json(workdir / 'study.json', study)
   files.write(workdir / 'study.csv', comparison.csv(rows))
-  lines = [*_transfer(rows, experiment), *curves.lines]
+  lines = [*comparison.transfer(rows, rows[0]['headline'][0]), *curves.lines]
   comparison.write(workdir / 'study.html', rows, facts, screened, curves.families, lines)
 
 
@@ -372,9 +372,9 @@ def provenance(rows: list[dict[str, Any]], command: str, seconds: float) -> dict
 def _experiment(path: Path) -> dict[str, Any]:
   """Return what a file of experiments/ defines.
 
-  sweep(config), AXIS (what differs), AGAINST (names to compare with); CONTROL, where there is one,
-  names the variant of AGAINST whose backbone is random. A file that defines place(name) needs UNIT
-  too. A file without these, or without a docstring, is a MedtlError.
+  sweep(config), AXIS (what differs), AGAINST (names to compare with); control(name), where there is
+  one, returns the variant that is the same network, frozen as chance drew it. A file that defines
+  place(name) needs UNIT too. A file without these, or without a docstring, is a MedtlError.
   """
   if not path.is_file():
     there = sorted(str(other) for other in path.parent.glob('[!_]*.py'))

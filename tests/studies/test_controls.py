@@ -31,7 +31,7 @@ def test_a_backbone_without_running_statistics_has_no_rule_for_them():
 
 def row(name, value, low, high):
   gap = dict(value=value, low=low, high=high, p=None, p_holm=None, reason='')
-  differences = {'random': None if name == 'random' else {'auroc': gap}}
+  differences = {comparison.CONTROL: None if name == 'random' else {'auroc': gap}}
   return dict(name=name, differences=differences)
 
 
@@ -42,7 +42,7 @@ def test_the_transfer_helped_only_where_the_interval_excludes_nothing():
     row('worse', -0.2, -0.3, -0.1),
     row('random', 0, 0, 0),
   ]
-  said = comparison.transfer(rows, 'random', 'auroc')
+  (said,) = comparison.transfer(rows, 'auroc')
   helped, unclear = said.split('; ')
   assert 'full' in helped and 'probe' not in helped and 'worse' not in helped
   assert 'probe' in unclear and 'worse' in unclear and 'full' not in unclear
@@ -50,4 +50,6 @@ def test_the_transfer_helped_only_where_the_interval_excludes_nothing():
 
 def test_where_nothing_helped_it_is_not_said_to():
   rows = [row('probe', 0.1, -0.01, 0.2), row('random', 0, 0, 0)]
-  assert comparison.transfer(rows, 'random', 'auroc').startswith('not shown to have helped: probe')
+  (said,) = comparison.transfer(rows, 'auroc')
+  assert said.startswith('not shown to have helped: probe')
+  assert comparison.transfer([row('random', 0, 0, 0)], 'auroc') == []
