@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,8 @@ class Finding:
   arrays: int  # of the network that the file fills
   classes: int  # of its own head, 0 for none
   channels: int
+  # children of the backbone that the file has, where the last ones are not in it; else 0
+  truncate: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
 
@@ -103,7 +106,7 @@ def identify(arrays: Arrays) -> Finding:
 
 def _candidates(arrays: Arrays) -> list[tuple[str, ModuleType]]:
   """Return the families that know most of the names, the best first."""
-  names = [name for name in arrays if not name.endswith('num_batches_tracked')]
+  names = [name for name in arrays if not name.endswith(find_network.COUNTS)]
   scores = {}
   modules = catalogue.families()
   for family, module in modules.items():
@@ -169,6 +172,14 @@ def _tried(network: str, keys: Mapping[str, Any], module: ModuleType, arrays: Ar
   if not classes:
     wanted = {path: shape for path, shape in wanted.items() if bare(path)[:5] != 'head/'}
   reading = port.nearest(arrays, wanted, module.RENAMES, (), adapt)
+  truncate = 0
+  if reading.faults:
+    kept = _last_child(reading) + 1
+    begun = {path: shape for path, shape in wanted.items() if _child(path) < kept}
+    shorter = port.nearest(arrays, begun, module.RENAMES, (), adapt)
+    if 0 < kept <= backbone.stages and not shorter.faults:
+      reading = shorter
+      truncate = kept
   unseen = module.RENAMES[reading.dialect].keys
   known = inspect.signature(expressions.find(network, catalogue.PACKAGE)).parameters
   mean, std = reading.normal
@@ -177,13 +188,32 @@ def _tried(network: str, keys: Mapping[str, Any], module: ModuleType, arrays: Ar
     keys={**keys, **{key: value for key, value in unseen.items() if key in known}},
     dialect=reading.dialect,
     faults=tuple(reading.faults),
-    left_out=tuple(reading.ignored),
+    left_out=tuple(name for name in reading.ignored if not name.endswith(find_network.COUNTS)),
     arrays=len(reading.ported),
     classes=classes,
     channels=channels,
+    truncate=truncate,
     mean=tuple(mean),
     std=tuple(std),
   )
+
+
+def _last_child(reading: port.Reading) -> int:
+  """Return the number of the last child of the backbone that a file has; -1 without any."""
+  numbers = [_child(path) for path in reading.ported]
+  return max((int(number) for number in numbers if number < math.inf), default=-1)
+
+
+def _child(path: str) -> float:
+  """Return the number of the child that a path of ours belongs to; infinite behind the last one.
+
+  >>> _child('params/backbone/stem/conv/kernel'), _child('params/head/dense/bias')
+  (0, inf)
+  """
+  match = re.match(r'(?:stage(\d+)|stem)/', bare(path).removeprefix('backbone/'))
+  if not match:
+    return math.inf
+  return int(match[1] or 0)
 
 
 def _input_channels(arrays: Arrays, dialects: Mapping[str, Dialect]) -> int:

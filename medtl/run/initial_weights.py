@@ -184,7 +184,7 @@ def from_publisher(
     inflate=config.inflate,
   )
   _check_unseen(config, module.RENAMES[report.dialect], report.dialect)
-  counted = [name for name in arrays if not name.endswith('num_batches_tracked')]
+  counted = [name for name in arrays if not name.endswith(find_network.COUNTS)]
   unused = find_network.grouped(counted, arrays.keys() - set(report.ignored))
   if unused:
     remarks.append(f'{path.name}: not used by this network: {nested_contents.listed(unused)}')

@@ -119,6 +119,8 @@ def _fit(finding: Finding, path: Path, known: Known | None) -> Iterator[str]:
     yield f'    {fault}'
   if not finding.faults:
     yield f'  config.model = dict({words})'
+    if finding.truncate:
+      yield f'  config.truncate = {finding.truncate}: the children after these are not in the file'
   if finding.left_out:
     shown = ', '.join(finding.left_out[:MOST])
     more = f', {len(finding.left_out) - MOST} more' if len(finding.left_out) > MOST else ''

@@ -79,6 +79,13 @@ def test_a_grey_stem_and_another_head_are_seen(arrays, tmp_path):
   assert fits and 'input: 1 channel;' in said and 'it has no head of its own' in said
 
 
+def test_a_file_without_the_last_children_fits_a_truncated_network(arrays):
+  begun = {name: array for name, array in arrays.items() if not name.startswith(('layer4', 'fc'))}
+  finding = identification.identify(begun)
+  assert (finding.network, finding.faults) == ('resnet.resnet18', ())
+  assert (finding.truncate, finding.classes) == (4, 0)
+
+
 @pytest.mark.slow  # every ResNet is tried
 def test_what_does_not_fit_is_listed(arrays, tmp_path, capsys):
   damaged = {**arrays, 'layer1.0.conv1.weight': np.zeros((64, 64, 5, 5), 'f4')}

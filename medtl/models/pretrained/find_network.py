@@ -18,6 +18,7 @@ _BESIDE = re.compile(
   r'(criterion|loss|\w+_loss|loss_\w+|pos_weight|class_weights?|n_averaged)(\..*)?'
   r'|(.*\.)?(total_ops|total_params)'
 )
+COUNTS = 'num_batches_tracked'  # ends the names of what PyTorch's norms count and nothing reads
 _SHARE = 0.25  # of the names below a prefix must be the architecture's
 _RIVAL = 0.5  # of the best prefix's names: then another is worth a word
 
