@@ -5,19 +5,14 @@ python -m docs.checkpoints
 tests/test_docs.py fails where the page is not what this would write.
 """
 
-import functools
-import importlib
+import itertools
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from medtl.core import expressions, pytrees
 from medtl.core.types import Weights
-from medtl.models import Net, heads
+from medtl.models import catalogue
+from medtl.models.catalogue import Entry
 
 PAGE = Path(__file__).with_name('checkpoints.md')
 COMMAND = 'python -m docs.checkpoints'
@@ -60,51 +55,24 @@ Face, Keras or OpenAI: `RENAMES` beside each family.
 """
 
 
-def families() -> dict[str, dict[str, Weights]]:
-  """Return {family: its WEIGHTS} of every module of backbones that has public ones."""
-  tables = {}
-  for name in expressions.siblings('medtl.models.backbones'):
-    module = importlib.import_module(f'medtl.models.backbones.{name}')
-    if module.WEIGHTS:
-      tables[name] = module.WEIGHTS
-  return tables
-
-
-@functools.cache
-def count_numbers(
-  factory: str, keys: tuple[tuple[str, Any], ...], classes: int, channels: int = 3
-) -> int:
-  """Return how many numbers a net has, statistics of norms and a head of `classes` included."""
-  make = expressions.find(factory, 'medtl.models.backbones')
-  given = dict(keys)
-  net = Net(make(**given), heads.linear(max(1, classes)))
-  size = given.get('size', (224,) * given.get('ndim', 2))
-  example = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
-  init = functools.partial(net.init, train=False)
-  shapes = jax.eval_shape(init, jax.random.key(0), example)
-  if not classes:
-    shapes['params'].pop('head')
-  return sum(leaf.size for leaf in pytrees.flatten(shapes).values())
-
-
-def row(family: str, name: str, entry: Weights) -> list[str]:
+def row(entry: Entry) -> list[str]:
   """Return the cells of a checkpoint."""
-  factory = f'{family}.{entry.network}'
-  numbers = count_numbers(factory, tuple(entry.keys.items()), entry.classes, entry.channels)
-  given = [f'`name={factory}`', *(f'`{key}={value}`' for key, value in entry.keys.items())]
-  grey = ', grey' if entry.channels == 1 else ''
+  weights = entry.weights
+  numbers = sum(catalogue.sizes(entry).values())
+  given = [f'`name={entry.network}`', *(f'`{key}={value}`' for key, value in weights.keys.items())]
+  grey = ', grey' if weights.channels == 1 else ''
   return [
-    f'`{name}`',
+    f'`{entry.name}`',
     ', '.join(given),
     f'{4 * numbers / 1e6:.0f}',
-    f'{entry.size or "any"}{grey}',
-    str(entry.classes or 'none'),
-    entry.trained_on,
-    '; '.join(filter(None, (entry.licence, entry.terms))),
-    host(entry.url) if entry.url else f'by hand: {entry.page}',
-    checksum(entry),
-    entry.tried,
-    entry.note,
+    f'{weights.size or "any"}{grey}',
+    str(weights.classes or 'none'),
+    weights.trained_on,
+    '; '.join(filter(None, (weights.licence, weights.terms))),
+    host(weights.url) if weights.url else f'by hand: {weights.page}',
+    checksum(weights),
+    weights.tried,
+    weights.note,
   ]
 
 
@@ -132,16 +100,16 @@ def checksum(entry: Weights) -> str:
 def lines() -> Iterator[str]:
   """Yield the lines of the page."""
   yield HEAD
-  for family, table in families().items():
+  columns = (
+    'name | config.model | MB | px | classes | trained on | licence, terms | host | checksum | '
+    'tried | read in'
+  )
+  for family, entries in itertools.groupby(catalogue.entries(), lambda entry: entry.family):
     yield f'## {family}'
-    columns = (
-      'name | config.model | MB | px | classes | trained on | licence, terms | host | checksum | '
-      'tried | read in'
-    )
     yield f'| {columns} |'
     yield '|---' * len(columns.split('|')) + '|'
-    for name, entry in table.items():
-      yield f'| {" | ".join(row(family, name, entry))} |'
+    for entry in entries:
+      yield f'| {" | ".join(row(entry))} |'
     yield ''
   yield TAIL
 

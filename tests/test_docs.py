@@ -15,13 +15,12 @@ import pytest
 from docs import checkpoints, figures, table
 from medtl.core import expressions
 from medtl.core.types import Dataset, Example
-from medtl.models.backbones import resnet
+from medtl.models import catalogue
 from medtl.run import assemble, run_data, run_folder
 from tests import test_mission
 
 ROOT = Path(__file__).parents[1]
-KERAS = tuple(resnet.WEIGHTS['keras_resnet50'].keys.items())
-ENTRIES = [(family, name) for family, table in checkpoints.families().items() for name in table]
+ENTRIES = catalogue.entries()
 
 
 def test_the_page_of_checkpoints_is_what_the_code_says():
@@ -37,31 +36,30 @@ def test_a_page_that_is_stale_is_noticed(tmp_path, monkeypatch):
     test_the_page_of_checkpoints_is_what_the_code_says()
 
 
-def test_every_checkpoint_names_its_net_and_what_was_seen_of_it():
-  for family, name in ENTRIES:
-    entry = checkpoints.families()[family][name]
-    factory = expressions.find(f'{family}.{entry.network}', 'medtl.models.backbones')
-    factory(**entry.keys)
-    assert entry.tried in (checkpoints.REAL, checkpoints.FIXTURE, checkpoints.NAMES), name
-    assert bool(entry.url) != bool(entry.page), name
-    assert entry.trained_on and entry.note, name
+@pytest.mark.parametrize('entry', ENTRIES, ids=lambda entry: f'{entry.family}.{entry.name}')
+def test_every_checkpoint_names_its_net_and_what_was_seen_of_it(entry):
+  weights = entry.weights
+  expressions.find(entry.network, catalogue.PACKAGE)(**weights.keys)
+  assert weights.tried in (checkpoints.REAL, checkpoints.FIXTURE, checkpoints.NAMES)
+  assert bool(weights.url) != bool(weights.page)
+  assert weights.trained_on and weights.note
 
 
 @pytest.mark.parametrize(
-  ('factory', 'keys', 'classes', 'published'),
+  ('name', 'published'),
   [
-    ('resnet.resnet50', (), 1000, 25_557_032 + 53_120),  # torchvision; and statistics of norms
-    ('resnet.resnet50', KERAS, 1000, 25_636_712),  # Keras counts the statistics
-    ('vit.vit_ti16', (), 1000, 5_717_416),  # DeiT-tiny
+    ('torchvision_resnet50', 25_557_032),
+    ('keras_resnet50', 25_636_712 - 53_120),  # Keras counts the statistics of norms too
+    ('deit_ti16', 5_717_416),
   ],
 )
-def test_nets_have_as_many_numbers_as_their_publishers_say(factory, keys, classes, published):
-  assert checkpoints.count_numbers(factory, keys, classes) == published
+def test_nets_have_as_many_parameters_as_their_publishers_say(name, published):
+  (entry,) = catalogue.entries(f'^{name}$')
+  assert catalogue.count_parameters(entry) == published
 
 
 def test_what_is_called_real_was_read_by_a_test():
-  tables = checkpoints.families()
-  real = [(family, name) for family, name in ENTRIES if tables[family][name].tried == 'real bytes']
+  real = [(entry.family, entry.name) for entry in ENTRIES if entry.weights.tried == 'real bytes']
   assert real == [('efficientnet', 'imagenet')]
   reader = (ROOT / 'tests/models/test_efficientnet.py').read_text()
   body = reader.split('def test_real_weights_know_a_cat_and_an_espresso')[1]

@@ -73,19 +73,28 @@ def example_shape(keys: Mapping[str, Any], channels: int) -> tuple[int, ...]:
   return (*size, channels)
 
 
+def sizes(entry: Entry) -> dict[str, int]:
+  """Return how many numbers each array of a checkpoint's network has, its own head included."""
+  weights = entry.weights
+  keys = tuple(weights.keys.items())
+  return _sizes(entry.network, keys, weights.channels, weights.classes)
+
+
 @functools.cache
-def _count(network: str, keys: tuple[tuple[str, Any], ...], channels: int, classes: int) -> int:
+def _sizes(
+  network: str, keys: tuple[tuple[str, Any], ...], channels: int, classes: int
+) -> dict[str, int]:
+  """Return {path: numbers} of a network; nothing is computed."""
   backbone = expressions.find(network, PACKAGE)(**dict(keys))
   net = Net(backbone, heads.linear(max(1, classes)))
   example = jax.ShapeDtypeStruct((1, *example_shape(dict(keys), channels)), jnp.float32)
   init = functools.partial(net.init, train=False)
-  shapes = jax.eval_shape(init, jax.random.key(0), example)['params']
+  shapes = jax.eval_shape(init, jax.random.key(0), example)
   if not classes:
-    shapes.pop('head')
-  return sum(leaf.size for leaf in pytrees.flatten(shapes).values())
+    shapes['params'].pop('head')
+  return {path: leaf.size for path, leaf in pytrees.flatten(shapes).items()}
 
 
 def count_parameters(entry: Entry) -> int:
-  """Return how many parameters a checkpoint's network has, its own head included."""
-  weights = entry.weights
-  return _count(entry.network, tuple(weights.keys.items()), weights.channels, weights.classes)
+  """Return how many parameters a checkpoint's network has, without the statistics of norms."""
+  return sum(size for path, size in sizes(entry).items() if path.startswith('params/'))
