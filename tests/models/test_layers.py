@@ -3,6 +3,7 @@
 import chex
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -83,6 +84,8 @@ DTYPES = pytest.mark.parametrize(
     ((5,), 3, (11,), 90, 'VALID'),
     ((1, 1), 2, (7, 8), 300, [(1, 0), (0, 1)]),
     ((3, 2, 3), 2, (5, 6, 7), 30, [(1, 1), (0, 1), (2, 0)]),
+    ((1, 3, 3), 1, (4, 6, 5), 8, [(0, 0), (1, 1), (1, 1)]),
+    ((3, 1, 1), 3, (7, 6, 5), 8, 'SAME'),
     ((7, 7), 2, (12, 9), 3, 'SAME'),
   ],
 )
@@ -290,3 +293,30 @@ def test_relu_has_no_gradient_at_zero():
   x = jnp.array([-1.0, 0.0, 2.0])
   np.testing.assert_array_equal(relu(x), [0, 0, 2])
   np.testing.assert_array_equal(jax.grad(lambda x: relu(x).sum())(x), [0, 0, 1])
+
+
+@pytest.mark.parametrize(('sides', 'stride'), [((9, 8), 1), ((7, 9, 8), 1), ((7, 9, 8), 2)])
+def test_taps_of_a_dilated_kernel_lie_apart(sides, stride):
+  """A dilated kernel is one with zeros between its taps."""
+  axes = len(sides)
+  x = numbers(2, *sides, 3)
+  kernel = numbers(*[3] * axes, 3, 4)
+  spread = jnp.zeros((*[5] * axes, 3, 4)).at[(slice(None, None, 2),) * axes].set(kernel)
+  pads = [(2, 2)] * axes
+  same(
+    lambda x: convolution.convolve(x, kernel, stride, pads, dilation=2),
+    lambda x: convolution.convolve(x, spread, stride, pads),
+    x,
+  )
+
+
+def test_volumes_are_pictures_on_a_cpu_alone():
+  x = jax.ShapeDtypeStruct((2, 6, 6, 6, 4), 'float32')
+  kernel = jax.ShapeDtypeStruct((3, 3, 3, 4, 4), 'float32')
+  convolve = lambda x, k: convolution.convolve(x, k, 1, 'SAME').sum()
+  update = jax.jit(jax.grad(convolve, argnums=(0, 1)))
+  of_volumes = {}
+  for platform in ('cpu', 'cuda'):
+    text = jax.export.export(update, platforms=[platform])(x, kernel).mlir_module()
+    of_volumes[platform] = '[b, 0, 1, 2, f]' in text
+  assert of_volumes == {'cpu': False, 'cuda': True}

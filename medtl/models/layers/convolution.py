@@ -1,14 +1,16 @@
 """Convolutions, each in the lowering that is fast where it runs.
 
 Kernels are [*k, c / groups, d] as those of `nn.Conv`, whatever the lowering. Accelerators take what
-XLA has. Where XLA's CPU backend is slow the same sums are written otherwise: 1×1 as a matrix
-product; the gradient of a strided convolution's input by phases; that of a stem's kernel as
+XLA has. Where XLA's CPU backend is slow the same sums are written otherwise: volumes as pictures,
+plane by plane; 1×1 as a matrix product; the gradient of a strided convolution's input by phases; that of a stem's kernel as
 products of windows; all of bfloat16 as products of windows, since XLA uses bfloat16 units for
 products alone. docs/benchmarks.md says what each gave.
 """
 
+import functools
 import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -48,6 +50,10 @@ def convolve(
   taps = kernel.shape[:-2]
   pads = explicit_padding(x.shape[1:-1], taps, stride, padding, dilation)
   padded = any(before or after for before, after in pads)
+  if len(taps) == 3 and math.prod(taps) > 1 and groups == 1:
+    by_planes = partial(_convolve_by_planes, stride, pads, dilation)
+    by_xla = partial(convolve_by_xla, stride, pads, dilation=dilation)
+    return jax.lax.platform_dependent(x, kernel, cpu=by_planes, default=by_xla)
   if groups > 1 or dilation > 1:
     return convolve_by_xla(stride, pads, x, kernel, groups, dilation)
   if math.prod(taps) == 1 and not padded:
@@ -56,6 +62,28 @@ def convolve(
   if stride > 1 or _sees_few(kernel) or _wants_products(x):
     return _convolve(stride, pads, x, kernel)
   return convolve_by_xla(stride, pads, x, kernel)
+
+
+def _convolve_by_planes(stride: int, padding: Padding, dilation: int, x: Any, kernel: Any) -> Any:
+  """Return volumes x [b, d, h, w, c] convolved by kernel [k, *k, c, o], as 2-D convolutions.
+
+  Each tap along d is a kernel of pictures, and every plane that it sees is one. XLA's CPU backend
+  takes two to five times as long for a convolution of volumes, and for its gradients.
+  """
+  taps = kernel.shape[0]
+  along, *across = padding
+  x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*along, 0), *[(0, 0, 0)] * 3])
+  span = dilation * (taps - 1) + 1
+  length = (x.shape[1] - span) // stride * stride + 1
+  of_taps = []
+  for tap in range(taps):
+    first = tap * dilation
+    planes = x[:, first : first + length : stride]
+    batch, depth, *shape = planes.shape
+    pictures = planes.reshape(batch * depth, *shape)
+    of_taps.append(convolve(pictures, kernel[tap], stride, across, dilation=dilation))
+  y = functools.reduce(operator.add, of_taps)
+  return y.reshape(batch, depth, *y.shape[1:])
 
 
 def explicit_padding(
