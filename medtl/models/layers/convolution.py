@@ -2,9 +2,9 @@
 
 Kernels are [*k, c / groups, d] as those of `nn.Conv`, whatever the lowering. Accelerators take what
 XLA has. Where XLA's CPU backend is slow the same sums are written otherwise: volumes as pictures,
-plane by plane; 1×1 as a matrix product; the gradient of a strided convolution's input by phases; that of a stem's kernel as
-products of windows; all of bfloat16 as products of windows, since XLA uses bfloat16 units for
-products alone. docs/benchmarks.md says what each gave.
+plane by plane; 1×1 as a matrix product; the gradient of a strided convolution's input by phases;
+that of a stem's kernel as products of windows; all of bfloat16 as products of windows, since XLA
+uses bfloat16 units for products alone. docs/benchmarks.md says what each gave.
 """
 
 import functools
