@@ -42,6 +42,8 @@ Every name that `config.model.weights` knows. `{COMMAND}` writes this page from 
 MB is computed: the numbers of the whole net with its own head, four bytes each (10⁶ bytes). px is
 the side of the pictures that it was trained on. An empty licence was stated nowhere. A file is
 compared with its publisher's checksum where that is known, else with that of its first download.
+Where a norm of the head is named, a head with it can take over all of the checkpoint's own:
+`--config.head.norm=layer --config.fresh="('head/dense/.*',)"` keeps the norm and draws the rest.
 "By hand" is what a form, a login or a shared drive is in front of: the address is where to ask.
 """
 
@@ -72,33 +74,40 @@ def families() -> dict[str, dict[str, Weights]]:
 
 @functools.cache
 def count_numbers(
-  factory: str, keys: tuple[tuple[str, Any], ...], classes: int, channels: int = 3
+  factory: str,
+  keys: tuple[tuple[str, Any], ...],
+  classes: int,
+  channels: int = 3,
+  head_norm: str = '',
 ) -> int:
   """Return how many numbers a net has, statistics of norms and a head of `classes` included."""
   make = expressions.find(factory, 'medtl.models.backbones')
   given = dict(keys)
-  net = Net(make(**given), heads.linear(max(1, classes)))
+  net = Net(make(**given), heads.linear(max(1, classes), norm=head_norm))
   size = given.get('size', (224,) * given.get('ndim', 2))
   example = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
   init = functools.partial(net.init, train=False)
   shapes = jax.eval_shape(init, jax.random.key(0), example)
   if not classes:
-    shapes['params'].pop('head')
+    shapes['params']['head'].pop('dense')
   return sum(leaf.size for leaf in pytrees.flatten(shapes).values())
 
 
 def row(family: str, name: str, entry: Weights) -> list[str]:
   """Return the cells of a checkpoint."""
   factory = f'{family}.{entry.network}'
-  numbers = count_numbers(factory, tuple(entry.keys.items()), entry.classes, entry.channels)
+  numbers = count_numbers(
+    factory, tuple(entry.keys.items()), entry.classes, entry.channels, entry.head_norm
+  )
   given = [f'`name={factory}`', *(f'`{key}={value}`' for key, value in entry.keys.items())]
+  norm = f'`head.norm={entry.head_norm}`' if entry.head_norm else ''
   grey = ', grey' if entry.channels == 1 else ''
   return [
     f'`{name}`',
     ', '.join(given),
     f'{4 * numbers / 1e6:.0f}',
     f'{entry.size or "any"}{grey}',
-    str(entry.classes or 'none'),
+    ', '.join(filter(None, (str(entry.classes or 'none'), norm))),
     entry.trained_on,
     '; '.join(filter(None, (entry.licence, entry.terms))),
     host(entry.url) if entry.url else f'by hand: {entry.page}',
