@@ -22,7 +22,7 @@ def get_config():
       allow_leak=True,
     )  # rows 115 (train) and 700 (test) are one picture
     config.model = dict(name='vit.clip_vit_b16', weights='')
-    config.head = dict(name='linear', norm=True)
+    config.head = dict(name='linear', norm='batch')
     config.task = dict(name='classification', kind='binary', loss='softmax')
     config.phases = (('depth(1.0)', '10 epochs'),)
     config.batch = 12

@@ -41,7 +41,7 @@ def get_config():
       split=dict(by='auto', folds=5, fold=0, seed=0),
     )
     config.model = dict(name='efficientnet.efficientnet_lite0', weights='imagenet')
-    config.head = dict(name='linear', norm=True, dropout=0.2)
+    config.head = dict(name='linear', norm='batch', dropout=0.2)
     config.task = dict(name='classification', kind='auto', loss='')
     config.phases = (('depth(1.0)', '5 epochs'), ('depth(0.5)', '5 epochs'))
     config.augment = 'rotate(10) | shift(0.05)'

@@ -26,7 +26,7 @@ def published(config):
     split=dict(by='patient', folds=5, fold=0, seed=0),
   )
   config.model = dict(name='efficientnet.efficientnet_lite0', weights='imagenet')
-  config.head = dict(name='linear', norm=True)
+  config.head = dict(name='linear', norm='batch')
   config.phases = (('none', '10 epochs'),)
   config.batch = 16
   config.lr = 3e-4

@@ -43,7 +43,7 @@ def folder(config):
 def kermany(config):
   folder(config)
   config.model = dict(name='vit.clip_vit_b16', weights='')
-  config.head = dict(name='linear', norm=True)
+  config.head = dict(name='linear', norm='batch')
   config.phases = (('depth(1.0)', '3 epochs'), ('depth(11)', '3 epochs'))
   config.batch = 4
   config.lr = 2e-4

@@ -20,7 +20,7 @@ def get_config():
       split=dict(by='patient', folds=5, fold=0, seed=0),
     )
     config.model = dict(name='efficientnet.efficientnet_lite0', weights='imagenet')
-    config.head = dict(name='linear', norm=True, dropout=0.2)
+    config.head = dict(name='linear', norm='batch', dropout=0.2)
     config.phases = (('depth(1.0)', '5 epochs'), ('depth(4)', '6 epochs'))
     config.augment = 'flip'
     config.cache = 'head'

@@ -37,6 +37,8 @@ Every name that `config.model.weights` knows. `{COMMAND}` writes this page from 
 MB is computed: the numbers of the whole net with its own head, four bytes each (10⁶ bytes). px is
 the side of the pictures that it was trained on. An empty licence was stated nowhere. A file is
 compared with its publisher's checksum where that is known, else with that of its first download.
+Where a norm of the head is named, a head with it can take over all of the checkpoint's own:
+`--config.head.norm=layer --config.fresh="('head/dense/.*',)"` keeps the norm and draws the rest.
 "By hand" is what a form, a login or a shared drive is in front of: the address is where to ask.
 """
 
@@ -60,13 +62,14 @@ def row(entry: Entry) -> list[str]:
   weights = entry.weights
   numbers = sum(catalogue.sizes(entry).values())
   given = [f'`name={entry.network}`', *(f'`{key}={value}`' for key, value in weights.keys.items())]
+  norm = f'`head.norm={weights.head_norm}`' if weights.head_norm else ''
   grey = ', grey' if weights.channels == 1 else ''
   return [
     f'`{entry.name}`',
     ', '.join(given),
     f'{4 * numbers / 1e6:.0f}',
     f'{weights.size or "any"}{grey}',
-    str(weights.classes or 'none'),
+    ', '.join(filter(None, (str(weights.classes or 'none'), norm))),
     weights.trained_on,
     '; '.join(filter(None, (weights.licence, weights.terms))),
     host(weights.url) if weights.url else f'by hand: {weights.page}',

@@ -64,9 +64,11 @@ COLUMNS = (
 )
 # One net of each family, small: whether it can be built does not depend on its size.
 SMALL: dict[str, dict[str, Any]] = {
+  'convnext': dict(name='convnext.convnext_tiny', width=4),
   'efficientnet': dict(name='efficientnet.efficientnet_lite0', width=0.25, depth=0.25),
   'mlp': dict(name='mlp.mlp'),
   'resnet': dict(name='resnet.resnet18', width=4),
+  'swin': dict(name='swin.swin_t', width=8, head_width=4),
   'unet_encoder': dict(name='unet_encoder.unet_encoder', widths=(4, 8)),
   'vit': dict(name='vit.vit_ti16', width=16, heads=2, depth=2, patch=8),
 }

@@ -254,6 +254,7 @@ class Weights:
   size: int = 224  # pixels a side of the pictures that it was trained on; 0 = no one size
   channels: int = 3  # of these pictures
   classes: int = 1000  # of its own head, 0 for none
+  head_norm: str = ''  # of its own head: heads.linear(norm=head_norm) takes all of it
   licence: str = ''
   terms: str = ''  # what binds beyond the licence: non-commercial, gated, research only
   trained_on: str = ''  # the data, and where that is often said wrongly, what it was not

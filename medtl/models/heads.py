@@ -1,6 +1,7 @@
 """Classifiers on a backbone: pooled features become logits."""
 
-from typing import Any
+import typing
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,19 +9,22 @@ import jax.numpy as jnp
 from medtl.core import expressions
 from medtl.core.types import MedtlError
 from medtl.models import Backbone, Head
+from medtl.models.layers.layer_norm import LayerNorm
 from medtl.models.layers.precision import at_least_float32
 
 POOLS = ('auto', 'mean', 'max', 'token', 'token+mean')
+Norm = Literal['', 'batch', 'layer']
+NORMS = typing.get_args(Norm)
 SMALL = nn.initializers.normal(0.01)  # a classifier starts near zero
 
 
 class Linear(Head):
-  """Pooling, a norm without parameters, dropout and one dense layer, all in float32 at least."""
+  """Pooling, a norm, dropout and one dense layer, all in float32 at least."""
 
   classes: int
   pool: str = 'auto'
   dropout: float = 0.0
-  norm: bool = False
+  norm: str = ''
 
   @property
   def reads(self) -> str:
@@ -31,23 +35,30 @@ class Linear(Head):
 
   @nn.compact
   def __call__(self, x: Any, *, train: bool) -> Any:
-    if self.norm:
+    if self.norm == 'batch':
       norm = nn.BatchNorm(momentum=0.9, use_scale=False, use_bias=False, name='norm')
       x = norm(x, use_running_average=not train)
+    elif self.norm == 'layer':
+      x = LayerNorm(epsilon=1e-6, dtype=x.dtype, name='norm')(x)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     return nn.Dense(self.classes, kernel_init=SMALL, name='dense')(x)
 
 
-def linear(classes: int, pool: str = 'auto', dropout: float = 0.0, norm: bool = False) -> Linear:
+def linear(classes: int, pool: str = 'auto', dropout: float = 0.0, norm: Norm = '') -> Linear:
   """Return a linear classifier of pooled features.
 
   `pool` is 'auto' (the class token, else the mean) | 'mean' | 'max' | 'token' | 'token+mean'.
-  `norm` standardises each feature by a BatchNorm without parameters (He et al. 2022, MAE,
-  appendix A.1): features of pretrained transformers share a large constant part, beside which the
-  differences between pictures are small.
+
+  `norm` is what comes between pooling and dense layer, '' for nothing. 'batch' standardises each
+  feature over the pictures by a BatchNorm without parameters (He et al. 2022, MAE, appendix A.1):
+  features of pretrained transformers share a large constant part, beside which the differences
+  between pictures are small. 'layer' is a LayerNorm over the features of each picture, as ConvNeXt
+  has it (Liu et al. 2022, arXiv 2201.03545); its scale and bias are `head/norm` of a checkpoint.
   """
   if pool not in POOLS:
     raise MedtlError(f'unknown pooling {pool!r}; {expressions.did_you_mean(pool, POOLS)}')
+  if norm not in NORMS:
+    raise MedtlError(f"norm is {norm!r}; expected '', 'batch' (which was True) or 'layer'")
   return Linear(classes, pool, dropout, norm)
 
 

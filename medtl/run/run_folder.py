@@ -65,7 +65,11 @@ def read_config(workdir: Path) -> ConfigDict:
 def _as_today(keys: dict[str, Any]) -> dict[str, Any]:
   """Return the keys of a config that an older version wrote as this one writes them."""
   task = {'name': 'classification', **keys.get('task', {})}  # there was no other one
-  return {**config_keys.added(), **keys, 'task': task}
+  today = {**config_keys.added(), **keys, 'task': task}
+  head = keys.get('head', {})
+  if isinstance(head.get('norm'), bool):  # a BatchNorm or none, before there was a LayerNorm
+    today['head'] = {**head, 'norm': 'batch' if head['norm'] else ''}
+  return today
 
 
 def read_plan(workdir: Path) -> dict[str, Any]:

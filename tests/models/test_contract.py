@@ -25,6 +25,8 @@ SHAPE = (2, 64, 32, 3)
 TINY = {
   'resnet': dict(width=8),
   'efficientnet': dict(width=0.25),
+  'convnext': dict(width=8),
+  'swin': dict(width=8, head_width=4, window=4),
   'unet_encoder': dict(widths=(4, 8, 8)),
   'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3),
 }  # a family that is not named here is made whole
@@ -50,6 +52,8 @@ SMALL = {  # compiled and run, so as shallow as they can be
   ),
   'vit': lambda module: module.vit_ti16(**{**TINY['vit'], 'depth': 2}),
   'efficientnet': lambda module: module.efficientnet_lite0(width=0.25, depth=0.25),
+  'convnext': lambda module: module.ConvNeXt((1, 1), 8),
+  'swin': lambda module: module.Swin((2, 1), 8, head_width=4, window=4),
 }
 
 

@@ -84,14 +84,21 @@ def test_every_lite_has_the_reference_s_arrays(reference, lite):
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-4), ('bfloat16', 3e-2)])
 @pytest.mark.parametrize(
-  ('size', 'kernel', 'stride'), [((8,), 5, 2), ((7, 6), 3, 2), ((5, 8), 5, 1), ((5, 4, 6), 3, 2)]
+  ('size', 'kernel', 'stride'),
+  [
+    ((8,), 5, 2),
+    ((7, 6), 3, 2),
+    ((5, 8), 5, 1),
+    ((5, 4, 6), 3, 2),
+    ((6, 9), 7, 1),
+    ((9, 6), 7, 2),
+    ((3, 5, 4), (1, 7, 6), 1),
+  ],
 )
 def test_shifted_products_are_the_grouped_convolution(size, kernel, stride, dtype, tolerance):
   random = np.random.RandomState(0)
-  x, w = (
-    jnp.asarray(random.randn(*shape), dtype)
-    for shape in ((2, *size, 4), (*[kernel] * len(size), 1, 4))
-  )
+  taps = kernel if isinstance(kernel, tuple) else (kernel,) * len(size)
+  x, w = (jnp.asarray(random.randn(*shape), dtype) for shape in ((2, *size, 4), (*taps, 1, 4)))
 
   def value_and_gradients(function, x, w):
     def loss(x, w):

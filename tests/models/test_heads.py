@@ -80,7 +80,7 @@ def test_the_norm_of_the_head_learns_its_statistics_and_standardises(batch):
 
   Live while the head is, still while it is not.
   """
-  net = Net(Toy(), heads.linear(3, pool='mean', norm=True))
+  net = Net(Toy(), heads.linear(3, pool='mean', norm='batch'))
   x = 5 + 3 * batch.x
   variables = net.init(jax.random.key(0), x, train=False)
   params, extra = variables['params'], {'batch_stats': variables['batch_stats']}
@@ -100,6 +100,24 @@ def test_the_norm_of_the_head_learns_its_statistics_and_standardises(batch):
   chex.assert_trees_all_close(
     (found['mean'], found['var']), (features.mean(0), features.var(0)), rtol=1e-3, atol=1e-3
   )
+
+
+def test_a_layer_norm_of_the_head_standardises_each_example_s_features():
+  head = heads.linear(3, pool='mean', norm='layer')
+  pooled = head.reduce(X, Tokens())
+  variables = head.init(jax.random.key(0), pooled, train=False)
+  assert set(variables['params']['norm']) == {'scale', 'bias'} and set(variables) == {'params'}
+  x = np.asarray(X[:, 1:]).mean(1)
+  centred = x - x.mean(-1, keepdims=True)
+  unit = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+  expected = unit @ variables['params']['dense']['kernel']
+  np.testing.assert_allclose(head.apply(variables, pooled, train=False), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('norm', [True, 'instance'])
+def test_a_norm_that_the_head_does_not_know_is_refused(norm):
+  with pytest.raises(MedtlError, match=r"expected '', 'batch' .which was True. or 'layer'"):
+    heads.linear(3, norm=norm)
 
 
 def test_an_attentive_head_that_attends_to_nothing_is_a_linear_one_on_the_mean():

@@ -78,7 +78,11 @@ def parsed(request, *words):
     ('model.wdith=8', "did you mean 'width'"),
     ('model.epsilon=tiny', 'epsilon is .tiny.; expected a number'),
     ('model.name=resnet.resnet19', "did you mean 'resnet"),
-    ('head.norm=maybe', r'config.head \(linear\): norm is .maybe.; expected True'),
+    (
+      'head.norm=maybe',
+      r"config.head \(linear\): norm is .maybe.; expected '' or 'batch' or 'layer'",
+    ),
+    ('head.norm=True', "norm is True; expected '' or 'batch' or 'layer'"),
     ('head.dropout=half', 'dropout is .half.; expected a number'),
     ('head.pol=max', "did you mean 'pool'"),
     ('head.classes=3', "has no key 'classes'"),

@@ -131,7 +131,7 @@ def test_what_alike_runs_share_is_what_each_would_make(context):
 def test_a_norm_of_the_head_does_not_keep_the_backbone_from_being_computed_once(context):
   headed = with_(
     context,
-    head=dict(name='linear', norm=True),
+    head=dict(name='linear', norm='batch'),
     norms=(('head/.*', 'train'),),
     phases=(('depth(1.0)', '3 epochs'),),
     cache='on',

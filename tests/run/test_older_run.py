@@ -57,3 +57,11 @@ def test_another_config_is_told_from_it_by_the_keys_that_differ(old):
     config.lr = 0.5
   with pytest.raises(MedtlError, match=r'lr: 0.001 there, 0.5 asked for'):
     run_folder.open_or_verify(old, config)
+
+
+@pytest.mark.parametrize(('before', 'today'), [(True, 'batch'), (False, '')])
+def test_a_norm_of_the_head_that_was_on_or_off_has_a_name(old, before, today):
+  config = json.loads((old / 'config.json').read_text())
+  config['head'] = {'name': 'linear', 'norm': before}
+  (old / 'config.json').write_text(json.dumps(config))
+  assert run_folder.read_config(old).head.norm == today

@@ -12,9 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from medtl.models.layers.convolution import Padding, convolve, explicit_padding, windows
+from medtl.models.layers.convolution import Padding, Shape, convolve, explicit_padding, windows
 from medtl.models.layers.matmul import several_devices
 from medtl.models.layers.precision import at_least_float32, sum_dtype
+
+FEW = 9  # taps of a kernel for which a gradient of x is taken by XLA's transpose
+MANY = 32  # taps of a kernel above which the sums are taken in loops
 
 
 def depthwise(
@@ -25,8 +28,13 @@ def depthwise(
   `padding` is 'SAME' (TensorFlow's: the odd point after), 'VALID' or (before, after) of each axis.
   """
   pads = explicit_padding(x.shape[1:-1], kernel.shape[:-2], stride, padding)
-  by_products = partial(shifted, stride, pads)
-  by_xla = partial(grouped, stride, pads)
+  return _depthwise(stride, pads, x, kernel)
+
+
+@partial(jax.jit, static_argnums=(0, 1))  # traced once for each shape
+def _depthwise(stride: int, padding: Padding, x: Any, kernel: Any) -> Any:
+  by_products = partial(shifted, stride, padding)
+  by_xla = partial(grouped, stride, padding)
   return jax.lax.platform_dependent(x, kernel, cpu=by_products, default=by_xla)
 
 
@@ -50,21 +58,39 @@ def _backward(
   stride: int, padding: Padding, saved: tuple[Any, Any], gradient: Any
 ) -> tuple[Any, Any]:
   x, kernel = saved
-  kernel_gradient = _kernel_gradient(stride, padding, x, kernel, gradient)
-  sum_products = _sum_of_products(stride, padding, kernel)
-  transpose = jax.linear_transpose(sum_products, at_least_float32(x))
-  (x_gradient,) = transpose(at_least_float32(gradient))
+  taps = kernel.shape[:-2]
+  kernel_gradient_of = _kernel_gradient_by_rows if _in_loops(kernel) else _kernel_gradient
+  kernel_gradient = kernel_gradient_of(stride, padding, taps, x, gradient)
+  x_gradient = _x_gradient(stride, padding, x, kernel, at_least_float32(gradient))
   return x_gradient.astype(x.dtype), kernel_gradient.astype(kernel.dtype)
 
 
-def _kernel_gradient(stride: int, padding: Padding, x: Any, kernel: Any, gradient: Any) -> Any:
-  """Return the gradient of the kernel, in float32 at least.
+def _x_gradient(stride: int, padding: Padding, x: Any, kernel: Any, gradient: Any) -> Any:
+  """Return the gradient of x, in float32 at least.
+
+  At stride 1 it is a convolution too, by the kernel turned round. For 3×3 XLA's transpose of the
+  sum is a third faster than that; a 5×5 takes three times as long by it, a 7×7 up to five times.
+  """
+  taps = kernel.shape[:-2]
+  if stride > 1 or math.prod(taps) <= FEW:
+    sum_products = _sum_of_products(stride, padding, kernel)
+    (x_gradient,) = jax.linear_transpose(sum_products, at_least_float32(x))(gradient)
+    return x_gradient
+  turned = jnp.flip(kernel, range(len(taps)))
+  edges = tuple(
+    (count - 1 - before, count - 1 - after)
+    for count, (before, after) in zip(taps, padding, strict=True)
+  )
+  return _sum_of_products(1, edges, turned)(gradient)
+
+
+def _kernel_gradient(stride: int, padding: Padding, taps: Shape, x: Any, gradient: Any) -> Any:
+  """Return the gradient of a kernel [*taps, 1, c], in float32 at least.
 
   For each tap it is summed map by map over the examples, and then over the map by a product with
   ones. Left to itself XLA reduces each of the k² products over all axes but the last in one go,
   which takes its CPU backend eight times as long.
   """
-  taps = kernel.shape[:-2]
   dtype = sum_dtype(gradient)
 
   def add_example(totals: list[Any], example: tuple[Any, Any]) -> tuple[list[Any], None]:
@@ -85,18 +111,54 @@ def _kernel_gradient(stride: int, padding: Padding, x: Any, kernel: Any, gradien
   points = math.prod(gradient.shape[1:-1])
   ones = jnp.ones(points, dtype)
   sums = [ones @ total.reshape(points, -1) for total in totals]
-  return jnp.stack(sums).reshape(kernel.shape)
+  return jnp.stack(sums).reshape(*taps, 1, -1)
+
+
+def _kernel_gradient_by_rows(
+  stride: int, padding: Padding, taps: Shape, x: Any, gradient: Any
+) -> Any:
+  """Return the gradient of a kernel of many taps, as `_kernel_gradient`, one row after the other.
+
+  A row is the taps that share their place along one axis. So there are 7 sums over the examples at
+  a time, not 49: they stay in the cache, and take a third of the time to compile.
+  """
+  axis = next(index for index, count in enumerate(taps) if count > 1)
+  row = (*taps[:axis], 1, *taps[axis + 1 :])
+  edges = [(0, 0, 0)] * x.ndim
+  edges[axis + 1] = (*padding[axis], 0)
+  padded = jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
+  padding = (*padding[:axis], (0, 0), *padding[axis + 1 :])
+  length = (gradient.shape[axis + 1] - 1) * stride + 1
+
+  def gradient_of_row(place: Any) -> Any:
+    seen = jax.lax.dynamic_slice_in_dim(padded, place, length, axis + 1)
+    return _kernel_gradient(stride, padding, row, seen, gradient)
+
+  rows = jax.lax.map(gradient_of_row, jnp.arange(taps[axis]))
+  return jnp.moveaxis(rows.squeeze(axis + 1), 0, axis)
 
 
 shifted.defvjp(_forward, _backward)
 
 
 def _sum_of_products(stride: int, padding: Padding, kernel: Any) -> Callable[[Any], Any]:
-  """Return the convolution as a function of x, which is linear in it."""
+  """Return the convolution as a function of x, which is linear in it.
+
+  One of many taps is taken example by example: without the loop XLA writes down the windows, or
+  computes the sum anew for each of its readers.
+  """
   taps = at_least_float32(kernel).reshape(-1, kernel.shape[-1])
 
   def sum_products(x: Any) -> Any:
     seen = windows(stride, padding, kernel.shape[:-2], x)
     return sum(window * tap for window, tap in zip(seen, taps, strict=True))
 
-  return sum_products
+  def sum_by_examples(x: Any) -> Any:
+    return jax.lax.map(lambda example: sum_products(example[None])[0], x)
+
+  return sum_by_examples if _in_loops(kernel) else sum_products
+
+
+def _in_loops(kernel: Any) -> bool:
+  """Return whether a kernel has so many taps that they are better taken in loops."""
+  return math.prod(kernel.shape[:-2]) > MANY and not several_devices()

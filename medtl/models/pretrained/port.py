@@ -292,7 +292,7 @@ def _advice(arrays: Arrays, ported: Mapping[str, Piece], wanted: Shapes) -> list
       f'Its names begin with: {begin}'
     ]
   if all(path.startswith('params/head/') for path in wrong):
-    return ["all but the head fits: config.fresh=('head/.*',) gives the network a new one"]
+    return [_advice_on_head(missing, unexpected)]
   if any(inflation.is_flat(ported[path].array.shape, wanted[path]) for path in misshapen):
     ways = ' or '.join(repr(way) for way in inflation.WAYS)
     return [
@@ -313,6 +313,22 @@ def _advice(arrays: Arrays, ported: Mapping[str, Piece], wanted: Shapes) -> list
     'several? Give the index.json beside the parts, or call these X-00001-of-00002.bin and '
     f'so on. What it never had begins anew by config.fresh=({rules},)'
   ]
+
+
+def _advice_on_head(missing: Sequence[str], unexpected: Sequence[str]) -> str:
+  """Return what to do about a head that differs, of a backbone that fits."""
+  norm = 'params/head/norm/scale'
+  begin = 'all but the head fits: '
+  if norm in unexpected:
+    begin += (
+      'that of the checkpoint has a norm after the pooling, which '
+      "config.head.norm='layer' takes over; "
+    )
+  if norm in missing:
+    begin += (
+      "that of the checkpoint has no norm after the pooling; config.head.norm='' leaves it out, or "
+    )
+  return f"{begin}config.fresh=('head/.*',) gives the network a new one"
 
 
 def _arrow(piece: Piece) -> str:
