@@ -33,7 +33,8 @@ Every name that `config.model.weights` knows. `{COMMAND}` writes this page from 
 
 **Tried** says what was seen of a checkpoint here, where publishers' servers cannot be reached:
 
-- **{REAL}**: the publisher's own file was read, and the net told what two photographs show.
+- **{REAL}**: the publisher's own file was read, and the net told what two photographs show; where
+  it has no classifier, its layers gave photographs the statistics that its norms expect.
 - **{FIXTURE}**: a small file with the publisher's names and made-up numbers gave what an
   independent program makes of the same numbers. The real file was never read.
 - **{NAMES}**: the publisher's names are ours one to one; such numbers were compared with an
@@ -70,21 +71,28 @@ def families() -> dict[str, dict[str, Weights]]:
   return tables
 
 
-@functools.cache
 def count_numbers(
   factory: str, keys: tuple[tuple[str, Any], ...], classes: int, channels: int = 3
 ) -> int:
   """Return how many numbers a net has, statistics of norms and a head of `classes` included."""
+  numbers, features = count_backbone(factory, keys, channels)
+  return numbers + classes * (features + 1)
+
+
+@functools.cache
+def count_backbone(
+  factory: str, keys: tuple[tuple[str, Any], ...], channels: int
+) -> tuple[int, int]:
+  """Return how many numbers a backbone has, and how many features a head sees of it."""
   make = expressions.find(factory, 'medtl.models.backbones')
   given = dict(keys)
-  net = Net(make(**given), heads.linear(max(1, classes)))
+  net = Net(make(**given), heads.linear(1))
   size = given.get('size', (224,) * given.get('ndim', 2))
   example = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
   init = functools.partial(net.init, train=False)
   shapes = jax.eval_shape(init, jax.random.key(0), example)
-  if not classes:
-    shapes['params'].pop('head')
-  return sum(leaf.size for leaf in pytrees.flatten(shapes).values())
+  kernel = shapes['params'].pop('head')['dense']['kernel']
+  return sum(leaf.size for leaf in pytrees.flatten(shapes).values()), len(kernel)
 
 
 def row(family: str, name: str, entry: Weights) -> list[str]:

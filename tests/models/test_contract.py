@@ -25,6 +25,7 @@ SHAPE = (2, 64, 32, 3)
 TINY = {
   'resnet': dict(width=8),
   'efficientnet': dict(width=0.25),
+  'mobilenet': dict(width=0.25),
   'unet_encoder': dict(widths=(4, 8, 8)),
   'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3),
 }  # a family that is not named here is made whole
@@ -50,6 +51,9 @@ SMALL = {  # compiled and run, so as shallow as they can be
   ),
   'vit': lambda module: module.vit_ti16(**{**TINY['vit'], 'depth': 2}),
   'efficientnet': lambda module: module.efficientnet_lite0(width=0.25, depth=0.25),
+  'mobilenet': lambda module: module.MobileNet(
+    module.V3_LARGE[1:3], 8, 'hard_swish', 24, width=0.25, dense=16
+  ),
 }
 
 
