@@ -28,7 +28,8 @@ Every name that `config.model.weights` knows. `{COMMAND}` writes this page from 
 
 **Tried** says what was seen of a checkpoint here, where publishers' servers cannot be reached:
 
-- **{REAL}**: the publisher's own file was read, and the net told what two photographs show.
+- **{REAL}**: the publisher's own file was read, and the net told what two photographs show; where
+  it has no classifier, its layers gave photographs the statistics that its norms expect.
 - **{FIXTURE}**: a small file with the publisher's names and made-up numbers gave what an
   independent program makes of the same numbers. The real file was never read.
 - **{NAMES}**: the publisher's names are ours one to one; such numbers were compared with an

@@ -67,6 +67,7 @@ SMALL: dict[str, dict[str, Any]] = {
   'convnext': dict(name='convnext.convnext_tiny', width=4),
   'efficientnet': dict(name='efficientnet.efficientnet_lite0', width=0.25, depth=0.25),
   'mlp': dict(name='mlp.mlp'),
+  'mobilenet': dict(name='mobilenet.mobilenet_v2', width=0.25),
   'resnet': dict(name='resnet.resnet18', width=4),
   'swin': dict(name='swin.swin_t', width=8, head_width=4),
   'unet_encoder': dict(name='unet_encoder.unet_encoder', widths=(4, 8)),

@@ -60,10 +60,13 @@ def test_nets_have_as_many_parameters_as_their_publishers_say(name, published):
 
 def test_what_is_called_real_was_read_by_a_test():
   real = [(entry.family, entry.name) for entry in ENTRIES if entry.weights.tried == 'real bytes']
-  assert real == [('efficientnet', 'imagenet')]
+  assert real == [('efficientnet', 'imagenet'), ('mobilenet', 'deep_sort_mobilenet_v2')]
   reader = (ROOT / 'tests/models/test_efficientnet.py').read_text()
   body = reader.split('def test_real_weights_know_a_cat_and_an_espresso')[1]
   assert "efficientnet.WEIGHTS['imagenet']" in body
+  reader = (ROOT / 'tests/models/test_mobilenet.py').read_text()
+  body = reader.split('def test_real_weights_fit_the_statistics_that_photographs_leave')[1]
+  assert "mobilenet.WEIGHTS['deep_sort_mobilenet_v2']" in body
   assert 'test_real_clip' in (ROOT / 'tests/models/test_vit.py').read_text()
   assert 'test_real_weights_know' in (ROOT / 'tests/models/test_resnet.py').read_text()
 

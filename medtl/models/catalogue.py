@@ -77,21 +77,24 @@ def sizes(entry: Entry) -> dict[str, int]:
   """Return how many numbers each array of a checkpoint's network has, its own head included."""
   weights = entry.weights
   keys = tuple(weights.keys.items())
-  return _sizes(entry.network, keys, weights.channels, weights.classes, weights.head_norm)
+  of_one_class = _sizes(entry.network, keys, weights.channels, weights.head_norm)
+  numbers = {}
+  for path, size in of_one_class.items():
+    is_dense = path.startswith('params/head/dense/')
+    numbers[path] = size * weights.classes if is_dense else size
+  return numbers
 
 
 @functools.cache
 def _sizes(
-  network: str, keys: tuple[tuple[str, Any], ...], channels: int, classes: int, head_norm: str
+  network: str, keys: tuple[tuple[str, Any], ...], channels: int, head_norm: Any
 ) -> dict[str, int]:
-  """Return {path: numbers} of a network; nothing is computed."""
+  """Return {path: numbers} of a network of one class; nothing is computed."""
   backbone = expressions.find(network, PACKAGE)(**dict(keys))
-  net = Net(backbone, heads.linear(max(1, classes), norm=head_norm))
+  net = Net(backbone, heads.linear(1, norm=head_norm))
   example = jax.ShapeDtypeStruct((1, *example_shape(dict(keys), channels)), jnp.float32)
   init = functools.partial(net.init, train=False)
   shapes = jax.eval_shape(init, jax.random.key(0), example)
-  if not classes:
-    shapes['params']['head'].pop('dense')
   return {path: leaf.size for path, leaf in pytrees.flatten(shapes).items()}
 
 

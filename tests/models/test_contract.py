@@ -27,6 +27,7 @@ TINY = {
   'efficientnet': dict(width=0.25),
   'convnext': dict(width=8),
   'swin': dict(width=8, head_width=4, window=4),
+  'mobilenet': dict(width=0.25),
   'unet_encoder': dict(widths=(4, 8, 8)),
   'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3),
 }  # a family that is not named here is made whole
@@ -54,6 +55,9 @@ SMALL = {  # compiled and run, so as shallow as they can be
   'efficientnet': lambda module: module.efficientnet_lite0(width=0.25, depth=0.25),
   'convnext': lambda module: module.ConvNeXt((1, 1), 8),
   'swin': lambda module: module.Swin((2, 1), 8, head_width=4, window=4),
+  'mobilenet': lambda module: module.MobileNet(
+    module.V3_LARGE[1:3], 8, 'hard_swish', 24, width=0.25, dense=16
+  ),
 }
 
 

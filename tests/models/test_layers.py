@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medtl.models.layers import convolution, spatial
-from medtl.models.layers.activation import gelu, joined, relu, relu6
+from medtl.models.layers.activation import gelu, hard_swish, joined, relu, relu6, silu
 from medtl.models.layers.batch_norm import BatchNorm
 from medtl.models.layers.layer_norm import LayerNorm
 from medtl.models.layers.matmul import biased, product
@@ -145,6 +145,16 @@ def test_gelu_is_linens_without_the_tanh(dtype, tolerance):
   assert (
     gelu(x).dtype == x.dtype and abs(float(gelu(jnp.float32(1.0))) - 0.8413447) < 1e-6
   )  # Φ(1), from tables
+
+
+@DTYPES
+@pytest.mark.parametrize('ours, theirs', [(silu, nn.silu), (hard_swish, nn.hard_swish)])
+def test_silu_and_hard_swish_are_linens(ours, theirs, dtype, tolerance):
+  """But for the points where a hard swish bends."""
+  x = jnp.concatenate([jnp.linspace(-11.9, 12, 500), numbers(100)]).astype(dtype)
+  x = x[jnp.abs(jnp.abs(x) - 3) > 0]
+  same(ours, lambda x: theirs(x.astype('float32')), x, tolerance=tolerance)
+  assert ours(x).dtype == x.dtype
 
 
 @DTYPES

@@ -1,6 +1,6 @@
-"""EfficientNet-Lite 0 … 4: no squeeze-and-excitation, ReLU6, stem and top not scaled.
+"""EfficientNet B0 … B4 and EfficientNet-Lite 0 … 4 (Tan & Le 2019, arXiv 1905.11946).
 
-EfficientNet is of Tan & Le 2019, arXiv 1905.11946.
+Lite has no squeeze-and-excitation, ReLU6, and neither stem nor top are scaled.
 """
 
 import math
@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from medtl.core.types import MedtlError
 from medtl.models import Backbone, child_name
-from medtl.models.layers.activation import relu6
-from medtl.models.layers.spatial import Conv, Depthwise
+from medtl.models.layers.inverted_residual import InvertedResidual, Squeeze, Unit, rounded
+from medtl.models.layers.style import Style
 from medtl.models.pretrained.efficientnet import RENAMES, WEIGHTS  # noqa: F401
 
 
@@ -38,6 +37,18 @@ STAGES = (
 )
 
 
+class Form(NamedTuple):
+  """What an EfficientNet may differ in from another beside its size."""
+
+  activation: str = 'relu6'
+  squeezed: bool = False  # by squeeze-and-excitation, to a quarter of a block's input channels
+  ends_repeated: bool = False  # the factor of repeats holds for the first and the last stage too
+  acs: bool = False
+  padding: str | None = 'SAME'
+  epsilon: float = 1e-3
+  momentum: float = 0.99
+
+
 class EfficientNet(Backbone):
   """Pictures [b, *s, c] → maps [b, *s / 32, top].
 
@@ -45,13 +56,14 @@ class EfficientNet(Backbone):
   """
 
   width: float = 1.0  # factor of channels, rounded to multiples of 8
-  depth: float = 1.0  # factor of repeats, rounded up; the first and the last stage are not repeated
+  depth: float = 1.0  # factor of repeats, rounded up
   stem: int = 32
   top: int = 1280
   ndim: int = 2
   # stochastic depth of the last block; it grows linearly from 0 at the first (published: 0.2)
   drop_path: float = 0.0
   dtype: Any = jnp.float32
+  form: Form = Form()
 
   @property
   def stages(self) -> int:
@@ -61,10 +73,23 @@ class EfficientNet(Backbone):
   def channels(self) -> int:
     return self.top
 
+  @property
+  def style(self) -> Style:
+    """Return what all layers have in common."""
+    form = self.form
+    return Style(
+      ndim=self.ndim,
+      acs=form.acs,
+      epsilon=form.epsilon,
+      momentum=form.momentum,
+      padding=form.padding,
+      dtype=self.dtype,
+    )
+
   def repeats(self, index: int) -> int:
     """Return how many blocks stage `index` has, 1 … 7."""
     repeats = STAGES[index - 1].repeats
-    if index in (1, len(STAGES)):
+    if index in (1, len(STAGES)) and not self.form.ends_repeated:
       return repeats
     return math.ceil(repeats * self.depth)
 
@@ -76,121 +101,74 @@ class EfficientNet(Backbone):
     return tuple(self.drop_path * block / sum(repeats) for block in blocks)
 
   def child(self, index: int, value: Any, train: bool) -> Any:
-    if index == 0:
-      stem = Unit(self.stem, (3,) * self.ndim, 2, self.dtype, name='stem')
-      return stem(value, train)
     name = child_name(index)
+    if index == 0:
+      stem = Unit(self.stem, 3, 2, self.form.activation, self.style, name=name)
+      return stem(value, train)
     if index == self.stages:
-      top = Unit(self.top, (1,) * self.ndim, 1, self.dtype, name=name)
+      top = Unit(self.top, 1, 1, self.form.activation, self.style, name=name)
       return top(value, train)
     row = STAGES[index - 1]
     stage = Stage(
-      kernel=(row.kernel,) * self.ndim,
-      stride=row.stride,
-      expansion=row.expansion,
-      channels=_scaled(row.channels, self.width),
+      row=row._replace(channels=rounded(row.channels * self.width)),
       drop_path=self.drop_path_rates(index),
-      dtype=self.dtype,
+      form=self.form,
+      style=self.style,
       name=name,
     )
     return stage(value, train)
 
 
-class Unit(nn.Module):
-  """Convolution, norm, ReLU6: the stem and the top."""
-
-  channels: int
-  kernel: tuple[int, ...]
-  stride: int
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x: Any, train: bool) -> Any:
-    x = _conv(x, self.channels, self.kernel, self.stride, self.dtype, 'conv')
-    return relu6(_norm(x, train, self.dtype, 'norm'))
-
-
 class Stage(nn.Module):
   """A block for each entry of `drop_path`; the first changes resolution and channels."""
 
-  kernel: tuple[int, ...]
-  stride: int
-  expansion: int
-  channels: int
+  row: Row
   drop_path: tuple[float, ...]
-  dtype: Any
+  form: Form
+  style: Style
 
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
+    activation = self.form.activation
     for index, rate in enumerate(self.drop_path):
-      block = Block(
-        kernel=self.kernel,
-        stride=1 if index else self.stride,
-        expansion=self.expansion,
-        channels=self.channels,
+      inputs = x.shape[-1]
+      squeeze = Squeeze(max(1, inputs // 4), activation, 'sigmoid')
+      block = InvertedResidual(
+        hidden=self.row.expansion * inputs,
+        channels=self.row.channels,
+        kernel=self.row.kernel,
+        stride=1 if index else self.row.stride,
+        activation=activation,
+        style=self.style,
+        squeeze=squeeze if self.form.squeezed else None,
         drop_path=rate,
-        dtype=self.dtype,
         name=f'block{index}',
       )
       x = block(x, train)
     return x
 
 
-class Block(nn.Module):
-  """Inverted bottleneck: 1×1 to more channels, depthwise k×k, 1×1 back.
+def _lite(docstring: str, width: float, depth: float) -> Callable[..., EfficientNet]:
+  """Return a factory of EfficientNet-Lites with these defaults."""
 
-  Where the shape stays there is a shortcut.
-  """
-
-  kernel: tuple[int, ...]
-  stride: int
-  expansion: int
-  channels: int
-  drop_path: float
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x: Any, train: bool) -> Any:
-    point = (1,) * len(self.kernel)
-    y = x
-    if self.expansion != 1:
-      y = _conv(y, self.expansion * x.shape[-1], point, 1, self.dtype, 'expand')
-      y = relu6(_norm(y, train, self.dtype, 'norm1'))
-    depthwise = Depthwise(
-      self.kernel, self.stride, dtype=self.dtype, padding='SAME', name='depthwise'
+  def factory(
+    ndim: int = 2,
+    width: float = width,
+    depth: float = depth,
+    drop_path: float = 0.0,
+    acs: bool = False,
+    dtype: Any = jnp.float32,
+  ) -> EfficientNet:
+    form = Form(acs=acs)
+    return EfficientNet(
+      width=width, depth=depth, ndim=ndim, drop_path=drop_path, dtype=dtype, form=form
     )
-    y = depthwise(y)
-    y = relu6(_norm(y, train, self.dtype, 'norm2'))
-    y = _conv(y, self.channels, point, 1, self.dtype, 'project')
-    y = _norm(y, train, self.dtype, 'norm3')
-    if x.shape != y.shape:
-      return y
-    drop_path = nn.Dropout(self.drop_path, broadcast_dims=range(1, y.ndim))
-    return x + drop_path(y, deterministic=not train)
+
+  factory.__doc__ = docstring
+  return factory
 
 
-def _conv(
-  x: Any, channels: int, kernel: tuple[int, ...], stride: int, dtype: Any, name: str
-) -> Any:
-  """Return x convolved by a child `name` of the module that calls, padded as TensorFlow does."""
-  conv = Conv(channels, kernel, stride, dtype=dtype, padding='SAME', name=name)
-  return conv(x)
-
-
-def _norm(x: Any, train: bool, dtype: Any, name: str) -> Any:
-  """Return x normalised by a child `name` of the module that calls."""
-  norm = nn.BatchNorm(momentum=0.99, epsilon=1e-3, dtype=dtype, name=name)
-  return norm(x, use_running_average=not train)
-
-
-def _scaled(channels: int, width: float) -> int:
-  """Return channels × width as the nearest multiple of 8 that takes away no more than a tenth."""
-  wanted = channels * width
-  rounded = max(8, int(wanted + 4) // 8 * 8)
-  return rounded + 8 if rounded < 0.9 * wanted else rounded
-
-
-def _factory(docstring: str, width: float, depth: float) -> Callable[..., EfficientNet]:
+def _scaled(docstring: str, width: float, depth: float) -> Callable[..., EfficientNet]:
   """Return a factory of EfficientNets with these defaults."""
 
   def factory(
@@ -198,18 +176,38 @@ def _factory(docstring: str, width: float, depth: float) -> Callable[..., Effici
     width: float = width,
     depth: float = depth,
     drop_path: float = 0.0,
+    padding: str | None = None,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    acs: bool = False,
     dtype: Any = jnp.float32,
   ) -> EfficientNet:
-    if not 1 <= ndim <= 3:
-      raise MedtlError(f'ndim={ndim}; an EfficientNet has 1, 2 or 3 spatial axes')
-    return EfficientNet(width, depth, ndim=ndim, drop_path=drop_path, dtype=dtype)
+    form = Form('silu', True, True, acs, padding, epsilon, momentum)
+    stem = rounded(32 * width)
+    top = rounded(1280 * width)
+    return EfficientNet(width, depth, stem, top, ndim, drop_path, dtype, form)
 
   factory.__doc__ = docstring
   return factory
 
 
-efficientnet_lite0 = _factory('EfficientNet-Lite0, for pictures of 224 pixels.', 1.0, 1.0)
-efficientnet_lite1 = _factory('EfficientNet-Lite1, for pictures of 240 pixels.', 1.0, 1.1)
-efficientnet_lite2 = _factory('EfficientNet-Lite2, for pictures of 260 pixels.', 1.1, 1.2)
-efficientnet_lite3 = _factory('EfficientNet-Lite3, for pictures of 280 pixels.', 1.2, 1.4)
-efficientnet_lite4 = _factory('EfficientNet-Lite4, for pictures of 300 pixels.', 1.4, 1.8)
+_PADDING = "torchvision's by default; Google's own, and so Keras', are padding='SAME', epsilon=1e-3"
+efficientnet_b0 = _scaled(f'EfficientNet-B0, for pictures of 224 pixels. {_PADDING}', 1.0, 1.0)
+efficientnet_b1 = _scaled(
+  'EfficientNet-B1, for pictures of 240 pixels; see efficientnet_b0.', 1.0, 1.1
+)
+efficientnet_b2 = _scaled(
+  'EfficientNet-B2, for pictures of 260 pixels; see efficientnet_b0.', 1.1, 1.2
+)
+efficientnet_b3 = _scaled(
+  'EfficientNet-B3, for pictures of 300 pixels; see efficientnet_b0.', 1.2, 1.4
+)
+efficientnet_b4 = _scaled(
+  'EfficientNet-B4, for pictures of 380 pixels; see efficientnet_b0.', 1.4, 1.8
+)
+
+efficientnet_lite0 = _lite('EfficientNet-Lite0, for pictures of 224 pixels.', 1.0, 1.0)
+efficientnet_lite1 = _lite('EfficientNet-Lite1, for pictures of 240 pixels.', 1.0, 1.1)
+efficientnet_lite2 = _lite('EfficientNet-Lite2, for pictures of 260 pixels.', 1.1, 1.2)
+efficientnet_lite3 = _lite('EfficientNet-Lite3, for pictures of 280 pixels.', 1.2, 1.4)
+efficientnet_lite4 = _lite('EfficientNet-Lite4, for pictures of 300 pixels.', 1.4, 1.8)

@@ -1,6 +1,6 @@
 """Activations whose gradients keep one array.
 
-The ReLU keeps what it returns, which the next child reads and keeps anyway; the GELU its input.
+The ReLU keeps what it returns, which the next child reads and keeps anyway; the others their input.
 """
 
 import math
@@ -120,3 +120,51 @@ def _normal(x: Any) -> Any:
   XLA's CPU backend computes erf with half of the branches of erfc.
   """
   return 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+@jax.custom_vjp
+def _silu(x: Any) -> Any:
+  """Return x σ(x), computed in float32 at least (Elfwing et al. 2017, arXiv 1702.03118)."""
+  wide = at_least_float32(x)
+  return (wide * jax.nn.sigmoid(wide)).astype(x.dtype)
+
+
+def _silu_forward(x: Any) -> tuple[Any, Any]:
+  return _silu(x), x
+
+
+def _silu_backward(x: Any, gradient: Any) -> tuple[Any]:
+  """Return the gradient by the derivative σ(x) (1 + x (1 − σ(x)))."""
+  wide = at_least_float32(x)
+  gate = jax.nn.sigmoid(wide)
+  slope = gate * (1 + wide * (1 - gate))
+  x_gradient = at_least_float32(gradient) * slope
+  return (x_gradient.astype(x.dtype),)
+
+
+_silu.defvjp(_silu_forward, _silu_backward)
+silu = jax.jit(_silu)
+
+
+@jax.custom_vjp
+def _hard_swish(x: Any) -> Any:
+  """Return x · relu6(x + 3) / 6 (Howard et al. 2019, arXiv 1905.02244, section 5.2)."""
+  return x * hard_sigmoid(x)
+
+
+def _hard_swish_forward(x: Any) -> tuple[Any, Any]:
+  return _hard_swish(x), x
+
+
+def _hard_swish_backward(x: Any, gradient: Any) -> tuple[Any]:
+  slope = jnp.where(x <= -3, 0, jnp.where(x >= 3, 1, x / 3 + 0.5))
+  return (gradient * slope.astype(x.dtype),)
+
+
+_hard_swish.defvjp(_hard_swish_forward, _hard_swish_backward)
+hard_swish = jax.jit(_hard_swish)
+
+
+def hard_sigmoid(x: Any) -> Any:
+  """Return relu6(x + 3) / 6 (arXiv 1905.02244, section 5.2)."""
+  return relu6(x + 3) / 6

@@ -40,13 +40,12 @@ def read(opened_file: BinaryIO, _: contextlib.ExitStack) -> dict[str, Any]:
   try:
     with h5py.File(opened_file) as file:
       file.visititems(note)
-      for name, dataset in sorted(datasets.items()):
+      for _, dataset in sorted(datasets.items()):
         group = dataset.parent
         if group.name.endswith('/vars') and 'name' in group.attrs:
           layers.setdefault(str(group.attrs['name']), []).append(_values(dataset))
         else:
-          last_two = name.split(':')[0].split('/')[-2:]
-          arrays['/'.join(last_two)] = _values(dataset)
+          arrays[_name(dataset)] = _values(dataset)
   except MedtlError:
     raise
   except Exception:  # h5py raises whatever a damaged file makes it stumble over
@@ -55,6 +54,32 @@ def read(opened_file: BinaryIO, _: contextlib.ExitStack) -> dict[str, Any]:
     for variable, value in zip(_variable_names(values), values, strict=True):
       arrays[f'{layer}/{variable}'] = value
   return arrays
+
+
+def _name(dataset: Any) -> str:
+  """Return 'layer/variable' of what Keras 2 wrote.
+
+  A layer's name may hold slashes: 'expanded_conv/project/BatchNorm'. The group that lists the
+  names of a layer's weights bears it, and so do the weights in there. The weights of a network
+  within a network, or within a scope, are named by the last two words.
+  """
+  path = dataset.name.split(':')[0]
+  for group in _groups_around(dataset):
+    if 'weight_names' not in group.attrs:
+      continue
+    layer = group.name.removeprefix('/model_weights').removeprefix('/')
+    inside = path.removeprefix(f'{group.name}/')
+    if inside.startswith(f'{layer}/'):
+      return inside
+    break
+  return '/'.join(path.split('/')[-2:])
+
+
+def _groups_around(item: Any) -> Iterator[Any]:
+  """Yield the groups that an item lies in, from the innermost on."""
+  while item.name != '/':
+    item = item.parent
+    yield item
 
 
 def _values(dataset: Any) -> np.ndarray | nested_contents.Other:
