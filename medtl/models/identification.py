@@ -148,7 +148,7 @@ def _stages(arrays: Arrays, dialects: Mapping[str, Dialect]) -> set[int]:
   """Return the number of the last stage in the file, as each dialect understands it."""
   found = set()
   for dialect in dialects.values():
-    pieces, _ = renamed(arrays, dialect, (), {})
+    pieces, _ = renamed(arrays, dialect, ())
     numbers = re.findall(r'backbone/stage(\d+)/', ' '.join(piece.path for piece in pieces))
     found.add(max(map(int, numbers), default=0))
   return found
@@ -219,7 +219,7 @@ def _child(path: str) -> float:
 def _input_channels(arrays: Arrays, dialects: Mapping[str, Dialect]) -> int:
   """Return how many channels the first kernel of the file sees; 3 where that is not known."""
   for dialect in dialects.values():
-    pieces, _ = renamed(arrays, dialect, (), {})
+    pieces, _ = renamed(arrays, dialect, ())
     for piece in pieces:
       if re.fullmatch(r'params/backbone/stem/(.*/)?kernel', piece.path) and piece.array.ndim > 2:
         return int(piece.array.shape[-2])

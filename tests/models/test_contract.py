@@ -15,7 +15,7 @@ import pytest
 
 from medtl.core import expressions, pytrees
 from medtl.models import Backbone, Net, child_name, describe_levels, heads
-from medtl.models.backbones import resnet
+from medtl.models.backbones import resnet, vit
 from medtl.models.layers.style import Style
 from medtl.models.pretrained.dialects import Dialect
 from medtl.training import parameter_groups
@@ -52,6 +52,8 @@ SMALL = {  # compiled and run, so as shallow as they can be
     resnet.PreActivation, (1, 1), 8, Style(norm='group', standardised=True)
   ),
   'vit': lambda module: module.vit_ti16(**{**TINY['vit'], 'depth': 2}),
+  'siglip': lambda _: vit.siglip_vit_b16(**{**TINY['vit'], 'depth': 1}),
+  'dinov3': lambda _: vit.dinov3_vit_s16plus(**{**TINY['vit'], 'depth': 1}),
   'efficientnet': lambda module: module.efficientnet_lite0(width=0.25, depth=0.25),
   'convnext': lambda module: module.ConvNeXt((1, 1), 8),
   'swin': lambda module: module.Swin((2, 1), 8, head_width=4, window=4),
@@ -119,7 +121,7 @@ def test_other_axes_where_the_factory_has_them(name, ndim):
   assert levels[-1].channels == backbone.channels
 
 
-@pytest.fixture(scope='module', params=sorted({*FAMILIES, 'bit'}))
+@pytest.fixture(scope='module', params=sorted({*FAMILIES, *SMALL}))
 def made(request):
   first = next((name for name, (family, _) in FACTORIES.items() if family == request.param), '')
   backbone = (

@@ -3,6 +3,7 @@
 import ast
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -249,34 +250,81 @@ def test_a_shape_with_several_readings_is_refused():
       )
 
 
-def test_adapt_sees_the_whole_array_where_each_part_has_a_rule():
-  wanted = {
-    'params': {
-      'backbone': {
-        'stem': {
-          'first': jax.ShapeDtypeStruct((4,), 'f4'),
-          'rest': jax.ShapeDtypeStruct((2, 4), 'f4'),
-        }
-      }
-    }
-  }
-  whole = np.random.RandomState(0).randn(1, 5, 4).astype('f4')
-  adapt = {
-    'backbone/stem/first': lambda a, shape: a[0, 0],
-    'backbone/stem/rest': lambda a, shape: a[0, 1::2].reshape(shape),
-  }
+def deal(theirs, path, adapt=None, **ours):
+  """Return our stem, and what was noted, of one array that a publisher calls w."""
+  shapes = {name: jax.ShapeDtypeStruct(shape, 'f4') for name, shape in ours.items()}
   found, report = port.port(
-    {'w': whole},
-    wanted,
-    {'d': Dialect('torch', (('^w$', 'params/backbone/stem/{first,rest}'),))},
+    {'w': theirs},
+    {'params': {'backbone': {'stem': shapes}}},
+    {'d': Dialect('torch', (('^w$', f'params/backbone/stem/{path}'),))},
     adapt=adapt,
   )
-  np.testing.assert_array_equal(found['params']['backbone']['stem']['first'], whole[0, 0])
-  np.testing.assert_array_equal(found['params']['backbone']['stem']['rest'], whole[0, 1::2])
-  assert report.notes == (
-    'backbone/stem/first from (1, 5, 4) to (4,)',
-    'backbone/stem/rest from (1, 5, 4) to (2, 4)',
+  return found['params']['backbone']['stem'], report
+
+
+def test_rows_of_an_array_become_several_and_rules_see_their_own():
+  whole = np.random.RandomState(0).randn(1, 5, 4).astype('f4')
+  adapt = {'backbone/stem/rest': lambda rows, shape: rows[0, ::2].reshape(shape)}
+  found, report = deal(whole, '{first[:1],rest[1:]}', adapt, first=(4,), rest=(2, 4))
+  np.testing.assert_array_equal(found['first'], whole[0, 0])
+  np.testing.assert_array_equal(found['rest'], whole[0, 1::2])
+  assert report.notes == ('backbone/stem/rest from (1, 4, 4) to (2, 4)',)
+
+
+def test_rows_in_the_middle():
+  whole = np.random.RandomState(0).randn(6, 4).astype('f4')
+  found, _ = deal(
+    whole, '{first[:1],second[1:4],third[4:]}', first=(4,), second=(3, 4), third=(2, 4)
   )
+  np.testing.assert_array_equal(np.vstack([found['first'], found['second'], found['third']]), whole)
+
+
+def test_a_part_without_a_name_is_dropped():
+  whole = np.arange(6, dtype='f4')
+  found, report = deal(whole, '{query,,value}', query=(2,), value=(2,))
+  chex.assert_trees_all_equal(found, {'query': whole[:2], 'value': whole[4:]})
+  assert not report.ignored
+
+
+def test_one_array_of_all_stages_is_dealt_out_to_them():
+  whole = np.random.RandomState(0).randn(3, 4, 6).astype('f4')
+  shapes = {
+    f'stage{number}': {'kernel': jax.ShapeDtypeStruct((4, 6), 'f4')} for number in (1, 2, 3)
+  }
+  renames = (('^w$', 'params/backbone/stage_each/kernel'),)
+  found, _ = port.port(
+    {'w': whole}, {'params': {'backbone': shapes}}, {'d': Dialect('flax', renames)}
+  )
+  for number in (1, 2, 3):
+    kernel = found['params']['backbone'][f'stage{number}']['kernel']
+    np.testing.assert_array_equal(kernel, whole[number - 1])
+
+
+@pytest.mark.parametrize('count', [2, 11])
+def test_the_last_stage_is_found_whatever_its_number(count):
+  shapes = {f'stage{n}': {'bias': jax.ShapeDtypeStruct((4,), 'f4')} for n in range(1, count + 1)}
+  arrays = {f'b{n}': np.full(4, n, 'f4') for n in range(1, count)} | {'end': np.zeros(4, 'f4')}
+  renames = (
+    (r'^b(\d+)$', r'params/backbone/stage\1/bias'),
+    ('^end$', 'params/backbone/stage_last/bias'),
+  )
+  dialects = {'d': Dialect('torch', renames)}
+  found, _ = port.port(arrays, {'params': {'backbone': shapes}}, dialects)
+  assert not found['params']['backbone'][f'stage{count}']['bias'].any()
+  del shapes[f'stage{count}']  # a truncated net has no such stage
+  _, report = port.port(
+    arrays,
+    {'params': {'backbone': shapes}},
+    dialects,
+    without=('backbone/(?!stage1/|stage[2-9]/|stage10/).*',),
+  )
+  assert report.ignored == ('end',)
+
+
+def test_positions_are_no_dense_kernel_on_flattened_maps():
+  whole = np.arange(24, dtype='f4').reshape(6, 4)
+  found, _ = deal(whole, 'positions', vit.ADAPT, positions=(2, 3, 4))
+  np.testing.assert_array_equal(found['positions'], whole.reshape(2, 3, 4))
 
 
 def stems(channels, bias=False):

@@ -18,7 +18,7 @@ from medtl.core.types import MedtlError
 from medtl.models import Net, heads
 from medtl.models.backbones import vit
 from medtl.models.pretrained import port
-from medtl.models.pretrained.vit import resize_positions
+from medtl.models.pretrained.vit_names import resize_positions
 from tests.fixtures import seeded
 
 FIXTURES = Path(__file__).parents[1] / 'fixtures'
@@ -238,7 +238,7 @@ def test_positions_of_no_square_grid_are_refused():
   with pytest.raises(
     MedtlError, match=r'12 position embeddings .* neither a square nor a grid of \(3, 3\)'
   ):
-    vit.ADAPT['backbone/stem/positions'](np.zeros((1, 13, 8)), (3, 3, 8))
+    vit.ADAPT['backbone/stem/positions'](np.zeros((1, 12, 8)), (3, 3, 8))
 
 
 @pytest.mark.parametrize(
@@ -307,11 +307,16 @@ def test_half_precision_is_near():
 
 
 def test_checkpoints_say_where_they_were_read_and_what_they_expect():
+  dialects = [vit.RENAMES[name] for name in ('augreg', 'timm', 'clip_hf')]
+  known = {(dialect.mean, dialect.std) for dialect in dialects}
   for name, entry in vit.WEIGHTS.items():
-    dialect = vit.RENAMES['augreg' if name.startswith('augreg') else 'timm']
-    assert (entry.mean, entry.std) == (dialect.mean, dialect.std)
-    assert entry.url.startswith('https://') and entry.licence and 'github.com/' in entry.note
-    assert entry.sha256 in entry.url
+    own_statistics = name in ('rad_dino', 'rad_dino_meta', 'h_optimus_0', 'dinov3_l16_sat')
+    assert own_statistics is ((entry.mean, entry.std) not in known)
+    assert entry.licence and re.search(r'(github|huggingface|google)\.com?', entry.note)
+    if entry.url:
+      assert entry.url.startswith('https://') and entry.sha256 in entry.url
+    else:
+      assert entry.page.startswith('https://') and (entry.terms or name == 'h_optimus_0')
 
 
 @pytest.mark.real

@@ -1,10 +1,11 @@
-"""Vision transformers: AugReg, DeiT, CLIP, DINO and DINOv2 are one architecture with switches.
+"""Vision transformers: AugReg, DeiT, CLIP, SigLIP, DINO … are one architecture with switches.
 
-A stage is one block.
+A stage is one block; where attention pools the tokens at the end, that is one more stage.
 """
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,21 +14,32 @@ import jax.numpy as jnp
 from medtl.core.types import MedtlError
 from medtl.models import Backbone, child_name
 from medtl.models.layers.layer_norm import LayerNorm
-from medtl.models.layers.transformer import LAYERS, Block, Stem, Update
+from medtl.models.layers.transformer import (
+  LAYERS,
+  POSITIONS,
+  AttentionPool,
+  Block,
+  Stem,
+  Update,
+  hidden_units,
+)
 from medtl.models.pretrained.vit import ADAPT, RENAMES, WEIGHTS  # noqa: F401
 
 FRESH = ('.*/lora_[ab]',)  # no checkpoint has them
+POOLS = ('', 'attention')
 
 
 class ViT(Backbone):
   """Pictures [b, *size, c] → tokens [b, t, width].
 
   Tokens are the class token, the registers, then the patches, row by row. `size` fixes the grid of
-  position embeddings, in one, two or three dimensions.
+  position embeddings, in one, two or three dimensions. With a pool the last stage puts the token
+  that it makes of all of them in front.
 
   Sources: Dosovitskiy et al. 2021 (arXiv 2010.11929); LayerScale from Touvron et al. 2021
   (2103.17239); registers from Darcet et al. 2024 (2309.16588); early convolutions from Xiao et al.
-  2021 (2106.14881), with which a small ViT learns from hundreds of pictures, not millions.
+  2021 (2106.14881), with which a small ViT learns from hundreds of pictures, not millions. DINOv3
+  (2508.10104) also jitters the coordinates of rotary positions in training, which is left out here.
   """
 
   size: tuple[int, ...] = (224, 224)
@@ -37,9 +49,14 @@ class ViT(Backbone):
   heads: int = 12
   # channels of 3×3 convolutions at stride 2 before the patches are cut, which are smaller for it
   early: tuple[int, ...] = ()
-  ratio: int = 4  # hidden units of an MLP ÷ width
+  ratio: float = 4.0  # hidden units of an MLP ÷ width
+  gated: bool = False  # SwiGLU in place of the MLP, with two thirds of the hidden units
   registers: int = 0
   class_token: bool = True
+  # which tokens have learned positions: token+patches, patches, all (with registers); or rotary
+  positions: str = 'token+patches'
+  key_bias: bool = True
+  pool: str = ''  # 'attention': SigLIP's pooling of the tokens, one more stage
   layer_scale: bool = False
   pre_norm: bool = False  # CLIP: a norm before the first block, and no bias in the patch embedding
   activation: str = 'gelu'
@@ -55,7 +72,7 @@ class ViT(Backbone):
 
   @property
   def stages(self) -> int:
-    return self.depth
+    return self.depth + bool(self.pool)
 
   @property
   def channels(self) -> int:
@@ -100,12 +117,19 @@ class ViT(Backbone):
   def child(self, index: int, value: Any, train: bool) -> Any:
     if index == 0:
       return self._stem()(value, train)
-    value = self._block(index)(value, train)
-    if index == self.depth:
+    if index <= self.depth:
+      value = self._block(index)(value, train)
+    if index == self.stages:
       value = LayerNorm(self.epsilon, self.dtype, name='norm')(value)
+      if self.pool:
+        token = self._pool()(value, train)
+        value = jnp.concatenate([token[:, None], value], axis=1)
     return value
 
   def _stem(self) -> Stem:
+    if self.positions not in POSITIONS:
+      expected = ', '.join(POSITIONS)
+      raise MedtlError(f'positions={self.positions!r}; expected one of: {expected}')
     return Stem(
       size=tuple(self.size),
       patches=self.patches,
@@ -114,6 +138,7 @@ class ViT(Backbone):
       early=tuple(self.early),
       registers=self.registers,
       class_token=self.class_token,
+      positions=self.positions,
       pre_norm=self.pre_norm,
       epsilon=self.epsilon,
       dropout=self.dropout,
@@ -125,9 +150,12 @@ class ViT(Backbone):
     last = max(1, self.depth - 1)
     return Block(
       heads=self.heads,
-      ratio=self.ratio,
+      hidden=hidden_units(self.width, self.ratio, self.gated),
+      gated=self.gated,
       layer_scale=self.layer_scale,
       activation=self.activation,
+      key_bias=self.key_bias,
+      turned=self.grid if self.positions == 'rotary' else (),
       epsilon=self.epsilon,
       dropout=self.dropout,
       drop_path=self.drop_path * (index - 1) / last,
@@ -136,13 +164,29 @@ class ViT(Backbone):
       name=child_name(index),
     )
 
+  def _pool(self) -> AttentionPool:
+    if self.pool not in POOLS:
+      raise MedtlError(f"pool={self.pool!r}; expected 'attention', or '' for none")
+    return AttentionPool(
+      heads=self.heads,
+      hidden=hidden_units(self.width, self.ratio, gated=False),
+      activation=self.activation,
+      epsilon=self.epsilon,
+      update=self.update,
+      dtype=self.dtype,
+      name=child_name(self.stages),
+    )
+
   def maps(self, value: Any) -> Any:
-    first = self.class_token + self.registers
+    first = value.shape[1] - math.prod(self.grid)
     patches = value[:, first:]
     return patches.reshape(value.shape[0], *self.grid, self.width)
 
   def token(self, value: Any) -> Any:
-    return value[:, 0] if self.class_token else None
+    """Return the pooled token, before the pool and without one the class token."""
+    before_pool = self.class_token + self.registers + math.prod(self.grid)
+    is_pooled = value.shape[1] > before_pool
+    return value[:, 0] if self.class_token or is_pooled else None
 
 
 def _preset(docstring: str, **defaults: Any) -> Callable[..., ViT]:
@@ -176,14 +220,23 @@ _TINY = dict(width=192, depth=12, heads=3)
 _SMALL = dict(width=384, depth=12, heads=6)
 _BASE = dict(width=768, depth=12, heads=12)
 _LARGE = dict(width=1024, depth=24, heads=16)
+_HUGE = dict(width=1280, depth=32)
+_GIANT = dict(width=1536, heads=24)
+_SO400M = dict(width=1152, depth=27, heads=16, ratio=4304 / 1152)
 _CLIP = dict(pre_norm=True, activation='quick_gelu', epsilon=1e-5)
+_SIGLIP = dict(class_token=False, positions='patches', activation='gelu_tanh', pool='attention')
 _DINOV2 = dict(patch=14, layer_scale=True)
+_DINOV3 = dict(
+  registers=4, positions='rotary', key_bias=False, layer_scale=True, epsilon=1e-5, ratio=4.0
+)
+# Meta gives the gated ones a ratio of 6, of which two thirds remain
+_DINOV3_GATED = dict(_DINOV3, gated=True, ratio=6.0)
 
 vit_ti16 = _preset('ViT-Ti/16: AugReg, DeiT-tiny.', **_TINY)
 vit_s16 = _preset('ViT-S/16: AugReg, DeiT-small, DINO.', **_SMALL)
-vit_b16 = _preset('ViT-B/16: AugReg, DeiT-base, DINO.', **_BASE)
+vit_b16 = _preset('ViT-B/16: AugReg, DeiT-base, DINO, MAE, the image tower of BiomedCLIP.', **_BASE)
 vit_b32 = _preset('ViT-B/32: AugReg.', **_BASE, patch=32)
-vit_l16 = _preset('ViT-L/16: AugReg.', **_LARGE)
+vit_l16 = _preset('ViT-L/16: AugReg, MAE, RETFound.', **_LARGE)
 clip_vit_b16 = _preset("OpenAI's CLIP ViT-B/16, without its projection.", **_BASE, **_CLIP)
 clip_vit_b32 = _preset(
   "OpenAI's CLIP ViT-B/32, without its projection.", **_BASE, **_CLIP, patch=32
@@ -191,12 +244,69 @@ clip_vit_b32 = _preset(
 clip_vit_l14 = _preset(
   "OpenAI's CLIP ViT-L/14, without its projection.", **_LARGE, **_CLIP, patch=14
 )
+siglip_vit_b16 = _preset("SigLIP's and SigLIP 2's ViT-B/16.", **_BASE, **_SIGLIP)
+siglip_vit_b32 = _preset("SigLIP 2's ViT-B/32.", **_BASE, **_SIGLIP, patch=32)
+siglip_vit_l16 = _preset("SigLIP's and SigLIP 2's ViT-L/16.", **_LARGE, **_SIGLIP)
+siglip_so400m14 = _preset(
+  "SigLIP's and SigLIP 2's So400m/14 (Alabdulmohsin et al. 2023, arXiv 2305.13035), MedSigLIP.",
+  **_SO400M,
+  **_SIGLIP,
+  patch=14,
+)
+siglip_so400m16 = _preset("SigLIP 2's So400m/16.", **_SO400M, **_SIGLIP)
 dinov2_vit_s14 = _preset(
   'DINOv2 ViT-S/14; registers=4 for the variant that has them.', **_SMALL, **_DINOV2
 )
 dinov2_vit_b14 = _preset(
-  'DINOv2 ViT-B/14; registers=4 for the variant that has them.', **_BASE, **_DINOV2
+  'DINOv2 ViT-B/14, RAD-DINO; registers=4 for the variant that has them.', **_BASE, **_DINOV2
 )
 dinov2_vit_l14 = _preset(
-  'DINOv2 ViT-L/14; registers=4 for the variant that has them.', **_LARGE, **_DINOV2
+  'DINOv2 ViT-L/14, RETFound; registers=4 for the variant that has them.', **_LARGE, **_DINOV2
+)
+dinov2_vit_g14 = _preset(
+  'DINOv2 ViT-g/14; registers=4 for the variant that has them.',
+  **_GIANT,
+  **_DINOV2,
+  depth=40,
+  gated=True,
+)
+dinov3_vit_s16 = _preset('DINOv3 ViT-S/16.', **_SMALL, **_DINOV3)
+dinov3_vit_s16plus = _preset('DINOv3 ViT-S+/16.', **_SMALL, **_DINOV3_GATED)
+dinov3_vit_b16 = _preset('DINOv3 ViT-B/16.', **_BASE, **_DINOV3)
+dinov3_vit_l16 = _preset('DINOv3 ViT-L/16.', **_LARGE, **_DINOV3)
+dinov3_vit_h16plus = _preset('DINOv3 ViT-H+/16.', **_HUGE, **_DINOV3_GATED, heads=20)
+uni = _preset('UNI: ViT-L/16 with LayerScale.', **_LARGE, layer_scale=True)
+uni2_h = _preset(
+  'UNI2-h: a gated ViT/14 of 24 blocks with 8 registers.',
+  **_GIANT,
+  **_DINOV2,
+  depth=24,
+  gated=True,
+  registers=8,
+  positions='patches',
+)
+virchow2 = _preset(
+  'Virchow2: ViT-H/14 with 4 registers.',
+  **_HUGE,
+  **_DINOV2,
+  heads=16,
+  gated=True,
+  registers=4,
+  positions='all',
+)
+gigapath_tile = _preset(
+  "Prov-GigaPath's tile encoder: a gated ViT-g/16.",
+  **_GIANT,
+  depth=40,
+  layer_scale=True,
+  gated=True,
+)
+h_optimus_0 = _preset(
+  'H-optimus-0: ViT-g/14 with 4 registers.',
+  **_GIANT,
+  **_DINOV2,
+  depth=40,
+  gated=True,
+  registers=4,
+  positions='patches',
 )

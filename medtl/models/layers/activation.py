@@ -114,6 +114,67 @@ _gelu.defvjp(_gelu_forward, _gelu_backward)
 gelu = jax.jit(_gelu)
 
 
+@jax.custom_vjp
+def _gelu_tanh(x: Any) -> Any:
+  """Return x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2, computed in float32 at least.
+
+  Hendrycks & Gimpel 2016, arXiv 1606.08415, section 2.
+  """
+  wide = at_least_float32(x)
+  y = 0.5 * wide * (1 + _tanh_of_cubic(wide))
+  return y.astype(x.dtype)
+
+
+def _tanh_of_cubic(x: Any) -> Any:
+  return jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
+
+
+def _gelu_tanh_forward(x: Any) -> tuple[Any, Any]:
+  return _gelu_tanh(x), x
+
+
+def _gelu_tanh_backward(x: Any, gradient: Any) -> tuple[Any]:
+  """Return the gradient by the derivative, for which nothing but x is kept."""
+  wide = at_least_float32(x)
+  tanh = _tanh_of_cubic(wide)
+  inner_slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * wide * wide)
+  slope = 0.5 * (1 + tanh) + 0.5 * wide * (1 - tanh * tanh) * inner_slope
+  x_gradient = at_least_float32(gradient) * slope
+  return (x_gradient.astype(x.dtype),)
+
+
+_gelu_tanh.defvjp(_gelu_tanh_forward, _gelu_tanh_backward)
+gelu_tanh = jax.jit(_gelu_tanh)
+
+
+@jax.custom_vjp
+def _swiglu(gate: Any, x: Any) -> Any:
+  """Return gate σ(gate) x, computed in float32 at least (Shazeer 2020, arXiv 2002.05202)."""
+  wide = at_least_float32(gate)
+  y = wide * jax.nn.sigmoid(wide) * x
+  return y.astype(x.dtype)
+
+
+def _swiglu_forward(gate: Any, x: Any) -> tuple[Any, tuple[Any, Any]]:
+  return _swiglu(gate, x), (gate, x)
+
+
+def _swiglu_backward(saved: tuple[Any, Any], gradient: Any) -> tuple[Any, Any]:
+  """Return both gradients, for which nothing but what came in is kept."""
+  gate, x = saved
+  wide = at_least_float32(gate)
+  wide_gradient = at_least_float32(gradient)
+  sigmoid = jax.nn.sigmoid(wide)
+  slope = sigmoid * (1 + wide * (1 - sigmoid))
+  gate_gradient = wide_gradient * x * slope
+  x_gradient = wide_gradient * wide * sigmoid
+  return gate_gradient.astype(gate.dtype), x_gradient.astype(x.dtype)
+
+
+_swiglu.defvjp(_swiglu_forward, _swiglu_backward)
+swiglu = jax.jit(_swiglu)
+
+
 def _normal(x: Any) -> Any:
   """Return Φ(x) by erf; what lies below 1e-7 is lost.
 

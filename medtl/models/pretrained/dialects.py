@@ -19,14 +19,19 @@ TORCH_LEAVES = (  # PyTorch's words for leaves; they come last in a family's ren
 )
 _STEM = r'params/backbone/stem/(.*/)?kernel'
 _CUT = r'([^{]*)(?:\{(.*)\})?(.*)'  # of a/{query,key,value}/b: 'a/', 'query,key,value', '/b'
+_ROWS = r'(\w+)\[(\d*):(\d*)\]'  # of positions[1:]: 'positions', '1', ''
+EACH = '/stage_each/'
+LAST = '/stage_last/'
 
 
 class Dialect(NamedTuple):
   """How a publisher names and lays out arrays, and what pictures its networks expect.
 
-  `renames` apply in order by `re.sub` and must end at `params/…` or `batch_stats/…`. The path
-  `a/{query,key,value}/b` cuts the array along its output axis into equal parts; where ADAPT has a
-  rule for each of them, each gets the whole. The path '' drops the array.
+  `renames` apply in order by `re.sub` and must end at `params/…` or `batch_stats/…`; the path ''
+  drops the array. `a/{query,key,value}/b` cuts the array along its output axis into equal parts,
+  of which one without a name is dropped; `a/{first[:1],rest[1:]}` cuts it into rows, along the
+  axis before that. `stage_last` is the last stage of ours, whatever its number; `stage_each` deals
+  the array's first axis out to the stages.
 
   `layout` is 'torch' (O, I, *k), 'keras' (*k, I, O; depthwise *k, C, 1) or 'flax' (ours, but
   attention heads may have an axis of their own). `mean` and `std` are RGB in units of 0 … 1;
@@ -70,34 +75,58 @@ def bare(path: str) -> str:
 
 
 def renamed(
-  arrays: Arrays, dialect: Dialect, unwanted: Sequence[str], adapt: Adapt
+  arrays: Arrays, dialect: Dialect, unwanted: Sequence[str], last: str = ''
 ) -> tuple[list[Piece], list[str]]:
-  """Return the pieces under our paths, and the names of what is dropped or unwanted."""
+  """Return the pieces under our paths, and the names of what is dropped or unwanted.
+
+  `last` is the name of our last stage.
+  """
   pieces: list[Piece] = []
   ignored: list[str] = []
   for name, array in arrays.items():
     path = rename(name, dialect)
-    if not path or any(re.fullmatch(pattern, bare(path)) for pattern in unwanted):
+    array = _transpose(np.asarray(array), path, dialect.layout)
+    wanted = []
+    for part in _parts(Piece(name, path, array)):
+      if part.path and not any(re.fullmatch(pattern, bare(part.path)) for pattern in unwanted):
+        wanted.append(part._replace(path=part.path.replace(LAST, f'/{last}/')))
+    pieces += wanted
+    if not wanted:
       ignored.append(name)
-    else:
-      array = _transpose(np.asarray(array), path, dialect.layout)
-      pieces += _cut(Piece(name, path, array), adapt)
   return pieces, ignored
 
 
-def _cut(piece: Piece, adapt: Adapt) -> list[Piece]:
+def _parts(piece: Piece) -> list[Piece]:
+  """Return the parts of an array whose path says that it is cut, or the piece as it is."""
+  if EACH not in piece.path:
+    return _cut(piece)
+  parts = []
+  for number, array in enumerate(piece.array, 1):
+    path = piece.path.replace(EACH, f'/stage{number}/')
+    parts += _cut(piece._replace(path=path, array=array))
+  return parts
+
+
+def _cut(piece: Piece) -> list[Piece]:
   """Return the parts of an array whose path is a/{query,key,value}/b, or the piece as it is."""
   before, words, after = re.fullmatch(_CUT, piece.path).groups()  # type: ignore[union-attr]
   if not words:
     return [piece]
-  paths = [before + word + after for word in words.split(',')]
-  array = piece.array
-  if all(rule_of(path, adapt) for path in paths):  # each takes what it needs of the whole
-    return [piece._replace(path=path) for path in paths]
-  if not array.ndim or array.shape[-1] % len(paths):
+  names = words.split(',')
+  rows = [re.fullmatch(_ROWS, name) for name in names]
+  parts = []
+  if all(rows):
+    for match in rows:
+      name, start, stop = match.groups()  # type: ignore[union-attr]
+      array = piece.array[..., int(start or 0) : int(stop) if stop else None, :]
+      parts.append(Piece(piece.name, before + name + after, array))
+    return parts
+  if not piece.array.ndim or piece.array.shape[-1] % len(names):
     return [piece]
-  parts = np.split(array, len(paths), axis=-1)
-  return [Piece(piece.name, path, part) for path, part in zip(paths, parts, strict=True)]
+  for name, array in zip(names, np.split(piece.array, len(names), axis=-1), strict=True):
+    path = before + name + after if name else ''
+    parts.append(Piece(piece.name, path, array))
+  return parts
 
 
 def rule_of(path: str, adapt: Adapt) -> Rule | None:
@@ -120,7 +149,7 @@ def fitted(piece: Piece, shape: Shape, dialect: Dialect) -> np.ndarray:
   array = piece.array
   if dialect.order == 'bgr' and is_stem_of_three(piece):
     array = array[..., ::-1, :]
-  if _is_flattened(array.shape, shape):
+  if piece.path.endswith('/kernel') and _is_flattened(array.shape, shape):
     return _unflattened(array, shape, dialect.layout)
   if dialect.layout == 'keras' and _is_depthwise_of_keras(array.shape, shape):
     return np.swapaxes(array, -1, -2)

@@ -1,4 +1,4 @@
-"""Kernels of pictures as kernels of volumes."""
+"""Kernels and position embeddings of pictures as those of volumes."""
 
 import numpy as np
 
@@ -30,3 +30,11 @@ def inflated(kernel: np.ndarray, taps: int, way: str) -> np.ndarray:
   deep = np.zeros((taps, *kernel.shape), kernel.dtype)
   deep[taps // 2] = kernel
   return deep
+
+
+def repeated(positions: np.ndarray, depth: int) -> np.ndarray:
+  """Return position embeddings [h, w, d] of a slice as those of a volume, [depth, h, w, d].
+
+  All slices have the same ones: where a slice lies in the volume has to be learned.
+  """
+  return np.repeat(positions[None], depth, axis=0)

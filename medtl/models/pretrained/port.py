@@ -132,7 +132,7 @@ def _read_as(
   inflate: str,
 ) -> Reading:
   """Return the arrays under our paths and in our shapes, as far as the dialect fits."""
-  pieces, ignored = renamed(arrays, dialect, unwanted, adapt)
+  pieces, ignored = renamed(arrays, dialect, unwanted, _last_stage(wanted))
   ported: dict[str, Piece] = {}
   for piece in pieces:
     array = fitted(piece, wanted.get(piece.path, ()), dialect)
@@ -141,7 +141,7 @@ def _read_as(
   notes: list[str] = []
   faults = _name_faults(pieces, ported, wanted)
   if not faults:
-    notes = _apply_rules(ported, wanted, adapt)
+    notes = _apply_rules(ported, wanted, adapt, _is_of_pictures(ported, wanted, inflate))
     notes += _inflate(ported, wanted, inflate)
     normal, stem_notes = _adapt_stems(ported, wanted, dialect)
     notes += stem_notes
@@ -168,7 +168,7 @@ def outputs(arrays: Arrays, dialects: Mapping[str, Dialect]) -> int:
   0 where it has no head that a dialect names.
   """
   for dialect in dialects.values():
-    pieces, _ = renamed(arrays, dialect, (), {})
+    pieces, _ = renamed(arrays, dialect, ())
     if not any(piece.path.startswith('params/backbone/') for piece in pieces):
       continue
     for piece in pieces:
@@ -189,16 +189,39 @@ def _fresh(shapes: Shapes, patterns: Sequence[str]) -> set[str]:
   return kept
 
 
-def _apply_rules(ported: dict[str, Piece], wanted: Shapes, adapt: Adapt) -> list[str]:
-  """Recompute pieces of another shape for which there is a rule; return what was done."""
+def _last_stage(paths: Collection[str]) -> str:
+  """Return the name of the stage with the highest number, '' where there is none."""
+  numbers = [int(match[1]) for path in paths if (match := re.search(r'/stage(\d+)/', path))]
+  return f'stage{max(numbers)}' if numbers else ''
+
+
+def _is_of_pictures(ported: Mapping[str, Piece], wanted: Shapes, way: str) -> bool:
+  """Return whether a checkpoint of pictures is to become one of volumes."""
+  pairs = [(piece.array.shape, wanted[path]) for path, piece in ported.items()]
+  return bool(way) and any(inflation.is_flat(source, shape) for source, shape in pairs)
+
+
+def _apply_rules(
+  ported: dict[str, Piece], wanted: Shapes, adapt: Adapt, of_pictures: bool
+) -> list[str]:
+  """Recompute pieces of another shape for which there is a rule; return what was done.
+
+  What a checkpoint of pictures knows of a grid [h, w, d] is the same at all depths of a volume's.
+  """
   notes: list[str] = []
   for path, piece in ported.items():
     rule = rule_of(path, adapt)
     shape = wanted[path]
     before = piece.array.shape
-    if rule and before != shape:
-      ported[path] = piece._replace(array=rule(piece.array, shape))
-      notes.append(f'{bare(path)} from {before} to {shape}')
+    if not rule or before == shape:
+      continue
+    if of_pictures and len(shape) == 4:
+      depth, *plane = shape
+      array = inflation.repeated(rule(piece.array, tuple(plane)), depth)
+    else:
+      array = rule(piece.array, shape)
+    ported[path] = piece._replace(array=array)
+    notes.append(f'{bare(path)} from {before} to {shape}')
   return notes
 
 
