@@ -65,6 +65,7 @@ COLUMNS = (
 # One net of each family, small: whether it can be built does not depend on its size.
 SMALL: dict[str, dict[str, Any]] = {
   'convnext': dict(name='convnext.convnext_tiny', width=4),
+  'densenet': dict(name='densenet.densenet121', depths=(1, 2), growth=4, width=8),
   'efficientnet': dict(name='efficientnet.efficientnet_lite0', width=0.25, depth=0.25),
   'mlp': dict(name='mlp.mlp'),
   'mobilenet': dict(name='mobilenet.mobilenet_v2', width=0.25),

@@ -135,8 +135,16 @@ class Block(nn.Module):
     attention = WindowAttention(self.heads, self.window, self.shift, self.dtype, name='attention')
     x = x + drop_path(attention(y), deterministic=not train)
     y = LayerNorm(EPSILON, self.dtype, name='norm2')(x)
-    y = Mlp(RATIO, 'gelu', 0.0, NO_UPDATE, self.dtype, name='mlp')(y, train)
-    return x + drop_path(y, deterministic=not train)
+    mlp = Mlp(
+      hidden=RATIO * x.shape[-1],
+      gated=False,
+      activation='gelu',
+      dropout=0.0,
+      update=NO_UPDATE,
+      dtype=self.dtype,
+      name='mlp',
+    )
+    return x + drop_path(mlp(y, train), deterministic=not train)
 
 
 def _factory(docstring: str, width: int, depths: tuple[int, ...]) -> Callable[..., Swin]:

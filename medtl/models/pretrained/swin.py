@@ -7,7 +7,7 @@ import numpy as np
 
 from medtl.core.types import MedtlError, Weights
 from medtl.models.pretrained.dialects import TORCH_LEAVES, Dialect
-from medtl.models.pretrained.vit import resize_positions
+from medtl.models.pretrained.vit_names import resize_positions
 
 _BACKBONE = 'params/backbone'
 _HEAD = 'params/head'
