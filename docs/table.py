@@ -44,26 +44,27 @@ class Column(NamedTuple):
 
 PICTURES = ('folder', 'dicom', 'medmnist', 'tfds', 'phantom')
 COLUMNS = (
-  Column('classes of pictures', ('classification',), ('linear',), (32, 32, 3), PICTURES),
-  Column('classes of volumes', ('classification',), ('linear',), (16, 16, 16, 1), ('medmnist',)),
+  Column('classes of pictures', ('classification',), ('linear',), (64, 64, 3), PICTURES),
+  Column('classes of volumes', ('classification',), ('linear',), (64, 64, 64, 1), ('medmnist',)),
   Column('classes of rows', ('classification',), ('linear',), (5,), ('table',)),
   Column(
-    'masks of pictures', ('segmentation',), ('decoders.unet',), (32, 32, 1), ('folder', 'phantom')
+    'masks of pictures', ('segmentation',), ('decoders.unet',), (64, 64, 1), ('folder', 'phantom')
   ),
-  Column('masks of volumes', ('segmentation',), ('decoders.unet',), (16, 16, 16, 1), ('nifti',)),
+  Column('masks of volumes', ('segmentation',), ('decoders.unet',), (64, 64, 64, 1), ('nifti',)),
   Column(
-    'pictures without labels', ('simclr', 'vicreg'), ('projections.mlp',), (32, 32, 1), PICTURES
+    'pictures without labels', ('simclr', 'vicreg'), ('projections.mlp',), (64, 64, 1), PICTURES
   ),
   Column(
     "another scanner's pictures",
     ('adaptation', 'coral'),
     ('branches.domain', 'linear'),
-    (32, 32, 1),
+    (64, 64, 1),
     PICTURES,
   ),
 )
 # One net of each family, small: whether it can be built does not depend on its size.
 SMALL: dict[str, dict[str, Any]] = {
+  'alexnet': dict(name='alexnet.alexnet', width=8, dense=16),
   'efficientnet': dict(name='efficientnet.efficientnet_lite0', width=0.25, depth=0.25),
   'mlp': dict(name='mlp.mlp'),
   'resnet': dict(name='resnet.resnet18', width=4),

@@ -53,6 +53,8 @@ def convolve(
   if math.prod(taps) == 1 and not padded:
     matrix = kernel.reshape(kernel.shape[-2:])
     return product('pieces', _subsampled(x, stride), matrix)
+  if x.shape[1:-1] == taps and not padded:
+    return _product_of_all(x, kernel)
   if stride > 1 or _sees_few(kernel) or _wants_products(x):
     return _convolve(stride, pads, x, kernel)
   return convolve_by_xla(stride, pads, x, kernel)
@@ -74,6 +76,17 @@ def explicit_padding(
     strides = (stride,) * len(spans)
     padding = jax.lax.padtype_to_pads(tuple(sides), spans, strides, padding)
   return tuple((int(before), int(after)) for before, after in padding)
+
+
+def _product_of_all(x: Any, kernel: Any) -> Any:
+  """Return x [b, *k, c] convolved with a kernel [*k, c, d] that covers it, as maps of one point.
+
+  It is a dense layer. The gradient of x by XLA's convolution would multiply each tap with each
+  point, most of them zeros.
+  """
+  axes = x.ndim - 2
+  rows = x.reshape(len(x), *[1] * axes, -1)
+  return product('whole', rows, kernel.reshape(-1, kernel.shape[-1]))
 
 
 def _sees_few(kernel: Any) -> bool:

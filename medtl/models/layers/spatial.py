@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from medtl.core.types import MedtlError
 from medtl.models.layers.batch_norm import BatchNorm
 from medtl.models.layers.convolution import Padding, convolve, explicit_padding
 from medtl.models.layers.depthwise import depthwise
@@ -196,6 +197,12 @@ def _slices(
   x: Any, axis: int, window: int, stride: int, edges: tuple[int, int], fill: float
 ) -> list[Any]:
   """Return what each tap of a window along an axis sees, of x with `fill` around it."""
+  points = x.shape[axis] + sum(edges)
+  if points < window:
+    raise MedtlError(
+      f'a pooling over {window} points finds {points} of them along an axis: the pictures are too '
+      "small for this network; enlarge them, e.g. by 'resize(224, 224)' in config.data.ops"
+    )
   padding = [(0, 0)] * x.ndim
   padding[axis] = edges
   x = jnp.pad(x, padding, constant_values=fill)
