@@ -69,6 +69,7 @@ SMALL: dict[str, dict[str, Any]] = {
   'mlp': dict(name='mlp.mlp'),
   'resnet': dict(name='resnet.resnet18', width=4),
   'unet_encoder': dict(name='unet_encoder.unet_encoder', widths=(4, 8)),
+  'vgg': dict(name='vgg.vgg11', width=8, dense=16),
   'vit': dict(name='vit.vit_ti16', width=16, heads=2, depth=2, patch=8),
 }
 

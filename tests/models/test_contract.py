@@ -28,6 +28,7 @@ TINY = {
   'resnet': dict(width=8),
   'efficientnet': dict(width=0.25),
   'unet_encoder': dict(widths=(4, 8, 8)),
+  'vgg': dict(width=8, dense=16),
   'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3),
 }  # a family that is not named here is made whole
 FAMILIES = {
@@ -50,6 +51,7 @@ SMALL = {  # compiled and run, so as shallow as they can be
   'bit': lambda _: resnet.ResNet(
     resnet.PreActivation, (1, 1), 8, Style(norm='group', standardised=True)
   ),
+  'vgg': lambda module: module.VGG((1, 1, 1, 1, 1), normed=True, width=4, dense=16),
   'vit': lambda module: module.vit_ti16(**{**TINY['vit'], 'depth': 2}),
   'efficientnet': lambda module: module.efficientnet_lite0(width=0.25, depth=0.25),
 }
