@@ -25,7 +25,7 @@ SHAPE = (2, 64, 32, 3)
 LARGER = {'alexnet': (2, 96, 64, 3)}  # of what is too small for a network
 TINY = {
   'alexnet': dict(width=8, dense=16),
-  'resnet': dict(width=8),
+  'resnet': dict(width=8, ndim=2),
   'efficientnet': dict(width=0.25),
   'unet_encoder': dict(widths=(4, 8, 8)),
   'vgg': dict(width=8, dense=16),

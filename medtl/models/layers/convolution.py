@@ -35,20 +35,20 @@ FEW = 256  # numbers in a window below which a kernel's gradient is taken from w
 def convolve(
   x: Any,
   kernel: Any,
-  stride: int,
+  stride: int | Shape,
   padding: Sequence[tuple[int, int]] | str,
   groups: int = 1,
   dilation: int = 1,
 ) -> Any:
   """Return x [b, *s, c] convolved with kernel [*k, c / groups, d].
 
-  `padding` is 'SAME', 'VALID' or (before, after) of each axis; negative numbers cut. `dilation` is
-  how many points lie from one tap to the next.
+  `stride` is that of all axes or of each. `padding` is 'SAME', 'VALID' or (before, after) of each
+  axis; negative numbers cut. `dilation` is how many points lie from one tap to the next.
   """
   taps = kernel.shape[:-2]
   pads = explicit_padding(x.shape[1:-1], taps, stride, padding, dilation)
   padded = any(before or after for before, after in pads)
-  if groups > 1 or dilation > 1:
+  if groups > 1 or dilation > 1 or isinstance(stride, tuple):
     return convolve_by_xla(stride, pads, x, kernel, groups, dilation)
   if math.prod(taps) == 1 and not padded:
     matrix = kernel.reshape(kernel.shape[-2:])
@@ -63,7 +63,7 @@ def convolve(
 def explicit_padding(
   sides: Sequence[int],
   taps: Sequence[int],
-  stride: int,
+  stride: int | Shape,
   padding: Sequence[tuple[int, int]] | str,
   dilation: int = 1,
 ) -> Padding:
@@ -73,9 +73,14 @@ def explicit_padding(
   """
   if isinstance(padding, str):
     spans = [dilation * (count - 1) + 1 for count in taps]
-    strides = (stride,) * len(spans)
+    strides = _strides(stride, len(spans))
     padding = jax.lax.padtype_to_pads(tuple(sides), spans, strides, padding)
   return tuple((int(before), int(after)) for before, after in padding)
+
+
+def _strides(stride: int | Shape, axes: int) -> Shape:
+  """Return the stride of each axis."""
+  return stride if isinstance(stride, tuple) else (stride,) * axes
 
 
 def _product_of_all(x: Any, kernel: Any) -> Any:
@@ -100,12 +105,12 @@ def _wants_products(x: Any) -> bool:
 
 
 def convolve_by_xla(
-  stride: int, padding: Padding, x: Any, kernel: Any, groups: int = 1, dilation: int = 1
+  stride: int | Shape, padding: Padding, x: Any, kernel: Any, groups: int = 1, dilation: int = 1
 ) -> Any:
   """Return the convolution as XLA has it."""
   axes = 'DHW'[-(x.ndim - 2) :]
   maps = f'N{axes}C'
-  strides = (stride,) * len(axes)
+  strides = _strides(stride, len(axes))
   return jax.lax.conv_general_dilated(
     x,
     kernel,
