@@ -44,21 +44,21 @@ class Column(NamedTuple):
 
 PICTURES = ('folder', 'dicom', 'medmnist', 'tfds', 'phantom')
 COLUMNS = (
-  Column('classes of pictures', ('classification',), ('linear',), (32, 32, 3), PICTURES),
-  Column('classes of volumes', ('classification',), ('linear',), (16, 16, 16, 1), ('medmnist',)),
+  Column('classes of pictures', ('classification',), ('linear',), (64, 64, 3), PICTURES),
+  Column('classes of volumes', ('classification',), ('linear',), (64, 64, 64, 1), ('medmnist',)),
   Column('classes of rows', ('classification',), ('linear',), (5,), ('table',)),
   Column(
-    'masks of pictures', ('segmentation',), ('decoders.unet',), (32, 32, 1), ('folder', 'phantom')
+    'masks of pictures', ('segmentation',), ('decoders.unet',), (64, 64, 1), ('folder', 'phantom')
   ),
-  Column('masks of volumes', ('segmentation',), ('decoders.unet',), (16, 16, 16, 1), ('nifti',)),
+  Column('masks of volumes', ('segmentation',), ('decoders.unet',), (64, 64, 64, 1), ('nifti',)),
   Column(
-    'pictures without labels', ('simclr', 'vicreg'), ('projections.mlp',), (32, 32, 1), PICTURES
+    'pictures without labels', ('simclr', 'vicreg'), ('projections.mlp',), (64, 64, 1), PICTURES
   ),
   Column(
     "another scanner's pictures",
     ('adaptation', 'coral'),
     ('branches.domain', 'linear'),
-    (32, 32, 1),
+    (64, 64, 1),
     PICTURES,
   ),
 )
@@ -66,12 +66,14 @@ COLUMNS = (
 SMALL: dict[str, dict[str, Any]] = {
   'convnext': dict(name='convnext.convnext_tiny', width=4),
   'densenet': dict(name='densenet.densenet121', depths=(1, 2), growth=4, width=8),
+  'alexnet': dict(name='alexnet.alexnet', width=8, dense=16),
   'efficientnet': dict(name='efficientnet.efficientnet_lite0', width=0.25, depth=0.25),
   'mlp': dict(name='mlp.mlp'),
   'mobilenet': dict(name='mobilenet.mobilenet_v2', width=0.25),
   'resnet': dict(name='resnet.resnet18', width=4),
   'swin': dict(name='swin.swin_t', width=8, head_width=4),
   'unet_encoder': dict(name='unet_encoder.unet_encoder', widths=(4, 8)),
+  'vgg': dict(name='vgg.vgg11', width=8, dense=16),
   'vit': dict(name='vit.vit_ti16', width=16, heads=2, depth=2, patch=8),
 }
 

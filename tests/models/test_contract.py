@@ -22,14 +22,18 @@ from medtl.training import parameter_groups
 from tests.fixtures import seeded
 
 SHAPE = (2, 64, 32, 3)
+LARGER = {'alexnet': (2, 96, 64, 3)}  # of what is too small for a network
 TINY = {
   'resnet': dict(width=8),
   'densenet': dict(depths=(1, 2), growth=4, width=8),
+  'alexnet': dict(width=8, dense=16),
+  'resnet': dict(width=8, ndim=2),
   'efficientnet': dict(width=0.25),
   'convnext': dict(width=8),
   'swin': dict(width=8, head_width=4, window=4),
   'mobilenet': dict(width=0.25),
   'unet_encoder': dict(widths=(4, 8, 8)),
+  'vgg': dict(width=8, dense=16),
   'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3),
 }  # a family that is not named here is made whole
 FAMILIES = {
@@ -52,6 +56,7 @@ SMALL = {  # compiled and run, so as shallow as they can be
   'bit': lambda _: resnet.ResNet(
     resnet.PreActivation, (1, 1), 8, Style(norm='group', standardised=True)
   ),
+  'vgg': lambda module: module.VGG((1, 1, 1, 1, 1), normed=True, width=4, dense=16),
   'vit': lambda module: module.vit_ti16(**{**TINY['vit'], 'depth': 2}),
   'siglip': lambda _: vit.siglip_vit_b16(**{**TINY['vit'], 'depth': 1}),
   'dinov3': lambda _: vit.dinov3_vit_s16plus(**{**TINY['vit'], 'depth': 1}),
@@ -74,6 +79,10 @@ def tiny_keys(family, function):
   return {key: value for key, value in TINY.get(family, {}).items() if key in known}
 
 
+def shape_of(family):
+  return LARGER.get(family, SHAPE)
+
+
 def test_each_family_is_found():
   assert set(FAMILIES) >= {'resnet', 'vit', 'efficientnet'} and len(FACTORIES) > 20
   for module in FAMILIES.values():
@@ -91,23 +100,24 @@ def test_children_shapes_and_names(name):
   backbone = make(name)
   assert isinstance(backbone, Backbone)
   net = Net(backbone, heads.linear(3))
+  shape = shape_of(FACTORIES[name][0])
   variables = jax.eval_shape(
-    lambda key: net.init(key, jnp.zeros(SHAPE), train=False), jax.random.key(0)
+    lambda key: net.init(key, jnp.zeros(shape), train=False), jax.random.key(0)
   )
   children = [child_name(i) for i in range(backbone.stages + 1)]
   assert parameter_groups.children(variables['params']) == children
   assert set(variables['params']['backbone']) - set(children) <= {'norm'}
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
   value = jax.eval_shape(
-    lambda v, x: net.apply(v, x, method='features'), variables, jnp.zeros(SHAPE)
+    lambda v, x: net.apply(v, x, method='features'), variables, jnp.zeros(shape)
   )
   maps, token = jax.eval_shape(lambda value: (backbone.maps(value), backbone.token(value)), value)
-  chex.assert_shape(maps, (SHAPE[0], None, None, backbone.channels))
+  chex.assert_shape(maps, (shape[0], None, None, backbone.channels))
   if token is not None:
-    chex.assert_shape(token, (SHAPE[0], backbone.channels))
+    chex.assert_shape(token, (shape[0], backbone.channels))
   assert jax.eval_shape(
-    lambda v, x: net.apply(v, x, train=False), variables, jnp.zeros(SHAPE)
-  ).shape == (SHAPE[0], 3)
+    lambda v, x: net.apply(v, x, train=False), variables, jnp.zeros(shape)
+  ).shape == (shape[0], 3)
 
 
 @pytest.mark.parametrize('ndim', [1, 3])
@@ -117,7 +127,8 @@ def test_other_axes_where_the_factory_has_them(name, ndim):
   if 'ndim' not in inspect.signature(function).parameters:
     pytest.skip('this family knows one number of axes')
   backbone = function(**{**tiny_keys(family, function), 'ndim': ndim})
-  levels = describe_levels(backbone, (*[32] * ndim, 1))
+  side = min(shape_of(family)[1:3])
+  levels = describe_levels(backbone, (*[side] * ndim, 1))
   assert {len(level.sides) for level in levels} == {ndim}
   assert levels[-1].channels == backbone.channels
 
@@ -129,7 +140,7 @@ def made(request):
     SMALL[request.param](FAMILIES.get(request.param)) if request.param in SMALL else make(first)
   )
   net = Net(backbone, heads.linear(3), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-  x = jnp.asarray(np.random.RandomState(0).rand(*SHAPE), jnp.float32)
+  x = jnp.asarray(np.random.RandomState(0).rand(*shape_of(request.param)), jnp.float32)
   shapes = pytrees.flatten(
     jax.eval_shape(lambda key: net.init(key, x, train=False), jax.random.key(0))
   )
@@ -146,13 +157,13 @@ def test_levels_are_maps_of_true_strides(made):
   names = [child_name(i) for i in range(net.backbone.stages + 1)]
   run = lambda v, x: net.backbone.apply(bare(v), x, train=False, levels=names)
   _, taken = jax.eval_shape(run, variables, x)
-  described = describe_levels(net.backbone, SHAPE[1:])
+  described = describe_levels(net.backbone, x.shape[1:])
   assert [level.name for level in described] == names
   finest = (1, 1)
   for level in described:
     maps = taken[level.name]
     assert (maps.shape[1:-1], maps.shape[-1]) == (level.sides, level.channels)
-    strides = tuple(side / small for side, small in zip(SHAPE[1:], level.sides, strict=False))
+    strides = tuple(side / small for side, small in zip(x.shape[1:], level.sides, strict=False))
     assert all(map(operator.ge, strides, finest))
     finest = strides
 

@@ -260,7 +260,7 @@ def test_published_names_are_ours_one_to_one(dialect, names, factory):
 
 def test_weights_are_cited():
   for entry in resnet.WEIGHTS.values():
-    assert entry.url.startswith('https://') and 'github.com' in entry.note
+    assert (entry.url or entry.page).startswith('https://') and 'github.com' in entry.note
     assert not entry.sha256 or entry.sha256 in entry.url
 
 

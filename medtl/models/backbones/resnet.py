@@ -1,6 +1,7 @@
-"""ResNets in one, two and three dimensions: v1, v1.5, and BiT's.
+"""ResNets in one, two and three dimensions: v1, v1.5, BiT's, MedicalNet's and Merlin's.
 
-BiT's have the pre-activation form, group norm and standardised kernels.
+BiT's have the pre-activation form, group norm and standardised kernels. MedicalNet's and Merlin's
+are of volumes.
 """
 
 from collections.abc import Callable
@@ -21,12 +22,14 @@ VERSIONS = ('v1', 'v1.5')
 
 
 class Form(NamedTuple):
-  """What blocks of one kind may differ in from one ResNet to another."""
+  """What a ResNet may differ in from another of the same blocks."""
 
   version: str = 'v1.5'  # where a bottleneck strides: 'v1' on its first 1×1, 'v1.5' on its 3×3
   # where a block's shape changes, 'B' projects by a 1×1 convolution; 'A' subsamples and adds
   # channels of zeros (He et al. 2016, arXiv 1512.03385, section 3.3)
   shortcut: str = 'B'
+  stem_kernel: int | tuple[int, ...] = 7
+  stem_stride: int | tuple[int, ...] = 2
 
 
 class ResNet(Backbone):
@@ -53,7 +56,7 @@ class ResNet(Backbone):
   def child(self, index: int, value: Any, train: bool) -> Any:
     pre_activation = self.block is PreActivation
     if index == 0:
-      stem = Stem(self.width, not pre_activation, self.style, name='stem')
+      stem = Stem(self.width, not pre_activation, self.form, self.style, name='stem')
       return stem(value, train)
     stage = Stage(
       block=self.block,
@@ -72,7 +75,7 @@ class ResNet(Backbone):
 
 
 class Stem(nn.Module):
-  """7×7 convolution at stride 2 and 3×3 max-pooling at stride 2.
+  """7×7 convolution at stride 2, or as the form says, and 3×3 max-pooling at stride 2.
 
   Norm and ReLU come before the pooling where `normed` says so: where the blocks do not begin with
   them.
@@ -80,11 +83,12 @@ class Stem(nn.Module):
 
   width: int
   normed: bool
+  form: Form
   style: Style
 
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
-    x = self.style.conv(x, self.width, 7, 2, 'conv')
+    x = self.style.conv(x, self.width, self.form.stem_kernel, self.form.stem_stride, 'conv')
     if not self.normed:
       # BiT pads with zeros, which matters where no ReLU has cut off the negative numbers
       return max_pool(x, fill=0.0)
@@ -223,11 +227,13 @@ def _preset(
 
 
 _KERAS = "Keras' are version='v1', bias=True and epsilon=1.001e-5 (1e-3 for the names res2a_…)."
+resnet10 = _preset('ResNet-10: one basic block a stage.', Basic, (1, 1, 1, 1))
 resnet18 = _preset('ResNet-18: two basic blocks a stage.', Basic, (2, 2, 2, 2))
 resnet34 = _preset('ResNet-34: basic blocks.', Basic, (3, 4, 6, 3))
 resnet50 = _preset(f"ResNet-50, torchvision's by default. {_KERAS}", Bottleneck, (3, 4, 6, 3))
 resnet101 = _preset('ResNet-101; see resnet50.', Bottleneck, (3, 4, 23, 3))
 resnet152 = _preset('ResNet-152; see resnet50.', Bottleneck, (3, 8, 36, 3))
+resnet200 = _preset('ResNet-200; see resnet50.', Bottleneck, (3, 24, 36, 3))
 
 
 def bit50(ndim: int = 2, width: int = 64, dtype: Any = jnp.float32) -> ResNet:
@@ -248,3 +254,46 @@ def bit152(ndim: int = 2, width: int = 64, dtype: Any = jnp.float32) -> ResNet:
 def _bit(depths: tuple[int, ...], ndim: int, width: int, dtype: Any) -> ResNet:
   style = Style(ndim, norm='group', standardised=True, dtype=dtype)
   return ResNet(PreActivation, depths, width, style)
+
+
+class Volumes(NamedTuple):
+  """Blocks, depths and shortcuts of a ResNet of MedicalNet."""
+
+  block: Callable[..., Any]
+  depths: tuple[int, ...]
+  shortcut: str
+
+
+MEDICALNET = {  # as in the authors' README.md
+  10: Volumes(Basic, (1, 1, 1, 1), 'B'),
+  18: Volumes(Basic, (2, 2, 2, 2), 'A'),
+  34: Volumes(Basic, (3, 4, 6, 3), 'A'),
+  50: Volumes(Bottleneck, (3, 4, 6, 3), 'B'),
+  101: Volumes(Bottleneck, (3, 4, 23, 3), 'B'),
+  152: Volumes(Bottleneck, (3, 8, 36, 3), 'B'),
+  200: Volumes(Bottleneck, (3, 24, 36, 3), 'B'),
+}
+
+
+def medicalnet(depth: int = 10, ndim: int = 3, width: int = 64, dtype: Any = jnp.float32) -> ResNet:
+  """Return MedicalNet's ResNet of 10, 18, 34, 50, 101, 152 or 200 layers.
+
+  The last two stages are dilated instead of strided (Chen et al. 2019, Med3D, arXiv 1904.00625).
+  """
+  if depth not in MEDICALNET:
+    raise MedtlError(f'depth={depth}; MedicalNet has {", ".join(map(str, MEDICALNET))}')
+  block, depths, shortcut = MEDICALNET[depth]
+  style = Style(ndim, dtype=dtype)
+  return ResNet(block, depths, width, style, Form(shortcut=shortcut), dilations=(1, 1, 2, 4))
+
+
+def merlin152(ndim: int = 3, width: int = 64, dtype: Any = jnp.float32) -> ResNet:
+  """Return Merlin's ResNet-152 of CT volumes [d, h, w], d along the body.
+
+  It is torchvision's, inflated: along d the stem has three taps and no stride (Blankemeier et al.
+  2026, Nature, doi 10.1038/s41586-026-10181-8).
+  """
+  kernel = (3, 7, 7)[-ndim:]
+  stride = (1, 2, 2)[-ndim:]
+  form = Form(stem_kernel=kernel, stem_stride=stride)
+  return ResNet(Bottleneck, (3, 8, 36, 3), width, Style(ndim, dtype=dtype), form)

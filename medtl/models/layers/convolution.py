@@ -37,24 +37,26 @@ FEW = 256  # numbers in a window below which a kernel's gradient is taken from w
 def convolve(
   x: Any,
   kernel: Any,
-  stride: int,
+  stride: int | Shape,
   padding: Sequence[tuple[int, int]] | str,
   groups: int = 1,
   dilation: int = 1,
 ) -> Any:
   """Return x [b, *s, c] convolved with kernel [*k, c / groups, d].
 
-  `padding` is 'SAME', 'VALID' or (before, after) of each axis; negative numbers cut. `dilation` is
-  how many points lie from one tap to the next.
+  `stride` is that of all axes or of each. `padding` is 'SAME', 'VALID' or (before, after) of each
+  axis; negative numbers cut. `dilation` is how many points lie from one tap to the next.
   """
   taps = kernel.shape[:-2]
   pads = explicit_padding(x.shape[1:-1], taps, stride, padding, dilation)
   padded = any(before or after for before, after in pads)
+  if x.shape[1:-1] == taps and not padded and groups == dilation == 1:
+    return _product_of_all(x, kernel)
   if len(taps) == 3 and math.prod(taps) > 1 and groups == 1:
     by_planes = partial(_convolve_by_planes, stride, pads, dilation)
     by_xla = partial(convolve_by_xla, stride, pads, dilation=dilation)
     return jax.lax.platform_dependent(x, kernel, cpu=by_planes, default=by_xla)
-  if groups > 1 or dilation > 1:
+  if groups > 1 or dilation > 1 or isinstance(stride, tuple):
     return convolve_by_xla(stride, pads, x, kernel, groups, dilation)
   if math.prod(taps) == 1 and not padded:
     matrix = kernel.reshape(kernel.shape[-2:])
@@ -64,7 +66,9 @@ def convolve(
   return convolve_by_xla(stride, pads, x, kernel)
 
 
-def _convolve_by_planes(stride: int, padding: Padding, dilation: int, x: Any, kernel: Any) -> Any:
+def _convolve_by_planes(
+  stride: int | Shape, padding: Padding, dilation: int, x: Any, kernel: Any
+) -> Any:
   """Return volumes x [b, d, h, w, c] convolved by kernel [k, *k, c, o], as 2-D convolutions.
 
   Each tap along d is a kernel of pictures, and every plane that it sees is one. XLA's CPU backend
@@ -72,16 +76,18 @@ def _convolve_by_planes(stride: int, padding: Padding, dilation: int, x: Any, ke
   """
   taps = kernel.shape[0]
   along, *across = padding
+  deep, *flat = _strides(stride, 3)
+  plane_stride = flat[0] if len(set(flat)) == 1 else tuple(flat)
   x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*along, 0), *[(0, 0, 0)] * 3])
   span = dilation * (taps - 1) + 1
-  length = (x.shape[1] - span) // stride * stride + 1
+  length = (x.shape[1] - span) // deep * deep + 1
   of_taps = []
   for tap in range(taps):
     first = tap * dilation
-    planes = x[:, first : first + length : stride]
+    planes = x[:, first : first + length : deep]
     batch, depth, *shape = planes.shape
     pictures = planes.reshape(batch * depth, *shape)
-    of_taps.append(convolve(pictures, kernel[tap], stride, across, dilation=dilation))
+    of_taps.append(convolve(pictures, kernel[tap], plane_stride, across, dilation=dilation))
   y = functools.reduce(operator.add, of_taps)
   return y.reshape(batch, depth, *y.shape[1:])
 
@@ -89,7 +95,7 @@ def _convolve_by_planes(stride: int, padding: Padding, dilation: int, x: Any, ke
 def explicit_padding(
   sides: Sequence[int],
   taps: Sequence[int],
-  stride: int,
+  stride: int | Shape,
   padding: Sequence[tuple[int, int]] | str,
   dilation: int = 1,
 ) -> Padding:
@@ -99,9 +105,25 @@ def explicit_padding(
   """
   if isinstance(padding, str):
     spans = [dilation * (count - 1) + 1 for count in taps]
-    strides = (stride,) * len(spans)
+    strides = _strides(stride, len(spans))
     padding = jax.lax.padtype_to_pads(tuple(sides), spans, strides, padding)
   return tuple((int(before), int(after)) for before, after in padding)
+
+
+def _strides(stride: int | Shape, axes: int) -> Shape:
+  """Return the stride of each axis."""
+  return stride if isinstance(stride, tuple) else (stride,) * axes
+
+
+def _product_of_all(x: Any, kernel: Any) -> Any:
+  """Return x [b, *k, c] convolved with a kernel [*k, c, d] that covers it, as maps of one point.
+
+  It is a dense layer. The gradient of x by XLA's convolution would multiply each tap with each
+  point, most of them zeros.
+  """
+  axes = x.ndim - 2
+  rows = x.reshape(len(x), *[1] * axes, -1)
+  return product('whole', rows, kernel.reshape(-1, kernel.shape[-1]))
 
 
 def _sees_few(kernel: Any) -> bool:
@@ -115,12 +137,12 @@ def _wants_products(x: Any) -> bool:
 
 
 def convolve_by_xla(
-  stride: int, padding: Padding, x: Any, kernel: Any, groups: int = 1, dilation: int = 1
+  stride: int | Shape, padding: Padding, x: Any, kernel: Any, groups: int = 1, dilation: int = 1
 ) -> Any:
   """Return the convolution as XLA has it."""
   axes = 'DHW'[-(x.ndim - 2) :]
   maps = f'N{axes}C'
-  strides = (stride,) * len(axes)
+  strides = _strides(stride, len(axes))
   return jax.lax.conv_general_dilated(
     x,
     kernel,

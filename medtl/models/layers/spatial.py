@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from medtl.core.types import MedtlError
 from medtl.models.layers.batch_norm import BatchNorm
 from medtl.models.layers.convolution import Padding, convolve, explicit_padding
 from medtl.models.layers.depthwise import depthwise
@@ -28,7 +29,7 @@ class Conv(nn.Module):
 
   features: int
   kernel: tuple[int, ...]
-  stride: int = 1
+  stride: int | tuple[int, ...] = 1  # of all axes, or of each
   bias: bool = False
   standardised: bool = False
   dtype: Any = jnp.float32
@@ -41,9 +42,11 @@ class Conv(nn.Module):
     kernel = self.param('kernel', INIT, shape)
     if self.standardised:
       kernel = standardise(kernel)
-    convolve_x = functools.partial(convolve, dilation=self.dilation)
+    x = x.astype(self.dtype)
+    kernel = kernel.astype(self.dtype)
     padding = padding_of(self.kernel, self.padding, self.dilation)
-    y = _applied(convolve_x, x.astype(self.dtype), kernel.astype(self.dtype), self.stride, padding)
+    convolve_x = functools.partial(convolve, dilation=self.dilation)
+    y = _applied(convolve_x, x, kernel, self.stride, padding, self.dilation)
     if not self.bias:
       return y
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
@@ -89,26 +92,34 @@ def padding_of(
   return [(dilation * (size // 2), dilation * (size // 2)) for size in kernel]
 
 
-def _applied(convolve_x: Callable[..., Any], x: Any, kernel: Any, stride: int, padding: Any) -> Any:
+def _applied(
+  convolve_x: Callable[..., Any],
+  x: Any,
+  kernel: Any,
+  stride: int | tuple[int, ...],
+  padding: Any,
+  dilation: int = 1,
+) -> Any:
   """Return x convolved; by a kernel that has an axis less than x, plane by plane."""
   if kernel.ndim == x.ndim:
     return convolve_x(x, kernel, stride, padding)
-  return convolve_in_planes(convolve_x, x, kernel, stride, padding)
+  return convolve_in_planes(convolve_x, x, kernel, stride, padding, dilation)
 
 
 def convolve_in_planes(
   convolve_x: Callable[..., Any],
   x: Any,
   kernel: Any,
-  stride: int,
+  stride: int | tuple[int, ...],
   padding: str | Sequence[tuple[int, int]],
+  dilation: int = 1,
 ) -> Any:
   """Return volumes x [b, d, h, w, c] convolved by a kernel of pictures [k, k, c, o].
 
   A third of the outputs sees the planes across d, a third those across h, a third those across w
   (axial, coronal, sagittal). So the weights of a 2-D network serve as they are: ACS convolutions,
   Yang et al. 2021, IEEE JBHI 25:3009, arXiv 1911.10477, section III; what three does not divide
-  goes to the first planes, as in the authors' code.
+  goes to the first planes, as in the authors' code. `convolve_x` dilates by `dilation`.
   """
   outputs = kernel.shape[-1]
   results = []
@@ -119,7 +130,7 @@ def convolve_in_planes(
     seen = x[..., first : first + count] if kernel.shape[-2] == 1 < x.shape[-1] else x
     first += count
     if count:
-      pads = _pads_of_plane(x.shape[1:-1], kernel.shape[:-2], stride, padding, axis)
+      pads = _pads_of_plane(x.shape[1:-1], kernel.shape[:-2], stride, padding, dilation, axis)
       results.append(convolve_x(seen, part, stride, pads))
   return jnp.concatenate(results, axis=-1)
 
@@ -127,8 +138,9 @@ def convolve_in_planes(
 def _pads_of_plane(
   sides: Sequence[int],
   taps: Sequence[int],
-  stride: int,
+  stride: int | tuple[int, ...],
   padding: str | Sequence[tuple[int, int]],
+  dilation: int,
   axis: int,
 ) -> list[tuple[int, int]]:
   """Return (before, after) of each axis of volumes for a kernel that has one tap along `axis`.
@@ -141,9 +153,9 @@ def _pads_of_plane(
   if not isinstance(padding, str):
     padding = [*padding]
     padding.insert(axis, padding[0])
-  pads = list(explicit_padding(sides, cube, stride, padding))
+  pads = list(explicit_padding(sides, cube, stride, padding, dilation))
   before, after = pads[axis]
-  pads[axis] = (before - (taps[0] - 1) // 2, after - taps[0] // 2)
+  pads[axis] = (before - dilation * ((taps[0] - 1) // 2), after - dilation * (taps[0] // 2))
   return pads
 
 
@@ -196,6 +208,12 @@ def _slices(
   x: Any, axis: int, window: int, stride: int, edges: tuple[int, int], fill: float
 ) -> list[Any]:
   """Return what each tap of a window along an axis sees, of x with `fill` around it."""
+  points = x.shape[axis] + sum(edges)
+  if points < window:
+    raise MedtlError(
+      f'a pooling over {window} points finds {points} of them along an axis: the pictures are too '
+      "small for this network; enlarge them, e.g. by 'resize(224, 224)' in config.data.ops"
+    )
   padding = [(0, 0)] * x.ndim
   padding[axis] = edges
   x = jnp.pad(x, padding, constant_values=fill)

@@ -51,7 +51,7 @@ class Style:
     x: Any,
     features: int,
     kernel: int | tuple[int, ...],
-    stride: int,
+    stride: int | tuple[int, ...],
     name: str,
     *,
     bias: bool | None = None,

@@ -164,7 +164,12 @@ def is_stem_of_three(piece: Piece) -> bool:
   """Return whether a piece is the first kernel, of three input channels."""
   if piece.array.shape[-2:-1] != (3,):
     return False
-  return re.fullmatch(_STEM, piece.path) is not None
+  return is_first_kernel(piece.path)
+
+
+def is_first_kernel(path: str) -> bool:
+  """Return whether a path is that of a kernel of the stem."""
+  return re.fullmatch(_STEM, path) is not None
 
 
 def _is_depthwise_of_keras(source: Shape, shape: Shape) -> bool:

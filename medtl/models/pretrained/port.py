@@ -23,6 +23,7 @@ from medtl.models.pretrained.dialects import (
   Shape,
   bare,
   fitted,
+  is_first_kernel,
   is_stem_of_three,
   renamed,
   rule_of,
@@ -143,6 +144,7 @@ def _read_as(
   if not faults:
     notes = _apply_rules(ported, wanted, adapt, _is_of_pictures(ported, wanted, inflate))
     notes += _inflate(ported, wanted, inflate)
+    faults += _channel_faults(ported, dialect)
     normal, stem_notes = _adapt_stems(ported, wanted, dialect)
     notes += stem_notes
   faults += _shape_faults(ported, wanted)
@@ -289,6 +291,19 @@ def _name_faults(pieces: Sequence[Piece], ported: Mapping[str, Piece], wanted: S
     if len(names) > 1:
       faults.append(f'twice: {" and ".join(names)} both become {path}')
   return faults
+
+
+def _channel_faults(ported: Mapping[str, Piece], dialect: Dialect) -> list[str]:
+  """Return in words where the checkpoint's pictures have other channels than the mean is of."""
+  count = len(dialect.mean)
+  stems = [piece for path, piece in ported.items() if is_first_kernel(path)]
+  seen = {piece.array.shape[-2] for piece in stems if piece.array.ndim > 1}
+  if count == 1 or not seen or count in seen:
+    return []
+  return [
+    f'channels: the checkpoint takes pictures of {min(seen)}, but mean and deviation are of '
+    f'{count}: set config.mean and config.std to those that it was trained with'
+  ]
 
 
 def _shape_faults(ported: Mapping[str, Piece], wanted: Shapes) -> list[str]:

@@ -6,6 +6,8 @@ from medtl.models.pretrained.dialects import Dialect
 Renames = tuple[tuple[str, str], ...]
 
 _HALF = (0.5, 0.5, 0.5)  # mean and std of inputs from -1 to 1
+_ZERO = (0.0,)  # mean and std of inputs that are taken as they are
+_ONE = (1.0,)
 # Keras' inputs are 0 … 255 minus a mean, in the order BGR, which the port turns
 _CAFFE_MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)
 _CAFFE_STD = (1 / 255, 1 / 255, 1 / 255)
@@ -57,12 +59,26 @@ def _lettered_blocks() -> Renames:
   return tuple(renames)
 
 
-_TORCHVISION = (  # and timm's resnet*
+_TORCHVISION_BACKBONE = (
   (r'^conv1\.', 'backbone/stem/conv.'),
   (r'^bn1\.', 'backbone/stem/norm.'),
   (r'^layer(\d)\.(\d+)\.', r'backbone/stage\1/block\2/'),
-  (r'^fc\.', 'head/dense.'),
   *_BLOCKS,
+)
+_TORCHVISION = (  # and timm's resnet*, TorchXRayVision's
+  *_TORCHVISION_BACKBONE,
+  (r'^fc\.', 'head/dense.'),
+  *_LEAVES,
+)
+_MEDICALNET = (  # torchvision's; its training leaves a decoder for masks in the file
+  *_TORCHVISION_BACKBONE,
+  (r'^conv_seg\..*', ''),
+  *_LEAVES,
+)
+_MERLIN = (  # torchvision's; what it is told by diagnoses is its classifier, 1×1×1 convolutions
+  *_TORCHVISION_BACKBONE,
+  (r'^classifier\.', 'head/dense.'),
+  (r'^contrastive_head\..*', ''),
   *_LEAVES,
 )
 _SEQUENTIAL = (  # Sequential(*torchvision's children)
@@ -137,6 +153,8 @@ _BIT_HF = (  # transformers' BitModel and BitForImageClassification
 )
 RENAMES = {
   'torchvision': Dialect('torch', _TORCHVISION),
+  'medicalnet': Dialect('torch', _MEDICALNET, _ZERO, _ONE),
+  'merlin': Dialect('torch', _MERLIN, _ZERO, _ONE),
   'sequential': Dialect('torch', _SEQUENTIAL),
   'hf': Dialect('torch', _HF),
   'keras': Dialect(
@@ -210,6 +228,50 @@ def _bit(name: str, network: str, classes: int) -> Weights:
   )
 
 
+def _medicalnet(depth: int) -> Weights:
+  """Return a MedicalNet checkpoint, of Med3D's newest data where there is one of this depth."""
+  many = depth <= 50
+  file = f'resnet_{depth}_23dataset.pth' if many else f'resnet_{depth}.pth'
+  data = '23 data sets' if many else "3DSeg-8, eight challenges' data"
+  return Weights(
+    '',
+    network='medicalnet',
+    keys=dict(depth=depth, ndim=3),
+    page=f'https://huggingface.co/TencentMedicalNet/MedicalNet-Resnet{depth} ({file})',
+    trained_on=f'{data} of segmented CT and MRI; neither UK Biobank nor MIMIC, as one article says',
+    tried='fixture',
+    mean=_ZERO,
+    std=_ONE,
+    size=0,
+    channels=1,
+    classes=0,
+    licence='MIT',
+    note="volumes are standardised by their own voxels above 0: 'standardise' in config.data.ops, "
+    'config.mean=(0.0,), config.std=(1.0,); github.com/Tencent/MedicalNet, README.md, '
+    'datasets/brains18.py and models/resnet.py; arXiv 1904.00625; the address: MONAI, '
+    'monai/networks/nets/resnet.py; no checksum is published',
+  )
+
+
+def _radimagenet(name: str, mean: tuple[float, ...], std: tuple[float, ...], read: str) -> Weights:
+  """Return a RadImageNet checkpoint of pictures of 224 pixels, without a head."""
+  keras = name == 'keras'
+  return Weights(
+    '',
+    network='resnet50',
+    keys=dict(version='v1', bias=True, epsilon=1.001e-5) if keras else {},
+    page='https://drive.google.com/drive/folders/1Es7cK1hv7zNHJoUW0tI0e6nLFVYTqPqK',
+    trained_on='RadImageNet: 1.35 million pictures of CT, MRI and ultrasound',
+    tried='fixture' if keras else 'names',
+    mean=mean,
+    std=std,
+    classes=0,
+    terms='the repository is MIT; no licence of the weights is stated',
+    note=f'github.com/BMEII-AI/RadImageNet, README.md; mean and deviation as in {read}; no '
+    'checksum is published',
+  )
+
+
 _PULL = 'pull request 3620'
 _ENUM = 'torchvision/models/resnet.py (IMAGENET1K_V2)'
 WEIGHTS = {
@@ -224,6 +286,42 @@ WEIGHTS = {
   'keras_resnet50': _keras(50, '2cb95161c43110f7111970584f804107'),
   'keras_resnet101': _keras(101, 'f1aeb4b969a6efcfb50fad2f0c20cfc5'),
   'keras_resnet152': _keras(152, '100835be76be38e30d865e96f2aaae62'),
+  'txrv_resnet50': Weights(
+    'https://github.com/mlmed/torchxrayvision/releases/download/v1/'
+    'pc-nih-rsna-siim-vin-resnet50-test512-e400-state.pt',
+    network='resnet50',
+    trained_on='chest X-rays of PadChest, NIH, RSNA, SIIM and VinBigData',
+    tried='fixture',
+    mean=(0.5,),
+    std=(1 / 2048,),
+    size=512,
+    channels=1,
+    classes=18,
+    licence='Apache-2.0',
+    note='inputs are -1024 … 1024; github.com/mlmed/torchxrayvision, torchxrayvision/models.py '
+    "(resnet50-res512-all); the repository's licence; no checksum is published",
+  ),
+  'radimagenet_resnet50': _radimagenet('torch', _HALF, _HALF, 'pytorch_example.ipynb'),
+  'radimagenet_resnet50_keras': _radimagenet(
+    'keras', _CAFFE_MEAN, (1.0, 1.0, 1.0), 'acl/acl_train.py'
+  ),
+  **{f'medicalnet_resnet{depth}': _medicalnet(depth) for depth in (10, 18, 34, 50, 101, 152, 200)},
+  'merlin': Weights(
+    '',
+    network='merlin152',
+    keys=dict(ndim=3),
+    page='https://huggingface.co/stanfordmimi/Merlin '
+    '(i3_resnet_clinical_longformer_best_clip_04-02-2024_23-21-36_epoch_99.pt)',
+    trained_on="15,331 abdominal CT volumes of Stanford, with diagnoses and radiologists' reports",
+    tried='fixture',
+    mean=_ZERO,
+    std=_ONE,
+    classes=1692,
+    terms="the code is MIT; the weights' own terms stand on their page",
+    note='grey three times, -1000 … 1000 HU as 0 … 1, 1.5 × 1.5 × 3 mm, 160 slices of 224 × 224 '
+    'with the slices first; github.com/StanfordMIMI/Merlin, README.md and merlin/models; no '
+    'checksum is published',
+  ),
   'bit_m_r50x1': _bit('BiT-M-R50x1', 'bit50', 21843),
   'bit_s_r50x1': _bit('BiT-S-R50x1', 'bit50', 1000),
   'bit_m_r101x1': _bit('BiT-M-R101x1', 'bit101', 21843),
