@@ -24,7 +24,6 @@ from tests.fixtures import seeded
 SHAPE = (2, 64, 32, 3)
 LARGER = {'alexnet': (2, 96, 64, 3)}  # of what is too small for a network
 TINY = {
-  'resnet': dict(width=8),
   'densenet': dict(depths=(1, 2), growth=4, width=8),
   'alexnet': dict(width=8, dense=16),
   'resnet': dict(width=8, ndim=2),
