@@ -66,6 +66,7 @@ COLUMNS = (
 SMALL: dict[str, dict[str, Any]] = {
   'densenet': dict(name='densenet.densenet121', depths=(1, 2), growth=4, width=8),
   'efficientnet': dict(name='efficientnet.efficientnet_lite0', width=0.25, depth=0.25),
+  'inception': dict(name='inception.inception_v3', width=0.0625, padding='SAME'),
   'mlp': dict(name='mlp.mlp'),
   'resnet': dict(name='resnet.resnet18', width=4),
   'unet_encoder': dict(name='unet_encoder.unet_encoder', widths=(4, 8)),

@@ -26,6 +26,7 @@ TINY = {
   'resnet': dict(width=8),
   'densenet': dict(depths=(1, 2), growth=4, width=8),
   'efficientnet': dict(width=0.25),
+  'inception': dict(width=1 / 16, padding='SAME'),
   'unet_encoder': dict(widths=(4, 8, 8)),
   'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3),
 }  # a family that is not named here is made whole
@@ -51,6 +52,9 @@ SMALL = {  # compiled and run, so as shallow as they can be
   ),
   'vit': lambda module: module.vit_ti16(**{**TINY['vit'], 'depth': 2}),
   'efficientnet': lambda module: module.efficientnet_lite0(width=0.25, depth=0.25),
+  'inception': lambda module: module.Inception(
+    module.Form(1 / 16, 'SAME'), (module.BLOCKS[3], module.BLOCKS[10])
+  ),
 }
 
 

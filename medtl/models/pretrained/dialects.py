@@ -30,7 +30,8 @@ class Dialect(NamedTuple):
   `layout` is 'torch' (O, I, *k), 'keras' (*k, I, O; depthwise *k, C, 1) or 'flax' (ours, but
   attention heads may have an axis of their own). `mean` and `std` are RGB in units of 0 … 1;
   `order` is that of the stem's channels. `standardised` kernels cannot take another number of
-  channels.
+  channels. `unscaled_norms`: theirs have a bias but no scale, which is 1 in ours. `optional` is a
+  regex of paths of ours that not every network has: where ours has them not, theirs are dropped.
   """
 
   layout: str
@@ -39,6 +40,8 @@ class Dialect(NamedTuple):
   std: tuple[float, ...] = (0.229, 0.224, 0.225)
   order: str = 'rgb'
   standardised: bool = False
+  unscaled_norms: bool = False
+  optional: str = ''
 
 
 class Piece(NamedTuple):

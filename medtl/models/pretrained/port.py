@@ -106,16 +106,18 @@ def _read_as(
   inflate: str,
 ) -> _Reading:
   """Return the arrays under our paths and in our shapes, as far as the dialect fits."""
+  if not any(re.fullmatch(dialect.optional, bare(path)) for path in wanted):
+    unwanted = (*unwanted, dialect.optional)
   pieces, ignored = renamed(arrays, dialect, unwanted, adapt)
   ported: dict[str, Piece] = {}
   for piece in pieces:
     array = fitted(piece, wanted.get(piece.path, ()), dialect)
     ported[piece.path] = piece._replace(array=array)
   normal: Normal = (dialect.mean, dialect.std)
-  notes: list[str] = []
+  notes = _fill_scales(ported, wanted) if dialect.unscaled_norms else []
   faults = _name_faults(pieces, ported, wanted)
   if not faults:
-    notes = _apply_rules(ported, wanted, adapt)
+    notes += _apply_rules(ported, wanted, adapt)
     notes += _inflate(ported, wanted, inflate)
     normal, stem_notes = _adapt_stems(ported, wanted, dialect)
     notes += stem_notes
@@ -161,6 +163,17 @@ def _fresh(shapes: Shapes, patterns: Sequence[str]) -> set[str]:
       raise MedtlError(f'fresh rule {pattern!r} matches nothing; the paths begin {first} …')
     kept |= hits
   return kept
+
+
+def _fill_scales(ported: dict[str, Piece], wanted: Shapes) -> list[str]:
+  """Give norms whose bias has arrived a scale of 1; return what was done."""
+  count = 0
+  for path, shape in wanted.items():
+    norm, _, leaf = path.rpartition('/')
+    if leaf == 'scale' and path not in ported and f'{norm}/bias' in ported:
+      ported[path] = Piece('', path, np.ones(shape))
+      count += 1
+  return [f'{count} norms of the checkpoint have no scale: ours is 1'] if count else []
 
 
 def _apply_rules(ported: dict[str, Piece], wanted: Shapes, adapt: Adapt) -> list[str]:
