@@ -171,6 +171,11 @@ def training_losses(loss: Loss, outputs: Any, y: jax.Array) -> jax.Array:
   """
   if not isinstance(outputs, Mapping):
     return loss(outputs.astype(jnp.float32), y)
+  if set(outputs) != {'logits', 'auxiliary'}:
+    raise MedtlError(
+      f'the head gives {", ".join(outputs)}, of which classification learns nothing but logits; '
+      "set config.head=dict(name='linear')"
+    )
   auxiliary = loss(outputs['auxiliary'].astype(jnp.float32), y)
   return loss(outputs['logits'].astype(jnp.float32), y) + AUXILIARY * auxiliary
 

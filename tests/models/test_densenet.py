@@ -12,7 +12,7 @@ import pytest
 from medtl.core import pytrees
 from medtl.models import Net, describe_levels, heads
 from medtl.models.backbones import densenet
-from medtl.models.pretrained import checkpoint_files, port
+from medtl.models.pretrained import checkpoint_files, find_network, port
 from medtl.models.pretrained.densenet import CHEST_LABELS
 from tests.fixtures import conv_seeds, seeded
 
@@ -135,6 +135,8 @@ def test_names_of_other_publishers_are_ours():
   fits(old, 'torchvision', target)
   chexnet = {name.replace('classifier.', 'classifier.0.'): shape for name, shape in old.items()}
   fits(chexnet, 'torchvision', target)
+  wrapped = find_network.choose([f'module.densenet121.{name}' for name in old], densenet.RENAMES)
+  assert wrapped.prefix == 'module.densenet121.'
   body = {name: shape for name, shape in shapes.items() if name.startswith('features.')}
   radimagenet = {name.replace('features.', '0.'): shape for name, shape in body.items()}
   fits(radimagenet, 'sequential', target, ['head/.*'])

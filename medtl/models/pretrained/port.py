@@ -106,7 +106,8 @@ def _read_as(
   inflate: str,
 ) -> _Reading:
   """Return the arrays under our paths and in our shapes, as far as the dialect fits."""
-  if not any(re.fullmatch(dialect.optional, bare(path)) for path in wanted):
+  has_optional = any(re.fullmatch(dialect.optional, bare(path)) for path in wanted)
+  if dialect.optional and not has_optional:
     unwanted = (*unwanted, dialect.optional)
   pieces, ignored = renamed(arrays, dialect, unwanted, adapt)
   ported: dict[str, Piece] = {}
