@@ -68,6 +68,7 @@ SMALL: dict[str, dict[str, Any]] = {
   'densenet': dict(name='densenet.densenet121', depths=(1, 2), growth=4, width=8),
   'alexnet': dict(name='alexnet.alexnet', width=8, dense=16),
   'efficientnet': dict(name='efficientnet.efficientnet_lite0', width=0.25, depth=0.25),
+  'inception': dict(name='inception.inception_v3', width=0.0625, padding='SAME'),
   'mlp': dict(name='mlp.mlp'),
   'mobilenet': dict(name='mobilenet.mobilenet_v2', width=0.25),
   'resnet': dict(name='resnet.resnet18', width=4),

@@ -1,6 +1,7 @@
 """Classifiers on a backbone: pooled features become logits."""
 
 import typing
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -9,13 +10,16 @@ import jax.numpy as jnp
 from medtl.core import expressions
 from medtl.core.types import MedtlError
 from medtl.models import Backbone, Head
+from medtl.models.layers.activation import relu
 from medtl.models.layers.layer_norm import LayerNorm
 from medtl.models.layers.precision import at_least_float32
+from medtl.models.layers.spatial import Conv, mean_pool, norm
 
 POOLS = ('auto', 'mean', 'max', 'token', 'token+mean')
 Norm = Literal['', 'batch', 'layer']
 NORMS = typing.get_args(Norm)
 SMALL = nn.initializers.normal(0.01)  # a classifier starts near zero
+EARLY_SIDE = 17  # of maps, of which 5×5 windows leave 5×5 for the 5×5 convolution of `Early`
 
 
 class Linear(Head):
@@ -100,6 +104,95 @@ def attentive(classes: int, heads: int = 4, dropout: float = 0.0) -> Attentive:
   Chen et al. 2022, arXiv 2202.03026.
   """
   return Attentive(classes, heads, dropout)
+
+
+class Auxiliary(Head):
+  """Linear, and beside it for training a classifier of the maps of an earlier child, `level`.
+
+  In training it returns {'logits': [b, k], 'auxiliary': [b, k]}, else the logits alone.
+  """
+
+  classes: int
+  level: str = 'stage8'
+  widths: tuple[int, int] = (128, 768)
+  dropout: float = 0.0
+
+  @property
+  def reads(self) -> str:
+    return f'pool=mean, {self.level} pooled'
+
+  def levels(self, children: Sequence[str]) -> tuple[str, ...]:
+    if self.level not in children:
+      raise MedtlError(
+        f'config.head.level is {self.level!r}, which this network has not: '
+        f'{expressions.did_you_mean(self.level, children)}'
+      )
+    return (self.level,)
+
+  def reduce(self, value: Any, backbone: Backbone) -> dict[str, Any]:
+    """Return the pooled features [b, c], and means over 5×5 windows of the level's maps."""
+    last, taken = value
+    maps = taken[self.level]
+    sides = maps.shape[1:-1]
+    if min(sides) < EARLY_SIDE:
+      size = ' × '.join(map(str, sides))
+      raise MedtlError(
+        f'the maps of {self.level} are {size}; an auxiliary classifier expects {EARLY_SIDE} a side '
+        'or more: give larger pictures (Inception-v3: 299 pixels), or set config.head.name='
+        "'linear'"
+      )
+    windows = mean_pool(maps, window=5, stride=3, padding='VALID')
+    return {'features': pooled(last, backbone, 'mean'), 'windows': windows}
+
+  @nn.compact
+  def __call__(self, reduced: dict[str, Any], *, train: bool) -> Any:
+    early = Early(self.classes, self.widths, name='auxiliary')
+    auxiliary = early(at_least_float32(reduced['windows']), train)
+    x = nn.Dropout(self.dropout)(reduced['features'], deterministic=not train)
+    logits = nn.Dense(self.classes, kernel_init=SMALL, name='dense')(x)
+    return {'logits': logits, 'auxiliary': auxiliary} if train else logits
+
+
+class Early(nn.Module):
+  """1×1 and 5×5 convolution with norm and ReLU, the mean of what is left, and a dense layer."""
+
+  classes: int
+  widths: tuple[int, int]
+
+  @nn.compact
+  def __call__(self, x: Any, train: bool) -> Any:
+    taps = x.ndim - 2
+    x = EarlyUnit(self.widths[0], (1,) * taps, name='unit1')(x, train)
+    x = EarlyUnit(self.widths[1], (5,) * taps, name='unit2')(x, train)
+    x = x.mean(tuple(range(1, x.ndim - 1)))
+    return nn.Dense(self.classes, kernel_init=SMALL, name='dense')(x)
+
+
+class EarlyUnit(nn.Module):
+  """Convolution without padding, norm, ReLU."""
+
+  features: int
+  kernel: tuple[int, ...]
+
+  @nn.compact
+  def __call__(self, x: Any, train: bool) -> Any:
+    conv = Conv(self.features, self.kernel, dtype=x.dtype, padding='VALID', name='conv')
+    return relu(norm(conv(x), train, 'norm', epsilon=1e-3, dtype=x.dtype))
+
+
+def auxiliary(
+  classes: int,
+  level: str = 'stage8',
+  widths: Sequence[int] = (128, 768),
+  dropout: float = 0.0,
+) -> Auxiliary:
+  """Return a linear classifier with an auxiliary one on the maps of `level`, that of Inception-v3.
+
+  Szegedy et al. 2016, arXiv 1512.00567, section 4: 5×5 average pooling at stride 3, a 1×1 and a
+  5×5 convolution of `widths` channels, and a dense layer. A loss of its own is added in training.
+  """
+  first, second = widths
+  return Auxiliary(classes, level, (first, second), dropout)
 
 
 def pooled(value: Any, backbone: Any, pool: str) -> Any:

@@ -41,6 +41,7 @@ DEFAULT = {
   'ordinal': 'ordinal',
 }
 KINDS = tuple(DEFAULT)
+AUXILIARY = 0.4  # of the loss of an auxiliary classifier, as in the authors' code for Inception-v3
 AUTO = 'auto'  # what open_keys settles, as it needs the labels
 REASONS = {
   'multilabel': ': several columns of 0 and 1',
@@ -162,6 +163,23 @@ def weighted(values: jax.Array, y: jax.Array, class_weights: Sequence[float] | N
   return values * jnp.where(count > 0, mean, 1.0)
 
 
+def training_losses(loss: Loss, outputs: Any, y: jax.Array) -> jax.Array:
+  """Return losses [b] of a head's outputs in training.
+
+  They are logits [b, k], or {'logits': …, 'auxiliary': …} of `heads.auxiliary`, whose losses are
+  added up (Szegedy et al. 2016, arXiv 1512.00567, section 4), the second by a factor.
+  """
+  if not isinstance(outputs, Mapping):
+    return loss(outputs.astype(jnp.float32), y)
+  if set(outputs) != {'logits', 'auxiliary'}:
+    raise MedtlError(
+      f'the head gives {", ".join(outputs)}, of which classification learns nothing but logits; '
+      "set config.head=dict(name='linear')"
+    )
+  auxiliary = loss(outputs['auxiliary'].astype(jnp.float32), y)
+  return loss(outputs['logits'].astype(jnp.float32), y) + AUXILIARY * auxiliary
+
+
 class Objective(NamedTuple):
   """A task's functions on the device."""
 
@@ -186,8 +204,8 @@ def objective(loss: Loss, kind: str) -> Objective:
     step: jax.Array,
     class_weights: Sequence[float] | None = None,
   ) -> tuple[Terms, Tree]:
-    logits, extra = forward.train(params, extra, batch.x, key)
-    values = loss(logits.astype(jnp.float32), batch.y)
+    outputs, extra = forward.train(params, extra, batch.x, key)
+    values = training_losses(loss, outputs, batch.y)
     values = weighted(values, batch.y, class_weights)
     total = jnp.sum(jnp.where(batch.mask, values, 0.0))
     return {'loss': Term(total)}, extra

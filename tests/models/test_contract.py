@@ -31,6 +31,7 @@ TINY = {
   'convnext': dict(width=8),
   'swin': dict(width=8, head_width=4, window=4),
   'mobilenet': dict(width=0.25),
+  'inception': dict(width=1 / 16, padding='SAME'),
   'unet_encoder': dict(widths=(4, 8, 8)),
   'vgg': dict(width=8, dense=16),
   'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3),
@@ -64,6 +65,9 @@ SMALL = {  # compiled and run, so as shallow as they can be
   'swin': lambda module: module.Swin((2, 1), 8, head_width=4, window=4),
   'mobilenet': lambda module: module.MobileNet(
     module.V3_LARGE[1:3], 8, 'hard_swish', 24, width=0.25, dense=16
+  ),
+  'inception': lambda module: module.Inception(
+    module.Form(1 / 16, 'SAME'), (module.BLOCKS[3], module.BLOCKS[10])
   ),
 }
 

@@ -12,18 +12,18 @@ import pytest
 from medtl.core import pytrees
 from medtl.models import Net, describe_levels, heads
 from medtl.models.backbones import densenet
-from medtl.models.pretrained import checkpoint_files, port
+from medtl.models.pretrained import checkpoint_files, find_network, port
 from medtl.models.pretrained.densenet import CHEST_LABELS
-from tests.fixtures import densenet_seeds, seeded
+from tests.fixtures import conv_seeds, seeded
 
 FIXTURES = Path(__file__).parents[1] / 'fixtures'
 REFERENCE = np.load(FIXTURES / 'densenet.npz')
-SMALL = dict(depths=densenet_seeds.DEPTHS, growth=8, width=16)
+SMALL = dict(depths=conv_seeds.DEPTHS, growth=8, width=16)
 CASES = {
-  'torchvision': ('torchvision', SMALL, (*densenet_seeds.PICTURE, 3)),
-  'keras': ('keras', dict(depths=SMALL['depths'], epsilon=1.001e-5), (*densenet_seeds.PICTURE, 3)),
-  'monai2': ('monai', SMALL, (*densenet_seeds.PICTURE, 1)),
-  'monai3': ('monai', {**SMALL, 'ndim': 3}, (*densenet_seeds.VOLUME, 1)),
+  'torchvision': ('torchvision', SMALL, (*conv_seeds.PICTURE, 3)),
+  'keras': ('keras', dict(depths=SMALL['depths'], epsilon=1.001e-5), (*conv_seeds.PICTURE, 3)),
+  'monai2': ('monai', SMALL, (*conv_seeds.PICTURE, 1)),
+  'monai3': ('monai', {**SMALL, 'ndim': 3}, (*conv_seeds.VOLUME, 1)),
 }
 
 
@@ -47,7 +47,7 @@ def outputs(net, variables, x):
 def compare(case, net, variables, x, tolerance):
   """Assert max |a − b| ≤ tolerance · max |b| after each stage and for the logits."""
   stages, logits = outputs(net, variables, x)
-  ours = [densenet_seeds.pick(np.asarray(y[0])) for y in stages] + [np.asarray(logits[0])]
+  ours = [conv_seeds.pick(np.asarray(y[0])) for y in stages] + [np.asarray(logits[0])]
   theirs = [REFERENCE[f'{case}/{name}'] for name in ('stage1', 'stage2', 'stage3', 'stage4')]
   for a, b in zip(ours, [*theirs, REFERENCE[f'{case}/logits']], strict=True):
     chex.assert_equal_shape((a, b))
@@ -60,7 +60,7 @@ def compare(case, net, variables, x, tolerance):
 )
 def test_parity(case, dtype, tolerance):
   dialect, keys, size = CASES[case]
-  arrays = densenet_seeds.weights(json.loads(str(REFERENCE[f'{case}/shapes'])), case == 'keras')
+  arrays = conv_seeds.weights(json.loads(str(REFERENCE[f'{case}/shapes'])), case == 'keras')
   with jax.enable_x64(dtype == 'float64'):
     backbone = densenet.densenet121(**keys, dtype=jnp.dtype(dtype))
     net = Net(backbone, heads.linear(len(REFERENCE[f'{case}/logits'])))
@@ -77,7 +77,7 @@ def test_a_pickled_module_of_torchxrayvision_is_read():
   net = Net(
     densenet.densenet121(depths=SMALL['depths'], growth=4, width=8), heads.linear(entry.classes)
   )
-  size = (*densenet_seeds.PICTURE, entry.channels)
+  size = (*conv_seeds.PICTURE, entry.channels)
   variables, report = port.port(
     arrays, shapes_of(net, *size), densenet.RENAMES, mean=entry.mean, std=entry.std
   )
@@ -135,6 +135,8 @@ def test_names_of_other_publishers_are_ours():
   fits(old, 'torchvision', target)
   chexnet = {name.replace('classifier.', 'classifier.0.'): shape for name, shape in old.items()}
   fits(chexnet, 'torchvision', target)
+  wrapped = find_network.choose([f'module.densenet121.{name}' for name in old], densenet.RENAMES)
+  assert wrapped.prefix == 'module.densenet121.'
   body = {name: shape for name, shape in shapes.items() if name.startswith('features.')}
   radimagenet = {name.replace('features.', '0.'): shape for name, shape in body.items()}
   fits(radimagenet, 'sequential', target, ['head/.*'])

@@ -140,3 +140,47 @@ def test_an_attentive_head_that_attends_to_nothing_is_a_linear_one_on_the_mean()
   assert float(jnp.abs(looking - still).max()) > 1e-4
   with pytest.raises(MedtlError, match='2 heads do not divide 5 channels'):
     heads.attentive(3, heads=2).init(jax.random.key(0), head.reduce(X, Tokens()), train=False)
+
+
+class Levels(Backbone):
+  """The net of a test of heads that read levels."""
+
+  @property
+  def stages(self):
+    return 2
+
+  def child(self, index, value, train):
+    return value[:, ::2, ::2] if index == 2 else value
+
+
+def test_an_auxiliary_classifier_is_of_earlier_maps_and_for_training_alone():
+  net = Net(Levels(), heads.auxiliary(3, level='stage1', widths=(4, 6)))
+  x = jnp.asarray(np.random.RandomState(0).randn(2, 17, 20, 5), jnp.float32)
+  variables = net.init(jax.random.key(0), x, train=False)
+  assert set(variables['params']['head']) == {'dense', 'auxiliary'}
+  logits = net.apply(variables, x, train=False)
+  features = x[:, ::2, ::2].mean((1, 2))
+  kernel = variables['params']['head']['dense']['kernel']
+  np.testing.assert_allclose(logits, features @ kernel, atol=1e-6)
+
+  def loss(params, name):
+    outputs, changed = net.apply(
+      {**variables, 'params': params}, x, train={'head'}, mutable=['batch_stats']
+    )
+    assert set(changed['batch_stats']['head']['auxiliary']) == {'unit1', 'unit2'}
+    return jnp.square(outputs[name] - jnp.arange(3.0)).sum()
+
+  for name in ('logits', 'auxiliary'):
+    gradients = jax.jit(jax.grad(loss), static_argnums=1)(variables['params'], name)['head']
+    moves = jax.tree.map(lambda leaf: bool(jnp.abs(leaf).max() > 0), gradients)
+    assert all(jax.tree.leaves(moves['auxiliary'])) == (name == 'auxiliary')
+    assert all(jax.tree.leaves(moves['dense'])) == (name == 'logits')
+
+
+def test_an_auxiliary_classifier_says_which_maps_it_needs():
+  net = Net(Levels(), heads.auxiliary(3))
+  with pytest.raises(MedtlError, match=r"'stage8', which this network has not.*stage1"):
+    net.init(jax.random.key(0), jnp.zeros((1, 17, 17, 5)), train=False)
+  net = Net(Levels(), heads.auxiliary(3, level='stage1'))
+  with pytest.raises(MedtlError, match=r'stage1 are 16 × 30.*expects 17'):
+    net.init(jax.random.key(0), jnp.zeros((1, 16, 30, 5)), train=False)

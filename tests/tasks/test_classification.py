@@ -51,6 +51,19 @@ def test_the_loss_is_the_mean_over_real_rows():
   assert loss_of(task, batch_of(y, real=0)) == 0, 'a batch of padding alone'
 
 
+def test_an_auxiliary_classifier_adds_a_part_of_its_loss_in_training():
+  y = jnp.array([0, 1, 2, 0])
+  outputs = {'logits': jnp.asarray(LOGITS), 'auxiliary': jnp.asarray(LOGITS[::-1])}
+  each = classification.training_losses(losses.softmax, outputs, y)
+  main, auxiliary = (losses.softmax(jnp.asarray(logits), y) for logits in (LOGITS, LOGITS[::-1]))
+  np.testing.assert_allclose(each, main + 0.4 * auxiliary, rtol=1e-6)
+  alone = classification.training_losses(losses.softmax, outputs['logits'], y)
+  np.testing.assert_array_equal(alone, main)
+  with pytest.raises(MedtlError, match=r'gives logits, domain.*linear'):
+    domain = {'logits': outputs['logits'], 'domain': outputs['logits']}
+    classification.training_losses(losses.softmax, domain, y)
+
+
 def test_class_weights_multiply_a_row_by_its_class_and_by_the_mean_of_its_labels():
   weights = (0.5, 1.0, 4.0)
   y = jnp.array([0, 1, 2, 0])

@@ -37,7 +37,9 @@ class Dialect(NamedTuple):
   attention heads may have an axis of their own). `mean` and `std` are RGB in units of 0 … 1;
   `order` is that of the stem's channels. `standardised` kernels cannot take another number of
   channels. `keys` are those of a factory that no shape shows (epsilon, padding), as all networks of
-  these names have them.
+  these names have them. `unscaled_norms`: theirs have a bias but no scale, which is 1 in ours.
+  `optional` is a regex of paths of ours that not every network has: where ours has them not, theirs
+  are dropped.
   """
 
   layout: str
@@ -47,6 +49,8 @@ class Dialect(NamedTuple):
   order: str = 'rgb'
   standardised: bool = False
   keys: Mapping[str, Any] = MappingProxyType({})
+  unscaled_norms: bool = False
+  optional: str = ''
 
 
 class Piece(NamedTuple):

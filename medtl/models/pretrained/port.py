@@ -133,16 +133,19 @@ def _read_as(
   inflate: str,
 ) -> Reading:
   """Return the arrays under our paths and in our shapes, as far as the dialect fits."""
+  has_optional = any(re.fullmatch(dialect.optional, bare(path)) for path in wanted)
+  if dialect.optional and not has_optional:
+    unwanted = (*unwanted, dialect.optional)
   pieces, ignored = renamed(arrays, dialect, unwanted, _last_stage(wanted))
   ported: dict[str, Piece] = {}
   for piece in pieces:
     array = fitted(piece, wanted.get(piece.path, ()), dialect)
     ported[piece.path] = piece._replace(array=array)
   normal: Normal = (dialect.mean, dialect.std)
-  notes: list[str] = []
+  notes = _fill_scales(ported, wanted) if dialect.unscaled_norms else []
   faults = _name_faults(pieces, ported, wanted)
   if not faults:
-    notes = _apply_rules(ported, wanted, adapt, _is_of_pictures(ported, wanted, inflate))
+    notes += _apply_rules(ported, wanted, adapt, _is_of_pictures(ported, wanted, inflate))
     notes += _inflate(ported, wanted, inflate)
     faults += _channel_faults(ported, dialect)
     normal, stem_notes = _adapt_stems(ported, wanted, dialect)
@@ -201,6 +204,17 @@ def _is_of_pictures(ported: Mapping[str, Piece], wanted: Shapes, way: str) -> bo
   """Return whether a checkpoint of pictures is to become one of volumes."""
   pairs = [(piece.array.shape, wanted[path]) for path, piece in ported.items()]
   return bool(way) and any(inflation.is_flat(source, shape) for source, shape in pairs)
+
+
+def _fill_scales(ported: dict[str, Piece], wanted: Shapes) -> list[str]:
+  """Give norms whose bias has arrived a scale of 1; return what was done."""
+  count = 0
+  for path, shape in wanted.items():
+    norm, _, leaf = path.rpartition('/')
+    if leaf == 'scale' and path not in ported and f'{norm}/bias' in ported:
+      ported[path] = Piece('', path, np.ones(shape))
+      count += 1
+  return [f'{count} norms of the checkpoint have no scale: ours is 1'] if count else []
 
 
 def _apply_rules(
