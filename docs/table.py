@@ -67,6 +67,7 @@ SMALL: dict[str, dict[str, Any]] = {
   'efficientnet': dict(name='efficientnet.efficientnet_lite0', width=0.25, depth=0.25),
   'mlp': dict(name='mlp.mlp'),
   'resnet': dict(name='resnet.resnet18', width=4),
+  'sam': dict(name='sam.sam_vit_b', width=16, heads=2, depth=2, window=2),
   'unet_encoder': dict(name='unet_encoder.unet_encoder', widths=(4, 8)),
   'vit': dict(name='vit.vit_ti16', width=16, heads=2, depth=2, patch=8),
 }

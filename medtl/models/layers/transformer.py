@@ -261,14 +261,18 @@ def joined_heads(x: Any) -> Any:
 
 @jax.jit
 def attend(query: Any, key: Any, value: Any) -> Any:
-  """Return softmax(query keyᵀ / √d) value of [b, h, t, d] in their dtype; traced once a shape.
+  """Return softmax(query keyᵀ / √d) value of [b, h, t, d] in their dtype; traced once a shape."""
+  return weigh(query * query.shape[-1] ** -0.5, key, value)
+
+
+def weigh(query: Any, key: Any, value: Any) -> Any:
+  """Return softmax(query keyᵀ) value of [b, h, t, d] in their dtype.
 
   The softmax divides after the product with value: d numbers a token instead of t (Dao et al.
   2022, arXiv 2205.14135, section 3.1).
   """
   dtype = sum_dtype(query)
-  scaled = query * query.shape[-1] ** -0.5
-  logits = jnp.einsum('bhqd,bhkd->bhqk', scaled, key, preferred_element_type=dtype)
+  logits = jnp.einsum('bhqd,bhkd->bhqk', query, key, preferred_element_type=dtype)
   highest = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
   weight = jnp.exp(logits - highest)
   summed = jnp.matmul(weight.astype(query.dtype), value, preferred_element_type=dtype)
