@@ -73,6 +73,7 @@ SMALL: dict[str, dict[str, Any]] = {
   'mobilenet': dict(name='mobilenet.mobilenet_v2', width=0.25),
   'resnet': dict(name='resnet.resnet18', width=4),
   'swin': dict(name='swin.swin_t', width=8, head_width=4),
+  'sam': dict(name='sam.sam_vit_b', width=16, heads=2, depth=2, window=2),
   'unet_encoder': dict(name='unet_encoder.unet_encoder', widths=(4, 8)),
   'vgg': dict(name='vgg.vgg11', width=8, dense=16),
   'vit': dict(name='vit.vit_ti16', width=16, heads=2, depth=2, patch=8),

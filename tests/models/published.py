@@ -15,7 +15,7 @@ def port_of_shapes(shapes, target, dialect):
   """
   wanted = {path: leaf.shape for path, leaf in pytrees.flatten(target).items()}
   arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-  pieces, dropped = dialects.renamed(arrays, dialect, (), {})
+  pieces, dropped = dialects.renamed(arrays, dialect, ())
   found = {}
   for piece in pieces:
     assert piece.path not in found, piece

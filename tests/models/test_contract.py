@@ -35,6 +35,7 @@ TINY = {
   'unet_encoder': dict(widths=(4, 8, 8)),
   'vgg': dict(width=8, dense=16),
   'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3),
+  'sam': dict(size=SHAPE[1:3], width=16, heads=2, depth=3, window=3, neck=8),
 }  # a family that is not named here is made whole
 FAMILIES = {
   name: module
@@ -60,6 +61,7 @@ SMALL = {  # compiled and run, so as shallow as they can be
   'vit': lambda module: module.vit_ti16(**{**TINY['vit'], 'depth': 2}),
   'siglip': lambda _: vit.siglip_vit_b16(**{**TINY['vit'], 'depth': 1}),
   'dinov3': lambda _: vit.dinov3_vit_s16plus(**{**TINY['vit'], 'depth': 1}),
+  'sam': lambda module: module.sam_vit_b(**{**TINY['sam'], 'depth': 2, 'global_every': 2}),
   'efficientnet': lambda module: module.efficientnet_lite0(width=0.25, depth=0.25),
   'convnext': lambda module: module.ConvNeXt((1, 1), 8),
   'swin': lambda module: module.Swin((2, 1), 8, head_width=4, window=4),

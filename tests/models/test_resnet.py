@@ -253,7 +253,7 @@ def test_published_names_are_ours_one_to_one(dialect, names, factory):
   net = Net(factory(), heads.linear(7))
   wanted = set(pytrees.flatten(shapes_of(net, 1, 32, 32, 3)))
   arrays = {name: np.zeros((2, 2)) for name in names}
-  pieces, ignored = dialects.renamed(arrays, resnet.RENAMES[dialect], (), {})
+  pieces, ignored = dialects.renamed(arrays, resnet.RENAMES[dialect], ())
   assert sorted(piece.path for piece in pieces) == sorted(wanted)
   assert all(name.endswith('num_batches_tracked') for name in ignored)
 

@@ -3,10 +3,8 @@
 A stage is one block; where attention pools the tokens at the end, that is one more stage.
 """
 
-import dataclasses
-import inspect
+import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,6 +21,7 @@ from medtl.models.layers.transformer import (
   Update,
   hidden_units,
 )
+from medtl.models.presets import preset
 from medtl.models.pretrained.vit import ADAPT, RENAMES, WEIGHTS  # noqa: F401
 
 FRESH = ('.*/lora_[ab]',)  # no checkpoint has them
@@ -189,33 +188,7 @@ class ViT(Backbone):
     return value[:, 0] if self.class_token or is_pooled else None
 
 
-def _preset(docstring: str, **defaults: Any) -> Callable[..., ViT]:
-  """Return a factory of ViTs: it takes any field of ViT by name, with these defaults."""
-  of_flax = ('parent', 'name')
-  fields = [field for field in dataclasses.fields(ViT) if field.name not in of_flax]
-  for field in fields:
-    defaults.setdefault(field.name, field.default)
-
-  def factory(**keys: Any) -> ViT:
-    values = defaults | keys
-    values['size'] = tuple(values['size'])
-    return ViT(**values)
-
-  parameters = []
-  for field in fields:
-    parameter = inspect.Parameter(
-      field.name,
-      inspect.Parameter.KEYWORD_ONLY,
-      default=defaults[field.name],
-      annotation=field.type,
-    )
-    parameters.append(parameter)
-  # a config's keys are checked against the signature, so that a misspelt one is found
-  factory.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-  factory.__doc__ = docstring
-  return factory
-
-
+_preset = functools.partial(preset, ViT)
 _TINY = dict(width=192, depth=12, heads=3)
 _SMALL = dict(width=384, depth=12, heads=6)
 _BASE = dict(width=768, depth=12, heads=12)

@@ -261,15 +261,18 @@ def joined_heads(x: Any) -> Any:
 
 @jax.jit
 def attend(query: Any, key: Any, value: Any, bias: Any = None) -> Any:
-  """Return softmax(query keyᵀ / √d + bias) value of [..., h, t, d] in their dtype.
+  """Return softmax(query keyᵀ / √d + bias) value of [..., h, t, d]; traced once a shape."""
+  return weigh(query * query.shape[-1] ** -0.5, key, value, bias)
 
-  `bias` [..., h, t, t] is added where it is given. All this is traced once a shape. The softmax
-  divides after the product with value: d numbers a token instead of t (Dao et al.
-  2022, arXiv 2205.14135, section 3.1).
+
+def weigh(query: Any, key: Any, value: Any, bias: Any = None) -> Any:
+  """Return softmax(query keyᵀ + bias) value of [..., h, t, d] in their dtype.
+
+  `bias` is [..., h, t, t]. The softmax divides after the product with value: d numbers a token
+  instead of t (Dao et al. 2022, arXiv 2205.14135, section 3.1).
   """
   dtype = sum_dtype(query)
-  scaled = query * query.shape[-1] ** -0.5
-  logits = jnp.einsum('...qd,...kd->...qk', scaled, key, preferred_element_type=dtype)
+  logits = jnp.einsum('...qd,...kd->...qk', query, key, preferred_element_type=dtype)
   if bias is not None:
     logits = logits + bias
   highest = jax.lax.stop_gradient(logits.max(-1, keepdims=True))

@@ -13,7 +13,7 @@ BACKBONE = 'params/backbone'
 STEM = 'params/backbone/stem'
 # most publishers have one array of positions, whose first row is the class token's
 POSITIONS = f'{STEM}/{{class_position[:1],positions[1:]}}'
-POOL = 'params/backbone/stage_last'
+LAST = 'params/backbone/stage_last'
 HALF = (0.5, 0.5, 0.5)  # mean and std of inputs from -1 to 1
 
 

@@ -2,18 +2,18 @@
 
 from medtl.core.types import Weights
 from medtl.models.pretrained.dialects import TORCH_LEAVES, Dialect
-from medtl.models.pretrained.vit_names import BACKBONE, HALF, POOL, STEM, stages
+from medtl.models.pretrained.vit_names import BACKBONE, HALF, LAST, STEM, stages
 
 _HF = (  # SiglipModel, SiglipVisionModel
   (r'^(text_model\..*|logit_scale|logit_bias)$', ''),
   (r'.*position_ids$', ''),
   (r'^(embeddings|encoder|post_layernorm|head)\.', r'vision_model.\1.'),  # the tower alone
   *stages(r'^vision_model\.encoder\.layers\.{}\.'),
-  (r'^vision_model\.head\.probe$', f'{POOL}/probe'),
-  (r'^vision_model\.head\.attention\.in_proj_', f'{POOL}/{{query,key,value}}.'),
-  (r'^vision_model\.head\.attention\.out_proj\.', f'{POOL}/out.'),
-  (r'^vision_model\.head\.layernorm\.', f'{POOL}/norm.'),
-  (r'^vision_model\.head\.', f'{POOL}/'),
+  (r'^vision_model\.head\.probe$', f'{LAST}/probe'),
+  (r'^vision_model\.head\.attention\.in_proj_', f'{LAST}/{{query,key,value}}.'),
+  (r'^vision_model\.head\.attention\.out_proj\.', f'{LAST}/out.'),
+  (r'^vision_model\.head\.layernorm\.', f'{LAST}/norm.'),
+  (r'^vision_model\.head\.', f'{LAST}/'),
   (r'self_attn\.q_proj\.', 'attention/query.'),
   (r'self_attn\.k_proj\.', 'attention/key.'),
   (r'self_attn\.v_proj\.', 'attention/value.'),
@@ -28,11 +28,11 @@ _HF = (  # SiglipModel, SiglipVisionModel
 )
 _TIMM = (
   *stages(r'^blocks\.{}\.'),
-  (r'^attn_pool\.latent$', f'{POOL}/probe'),
-  (r'^attn_pool\.q\.', f'{POOL}/query.'),
-  (r'^attn_pool\.kv\.', f'{POOL}/{{key,value}}.'),
-  (r'^attn_pool\.proj\.', f'{POOL}/out.'),
-  (r'^attn_pool\.', f'{POOL}/'),
+  (r'^attn_pool\.latent$', f'{LAST}/probe'),
+  (r'^attn_pool\.q\.', f'{LAST}/query.'),
+  (r'^attn_pool\.kv\.', f'{LAST}/{{key,value}}.'),
+  (r'^attn_pool\.proj\.', f'{LAST}/out.'),
+  (r'^attn_pool\.', f'{LAST}/'),
   (r'attn\.qkv\.', 'attention/{query,key,value}.'),
   (r'attn\.proj\.', 'attention/out.'),
   (r'mlp\.fc1\.', 'mlp/up.'),
@@ -48,10 +48,10 @@ _BIG_VISION = (  # .npz; later ones hold all blocks in one array, along its firs
   (r'^img/', ''),
   *stages(r'^Transformer/encoderblock_{}/'),
   (r'^Transformer/encoderblock/', f'{BACKBONE}/stage_each/'),
-  (r'^MAPHead_0/probe$', f'{POOL}/probe'),
-  (r'^MAPHead_0/LayerNorm_0/', f'{POOL}/norm/'),
-  (r'^MAPHead_0/MultiHeadDotProductAttention_0/', f'{POOL}/'),
-  (r'^MAPHead_0/', f'{POOL}/'),
+  (r'^MAPHead_0/probe$', f'{LAST}/probe'),
+  (r'^MAPHead_0/LayerNorm_0/', f'{LAST}/norm/'),
+  (r'^MAPHead_0/MultiHeadDotProductAttention_0/', f'{LAST}/'),
+  (r'^MAPHead_0/', f'{LAST}/'),
   (r'LayerNorm_0/', 'norm1/'),
   (r'LayerNorm_1/', 'norm2/'),
   (r'MultiHeadDotProductAttention_0/', 'attention/'),
