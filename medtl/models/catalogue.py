@@ -2,7 +2,7 @@
 
 import functools
 import importlib
-import importlib.metadata
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -67,9 +67,11 @@ def file_of(entry: Entry) -> Path | None:
   return path if path is not None and path.is_file() else None
 
 
-def example_shape(keys: Mapping[str, Any], channels: int) -> tuple[int, ...]:
+def example_shape(network: str, keys: Mapping[str, Any], channels: int) -> tuple[int, ...]:
   """Return the shape [*s, c] of a picture that a network with these keys can take."""
-  size = keys.get('size', (224,) * keys.get('ndim', 2))
+  parameters = inspect.signature(expressions.find(network, PACKAGE)).parameters
+  given = {name: parameter.default for name, parameter in parameters.items()} | dict(keys)
+  size = given.get('size', (224,) * given.get('ndim', 2))
   return (*size, channels)
 
 
@@ -92,7 +94,7 @@ def _sizes(
   """Return {path: numbers} of a network of one class; nothing is computed."""
   backbone = expressions.find(network, PACKAGE)(**dict(keys))
   net = Net(backbone, heads.linear(1, norm=head_norm))
-  example = jax.ShapeDtypeStruct((1, *example_shape(dict(keys), channels)), jnp.float32)
+  example = jax.ShapeDtypeStruct((1, *example_shape(network, dict(keys), channels)), jnp.float32)
   init = functools.partial(net.init, train=False)
   shapes = jax.eval_shape(init, jax.random.key(0), example)
   return {path: leaf.size for path, leaf in pytrees.flatten(shapes).items()}

@@ -161,10 +161,7 @@ def _tried(network: str, keys: Mapping[str, Any], module: ModuleType, arrays: Ar
   channels = _input_channels(arrays, module.RENAMES)
   backbone = expressions.find(network, catalogue.PACKAGE)(**keys)
   net = Net(backbone, heads.linear(max(1, classes)))
-  given = dict(keys)
-  if hasattr(backbone, 'size'):
-    given['size'] = backbone.size
-  shape = catalogue.example_shape(given, channels)
+  shape = catalogue.example_shape(network, keys, channels)
   example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   init = functools.partial(net.init, train=False)
   shapes = jax.eval_shape(init, jax.random.key(0), example)
