@@ -94,7 +94,7 @@ def near(found, expected, bound):
 
 
 @pytest.mark.parametrize('publisher', PUBLISHERS)
-@pytest.mark.parametrize('size', COUNTS)
+@pytest.mark.parametrize('size', ['tiny', pytest.param('small', marks=pytest.mark.slow), 'base'])
 def test_every_published_name_has_a_place(reference, publisher, size):
   net = Net(getattr(convnext, f'convnext_{size}')(), heads.linear(1000, norm='layer'))
   target = shapes_of(net, 64, 64, 3)
@@ -136,6 +136,21 @@ def test_a_norm_of_the_head_that_one_side_lacks_says_what_to_do(reference):
   with pytest.raises(MedtlError, match=r"config\.head\.norm='' leaves it out, or config\.fresh="):
     port.port(lacking, whole, convnext.RENAMES)
   port.port(lacking, without, convnext.RENAMES)
+
+
+@pytest.mark.parametrize(
+  ('acs', 'inflate'), [(True, ''), pytest.param(False, 'mean', marks=pytest.mark.slow)]
+)
+def test_a_checkpoint_of_pictures_serves_volumes(reference, acs, inflate):
+  style = Style(3, acs, bias=True)
+  net = Net(convnext.ConvNeXt((1, 2, 1, 1), 8, style=style), heads.linear(5, norm='layer'))
+  target = shapes_of(net, 32, 32, 32, 3)
+  arrays = arrays_of(reference, 'torchvision')
+  ported, report = port.port(arrays, target, convnext.RENAMES, inflate=inflate)
+  assert pytrees.flatten(ported).keys() == pytrees.flatten(target).keys()
+  # inflated are the stem, three kernels that halve and five that are depthwise
+  inflated = ('9 kernels of pictures became kernels of volumes: mean',)
+  assert report.notes == (inflated if inflate else ())
 
 
 def test_stochastic_depth_grows_to_that_of_the_last_block():

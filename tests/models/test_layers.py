@@ -176,6 +176,20 @@ def test_attention_is_linens(dtype, tolerance, loud):
   )
 
 
+def test_attention_in_windows_with_a_bias_is_linens():
+  """Linen wants one batch axis: each window is an example of its own there."""
+  query, key, value = (numbers(2, 3, 4, 5, 6, seed=seed) for seed in (0, 2, 3))
+  bias = numbers(3, 1, 5, 5, seed=4)
+
+  def by_linen(query, key, value, bias):
+    flat = lambda x: jnp.swapaxes(x.reshape(6, 4, 5, 6), 1, 2)
+    biases = jnp.tile(bias, (2, 4, 1, 1))
+    y = nn.dot_product_attention(flat(query), flat(key), flat(value), bias=biases)
+    return jnp.swapaxes(y, 1, 2).reshape(query.shape)
+
+  same(attend, by_linen, query, key, value, bias)
+
+
 @pytest.mark.parametrize('far', [0.0, 90.0])
 def test_layer_norm_is_linens(far):
   x = numbers(4, 9, 48) * 2 + far

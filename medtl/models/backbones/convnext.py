@@ -45,10 +45,11 @@ class ConvNeXt(Backbone):
   def child(self, index: int, value: Any, train: bool) -> Any:
     if index == 0:
       return Stem(self.width, self.style, name='stem')(value)
+    rates = linear_rates(self.drop_path, self.depths)
     stage = Stage(
       features=self.width * 2 ** (index - 1),
       halves=index > 1,
-      drop_path=linear_rates(self.drop_path, self.depths)[index - 1],
+      drop_path=rates[index - 1],
       style=self.style,
       name=child_name(index),
     )
@@ -80,7 +81,8 @@ class Stage(nn.Module):
     if self.halves:
       x = LayerNorm(EPSILON, self.style.dtype, name='down_norm')(x)
       # a side of one place, which publishers refuse, gets a zero beside it
-      x = jnp.pad(x, [(0, 0), *((0, int(side == 1)) for side in x.shape[1:-1]), (0, 0)])
+      ends = [(0, int(side == 1)) for side in x.shape[1:-1]]
+      x = jnp.pad(x, [(0, 0), *ends, (0, 0)])
       x = self.style.conv(x, self.features, 2, 2, 'down_conv', padding='VALID')
     for index, rate in enumerate(self.drop_path):
       x = Block(rate, self.style, name=f'block{index}')(x, train)

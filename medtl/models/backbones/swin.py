@@ -52,12 +52,13 @@ class Swin(Backbone):
     if index == 0:
       return Stem(self.width, self.ndim, self.dtype, name='stem')(value)
     width = self.width * 2 ** (index - 1)
+    rates = linear_rates(self.drop_path, self.depths)
     stage = Stage(
       width=width,
       heads=width // self.head_width,
       window=(self.window,) * self.ndim,
       merges=index > 1,
-      drop_path=linear_rates(self.drop_path, self.depths)[index - 1],
+      drop_path=rates[index - 1],
       dtype=self.dtype,
       name=child_name(index),
     )
@@ -111,7 +112,8 @@ def neighbours(x: Any) -> Any:
   An odd side gets zeros at its end.
   """
   axes = range(x.ndim - 2)
-  x = jnp.pad(x, [(0, 0), *((0, side % 2) for side in x.shape[1:-1]), (0, 0)])
+  ends = [(0, side % 2) for side in x.shape[1:-1]]
+  x = jnp.pad(x, [(0, 0), *ends, (0, 0)])
   sides = ' '.join(f'(s{axis} p{axis})' for axis in axes)
   halved = ' '.join(f's{axis}' for axis in axes)
   places = ' '.join(f'p{axis}' for axis in reversed(axes))
