@@ -436,6 +436,20 @@ def test_numbers_of_an_h5_lie_in_the_file_itself(tmp_path):
   assert checkpoint_files.read(tmp_path / 'b.h5')['layer/kernel'].shape == (4,)
 
 
+def test_three_numbered_vectors_are_a_norm_without_a_scale(tmp_path):
+  with h5py.File(tmp_path / 'a.h5', 'w') as file:
+    variables = file.create_group('layers/batch_normalization/vars')
+    variables.attrs['name'] = 'batch_normalization_3'
+    for number in range(3):
+      variables[str(number)] = np.full(2, number, 'f4')
+  arrays = checkpoint_files.read(tmp_path / 'a.h5')
+  assert {name.partition('/')[2]: array[0] for name, array in arrays.items()} == {
+    'beta': 0,
+    'moving_mean': 1,
+    'moving_variance': 2,
+  }
+
+
 def test_what_is_no_array_in_an_h5_is_left_out_and_said(tmp_path):
   with h5py.File(tmp_path / 'a.h5', 'w') as file:
     file['layer/kernel'], file['layer/note'] = np.ones(4), 'by hand'

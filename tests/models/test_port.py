@@ -151,6 +151,38 @@ def test_the_advice_for_one_part_of_a_checkpoint_fits():
   )
 
 
+def test_norms_without_a_scale_get_one_of_1_where_the_publisher_has_none():
+  """Only beside a bias that has arrived; a lacking scale of another publisher is an error."""
+  theirs = {name: shape for name, shape in THEIRS.items() if name != 'bn.weight'}
+  theirs['bn.bias'] = (8,)
+  renames = (*DIALECT.renames, (r'^bn\.bias$', 'params/backbone/stem/norm/bias'))
+  dialect = Dialect('torch', renames, unscaled_norms=True)
+  wanted = target(**{'params/backbone/stem/norm/bias': (8,)})
+  keys = dict(fresh=('head/.*',))
+  tree, report = port.port(numbers(theirs), wanted, {'a': dialect}, **keys)
+  np.testing.assert_array_equal(tree['params']['backbone']['stem']['norm']['scale'], np.ones(8))
+  assert report.notes == ('1 norms of the checkpoint have no scale: ours is 1',)
+  with pytest.raises(MedtlError, match='missing: params/backbone/stem/norm/scale'):
+    port.port(numbers(theirs), wanted, {'a': dialect._replace(unscaled_norms=False)}, **keys)
+  del theirs['bn.bias']
+  with pytest.raises(MedtlError, match='missing: params/backbone/stem/norm/scale'):
+    port.port(numbers(theirs), wanted, {'a': dialect}, **keys)
+
+
+def test_what_not_every_network_has_is_dropped_where_ours_has_it_not():
+  theirs = numbers({**THEIRS, 'early.weight': (2, 8)})
+  renames = (*DIALECT.renames, (r'^early\.weight$', 'params/head/early/kernel'))
+  dialect = Dialect('torch', renames, optional=r'head/early/.*')
+  wanted = {'params/head/early/kernel': (8, 2), 'params/head/dense/kernel': (8, 10)}
+  _, report = port.port(theirs, target(**wanted), {'a': dialect})
+  assert 'early.weight' not in report.ignored
+  _, report = port.port(theirs, target(**{'params/head/dense/kernel': (8, 10)}), {'a': dialect})
+  assert 'early.weight' in report.ignored
+  strict = dialect._replace(optional='')
+  with pytest.raises(MedtlError, match=r'unexpected: early\.weight'):
+    port.port(theirs, target(**{'params/head/dense/kernel': (8, 10)}), {'a': strict})
+
+
 def test_another_architecture_is_called_one():
   advice, _ = advised(numbers({'features.0.weight': (8, 3), 'features.0.bias': (8,)}), target())
   assert advice.strip() == (

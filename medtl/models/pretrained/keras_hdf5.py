@@ -96,9 +96,14 @@ def _values(dataset: Any) -> np.ndarray | nested_contents.Other:
 
 
 def _variable_names(values: list[Any]) -> list[str]:
-  """Return the names of a Keras 3 layer's numbered variables."""
+  """Return the names of a Keras 3 layer's numbered variables.
+
+  Three vectors are a batch norm without a scale, as Inception-v3 has them.
+  """
   vectors = all(np.ndim(value) == 1 for value in values)
   known = ['gamma', 'beta', 'moving_mean', 'moving_variance'] if vectors else ['kernel', 'bias']
+  if vectors and len(values) == 3:
+    known.remove('gamma')
   numbers = [str(index) for index in range(len(known), len(values))]
   return known[: len(values)] + numbers
 
