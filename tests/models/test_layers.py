@@ -1,4 +1,10 @@
-"""Each lowering equals Linen's own function in value and gradient."""
+"""Each lowering equals Linen's own function in value and gradient, or PyTorch's in value.
+
+PyTorch's numbers are of fixtures/make_layers.py.
+"""
+
+import json
+from pathlib import Path
 
 import chex
 import flax.linen as nn
@@ -14,6 +20,9 @@ from medtl.models.layers.batch_norm import BatchNorm
 from medtl.models.layers.layer_norm import LayerNorm
 from medtl.models.layers.matmul import biased, product
 from medtl.models.layers.transformer import attend
+from tests.fixtures import seeded
+
+TORCH = np.load(Path(__file__).parents[1] / 'fixtures' / 'layers.npz')
 
 
 def numbers(*shape, seed=0):
@@ -66,6 +75,78 @@ def test_conv_is_linens(kernel, stride):
   )
 
 
+PADDINGS = [  # of ours, and what Linen calls it; the kernel, its stride and its dilation
+  (None, [(2, 2), (2, 2)], 3, 1, 2),
+  (0, [(0, 0), (0, 0)], 4, 1, 1),
+  (2, [(2, 2), (2, 2)], 3, 2, 1),
+  ('SAME', 'SAME', 3, 1, 2),
+  ('VALID', 'VALID', 4, 3, 1),
+]
+
+
+@pytest.mark.parametrize(('padding', 'theirs', 'size', 'stride', 'dilation'), PADDINGS)
+def test_convolutions_are_linens_with_each_padding(padding, theirs, size, stride, dilation):
+  x = numbers(2, 9, 8, 4)
+  ours = spatial.Conv(5, (size, size), stride, padding=padding, dilation=dilation)
+  conv = nn.Conv(5, (size, size), stride, theirs, kernel_dilation=dilation, use_bias=False)
+  params = conv.init(jax.random.key(0), x)
+  same(ours.apply, conv.apply, params, x)
+
+
+def test_a_stride_of_each_axis_is_linens():
+  x = numbers(2, 5, 8, 9, 3)
+  ours = spatial.Conv(4, (3, 5, 5), (1, 2, 2))
+  conv = nn.Conv(4, (3, 5, 5), (1, 2, 2), [(1, 1), (2, 2), (2, 2)], use_bias=False)
+  params = conv.init(jax.random.key(0), x)
+  same(ours.apply, conv.apply, params, x)
+
+
+EDGES = pytest.mark.parametrize(  # as PADDINGS, of windows that are not dilated
+  ('padding', 'theirs', 'size', 'stride'),
+  [
+    (None, [(1, 1), (1, 1)], 3, 2),
+    (0, [(0, 0), (0, 0)], 2, 2),
+    (2, [(2, 2), (2, 2)], 4, 1),
+    ('SAME', 'SAME', 3, 2),
+    ('VALID', 'VALID', 3, 2),
+  ],
+)
+
+
+@EDGES
+def test_depthwise_convolutions_are_linens_with_each_padding(padding, theirs, size, stride):
+  x = numbers(2, 9, 8, 4)
+  ours = spatial.Depthwise((size, size), stride, padding=padding)
+  conv = nn.Conv(4, (size, size), stride, theirs, feature_group_count=4, use_bias=False)
+  params = conv.init(jax.random.key(0), x)
+  same(ours.apply, conv.apply, params, x)
+
+
+PLANES = list(enumerate(json.loads(str(TORCH['planes']))))
+
+
+@pytest.mark.parametrize(('index', 'case'), PLANES)
+def test_kernels_of_pictures_convolve_volumes_plane_by_plane(index, case):
+  """Against three conv3d of PyTorch, each of kernels of which one plane is there."""
+  size, stride, padding, dilation, outputs = case
+  x = seeded.picture(1, 9, 8, 11, 2)
+  kernel = seeded.picture(size, size, 2, outputs, seed=2)
+  conv = spatial.Conv(outputs, (size, size), stride, padding=padding, dilation=dilation)
+  found = conv.apply({'params': {'kernel': kernel}}, x)
+  chex.assert_equal_shape((found, TORCH[f'planes{index}']))
+  np.testing.assert_allclose(found, TORCH[f'planes{index}'], rtol=0, atol=1e-4)
+
+
+def test_channels_see_volumes_plane_by_plane_too():
+  """A third of the channels sees the planes across each axis, as dense kernels would."""
+  x = numbers(1, 4, 5, 6, 7)
+  kernel = numbers(3, 3, 1, 7, seed=2)
+  found = spatial.Depthwise((3, 3)).apply({'params': {'kernel': kernel}}, x)
+  dense = kernel * jnp.eye(7)
+  expected = spatial.Conv(7, (3, 3)).apply({'params': {'kernel': dense}}, x)
+  np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
 DTYPES = pytest.mark.parametrize(
   'dtype, tolerance', [('float32', 1e-5), ('bfloat16', 2e-2)]
 )  # what may differ, of the largest
@@ -87,6 +168,8 @@ DTYPES = pytest.mark.parametrize(
     ((1, 3, 3), 1, (4, 6, 5), 8, [(0, 0), (1, 1), (1, 1)]),
     ((3, 1, 1), 3, (7, 6, 5), 8, 'SAME'),
     ((7, 7), 2, (12, 9), 3, 'SAME'),
+    ((3, 4), 1, (3, 4), 30, 'VALID'),  # of the whole maps, a dense layer
+    ((5,), 1, (5,), 3, [(0, 0)]),
   ],
 )
 def test_convolutions_and_their_gradients_are_those_of_xla_in_float32(
@@ -225,6 +308,39 @@ def test_max_pool_is_linens(shape, dtype, tolerance):
     x,
     tolerance=tolerance,
   )
+
+
+@EDGES
+def test_pools_are_linens_with_each_padding(padding, theirs, size, stride):
+  x = numbers(2, 9, 8, 3)
+  keys = dict(window_shape=(size, size), strides=(stride, stride), padding=theirs)
+  found = spatial.max_pool(x, size, stride, padding=padding)
+  np.testing.assert_array_equal(found, nn.max_pool(x, **keys))
+  for counted in (True, False):
+    found = spatial.mean_pool(x, size, stride, padding, counted)
+    expected = nn.avg_pool(x, **keys, count_include_pad=counted)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('shape', [(9,), (6, 5, 8)])
+def test_mean_pool_is_linens_for_other_axes_and_sums_half_precision_in_float32(shape):
+  n = len(shape)
+  x = numbers(2, *shape, 3).astype('bfloat16')
+  found = spatial.mean_pool(x, 3, 2, count_padding=False)
+  whole = x.astype('float32')
+  expected = nn.avg_pool(whole, (3,) * n, (2,) * n, [(1, 1)] * n, count_include_pad=False)
+  np.testing.assert_array_equal(found, expected.astype('bfloat16'))
+
+
+ADAPTIVE = list(enumerate(json.loads(str(TORCH['adaptive']))))
+
+
+@pytest.mark.parametrize(('index', 'case'), ADAPTIVE)
+def test_adaptive_mean_pool_is_pytorch_s(index, case):
+  sides, wanted = case
+  found = spatial.adaptive_mean_pool(seeded.picture(2, *sides, 3), wanted)
+  chex.assert_equal_shape((found, TORCH[f'adaptive{index}']))
+  np.testing.assert_allclose(found, TORCH[f'adaptive{index}'], rtol=0, atol=1e-6)
 
 
 def test_max_pool_with_zeros_around():

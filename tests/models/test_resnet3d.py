@@ -20,7 +20,7 @@ from tests.models.published import flat_shapes, port_of_shapes, shapes_of
 FIXTURES = Path(__file__).parents[1] / 'fixtures'
 REFERENCE = np.load(FIXTURES / 'resnet3d.npz')
 SIDES = (24, 40, 32)
-DILATED = (1, 1, 2, 4)
+DILATED = resnet.medicalnet().dilations
 HEAD = dict(fresh=('head/.*',))
 
 
@@ -79,7 +79,7 @@ def test_features_are_monai_s_with_both_shortcuts(shortcut, dtype, bound):
 
 def test_a_file_of_medicalnet_gives_its_features():
   arrays = checkpoint_files.read(FIXTURES / 'medicalnet.pth', resnet.RENAMES)
-  form = resnet.Form(shortcut='A')
+  form = resnet.medicalnet(18).form
   net = Net(backbone(resnet.Basic, (1, 1, 1, 1), form, DILATED), heads.linear(3))
   variables, report = port.port(arrays, shapes_of(net, 1, *SIDES, 1), resnet.RENAMES, **HEAD)
   assert report.dialect == 'medicalnet'
@@ -90,7 +90,7 @@ def test_a_file_of_medicalnet_gives_its_features():
 @pytest.mark.parametrize(('dtype', 'bound'), [('float32', 1e-5), ('float64', 1e-9)])
 def test_dilated_bottlenecks_are_medicalnet_s(dtype, bound):
   with jax.enable_x64(dtype == 'float64'):
-    form = resnet.Form(shortcut='B')
+    form = resnet.medicalnet(50).form
     dilated = backbone(resnet.Bottleneck, (1, 1, 1, 1), form, DILATED, jnp.dtype(dtype))
     net = Net(dilated, heads.linear(3))
     arrays = seeded.weights(json.loads(str(REFERENCE['medicalnet_B/shapes'])))

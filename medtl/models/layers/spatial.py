@@ -146,7 +146,7 @@ def _pads_of_plane(
   """Return (before, after) of each axis of volumes for a kernel that has one tap along `axis`.
 
   They are those of a kernel with the first of `taps` along `axis` too, of which only the middle
-  tap is there: so all three planes give maps of one size.
+  tap, taps // 2, is there: so all three planes give maps of one size.
   """
   cube = [*taps]
   cube.insert(axis, taps[0])
@@ -155,7 +155,7 @@ def _pads_of_plane(
     padding.insert(axis, padding[0])
   pads = list(explicit_padding(sides, cube, stride, padding, dilation))
   before, after = pads[axis]
-  pads[axis] = (before - dilation * ((taps[0] - 1) // 2), after - dilation * (taps[0] // 2))
+  pads[axis] = (before - dilation * (taps[0] // 2), after - dilation * ((taps[0] - 1) // 2))
   return pads
 
 

@@ -232,13 +232,13 @@ def _medicalnet(depth: int) -> Weights:
   """Return a MedicalNet checkpoint, of Med3D's newest data where there is one of this depth."""
   many = depth <= 50
   file = f'resnet_{depth}_23dataset.pth' if many else f'resnet_{depth}.pth'
-  data = '23 data sets' if many else "3DSeg-8, eight challenges' data"
+  data = '23 data sets' if many else '3DSeg-8: eight data sets'
   return Weights(
     '',
     network='medicalnet',
     keys=dict(depth=depth, ndim=3),
-    page=f'https://huggingface.co/TencentMedicalNet/MedicalNet-Resnet{depth} ({file})',
-    trained_on=f'{data} of segmented CT and MRI; neither UK Biobank nor MIMIC, as one article says',
+    page=f'https://huggingface.co/TencentMedicalNet/MedicalNet-Resnet{depth}',
+    trained_on=f'{data} of segmented CT and MRI; neither UK Biobank nor MIMIC',
     tried='fixture',
     mean=_ZERO,
     std=_ONE,
@@ -246,9 +246,9 @@ def _medicalnet(depth: int) -> Weights:
     channels=1,
     classes=0,
     licence='MIT',
-    note="volumes are standardised by their own voxels above 0: 'standardise' in config.data.ops, "
-    'config.mean=(0.0,), config.std=(1.0,); github.com/Tencent/MedicalNet, README.md, '
-    'datasets/brains18.py and models/resnet.py; arXiv 1904.00625; the address: MONAI, '
+    note=f"{file}; volumes are standardised by their own voxels above 0: 'standardise' in "
+    'config.data.ops, config.mean=(0.0,), config.std=(1.0,); github.com/Tencent/MedicalNet, '
+    'README.md, datasets/brains18.py and models/resnet.py; arXiv 1904.00625; the address: MONAI, '
     'monai/networks/nets/resnet.py; no checksum is published',
   )
 
@@ -310,17 +310,16 @@ WEIGHTS = {
     '',
     network='merlin152',
     keys=dict(ndim=3),
-    page='https://huggingface.co/stanfordmimi/Merlin '
-    '(i3_resnet_clinical_longformer_best_clip_04-02-2024_23-21-36_epoch_99.pt)',
+    page='https://huggingface.co/stanfordmimi/Merlin',
     trained_on="15,331 abdominal CT volumes of Stanford, with diagnoses and radiologists' reports",
     tried='fixture',
     mean=_ZERO,
     std=_ONE,
     classes=1692,
     terms="the code is MIT; the weights' own terms stand on their page",
-    note='grey three times, -1000 … 1000 HU as 0 … 1, 1.5 × 1.5 × 3 mm, 160 slices of 224 × 224 '
-    'with the slices first; github.com/StanfordMIMI/Merlin, README.md and merlin/models; no '
-    'checksum is published',
+    note='i3_resnet_clinical_longformer_best_clip_04-02-2024_23-21-36_epoch_99.pt; grey three '
+    'times, -1000 … 1000 HU as 0 … 1, 1.5 × 1.5 × 3 mm, 160 slices of 224 × 224, slices first; '
+    'github.com/StanfordMIMI/Merlin, README.md and merlin/models; no checksum is published',
   ),
   'bit_m_r50x1': _bit('BiT-M-R50x1', 'bit50', 21843),
   'bit_s_r50x1': _bit('BiT-S-R50x1', 'bit50', 1000),
