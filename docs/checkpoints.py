@@ -6,6 +6,7 @@ tests/test_docs.py fails where the page is not what this would write.
 """
 
 import itertools
+import json
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,8 +36,8 @@ Every name that `config.model.weights` knows. `{COMMAND}` writes this page from 
 - **{NAMES}**: the publisher's names are ours one to one; such numbers were compared with an
   independent program under the names of a conversion. The real file was never read.
 
-MB is computed: the numbers of the whole net with its own head, four bytes each (10⁶ bytes). px is
-the side of the pictures that it was trained on. An empty licence was stated nowhere. A file is
+Parameters are those of the whole net with its own head; a file of float32 has four bytes for each.
+px is the side of the pictures that it was trained on. An empty licence was stated nowhere. A file is
 compared with its publisher's checksum where that is known, else with that of its first download.
 Where a norm of the head is named, a head with it can take over all of the checkpoint's own:
 `--config.head.norm=layer --config.fresh="('head/dense/.*',)"` keeps the norm and draws the rest.
@@ -61,14 +62,13 @@ Face, Keras or OpenAI: `RENAMES` beside each family.
 def row(entry: Entry) -> list[str]:
   """Return the cells of a checkpoint."""
   weights = entry.weights
-  numbers = sum(catalogue.sizes(entry).values())
   given = [f'`name={entry.network}`', *(f'`{key}={value}`' for key, value in weights.keys.items())]
   norm = f'`head.norm={weights.head_norm}`' if weights.head_norm else ''
   grey = ', grey' if weights.channels == 1 else ''
   return [
     f'`{entry.name}`',
     ', '.join(given),
-    f'{4 * numbers / 1e6:.0f}',
+    f'{catalogue.count_parameters(entry):,}',
     f'{weights.size or "any"}{grey}',
     ', '.join(filter(None, (str(weights.classes or 'none'), norm))),
     weights.trained_on,
@@ -105,8 +105,8 @@ def lines() -> Iterator[str]:
   """Yield the lines of the page."""
   yield HEAD
   columns = (
-    'name | config.model | MB | px | classes | trained on | licence, terms | host | checksum | '
-    'tried | read in'
+    'name | config.model | parameters | px | classes | trained on | licence, terms | host | '
+    'checksum | tried | read in'
   )
   for family, entries in itertools.groupby(catalogue.entries(), lambda entry: entry.family):
     yield f'## {family}'
@@ -123,6 +123,14 @@ def page() -> str:
   return '\n'.join(lines())
 
 
+def counts() -> str:
+  """Return the parameters of every network, as json."""
+  found = {f'{entry.family}.{entry.name}': entry for entry in catalogue.entries()}
+  numbers = {name: catalogue.parameters_of(entry) for name, entry in found.items()}
+  return json.dumps(numbers, indent=1) + '\n'
+
+
 if __name__ == '__main__':
+  catalogue.COUNTS.write_text(counts())
   PAGE.write_text(page())
   print(PAGE)

@@ -45,6 +45,16 @@ def test_every_checkpoint_names_its_net_and_what_was_seen_of_it(entry):
   assert weights.trained_on and weights.note
 
 
+def test_every_network_of_the_table_was_counted():
+  kept = json.loads(catalogue.COUNTS.read_text())
+  assert list(kept) == [f'{entry.family}.{entry.name}' for entry in ENTRIES], checkpoints.COMMAND
+
+
+@pytest.mark.slow
+def test_networks_have_as_many_parameters_as_were_counted():
+  assert catalogue.COUNTS.read_text() == checkpoints.counts(), checkpoints.COMMAND
+
+
 @pytest.mark.parametrize(
   ('name', 'published'),
   [
@@ -55,7 +65,7 @@ def test_every_checkpoint_names_its_net_and_what_was_seen_of_it(entry):
 )
 def test_nets_have_as_many_parameters_as_their_publishers_say(name, published):
   (entry,) = catalogue.entries(f'^{name}$')
-  assert catalogue.count_parameters(entry) == published
+  assert catalogue.parameters_of(entry) == published
 
 
 def test_what_is_called_real_was_read_by_a_test():

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -11,12 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from medtl.core import expressions, pytrees
+from medtl.core import expressions
 from medtl.core.types import MedtlError, Weights
 from medtl.models import Net, heads
 from medtl.models.pretrained import checkpoint_files
 
 PACKAGE = 'medtl.models.backbones'
+COUNTS = Path(__file__).with_name('parameters.json')  # python -m docs.checkpoints writes it
 
 
 class Entry(NamedTuple):
@@ -75,31 +77,32 @@ def example_shape(network: str, keys: Mapping[str, Any], channels: int) -> tuple
   return (*size, channels)
 
 
-def sizes(entry: Entry) -> dict[str, int]:
-  """Return how many numbers each array of a checkpoint's network has, its own head included."""
+def count_parameters(entry: Entry) -> int:
+  """Return how many parameters a checkpoint's network has, its own head included.
+
+  They are those that `parameters_of` counted once: to build every network takes a minute.
+  """
+  return json.loads(COUNTS.read_text())[f'{entry.family}.{entry.name}']
+
+
+def parameters_of(entry: Entry) -> int:
+  """Return how many parameters a checkpoint's network has, counted on the network itself."""
   weights = entry.weights
   keys = tuple(weights.keys.items())
-  of_one_class = _sizes(entry.network, keys, weights.channels, weights.head_norm)
-  numbers = {}
-  for path, size in of_one_class.items():
-    is_dense = path.startswith('params/head/dense/')
-    numbers[path] = size * weights.classes if is_dense else size
-  return numbers
+  backbone, head = _counted(entry.network, keys, weights.channels, weights.head_norm)
+  return backbone + head * weights.classes
 
 
 @functools.cache
-def _sizes(
+def _counted(
   network: str, keys: tuple[tuple[str, Any], ...], channels: int, head_norm: Any
-) -> dict[str, int]:
-  """Return {path: numbers} of a network of one class; nothing is computed."""
+) -> tuple[int, int]:
+  """Return (parameters of a network but for its last layer, those of that layer for a class)."""
   backbone = expressions.find(network, PACKAGE)(**dict(keys))
   net = Net(backbone, heads.linear(1, norm=head_norm))
   example = jax.ShapeDtypeStruct((1, *example_shape(network, dict(keys), channels)), jnp.float32)
   init = functools.partial(net.init, train=False)
-  shapes = jax.eval_shape(init, jax.random.key(0), example)
-  return {path: leaf.size for path, leaf in pytrees.flatten(shapes).items()}
-
-
-def count_parameters(entry: Entry) -> int:
-  """Return how many parameters a checkpoint's network has, without the statistics of norms."""
-  return sum(size for path, size in sizes(entry).items() if path.startswith('params/'))
+  shapes = jax.eval_shape(init, jax.random.key(0), example)['params']
+  dense = shapes['head'].pop('dense')
+  count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+  return count(shapes), count(dense)
