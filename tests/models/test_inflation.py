@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from medtl.core import pytrees
+from medtl.core.types import MedtlError
 from medtl.models import Net, heads
 from medtl.models.backbones import alexnet, resnet, vgg
 from medtl.models.layers.spatial import Conv
@@ -82,6 +83,18 @@ def test_kernels_in_planes_take_the_arrays_of_pictures_unchanged(name):
   assert not report.notes
   for path, array in pytrees.flatten(ported).items():
     np.testing.assert_array_equal(array, arrays[path])
+
+
+def test_the_channels_of_pictures_are_no_taps_of_grey_volumes():
+  """A first kernel of 3×3 taps and three channels has as many numbers as one of 3×3×3 taps."""
+  arrays = variables_of('vgg', (32, 64))
+  target = shapes_of(net_of('vgg', ndim=3), 1, 32, 32, 64, 1)
+  with pytest.raises(MedtlError, match=r"stem/conv0/kernel: found \(3, 3, 3, 2\)[^~]*'centre'"):
+    port.port(arrays, target, OURS)
+  ported, report = port.port(arrays, target, OURS, inflate='centre')
+  assert len(report.notes) == 2 and len(report.mean) == 1
+  kernel = ported['params']['backbone']['stem']['conv0']['kernel']
+  np.testing.assert_array_equal(kernel[[0, 2]], 0)
 
 
 def test_a_third_of_the_kernels_in_planes_sees_each_slice_as_a_picture():

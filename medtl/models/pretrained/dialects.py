@@ -157,7 +157,7 @@ def fitted(piece: Piece, shape: Shape, dialect: Dialect) -> np.ndarray:
     return _unflattened(array, shape, dialect.layout)
   if dialect.layout == 'keras' and _is_depthwise_of_keras(array.shape, shape):
     return np.swapaxes(array, -1, -2)
-  if _without_ones(array.shape) == _without_ones(shape):
+  if _differs_in_ones(array.shape, shape):
     return array.reshape(shape)
   if dialect.layout == 'flax' and 0 < len(shape) < array.ndim and _merges(array.shape, shape):
     return array.reshape(shape)
@@ -196,6 +196,18 @@ def _unflattened(array: np.ndarray, shape: Shape, layout: str) -> np.ndarray:
     return array.reshape(shape)
   *taps, channels, outputs = shape
   return np.moveaxis(array.reshape(channels, *taps, outputs), 0, -2)
+
+
+def _differs_in_ones(source: Shape, shape: Shape) -> bool:
+  """Return whether nothing but axes of one point tells the shapes apart.
+
+  The three channels of a kernel of pictures are no taps of one of grey volumes: (3, 3, 3, d) is not
+  (3, 3, 3, 1, d).
+  """
+  both_have_taps = min(len(source), len(shape)) > 2
+  if both_have_taps and len(source) != len(shape) and source[-2:] != shape[-2:]:
+    return False
+  return _without_ones(source) == _without_ones(shape)
 
 
 def _without_ones(shape: Shape) -> list[int]:

@@ -180,7 +180,7 @@ RENAMES = {
 
 
 def _torchvision(name: str, source: str, *older: str) -> Weights:
-  """Return a torchvision checkpoint.
+  """Return a torchvision checkpoint; `older` are the digits of files that it replaced.
 
   Its file name ends with the first digits of its sha256, which torch.hub checks.
   """
@@ -275,11 +275,11 @@ def _radimagenet(name: str, mean: tuple[float, ...], std: tuple[float, ...], rea
 _PULL = 'pull request 3620'
 _ENUM = 'torchvision/models/resnet.py (IMAGENET1K_V2)'
 WEIGHTS = {
-  'torchvision_resnet18': _torchvision('resnet18-f37072fd', _PULL),
-  'torchvision_resnet34': _torchvision('resnet34-b627a593', _PULL),
-  'torchvision_resnet50': _torchvision('resnet50-0676ba61', _PULL),
-  'torchvision_resnet101': _torchvision('resnet101-63fe2227', _PULL),
-  'torchvision_resnet152': _torchvision('resnet152-394f9c45', _PULL),
+  'torchvision_resnet18': _torchvision('resnet18-f37072fd', _PULL, '5c106cde'),
+  'torchvision_resnet34': _torchvision('resnet34-b627a593', _PULL, '333f7ec4'),
+  'torchvision_resnet50': _torchvision('resnet50-0676ba61', _PULL, '19c8e357'),
+  'torchvision_resnet101': _torchvision('resnet101-63fe2227', _PULL, '5d3b4d8f'),
+  'torchvision_resnet152': _torchvision('resnet152-394f9c45', _PULL, 'b121ed2d'),
   'torchvision_resnet50_v2': _torchvision('resnet50-11ad3fa6', _ENUM),
   'torchvision_resnet101_v2': _torchvision('resnet101-cd907fc2', _ENUM),
   'torchvision_resnet152_v2': _torchvision('resnet152-f82ba261', _ENUM),
