@@ -22,24 +22,24 @@ LEAST = 75  # pixels a side, below which nothing is left of the last maps withou
 
 
 class Unit(NamedTuple):
-  """Convolution, norm, ReLU; padded to keep the size, or as the form says where `bare`."""
+  """Convolution, norm, ReLU. Where it is not `padded` to keep the size, see `Form.padding`."""
 
   features: int
   kernel: int | tuple[int, int]
   stride: int = 1
-  bare: bool = False
+  padded: bool = True
 
 
-# units one after the other; units in brackets see the same maps, and stand side by side
+# units one after the other; two in brackets see the same maps, and what they make is joined
 Branch = tuple[Unit | tuple[Unit, Unit], ...]
 Branches = tuple[tuple[str, Branch], ...]
 
 
 class Block(NamedTuple):
-  """Branches side by side, under their names; the last one pools first.
+  """Branches by name, which see the same maps; what they make is joined.
 
-  `shrinks`: the pool is 3×3 max-pooling at stride 2, without a unit behind it; else 3×3 average
-  pooling.
+  `branch_pool` begins with 3×3 average pooling. A block that `shrinks` joins the maps themselves
+  too, after 3×3 max-pooling at stride 2.
   """
 
   branches: Branches
@@ -70,27 +70,22 @@ def _block_17(width: int) -> Block:
   return Block(branches)
 
 
-def _block_8() -> Block:
-  """Return a block of figure 7, for maps of 8 × 8."""
-  both = (Unit(384, (1, 3)), Unit(384, (3, 1)))
-  branches: Branches = (
-    ('branch1x1', (Unit(320, 1),)),
-    ('branch3x3', (Unit(384, 1), both)),
-    ('branch3x3dbl', (Unit(448, 1), Unit(384, 3), both)),
-    ('branch_pool', (Unit(192, 1),)),
-  )
-  return Block(branches)
-
-
+_FORKED = (Unit(384, (1, 3)), Unit(384, (3, 1)))
+_BLOCK_8: Branches = (  # figure 7, for maps of 8 × 8
+  ('branch1x1', (Unit(320, 1),)),
+  ('branch3x3', (Unit(384, 1), _FORKED)),
+  ('branch3x3dbl', (Unit(448, 1), Unit(384, 3), _FORKED)),
+  ('branch_pool', (Unit(192, 1),)),
+)
 _TO_17: Branches = (
-  ('branch3x3', (Unit(384, 3, 2, bare=True),)),
-  ('branch3x3dbl', (Unit(64, 1), Unit(96, 3), Unit(96, 3, 2, bare=True))),
+  ('branch3x3', (Unit(384, 3, 2, padded=False),)),
+  ('branch3x3dbl', (Unit(64, 1), Unit(96, 3), Unit(96, 3, 2, padded=False))),
 )
 _TO_8: Branches = (
-  ('branch3x3', (Unit(192, 1), Unit(320, 3, 2, bare=True))),
+  ('branch3x3', (Unit(192, 1), Unit(320, 3, 2, padded=False))),
   (
     'branch7x7x3',
-    (Unit(192, 1), Unit(192, (1, 7)), Unit(192, (7, 1)), Unit(192, 3, 2, bare=True)),
+    (Unit(192, 1), Unit(192, (1, 7)), Unit(192, (7, 1)), Unit(192, 3, 2, padded=False)),
   ),
 )
 # the stages: Mixed_5b, 5c, 5d, 6a … 6e, 7a, 7b, 7c, or mixed0 … mixed10
@@ -104,8 +99,8 @@ BLOCKS = (
   _block_17(160),
   _block_17(192),
   Block(_TO_8, shrinks=True),
-  _block_8(),
-  _block_8(),
+  Block(_BLOCK_8),
+  Block(_BLOCK_8),
 )
 
 
@@ -113,14 +108,14 @@ class Form(NamedTuple):
   """What all units and pools of a net have in common."""
 
   width: float = 1.0  # factor of channels
-  padding: str = 'VALID'  # of what is bare: 'VALID' as published, 'SAME' for smaller pictures
+  padding: str = 'VALID'  # of what is not padded: 'VALID' as published, 'SAME' for small pictures
   pool_counts_padding: bool = True  # whether zeros around the maps count in average pools
   style: Style = Style(epsilon=1e-3)
 
   def unit(self, x: Any, unit: Unit, train: bool, name: str) -> Any:
     """Return x after a unit, a child `name` of the module that calls."""
     features = self.scaled(unit.features)
-    padding = self.padding if unit.bare else None
+    padding = None if unit.padded else self.padding
     apply = Convolved(features, unit.kernel, unit.stride, padding, self.style, name=name)
     return apply(x, train)
 
@@ -166,12 +161,12 @@ class Stem(nn.Module):
   @nn.compact
   def __call__(self, x: Any, train: bool) -> Any:
     _check_sides(x.shape[1:-1], self.form)
-    x = self.form.unit(x, Unit(32, 3, 2, bare=True), train, 'unit1')
-    x = self.form.unit(x, Unit(32, 3, bare=True), train, 'unit2')
+    x = self.form.unit(x, Unit(32, 3, 2, padded=False), train, 'unit1')
+    x = self.form.unit(x, Unit(32, 3, padded=False), train, 'unit2')
     x = self.form.unit(x, Unit(64, 3), train, 'unit3')
     x = self.form.shrunk(x)
     x = self.form.unit(x, Unit(80, 1), train, 'unit4')
-    x = self.form.unit(x, Unit(192, 3, bare=True), train, 'unit5')
+    x = self.form.unit(x, Unit(192, 3, padded=False), train, 'unit5')
     return self.form.shrunk(x)
 
 
