@@ -20,6 +20,7 @@ FILLED = ('size', 'ndim', 'dtype')  # of a model or head: build_net adds those n
 # the range of a key of this name, in every model and head
 RANGES = {
   **dict.fromkeys(('width', 'depth', 'heads', 'patch', 'early', 'ratio', 'size'), ABOVE_0),
+  **dict.fromkeys(('head_width', 'window'), ABOVE_0),
   **dict.fromkeys(('registers', 'lora', 'lora_alpha'), FROM_0),
   **dict.fromkeys(('dropout', 'drop_path'), FROM_0_BELOW_1),
   'epsilon': ABOVE_0,

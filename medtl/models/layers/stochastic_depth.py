@@ -9,8 +9,8 @@ from collections.abc import Sequence
 def linear_rates(last: float, depths: Sequence[int]) -> tuple[tuple[float, ...], ...]:
   """Return the rate of each block of each stage: it grows linearly from 0 to `last`.
 
-  >>> linear_rates(0.3, (1, 3))
-  ((0.0,), (0.1, 0.2, 0.3))
+  >>> linear_rates(0.5, (1, 2))
+  ((0.0,), (0.25, 0.5))
   """
   steps = max(1, sum(depths) - 1)
   rates = []

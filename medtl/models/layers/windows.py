@@ -6,7 +6,7 @@ Liu et al. 2021 (Swin), arXiv 2103.14030, section 3.2.
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -47,32 +47,20 @@ class WindowAttention(nn.Module):
     x = jnp.pad(x, [(0, 0), *ends, (0, 0)])
     x = jnp.roll(x, [-by for by in shift], axes)
 
+    names = axis_names(padded, self.window)
+    maps = f'b {names.sides} (h d)'
+    windows = f'b ({names.windows}) h ({names.places}) d'
+
     def project(name: str) -> Any:
       y = Dense(width, self.dtype, name=name)(x)
-      return self.windows_of_heads(y)
+      return rearrange(y, f'{maps} -> {windows}', h=self.heads, **names.sizes)
 
     bias = self.position_bias() + jnp.asarray(shift_mask(padded, self.window, shift))
     y = attend(project('query'), project('key'), project('value'), bias)
-    y = Dense(width, self.dtype, name='out')(self.maps_of(y, padded))
+    y = rearrange(y, f'{windows} -> {maps}', **names.sizes)
+    y = Dense(width, self.dtype, name='out')(y)
     y = jnp.roll(y, shift, axes)
     return y[:, *(slice(side) for side in sides)]
-
-  def windows_of_heads(self, x: Any) -> Any:
-    """Return maps [b, *s, h · d] as [b, n, h, t, d]: n windows of t places."""
-    outer, inner, sizes = _letters(self.window)
-    sides = ' '.join(f'({o} {i})' for o, i in zip(outer, inner, strict=True))
-    pattern = f'b {sides} (h d) -> b ({" ".join(outer)}) h ({" ".join(inner)}) d'
-    return rearrange(x, pattern, h=self.heads, **sizes)
-
-  def maps_of(self, x: Any, sides: Sides) -> Any:
-    """Return what windows [b, n, h, t, d] hold as maps [b, *sides, h · d]."""
-    outer, inner, sizes = _letters(self.window)
-    counts = {
-      letter: side // size for letter, side, size in zip(outer, sides, self.window, strict=True)
-    }
-    maps = ' '.join(f'({o} {i})' for o, i in zip(outer, inner, strict=True))
-    pattern = f'b ({" ".join(outer)}) h ({" ".join(inner)}) d -> b {maps} (h d)'
-    return rearrange(x, pattern, **sizes, **counts)
 
   def position_bias(self) -> Any:
     """Return the bias [h, t, t] of two places of a window by their relative position."""
@@ -80,6 +68,33 @@ class WindowAttention(nn.Module):
     shape = (count, self.heads)
     table = self.param('positions', nn.initializers.truncated_normal(0.02), shape)
     return jnp.moveaxis(table[relative_positions(self.window)], -1, 0)
+
+
+class AxisNames(NamedTuple):
+  """What einops calls the axes of maps: sides, windows along them, places in the windows."""
+
+  sides: str
+  windows: str
+  places: str
+  sizes: dict[str, int]  # of windows and places, by name
+
+
+def axis_names(sides: Sides, window: Sides) -> AxisNames:
+  """Return the names of the axes of maps that windows divide.
+
+  >>> axis_names((8, 12), (4, 4))[:3]
+  ('(n0 p0) (n1 p1)', 'n0 n1', 'p0 p1')
+  """
+  axes = range(len(sides))
+  sizes: dict[str, int] = {}
+  for axis, side, size in zip(axes, sides, window, strict=True):
+    sizes |= {f'n{axis}': side // size, f'p{axis}': size}
+  return AxisNames(
+    sides=' '.join(f'(n{axis} p{axis})' for axis in axes),
+    windows=' '.join(f'n{axis}' for axis in axes),
+    places=' '.join(f'p{axis}' for axis in axes),
+    sizes=sizes,
+  )
 
 
 def padded_sides(sides: Sequence[int], window: Sides) -> Sides:
@@ -120,15 +135,8 @@ def shift_mask(sides: Sides, window: Sides, shift: Sides) -> np.ndarray:
     place = np.arange(side)
     part = (place >= side - size).astype(int) + (place >= side - by) if by else 0 * place
     region = 3 * region + part.reshape(-1, *[1] * (len(sides) - axis - 1))
-  outer, inner, sizes = _letters(window)
-  maps = ' '.join(f'({o} {i})' for o, i in zip(outer, inner, strict=True))
-  regions = rearrange(region, f'{maps} -> ({" ".join(outer)}) 1 ({" ".join(inner)})', **sizes)
+  names = axis_names(sides, window)
+  pattern = f'{names.sides} -> ({names.windows}) 1 ({names.places})'
+  regions = rearrange(region, pattern, **names.sizes)
   apart = regions[..., :, None] != regions[..., None, :]
   return np.where(apart, np.float32(APART), np.float32(0))
-
-
-def _letters(window: Sides) -> tuple[list[str], list[str], dict[str, int]]:
-  """Return einops' names of the axes of windows and of the places in them, and their sizes."""
-  outer = [f'n{axis}' for axis in range(len(window))]
-  inner = [f't{axis}' for axis in range(len(window))]
-  return outer, inner, dict(zip(inner, window, strict=True))

@@ -149,6 +149,7 @@ def _microsoft(file: str, trained_on: str, classes: int = 1000) -> Weights:
   )
 
 
+# RadImageNet's README tells a Swin's accuracy, but neither its size nor a file: it has no entry.
 _22K = 'ImageNet-22k'
 _FINE = 'ImageNet-22k, then ImageNet-1k'
 WEIGHTS = {
