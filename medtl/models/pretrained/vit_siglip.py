@@ -105,7 +105,8 @@ WEIGHTS = {
     classes=0,
     licence="Health AI Developer Foundations' terms of use",
     terms='gated: the terms are accepted with an account',
-    trained_on='medical pictures of several kinds and their texts, and WebLI',
+    trained_on='pictures of chest radiography, skin, eyes, histology, CT and MR, with texts, and '
+    'natural ones',
     tried='fixture',
     note='developers.google.com/health-ai-developer-foundations/medsiglip; the names are those of '
     "transformers' SiglipModel. Mean and deviation are SigLIP's, not read for this file",
