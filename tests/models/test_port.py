@@ -302,23 +302,22 @@ def test_one_array_of_all_stages_is_dealt_out_to_them():
 
 @pytest.mark.parametrize('count', [2, 11])
 def test_the_last_stage_is_found_whatever_its_number(count):
-  shapes = {f'stage{n}': {'bias': jax.ShapeDtypeStruct((4,), 'f4')} for n in range(1, count + 1)}
-  arrays = {f'b{n}': np.full(4, n, 'f4') for n in range(1, count)} | {'end': np.zeros(4, 'f4')}
+  leaves = {'bias': jax.ShapeDtypeStruct((4,), 'f4'), 'scale': jax.ShapeDtypeStruct((4,), 'f4')}
+  shapes = {'params': {'backbone': {f'stage{n}': leaves for n in range(1, count + 1)}}}
+  arrays = {'end.bias': np.zeros(4, 'f4'), 'end.scale': np.ones(4, 'f4')}
+  for number in range(1, count):
+    arrays |= {f'{number}.bias': np.full(4, number, 'f4'), f'{number}.scale': np.ones(4, 'f4')}
   renames = (
-    (r'^b(\d+)$', r'params/backbone/stage\1/bias'),
-    ('^end$', 'params/backbone/stage_last/bias'),
+    (r'^(\d+)\.', r'params/backbone/stage\1/'),
+    (r'^end\.', 'params/backbone/stage_last/'),
   )
   dialects = {'d': Dialect('torch', renames)}
-  found, _ = port.port(arrays, {'params': {'backbone': shapes}}, dialects)
+  found, _ = port.port(arrays, shapes, dialects)
   assert not found['params']['backbone'][f'stage{count}']['bias'].any()
-  del shapes[f'stage{count}']  # a truncated net has no such stage
-  _, report = port.port(
-    arrays,
-    {'params': {'backbone': shapes}},
-    dialects,
-    without=('backbone/(?!stage1/|stage[2-9]/|stage10/).*',),
-  )
-  assert report.ignored == ('end',)
+  del shapes['params']['backbone'][f'stage{count}']  # a truncated net has no such stage
+  others = '|'.join(shapes['params']['backbone'])
+  _, report = port.port(arrays, shapes, dialects, without=(f'backbone/(?!(?:{others})/).*',))
+  assert report.ignored == ('end.bias', 'end.scale')
 
 
 def test_positions_are_no_dense_kernel_on_flattened_maps():

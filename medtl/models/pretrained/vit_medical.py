@@ -22,8 +22,8 @@ def _retfound(name: str, network: str, trained_on: str) -> Weights:
   return _by_hand(
     f'YukunZhou/{name}',
     network,
-    'github.com/rmaphoh/RETFound, main_finetune.py, README.md and LICENSE. Its fine-tuning adds a '
-    'norm after the mean of the patches, which is no part of this file',
+    'github.com/rmaphoh/RETFound, main_finetune.py, README.md and LICENSE. A file of its '
+    "fine-tuning has a norm after the mean of the patches: config.model.pool='mean'",
     licence='CC BY-NC 4.0',
     terms=_NOT_COMMERCIAL,
     trained_on=trained_on,
