@@ -250,7 +250,7 @@ def test_a_shape_with_several_readings_is_refused():
       )
 
 
-def deal(theirs, path, adapt=None, **ours):
+def deal(theirs, path, adapt=None, inflate='', **ours):
   """Return our stem, and what was noted, of one array that a publisher calls w."""
   shapes = {name: jax.ShapeDtypeStruct(shape, 'f4') for name, shape in ours.items()}
   found, report = port.port(
@@ -258,6 +258,7 @@ def deal(theirs, path, adapt=None, **ours):
     {'params': {'backbone': {'stem': shapes}}},
     {'d': Dialect('torch', (('^w$', f'params/backbone/stem/{path}'),))},
     adapt=adapt,
+    inflate=inflate,
   )
   return found['params']['backbone']['stem'], report
 
@@ -324,6 +325,14 @@ def test_positions_are_no_dense_kernel_on_flattened_maps():
   whole = np.arange(24, dtype='f4').reshape(6, 4)
   found, _ = deal(whole, 'positions', vit.ADAPT, positions=(2, 3, 4))
   np.testing.assert_array_equal(found['positions'], whole.reshape(2, 3, 4))
+
+
+def test_positions_of_volumes_are_a_cube_whatever_is_said_of_pictures():
+  """64 is 4 · 4 · 4 and 8 · 8: it is a square where the kernels are those of pictures alone."""
+  whole = np.random.RandomState(0).randn(1, 64, 4).astype('f4')
+  for way in ('', 'mean'):
+    found, _ = deal(whole, 'positions', vit.ADAPT, way, positions=(4, 4, 4, 4))
+    np.testing.assert_array_equal(found['positions'], whole.reshape(4, 4, 4, 4))
 
 
 def stems(channels, bias=False):
