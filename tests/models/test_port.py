@@ -282,7 +282,7 @@ def test_a_shape_with_several_readings_is_refused():
       )
 
 
-def deal(theirs, path, adapt=None, **ours):
+def deal(theirs, path, adapt=None, inflate='', **ours):
   """Return our stem, and what was noted, of one array that a publisher calls w."""
   shapes = {name: jax.ShapeDtypeStruct(shape, 'f4') for name, shape in ours.items()}
   found, report = port.port(
@@ -290,6 +290,7 @@ def deal(theirs, path, adapt=None, **ours):
     {'params': {'backbone': {'stem': shapes}}},
     {'d': Dialect('torch', (('^w$', f'params/backbone/stem/{path}'),))},
     adapt=adapt,
+    inflate=inflate,
   )
   return found['params']['backbone']['stem'], report
 
@@ -334,29 +335,36 @@ def test_one_array_of_all_stages_is_dealt_out_to_them():
 
 @pytest.mark.parametrize('count', [2, 11])
 def test_the_last_stage_is_found_whatever_its_number(count):
-  shapes = {f'stage{n}': {'bias': jax.ShapeDtypeStruct((4,), 'f4')} for n in range(1, count + 1)}
-  arrays = {f'b{n}': np.full(4, n, 'f4') for n in range(1, count)} | {'end': np.zeros(4, 'f4')}
+  leaves = {'bias': jax.ShapeDtypeStruct((4,), 'f4'), 'scale': jax.ShapeDtypeStruct((4,), 'f4')}
+  shapes = {'params': {'backbone': {f'stage{n}': leaves for n in range(1, count + 1)}}}
+  arrays = {'end.bias': np.zeros(4, 'f4'), 'end.scale': np.ones(4, 'f4')}
+  for number in range(1, count):
+    arrays |= {f'{number}.bias': np.full(4, number, 'f4'), f'{number}.scale': np.ones(4, 'f4')}
   renames = (
-    (r'^b(\d+)$', r'params/backbone/stage\1/bias'),
-    ('^end$', 'params/backbone/stage_last/bias'),
+    (r'^(\d+)\.', r'params/backbone/stage\1/'),
+    (r'^end\.', 'params/backbone/stage_last/'),
   )
   dialects = {'d': Dialect('torch', renames)}
-  found, _ = port.port(arrays, {'params': {'backbone': shapes}}, dialects)
+  found, _ = port.port(arrays, shapes, dialects)
   assert not found['params']['backbone'][f'stage{count}']['bias'].any()
-  del shapes[f'stage{count}']  # a truncated net has no such stage
-  _, report = port.port(
-    arrays,
-    {'params': {'backbone': shapes}},
-    dialects,
-    without=('backbone/(?!stage1/|stage[2-9]/|stage10/).*',),
-  )
-  assert report.ignored == ('end',)
+  del shapes['params']['backbone'][f'stage{count}']  # a truncated net has no such stage
+  others = '|'.join(shapes['params']['backbone'])
+  _, report = port.port(arrays, shapes, dialects, without=(f'backbone/(?!(?:{others})/).*',))
+  assert report.ignored == ('end.bias', 'end.scale')
 
 
 def test_positions_are_no_dense_kernel_on_flattened_maps():
   whole = np.arange(24, dtype='f4').reshape(6, 4)
   found, _ = deal(whole, 'positions', vit.ADAPT, positions=(2, 3, 4))
   np.testing.assert_array_equal(found['positions'], whole.reshape(2, 3, 4))
+
+
+def test_positions_of_volumes_are_a_cube_whatever_is_said_of_pictures():
+  """64 is 4 · 4 · 4 and 8 · 8: it is a square where the kernels are those of pictures alone."""
+  whole = np.random.RandomState(0).randn(1, 64, 4).astype('f4')
+  for way in ('', 'mean'):
+    found, _ = deal(whole, 'positions', vit.ADAPT, way, positions=(4, 4, 4, 4))
+    np.testing.assert_array_equal(found['positions'], whole.reshape(4, 4, 4, 4))
 
 
 def stems(channels, bias=False):

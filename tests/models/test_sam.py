@@ -43,7 +43,9 @@ def theirs(reference):
   return seeded.weights(json.loads(str(reference['shapes'])))
 
 
-@pytest.mark.parametrize(('dtype', 'bound'), [('float32', 1e-5), ('float64', 1e-9)])
+@pytest.mark.parametrize(
+  ('dtype', 'bound'), [pytest.param('float32', 1e-5, marks=pytest.mark.slow), ('float64', 1e-9)]
+)
 def test_maps_are_the_reference_s(reference, dtype, bound):
   """The grid is 5 × 4, windows of 3 × 3 do not divide it, and a table is resized for it."""
   with jax.enable_x64(dtype == 'float64'):

@@ -25,7 +25,7 @@ from medtl.models.presets import preset
 from medtl.models.pretrained.vit import ADAPT, RENAMES, WEIGHTS  # noqa: F401
 
 FRESH = ('.*/lora_[ab]',)  # no checkpoint has them
-POOLS = ('', 'attention')
+POOLS = ('', 'attention', 'mean')
 
 
 class ViT(Backbone):
@@ -55,7 +55,9 @@ class ViT(Backbone):
   # which tokens have learned positions: token+patches, patches, all (with registers); or rotary
   positions: str = 'token+patches'
   key_bias: bool = True
-  pool: str = ''  # 'attention': SigLIP's pooling of the tokens, one more stage
+  # one more stage: SigLIP's pooling by 'attention', or a norm of the 'mean' of the patches instead
+  # of one of each token, as in fine-tuned masked autoencoders
+  pool: str = ''
   layer_scale: bool = False
   pre_norm: bool = False  # CLIP: a norm before the first block, and no bias in the patch embedding
   activation: str = 'gelu'
@@ -118,12 +120,16 @@ class ViT(Backbone):
       return self._stem()(value, train)
     if index <= self.depth:
       value = self._block(index)(value, train)
-    if index == self.stages:
+    if index < self.stages:
+      return value
+    if self.pool not in POOLS:
+      raise MedtlError(f"pool={self.pool!r}; expected 'attention' or 'mean', or '' for none")
+    if self.pool != 'mean':
       value = LayerNorm(self.epsilon, self.dtype, name='norm')(value)
-      if self.pool:
-        token = self._pool()(value, train)
-        value = jnp.concatenate([token[:, None], value], axis=1)
-    return value
+    if not self.pool:
+      return value
+    token = self._pooled(value, train)
+    return jnp.concatenate([token[:, None], value], axis=1)
 
   def _stem(self) -> Stem:
     if self.positions not in POSITIONS:
@@ -163,18 +169,22 @@ class ViT(Backbone):
       name=child_name(index),
     )
 
-  def _pool(self) -> AttentionPool:
-    if self.pool not in POOLS:
-      raise MedtlError(f"pool={self.pool!r}; expected 'attention', or '' for none")
-    return AttentionPool(
+  def _pooled(self, value: Any, train: bool) -> Any:
+    """Return the token [b, width] that the last stage makes of all tokens."""
+    name = child_name(self.stages)
+    if self.pool == 'mean':
+      mean = self.maps(value).mean(range(1, 1 + len(self.grid)))
+      return LayerNorm(self.epsilon, self.dtype, name=name)(mean)
+    pool = AttentionPool(
       heads=self.heads,
       hidden=hidden_units(self.width, self.ratio, gated=False),
       activation=self.activation,
       epsilon=self.epsilon,
       update=self.update,
       dtype=self.dtype,
-      name=child_name(self.stages),
+      name=name,
     )
+    return pool(value, train)
 
   def maps(self, value: Any) -> Any:
     first = value.shape[1] - math.prod(self.grid)

@@ -65,11 +65,11 @@ def _sam(size: str, digits: str) -> Weights:
   return Weights(
     f'https://dl.fbaipublicfiles.com/segment_anything/sam_vit_{size}_{digits}.pth',
     network=f'sam_vit_{size}',
+    keys=dict(size=(1024, 1024)),
     size=1024,
     classes=0,
     licence='Apache-2.0',
-    trained_on='SA-1B: photographs and masks',
-    tried='fixture',
+    trained_on='SA-1B',
     note='github.com/huggingface/pytorch-image-models, timm/models/vision_transformer_sam.py; no '
     'sha256 is published',
   )
@@ -82,14 +82,14 @@ WEIGHTS = {
   'medsam_b': Weights(
     '',
     network='sam_vit_b',
+    keys=dict(size=(1024, 1024)),
     page='https://drive.google.com/drive/folders/1ETWmi4AiniJeWOt6HAsYgTjYv_fkgzoN',
     mean=(0.0, 0.0, 0.0),
     std=(1.0, 1.0, 1.0),
     size=1024,
     classes=0,
     licence='Apache-2.0',
-    trained_on='medical pictures of ten kinds and masks',
-    tried='fixture',
+    trained_on='medical pictures and their masks; it began as SAM',
     note='github.com/bowang-lab/MedSAM, README.md, LICENSE (of the code; the file has none of its '
     'own) and MedSAM_Inference.py, which stretches a picture to 0 … 1 and takes no mean away',
   ),

@@ -10,6 +10,7 @@ from medtl.models.pretrained.vit_names import (  # noqa: F401
   ADAPT,
   BACKBONE,
   HALF,
+  LAST,
   POSITIONS,
   STEM,
   stages,
@@ -72,6 +73,8 @@ def _timm(positions: str = POSITIONS, gated: bool = False) -> Dialect:
     (r'^patch_embed\.proj\.', f'{STEM}/embedding.'),
     (r'^norm_pre\.', f'{STEM}/norm.'),
     (r'^norm\.', f'{BACKBONE}/norm.'),
+    (r'^fc_norm\.weight$', f'{LAST}/scale'),  # of the mean of the patches
+    (r'^fc_norm\.', f'{LAST}/'),
     (r'^head\.', 'params/head/dense.'),
     *TORCH_LEAVES,
   )

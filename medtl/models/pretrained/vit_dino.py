@@ -98,8 +98,8 @@ def _dinov3(size: str, digits: str, trained_on: str = _LVD, **statistics: Any) -
     classes=0,
     licence='DINOv3 License',
     terms='gated: the licence is accepted on a form of Meta',
+    size=0,
     trained_on=trained_on,
-    tried='fixture',
     note='github.com/facebookresearch/dinov3, dinov3/hub/backbones.py, README.md, LICENSE.md; the '
     "file's name carries the first digits of its hash. Pictures of any size that 16 divides",
     **statistics,
@@ -109,7 +109,7 @@ def _dinov3(size: str, digits: str, trained_on: str = _LVD, **statistics: Any) -
 _RAD_DINO = 'https://huggingface.co/microsoft/rad-dino/resolve/main'
 
 
-def _rad_dino(file: str) -> Weights:
+def _rad_dino(file: str, tried: str) -> Weights:
   """Return RAD-DINO (Pérez-García et al. 2025, arXiv 2401.10815) under one of its two schemes."""
   return Weights(
     f'{_RAD_DINO}/{file}.safetensors',
@@ -121,8 +121,8 @@ def _rad_dino(file: str) -> Weights:
     classes=0,
     licence='MIT',
     terms='for research alone',
-    trained_on='chest radiographs: MIMIC-CXR, CheXpert, NIH-CXR, PadChest, BRAX, without labels',
-    tried='fixture',
+    trained_on='chest radiographs of three countries, without labels; it began as DINOv2',
+    tried=tried,
     note='huggingface.co: the file list and card of microsoft/rad-dino; mean and deviation of its '
     'preprocessor_config.json as other programs quote them; no checksum is stated',
   )
@@ -145,6 +145,6 @@ WEIGHTS = {
     'l16', 'eadcf0ff', _SAT, mean=(0.430, 0.411, 0.296), std=(0.213, 0.156, 0.143)
   ),
   'dinov3_h16plus': _dinov3('h16plus', '7c1da9a5'),
-  'rad_dino': _rad_dino('model'),  # Hugging Face's names
-  'rad_dino_meta': _rad_dino('backbone_compatible'),  # Meta's names
+  'rad_dino': _rad_dino('model', 'fixture'),  # Hugging Face's names
+  'rad_dino_meta': _rad_dino('backbone_compatible', 'names'),  # Meta's names
 }

@@ -22,39 +22,36 @@ def _retfound(name: str, network: str, trained_on: str) -> Weights:
   return _by_hand(
     f'YukunZhou/{name}',
     network,
-    'github.com/rmaphoh/RETFound, main_finetune.py, README.md and LICENSE. Its fine-tuning adds a '
-    'norm after the mean of the patches, which is no part of this file',
+    'github.com/rmaphoh/RETFound, main_finetune.py, README.md and LICENSE. A file of its '
+    "fine-tuning has a norm after the mean of the patches: config.model.pool='mean'",
     licence='CC BY-NC 4.0',
     terms=_NOT_COMMERCIAL,
     trained_on=trained_on,
-    tried='fixture',
+    tried='fixture' if network == 'vit_l16' else 'names',
   )
 
 
-_FUNDUS = 'photographs of the fundus, Moorfields, without labels'
+_MOORFIELDS = 'pictures of the retina, Moorfields Eye Hospital, without labels'
+_SHANGHAI = 'pictures of the retina, Shanghai, without labels'
 _UNI_NOTE = 'github.com/mahmoodlab/UNI, README.md'
 WEIGHTS = {
-  'retfound_mae_cfp': _retfound('RETFound_mae_natureCFP', 'vit_l16', _FUNDUS),
+  'retfound_mae_cfp': _retfound(
+    'RETFound_mae_natureCFP', 'vit_l16', 'colour photographs of the fundus, without labels'
+  ),
   'retfound_mae_oct': _retfound(
-    'RETFound_mae_natureOCT', 'vit_l16', 'OCT of the retina, Moorfields, without labels'
+    'RETFound_mae_natureOCT', 'vit_l16', 'OCT of the retina, without labels'
   ),
-  'retfound_mae_meh': _retfound('RETFound_mae_meh', 'vit_l16', _FUNDUS),
-  'retfound_mae_shanghai': _retfound(
-    'RETFound_mae_shanghai', 'vit_l16', 'pictures of the retina, Shanghai, without labels'
-  ),
-  'retfound_dinov2_meh': _retfound('RETFound_dinov2_meh', 'dinov2_vit_l14', _FUNDUS),
-  'retfound_dinov2_shanghai': _retfound(
-    'RETFound_dinov2_shanghai',
-    'dinov2_vit_l14',
-    'pictures of the retina, Shanghai, without labels',
-  ),
+  'retfound_mae_meh': _retfound('RETFound_mae_meh', 'vit_l16', _MOORFIELDS),
+  'retfound_mae_shanghai': _retfound('RETFound_mae_shanghai', 'vit_l16', _SHANGHAI),
+  'retfound_dinov2_meh': _retfound('RETFound_dinov2_meh', 'dinov2_vit_l14', _MOORFIELDS),
+  'retfound_dinov2_shanghai': _retfound('RETFound_dinov2_shanghai', 'dinov2_vit_l14', _SHANGHAI),
   'uni': _by_hand(
     'MahmoodLab/UNI',
     'uni',
     _UNI_NOTE,
     licence='CC BY-NC-ND 4.0',
     terms=_NOT_COMMERCIAL_NOR_SHARED,
-    trained_on='Mass-100K: slides of histology, without labels',
+    trained_on='slides of histology, without labels',
     tried='fixture',
   ),
   'uni2_h': _by_hand(
@@ -63,7 +60,7 @@ WEIGHTS = {
     _UNI_NOTE,
     licence='CC BY-NC-ND 4.0',
     terms=_NOT_COMMERCIAL_NOR_SHARED,
-    trained_on='slides of histology and immunohistochemistry, without labels',
+    trained_on='200 million pictures of 350 000 slides (H&E and IHC), without labels',
     tried='fixture',
   ),
   'virchow2': _by_hand(

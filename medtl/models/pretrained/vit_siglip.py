@@ -1,5 +1,7 @@
 """SigLIP, SigLIP 2 and MedSigLIP: big_vision's names, timm's and Hugging Face's."""
 
+from typing import Any
+
 from medtl.core.types import Weights
 from medtl.models.pretrained.dialects import TORCH_LEAVES, Dialect
 from medtl.models.pretrained.vit_names import BACKBONE, HALF, LAST, STEM, stages
@@ -69,12 +71,12 @@ RENAMES = {
 }
 
 
-def _timm(name: str, network: str, size: int = 224) -> Weights:
+def _timm(name: str, network: str, size: int = 224, **keys: Any) -> Weights:
   """Return a checkpoint as timm gives it out."""
   return Weights(
     f'https://huggingface.co/timm/{name}/resolve/main/model.safetensors',
     network=network,
-    keys=dict(size=(size, size)),
+    keys=dict(keys, size=(size, size)),
     mean=HALF,
     std=HALF,
     size=size,
@@ -94,6 +96,10 @@ WEIGHTS = {
   'siglip2_b16_512': _timm('vit_base_patch16_siglip_512.v2_webli', 'siglip_vit_b16', 512),
   # 384 pixels are 27 patches of 14 and 6 pixels more, which the publisher leaves out
   'siglip_so400m14_384': _timm('vit_so400m_patch14_siglip_384.webli', 'siglip_so400m14', 378),
+  # its pool is left out: the mean of the patches stands for the picture
+  'siglip_gap_so400m14_384': _timm(
+    'vit_so400m_patch14_siglip_gap_384.webli', 'siglip_so400m14', 378, pool=''
+  ),
   'medsiglip_448': Weights(
     '',
     network='siglip_so400m14',
@@ -105,7 +111,8 @@ WEIGHTS = {
     classes=0,
     licence="Health AI Developer Foundations' terms of use",
     terms='gated: the terms are accepted with an account',
-    trained_on='medical pictures of several kinds and their texts, and WebLI',
+    trained_on='pictures of chest radiography, skin, eyes, histology, CT and MR, with texts, and '
+    'natural ones',
     tried='fixture',
     note='developers.google.com/health-ai-developer-foundations/medsiglip; the names are those of '
     "transformers' SiglipModel. Mean and deviation are SigLIP's, not read for this file",
