@@ -37,8 +37,8 @@ Every name that `config.model.weights` knows. `{COMMAND}` writes this page from 
   independent program under the names of a conversion. The real file was never read.
 
 Parameters are those of the whole net with its own head; a file of float32 has four bytes for each.
-px is the side of the pictures that it was trained on. An empty licence was stated nowhere. A file is
-compared with its publisher's checksum where that is known, else with that of its first download.
+px is the side of the pictures that it was trained on. An empty licence was stated nowhere. A file
+is compared with its publisher's checksum where that is known, else with that of its first download.
 Where a norm of the head is named, a head with it can take over all of the checkpoint's own:
 `--config.head.norm=layer --config.fresh="('head/dense/.*',)"` keeps the norm and draws the rest.
 "By hand" is what a form, a login or a shared drive is in front of: the address is where to ask.

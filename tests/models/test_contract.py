@@ -3,6 +3,7 @@
 Whatever stands in medtl/models is found, made tiny and held to it.
 """
 
+import functools
 import importlib
 import inspect
 import operator
@@ -100,33 +101,44 @@ def test_each_family_is_found():
     )
 
 
+def read_by_a_head(net, x, train):
+  """Return what a head reads of pictures, and the logits, in one trace."""
+  value = net.features(x, train=train)
+  logits = net.head(net.head.reduce(value, net.reading), train=train)
+  return net.backbone.maps(value), net.backbone.token(value), logits
+
+
 @pytest.mark.parametrize('name', FACTORIES)
 def test_children_shapes_and_names(name):
   backbone = make(name)
   assert isinstance(backbone, Backbone)
   net = Net(backbone, heads.linear(3))
   shape = shape_of(FACTORIES[name][0])
-  variables = jax.eval_shape(
-    lambda key: net.init(key, jnp.zeros(shape), train=False), jax.random.key(0)
-  )
+  init = lambda key, x: net.init_with_output(key, x, False, method=read_by_a_head)
+  pictures = jax.ShapeDtypeStruct(shape, jnp.float32)
+  (maps, token, logits), variables = jax.eval_shape(init, jax.random.key(0), pictures)
   children = [child_name(i) for i in range(backbone.stages + 1)]
   assert parameter_groups.children(variables['params']) == children
   assert set(variables['params']['backbone']) - set(children) <= {'norm'}
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-  value = jax.eval_shape(
-    lambda v, x: net.apply(v, x, method='features'), variables, jnp.zeros(shape)
-  )
-  maps, token = jax.eval_shape(lambda value: (backbone.maps(value), backbone.token(value)), value)
   chex.assert_shape(maps, (shape[0], None, None, backbone.channels))
   if token is not None:
     chex.assert_shape(token, (shape[0], backbone.channels))
-  assert jax.eval_shape(
-    lambda v, x: net.apply(v, x, train=False), variables, jnp.zeros(shape)
-  ).shape == (shape[0], 3)
+  chex.assert_shape(logits, (shape[0], 3))
+
+
+def others_are_slow():
+  """Return the factories, all but the first of each family marked as slow."""
+  found = []
+  known = set()
+  for name, (family, _) in FACTORIES.items():
+    found.append(pytest.param(name, marks=[pytest.mark.slow] if family in known else []))
+    known.add(family)
+  return found
 
 
 @pytest.mark.parametrize('ndim', [1, 3])
-@pytest.mark.parametrize('name', FACTORIES)
+@pytest.mark.parametrize('name', others_are_slow())
 def test_other_axes_where_the_factory_has_them(name, ndim):
   family, function = FACTORIES[name]
   if 'ndim' not in inspect.signature(function).parameters:
@@ -192,52 +204,66 @@ def test_every_leaf_learns(made):
     )
     return jnp.square(outputs - jnp.arange(3.0)).sum()
 
-  for path, gradient in pytrees.flatten(jax.jit(jax.grad(loss))(variables['params'])).items():
+  gradients = compiled(jax.grad(loss), variables['params'])
+  for path, gradient in pytrees.flatten(gradients).items():
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0, path
 
 
-def test_slice_after_slice_is_the_whole_at_every_cut(made):
+def compiled(function, *arguments):
+  """Return what a function makes of its arguments; to compile it well would take twice as long."""
+  options = {'xla_backend_optimization_level': '0'}
+  return jax.jit(function).lower(*arguments).compile(options)(*arguments)
+
+
+@pytest.fixture(scope='module')
+def applied(made):
+  """Return what the slices of a net make of pictures, and what trains with the last child alone."""
   net, variables, x = made
-  step = jax.jit(
-    lambda variables, value, i: net.apply(
-      variables, value, start_child=i, end_child=i + 1, method='features'
-    ),
-    static_argnums=2,
-  )
-  values, count = [x], net.backbone.stages + 1
-  for i in range(count):
-    values.append(step(variables, values[-1], i))
-  run = jax.jit(lambda v, x: (net.apply(v, x, method='features'), net.apply(v, x, train=False)))
-  whole, logits = run(variables, x)
-  close(values[-1], whole)
+  count = net.backbone.stages + 1
   cut = count // 2
-  lower, upper = jax.jit(
-    lambda v, x, value: (
-      net.apply(v, x, end_child=cut, method='features'),
-      net.apply(v, value, train=False, start_child=cut),
+  live = {child_name(net.backbone.stages), 'head'}
+
+  def run(variables, x):
+    features = functools.partial(net.apply, variables, method='features')
+    values = [x]
+    for i in range(count):
+      values.append(features(values[-1], start_child=i, end_child=i + 1))
+    _, moved = net.apply(
+      variables, x, train=live, mutable=['batch_stats'], rngs={'dropout': jax.random.key(1)}
     )
-  )(variables, x, values[cut])
-  close(lower, values[cut])
-  close(upper, logits)
+    return {
+      'values': values,
+      'whole': features(x),
+      'lower': features(x, end_child=cut),
+      'logits': net.apply(variables, x, train=False),
+      'upper': net.apply(variables, values[cut], train=False, start_child=cut),
+      'moved': moved,
+    }
+
+  return compiled(run, variables, x), cut
+
+
+def test_slice_after_slice_is_the_whole_at_every_cut(applied):
+  found, cut = applied
+  close(found['values'][-1], found['whole'])
+  close(found['lower'], found['values'][cut])
+  close(found['upper'], found['logits'])
 
 
 def close(a, b):
-  np.testing.assert_allclose(a, b, atol=2e-5 * float(jnp.abs(b).max()))
+  chex.assert_trees_all_equal_shapes(a, b)
+  for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-6 * float(jnp.abs(other).max()))
 
 
-def test_only_children_in_training_mode_move_their_statistics(made):
-  net, variables, x = made
+def test_only_children_in_training_mode_move_their_statistics(made, applied):
+  net, variables, _ = made
+  found, _ = applied
+  live = {child_name(net.backbone.stages), 'head', 'norm'}  # the norm goes with the last stage
   statistics = pytrees.flatten(variables.get('batch_stats', {}))
-  live = {child_name(net.backbone.stages), 'head'}
-  moving = {*live, 'norm'}  # the norm after the last stage goes with it
-  run = jax.jit(
-    lambda v, x: net.apply(
-      v, x, train=live, mutable=['batch_stats'], rngs={'dropout': jax.random.key(1)}
-    )[1]
-  )
-  after = pytrees.flatten(run(variables, x).get('batch_stats', {}))
+  after = pytrees.flatten(found['moved'].get('batch_stats', {}))
   moved = {path for path in statistics if not np.array_equal(after[path], statistics[path])}
-  assert moved == {path for path in statistics if path.split('/')[1] in moving}
+  assert moved == {path for path in statistics if path.split('/')[1] in live}
 
 
 def test_slices_that_do_not_exist_are_named(made):
