@@ -80,9 +80,11 @@ def example_shape(network: str, keys: Mapping[str, Any], channels: int) -> tuple
 def count_parameters(entry: Entry) -> int:
   """Return how many parameters a checkpoint's network has, its own head included.
 
-  They are those that `parameters_of` counted once: to build every network takes a minute.
+  Those of the table were counted once, since to build every network takes a minute.
   """
-  return json.loads(COUNTS.read_text())[f'{entry.family}.{entry.name}']
+  name = f'{entry.family}.{entry.name}'
+  counted = json.loads(COUNTS.read_text())
+  return counted[name] if name in counted else parameters_of(entry)
 
 
 def parameters_of(entry: Entry) -> int:
