@@ -1,5 +1,6 @@
 """DenseNets against torchvision, Keras, MONAI and TorchXRayVision on seeded weights."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -56,7 +57,10 @@ def compare(case, net, variables, x, tolerance):
 
 @pytest.mark.parametrize(
   ('case', 'dtype', 'tolerance'),
-  [*((case, 'float32', 1e-5) for case in CASES), ('torchvision', 'float64', 1e-9)],
+  [
+    *((case, 'float32', 1e-5) for case in CASES),
+    pytest.param('torchvision', 'float64', 1e-9, marks=pytest.mark.slow),
+  ],
 )
 def test_parity(case, dtype, tolerance):
   dialect, keys, size = CASES[case]
@@ -95,12 +99,18 @@ COUNTS = {121: (7978856, 8062504), 161: (28681000, 28900936), 169: (14149480, 14
 COUNTS[201] = (20013928, 20242984)  # parameters, and with the statistics of norms
 
 
+@functools.cache
+def whole(depth):
+  """Return the shapes of a DenseNet of the published size."""
+  net = Net(getattr(densenet, f'densenet{depth}')(), heads.linear(1000))
+  return shapes_of(net, 1, 64, 64, 3)
+
+
 @pytest.mark.parametrize(
   'depth', [121, *(pytest.param(n, marks=pytest.mark.slow) for n in (161, 169, 201))]
 )
 def test_published_names_shapes_and_counts(depth):
-  net = Net(getattr(densenet, f'densenet{depth}')(), heads.linear(1000))
-  target = shapes_of(net, 1, 64, 64, 3)
+  target = whole(depth)
   sizes = {path: leaf.size for path, leaf in pytrees.flatten(target).items()}
   parameters = sum(size for path, size in sizes.items() if path.startswith('params/'))
   assert (parameters, sum(sizes.values())) == COUNTS[depth]
@@ -129,7 +139,7 @@ def dotted(names):
 
 def test_names_of_other_publishers_are_ours():
   shapes = PUBLISHED['torchvision121']
-  target = shapes_of(Net(densenet.densenet121(), heads.linear(1000)), 1, 64, 64, 3)
+  target = whole(121)
   old = {theirs: shapes[name] for name, theirs in dotted(shapes)}
   assert 'features.denseblock4.denselayer16.norm.2.running_var' in old
   fits(old, 'torchvision', target)

@@ -162,37 +162,24 @@ def test_published_names_and_counts_of_keras(whole):
   assert fits(no_top, linear, ['head/.*']).dialect == 'keras'
 
 
-def test_sides_halve_where_a_stage_begins():
-  sides = {
-    level.name: level.sides for level in describe_levels(inception.inception_v3(), (299, 75, 3))
-  }
-  assert [sides[name] for name in ('stem', 'stage3', 'stage4', 'stage8', 'stage9', 'stage11')] == [
-    (35, 7),
-    (35, 7),
-    (17, 3),
-    (17, 3),
-    (8, 1),
-    (8, 1),
-  ]
+def few(acs=False, padding='VALID'):
+  """Return a net of three of the blocks."""
+  blocks = (inception.BLOCKS[3], inception.BLOCKS[4], inception.BLOCKS[9])
+  return inception.Inception(inception.inception_v3(PART, padding, acs=acs).form, blocks)
 
 
 def test_small_pictures_and_volumes_are_told_what_to_do():
-  init = lambda size, **keys: describe_levels(inception.inception_v3(PART, **keys), size)
   with pytest.raises(MedtlError, match=r"32 × 80; Inception-v3 expects 75 .*padding='SAME'"):
-    init((32, 80, 3))
-  assert init((32, 80, 3), padding='SAME')[-1].sides == (1, 3)
+    describe_levels(few(), (32, 80, 3))
+  assert describe_levels(few(padding='SAME'), (32, 80, 3))[-1].sides == (2, 5)
   with pytest.raises(MedtlError, match='acs=True'):
-    init((80, 80, 80, 3))
+    describe_levels(few(), (80, 80, 80, 3))
   with pytest.raises(MedtlError, match=r"did you mean 'SAME'"):
-    inception.inception_v3(padding='SAMES')
+    inception.inception_v3(PART, padding='SAMES')
 
 
 def test_acs_kernels_are_those_of_pictures():
-  blocks = (inception.BLOCKS[3], inception.BLOCKS[4], inception.BLOCKS[9])
-  flat, deep = (
-    inception.Inception(inception.inception_v3(PART, 'SAME', acs=acs).form, blocks)
-    for acs in (False, True)
-  )
+  flat, deep = few(padding='SAME'), few(acs=True, padding='SAME')
   chex.assert_trees_all_equal_shapes(
     shapes_of(Net(flat, heads.linear(2)), 1, 32, 40, 3),
     shapes_of(Net(deep, heads.linear(2)), 1, 32, 40, 48, 3),
