@@ -21,8 +21,7 @@ from medtl.models.pretrained import (
   port,
   sharded_files,
 )
-from medtl.models.pretrained.dialects import Dialect
-from medtl.run import run_folder
+from medtl.run import components, run_folder
 from medtl.runtime import multihost
 from medtl.runtime.downloads import digests
 from medtl.training.checkpoints import Checkpoints
@@ -183,7 +182,10 @@ def from_publisher(
     without=without,
     inflate=config.inflate,
   )
-  _check_unseen(config, module.RENAMES[report.dialect], report.dialect)
+  of_names = module.RENAMES[report.dialect].keys
+  _check_unseen(config, of_names, f'the checkpoint is in the names of {report.dialect!r}')
+  if known:
+    _check_unseen(config, known.keys, f'the checkpoint is {config.model.weights}')
   counted = [name for name in arrays if not name.endswith(find_network.COUNTS)]
   unused = find_network.grouped(counted, arrays.keys() - set(report.ignored))
   if unused:
@@ -206,18 +208,21 @@ def from_publisher(
   return ported, facts
 
 
-def _check_unseen(config: ConfigDict, dialect: Dialect, name: str) -> None:
-  """Raise where the network differs from a publisher's in what no shape of an array shows."""
+def _check_unseen(config: ConfigDict, theirs: Mapping[str, Any], what: str) -> None:
+  """Raise where the network differs from a publisher's in what no shape of an array shows.
+
+  Its arrays fit: so what differs in a key is not seen in them. The size of pictures and the number
+  of axes are the data's.
+  """
   factory = expressions.find(config.model.name, 'medtl.models.backbones')
   given = expressions.parameters(factory)
   keys = {key: parameter.default for key, parameter in given.items()}
   keys |= config.model.to_dict()
-  for key, value in dialect.keys.items():
-    if key in keys and keys[key] != value:
+  for key, value in theirs.items():
+    if key in keys and key not in components.FILLED and keys[key] != value:
       raise MedtlError(
-        f'the checkpoint is in the names of {name!r}, whose networks have {key}={value!r}, and '
-        f'config.model has {key}={keys[key]!r}: the arrays fit, the features would be others; set '
-        f'--config.model.{key}={value}'
+        f'{what}, whose network has {key}={value!r}, and config.model has {key}={keys[key]!r}: the '
+        f'arrays fit, the features would be others; set --config.model.{key}={value}'
       )
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from medtl.core import pytrees
 from medtl.core.types import MedtlError
@@ -530,3 +531,27 @@ def test_mean_and_variance_alone_remain():
   assert np.array_equal(
     new, initial_weights.resample_mean_var(arrived, 0)['params']['backbone']['stem']['kernel']
   )
+
+
+@pytest.mark.parametrize(
+  ('model', 'words'),
+  [
+    (dict(), r"names of 'keras_2015'.*has version='v1', and config.model has version='v1.5'"),
+    (dict(version='v1', bias=True), r'has epsilon=0.001, and .* has epsilon=1e-05: the arrays fit'),
+    (dict(version='v1', bias=True, epsilon=1e-3), ''),
+  ],
+)
+def test_what_no_shape_shows_must_be_as_the_publisher_has_it(model, words):
+  keys = resnet.RENAMES['keras_2015'].keys
+  config = ConfigDict({'model': {'name': 'resnet.resnet50', 'weights': 'x', **model}})
+  said = 'the checkpoint is in the names of ' + repr('keras_2015')
+  if not words:
+    initial_weights._check_unseen(config, keys, said)
+    return
+  with pytest.raises(MedtlError, match=words):
+    initial_weights._check_unseen(config, keys, said)
+
+
+def test_the_size_of_pictures_is_not_the_publisher_s():
+  config = ConfigDict({'model': {'name': 'vit.vit_b16', 'weights': 'x', 'size': (32, 32)}})
+  initial_weights._check_unseen(config, dict(size=(518, 518)), 'the checkpoint is x')

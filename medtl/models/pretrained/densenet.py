@@ -61,7 +61,7 @@ RENAMES = {
   'torchvision': Dialect('torch', _TORCHVISION),
   'monai': Dialect('torch', _MONAI),
   'sequential': Dialect('torch', _SEQUENTIAL),
-  'keras': Dialect('keras', _KERAS),
+  'keras': Dialect('keras', _KERAS, keys=dict(epsilon=1.001e-5)),
 }
 
 # what the 18 outputs of a TorchXRayVision DenseNet say, in this order

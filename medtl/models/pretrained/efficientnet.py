@@ -100,7 +100,7 @@ def _keras() -> Dialect:
     (r'/project_bn/', '/norm3/'),
     *LEAVES,
   )
-  return Dialect('keras', renames)
+  return Dialect('keras', renames, keys=dict(padding='SAME', epsilon=1e-3))
 
 
 RENAMES = {

@@ -69,8 +69,8 @@ _SEQUENTIAL = (  # Sequential(*torchvision's children), whose places 3 and 6 are
 )
 
 
-def _keras(first: int) -> Renames:
-  """Return renames of conv2d_5, batch_normalization_5, …, numbered from `first`; 0 is left out."""
+def _keras(first: int) -> Dialect:
+  """Return Keras' names, conv2d_5, batch_normalization_5, …, from `first`; 0 is left out."""
   units = [f'stem/unit{number}' for number in range(1, 6)]
   for stage, names in enumerate(_UNITS, 1):
     units += [f'stage{stage}/{name}' for name in names]
@@ -78,8 +78,7 @@ def _keras(first: int) -> Renames:
   for number, unit in enumerate(units, first):
     suffix = f'_{number}' if number else ''
     renames.append((f'^(conv2d|batch_normalization){suffix}/', rf'backbone/{unit}/\1/'))
-  return (
-    *renames,
+  renames += [
     (r'/conv2d/', '/conv/'),
     (r'/batch_normalization/', '/norm/'),
     (r'/beta$', '/bias'),
@@ -87,7 +86,9 @@ def _keras(first: int) -> Renames:
     (r'^(backbone/.*)/moving_mean$', r'batch_stats/\1/mean'),
     (r'^(backbone/.*)/moving_variance$', r'batch_stats/\1/var'),
     (r'^(backbone|head)/', r'params/\1/'),
-  )
+  ]
+  keys = dict(pool_counts_padding=False)
+  return Dialect('keras', renames, _HALF, _HALF, unscaled_norms=True, keys=keys)
 
 
 # TensorFlow's and torchvision's were trained on inputs from -1 to 1: torchvision's option
@@ -95,8 +96,8 @@ def _keras(first: int) -> Renames:
 RENAMES = {
   'torchvision': Dialect('torch', _TORCHVISION, _HALF, _HALF, optional=r'head/auxiliary/.*'),
   'sequential': Dialect('torch', _SEQUENTIAL, _HALF, _HALF),
-  'keras': Dialect('keras', _keras(0), _HALF, _HALF, unscaled_norms=True),
-  'keras_from_1': Dialect('keras', _keras(1), _HALF, _HALF, unscaled_norms=True),
+  'keras': _keras(0),
+  'keras_from_1': _keras(1),
 }
 
 

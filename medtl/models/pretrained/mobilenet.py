@@ -107,7 +107,7 @@ def keras_v2() -> Dialect:
     (r'^(predictions|Logits)/', 'head/dense/'),
     *LEAVES,
   )
-  return Dialect('keras', renames, _HALF, _HALF)
+  return Dialect('keras', renames, _HALF, _HALF, keys=dict(padding='SAME', epsilon=1e-3))
 
 
 def keras_v3(blocks: Sequence[int]) -> Dialect:
@@ -136,7 +136,7 @@ def keras_v3(blocks: Sequence[int]) -> Dialect:
     (r'/project_bn/', '/norm3/'),
     *LEAVES,
   )
-  return Dialect('keras', renames, _HALF, _HALF)
+  return Dialect('keras', renames, _HALF, _HALF, keys=dict(padding='SAME'))
 
 
 def timm_v2() -> Dialect:
@@ -177,7 +177,7 @@ def hf_v2() -> Dialect:
     (r'^classifier\.', 'head/dense.'),
     *LEAVES,
   )
-  return Dialect('torch', renames, _HALF, _HALF)
+  return Dialect('torch', renames, _HALF, _HALF, keys=dict(padding='SAME', epsilon=1e-3))
 
 
 RENAMES = {
