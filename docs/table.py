@@ -67,6 +67,7 @@ SMALL: dict[str, dict[str, Any]] = {
   'efficientnet': dict(name='efficientnet.efficientnet_lite0', width=0.25, depth=0.25),
   'mlp': dict(name='mlp.mlp'),
   'mobilenet': dict(name='mobilenet.mobilenet_v2', width=0.25),
+  'nasnet': dict(name='nasnet.nasnet_mobile', filters=4, repeats=1),
   'resnet': dict(name='resnet.resnet18', width=4),
   'unet_encoder': dict(name='unet_encoder.unet_encoder', widths=(4, 8)),
   'vit': dict(name='vit.vit_ti16', width=16, heads=2, depth=2, patch=8),

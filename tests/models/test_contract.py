@@ -26,6 +26,7 @@ TINY = {
   'resnet': dict(width=8),
   'efficientnet': dict(width=0.25),
   'mobilenet': dict(width=0.25),
+  'nasnet': dict(filters=8, repeats=1),
   'unet_encoder': dict(widths=(4, 8, 8)),
   'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3),
 }  # a family that is not named here is made whole
@@ -54,6 +55,7 @@ SMALL = {  # compiled and run, so as shallow as they can be
   'mobilenet': lambda module: module.MobileNet(
     module.V3_LARGE[1:3], 8, 'hard_swish', 24, width=0.25, dense=16
   ),
+  'nasnet': lambda module: module.NASNet((module.Kind(True, 2), module.Kind(False, 2)), 4),
 }
 
 

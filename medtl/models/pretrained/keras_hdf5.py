@@ -40,7 +40,8 @@ def read(opened_file: BinaryIO, _: contextlib.ExitStack) -> dict[str, Any]:
   try:
     with h5py.File(opened_file) as file:
       file.visititems(note)
-      for _, dataset in sorted(datasets.items()):
+      for name in sorted(datasets):
+        dataset = datasets[name]
         group = dataset.parent
         if group.name.endswith('/vars') and 'name' in group.attrs:
           layers.setdefault(str(group.attrs['name']), []).append(_values(dataset))
