@@ -71,6 +71,7 @@ SMALL: dict[str, dict[str, Any]] = {
   'inception': dict(name='inception.inception_v3', width=0.0625, padding='SAME'),
   'mlp': dict(name='mlp.mlp'),
   'mobilenet': dict(name='mobilenet.mobilenet_v2', width=0.25),
+  'nasnet': dict(name='nasnet.nasnet_mobile', filters=4, repeats=1),
   'resnet': dict(name='resnet.resnet18', width=4),
   'swin': dict(name='swin.swin_t', width=8, head_width=4),
   'sam': dict(name='sam.sam_vit_b', width=16, heads=2, depth=2, window=2),

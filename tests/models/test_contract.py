@@ -33,6 +33,7 @@ TINY = {
   'swin': dict(width=8, head_width=4, window=4),
   'mobilenet': dict(width=0.25),
   'inception': dict(width=1 / 16, padding='SAME'),
+  'nasnet': dict(filters=8, repeats=1),
   'unet_encoder': dict(widths=(4, 8, 8)),
   'vgg': dict(width=8, dense=16),
   'vit': dict(size=SHAPE[1:3], patch=16, width=16, heads=2, depth=3),
@@ -72,6 +73,7 @@ SMALL = {  # compiled and run, so as shallow as they can be
   'inception': lambda module: module.Inception(
     module.Form(1 / 16, 'SAME'), (module.BLOCKS[3], module.BLOCKS[10])
   ),
+  'nasnet': lambda module: module.NASNet((module.Kind(True, 2), module.Kind(False, 2)), 4),
 }
 
 

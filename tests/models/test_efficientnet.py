@@ -1,6 +1,6 @@
-"""EfficientNet-Lite against efficientnet-lite-pytorch.
+"""EfficientNet-Lite against efficientnet-lite-pytorch, B0 … B4 against four other programs.
 
-Seeded weights (fixtures/make_efficientnet.py) and the real ones.
+Seeded weights (fixtures/make_efficientnet.py, make_efficientnet_b.py) and the real ones.
 """
 
 import importlib.util
@@ -21,7 +21,9 @@ from medtl.models.backbones import efficientnet
 from medtl.models.layers import depthwise
 from medtl.models.layers.convolution import explicit_padding
 from medtl.models.pretrained import checkpoint_files, port
-from tests.fixtures import seeded
+from medtl.models.pretrained import efficientnet as pretrained
+from tests.fixtures import mobile_seeds, seeded
+from tests.models import levels
 
 FIXTURES = Path(__file__).parents[1] / 'fixtures'
 
@@ -182,3 +184,83 @@ def square(picture, side=224):
   return resize(
     picture[top : top + least, left : left + least] / 255, (side, side), anti_aliasing=True
   ).astype('f4')
+
+
+@pytest.fixture(scope='module')
+def reference_b():
+  with np.load(FIXTURES / 'efficientnet_b.npz') as file:
+    return dict(file)
+
+
+SMALL = dict(width=0.5, depth=0.25)
+SAME = dict(padding='SAME', epsilon=1e-3)
+CASES = {
+  'torchvision': SMALL,
+  'keras': {**SMALL, **SAME},
+  'timm': {**SMALL, **SAME},
+  'pytorch': {**SMALL, **SAME},
+}
+
+
+def compare_b(reference_b, case, bound, dtype='float32'):
+  shapes = json.loads(str(reference_b[f'{case}/shapes']))
+  draw = mobile_seeds.keras_weights if case == 'keras' else mobile_seeds.torch_weights
+  dialects = dict(efficientnet.RENAMES)
+  dialects['pytorch_b0'] = pretrained.pytorch((1,) * 7)
+  net = net_of(7, 'efficientnet_b0', dtype=jnp.dtype(dtype), **CASES[case])
+  ported, report = port.port(draw(shapes), shapes_of(net, 64, 96, 3), dialects)
+  assert report.dialect.startswith(case) and report.mean == (0.485, 0.456, 0.406)
+  ported = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), ported)
+  x = jnp.asarray(seeded.picture(*mobile_seeds.SIZE), dtype)
+  *maps, logits = levels.outputs(net, ported, x)
+  compared = 0
+  for child, y in enumerate(maps):
+    if f'{case}/{child}' in reference_b:
+      found = levels.distance(mobile_seeds.pick(y), reference_b[f'{case}/{child}'])
+      assert found <= bound, child
+      compared += 1
+  assert compared >= 7
+  assert levels.distance(logits, reference_b[f'{case}/logits']) <= bound
+
+
+@pytest.mark.parametrize(
+  'case',
+  ['torchvision', *(pytest.param(case, marks=pytest.mark.slow) for case in list(CASES)[1:])],
+)
+def test_b_s_maps_and_logits_are_the_reference_s(reference_b, case):
+  compare_b(reference_b, case, 2e-5)
+
+
+def test_b_in_float64_tells_a_wrong_formula_from_rounding(reference_b):
+  with jax.enable_x64(True):
+    compare_b(reference_b, 'torchvision', 1e-9, 'float64')
+
+
+PUBLISHED = {  # numbers that learn: torchvision's num_params; Keras counts statistics too
+  0: (5_288_548, 5_330_571),
+  1: (7_794_184, 7_856_239),
+  2: (9_109_994, 9_177_569),
+  3: (12_233_232, 12_320_535),
+  4: (19_341_616, 19_466_823),
+}
+
+
+@pytest.mark.parametrize(
+  'number', [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 5))]
+)
+def test_every_b_has_its_publishers_arrays_and_as_many_numbers(reference_b, number):
+  target = shapes_of(net_of(name=f'efficientnet_b{number}'), 64, 64, 3)
+  published = json.loads(str(reference_b['published']))
+  for publisher in CASES:
+    shapes = published[f'{publisher}_b{number}']
+    arrays = {name: np.zeros(shape, 'f4') for name, shape in shapes.items()}
+    ported, report = port.port(arrays, target, efficientnet.RENAMES)
+    assert report.dialect.startswith(publisher)
+    dropped = [name for name in report.ignored if not name.endswith('num_batches_tracked')]
+    inside = ['normalization/count', 'normalization/mean', 'normalization/variance']
+    assert sorted(dropped) == (inside if publisher == 'keras' else [])
+  learned, with_statistics = PUBLISHED[number]
+  count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+  assert count(ported['params']) == learned
+  of_normalization = 3 + 3 + 1  # Keras' own mean, variance and count
+  assert count(ported) + of_normalization == with_statistics

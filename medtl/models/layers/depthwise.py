@@ -16,8 +16,8 @@ from medtl.models.layers.convolution import Padding, Shape, convolve, explicit_p
 from medtl.models.layers.matmul import several_devices
 from medtl.models.layers.precision import at_least_float32, sum_dtype
 
-FEW = 9  # taps of a kernel for which a gradient of x is taken by XLA's transpose
-MANY = 32  # taps of a kernel above which the sums are taken in loops
+# taps of a kernel: with more, the sums are taken in loops, and the gradient of x by turned taps
+MANY = 25
 
 
 def depthwise(
@@ -68,28 +68,29 @@ def _backward(
 def _x_gradient(stride: int, padding: Padding, x: Any, kernel: Any, gradient: Any) -> Any:
   """Return the gradient of x, in float32 at least.
 
-  At stride 1 it is a convolution too, by the kernel turned round. For 3×3 XLA's transpose of the
-  sum is a third faster than that; a 5×5 takes three times as long by it, a 7×7 up to five times.
+  Of many taps it is the gradient, spread by the stride, convolved with the kernel turned round. For
+  3×3 XLA's transpose of the sum is a third faster than that; a 7×7 takes up to six times as long.
   """
-  taps = kernel.shape[:-2]
-  if stride > 1 or math.prod(taps) <= FEW:
+  if not _in_loops(kernel):
     sum_products = _sum_of_products(stride, padding, kernel)
     (x_gradient,) = jax.linear_transpose(sum_products, at_least_float32(x))(gradient)
     return x_gradient
+  taps = kernel.shape[:-2]
+  edges = [(0, 0, 0)]  # (before, after, between) of each axis
+  for axis, (before, _) in enumerate(padding):
+    span = (gradient.shape[axis + 1] - 1) * stride + 1
+    after = x.shape[axis + 1] + before - span
+    edges.append((taps[axis] - 1 - before, after, stride - 1))
+  spread = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), [*edges, (0, 0, 0)])
   turned = jnp.flip(kernel, range(len(taps)))
-  edges = tuple(
-    (count - 1 - before, count - 1 - after)
-    for count, (before, after) in zip(taps, padding, strict=True)
-  )
-  return _sum_of_products(1, edges, turned)(gradient)
+  return _sum_of_products(1, ((0, 0),) * len(taps), turned)(spread)
 
 
 def _kernel_gradient(stride: int, padding: Padding, taps: Shape, x: Any, gradient: Any) -> Any:
   """Return the gradient of a kernel [*taps, 1, c], in float32 at least.
 
-  For each tap it is summed map by map over the examples, and then over the map by a product with
-  ones. Left to itself XLA reduces each of the k² products over all axes but the last in one go,
-  which takes its CPU backend eight times as long.
+  Where it has many taps, one row of them is taken after the other: to compile a loop that sums 49
+  maps takes four times as long.
   """
   dtype = sum_dtype(gradient)
 

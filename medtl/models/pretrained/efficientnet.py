@@ -40,7 +40,7 @@ def _lite(blocks: Sequence[int]) -> Dialect:
   return Dialect('torch', renames, _LITE_MEAN, _LITE_STD)
 
 
-def _pytorch(blocks: Sequence[int]) -> Dialect:
+def pytorch(blocks: Sequence[int]) -> Dialect:
   """Return the names of the PyPI package efficientnet-pytorch, Lite's and squeeze-and-excitation.
 
   That Lite's do not have these tells the two apart, whose inputs are normalised otherwise.
@@ -113,10 +113,10 @@ RENAMES = {
     7, ((r'^conv_head\.', 'backbone/stage8/conv.'), (r'^bn2\.', 'backbone/stage8/norm.'))
   ),
   'keras': _keras(),
-  'pytorch_b0': _pytorch((1, 2, 2, 3, 3, 4, 1)),
-  'pytorch_b1': _pytorch((2, 3, 3, 4, 4, 5, 2)),  # B2 has as many blocks as B1
-  'pytorch_b3': _pytorch((2, 3, 3, 5, 5, 6, 2)),
-  'pytorch_b4': _pytorch((2, 4, 4, 6, 6, 8, 2)),
+  'pytorch_b0': pytorch((1, 2, 2, 3, 3, 4, 1)),
+  'pytorch_b1': pytorch((2, 3, 3, 4, 4, 5, 2)),  # B2 has as many blocks as B1
+  'pytorch_b3': pytorch((2, 3, 3, 5, 5, 6, 2)),
+  'pytorch_b4': pytorch((2, 4, 4, 6, 6, 8, 2)),
 }
 
 
