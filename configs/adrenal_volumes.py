@@ -26,8 +26,8 @@ def get_config():
     config.model = dict(
       name='efficientnet.efficientnet_lite0', weights='imagenet', ndim=3, acs=True
     )
-    config.head = dict(name='linear', norm=True, dropout=0.2)
-    config.task = dict(name='classification', kind='binary', loss='')
+    config.head = dict(name='linear', norm='batch', dropout=0.2)
+    config.task = dict(name='classification', kind='binary', loss='softmax')
     config.phases = (('depth(1.0)', '5 epochs'), ('none', '10 epochs'))
     config.norms = (('head/norm', 'target'), ('.*', 'source'))
     config.augment = 'flip'

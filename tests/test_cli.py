@@ -100,8 +100,8 @@ def test_a_value_may_stand_apart_from_its_name():
     (('--config=tests/tyni.py',), r"no config 'tests/tyni.py'; did you mean 'tests/tiny.py'"),
     (
       (),
-      r'train needs --config=configs/x.py; the configs are: configs/blueprint.py, '
-      r'configs/breast_clip.py',
+      r'train needs --config=configs/x.py; the configs are: configs/adrenal_volumes.py, '
+      r'configs/blueprint.py, configs/breast_clip.py',
     ),
   ],
 )

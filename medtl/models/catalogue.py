@@ -83,8 +83,13 @@ def count_parameters(entry: Entry) -> int:
   Those of the table were counted once, since to build every network takes a minute.
   """
   name = f'{entry.family}.{entry.name}'
-  counted = json.loads(COUNTS.read_text())
+  counted = _kept_counts()
   return counted[name] if name in counted else parameters_of(entry)
+
+
+@functools.cache
+def _kept_counts() -> dict[str, int]:
+  return json.loads(COUNTS.read_text())
 
 
 def parameters_of(entry: Entry) -> int:

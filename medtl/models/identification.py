@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,10 @@ from medtl.core.types import MedtlError
 from medtl.models import Net, catalogue, heads
 from medtl.models.catalogue import Entry
 from medtl.models.pretrained import checkpoint_files, find_network, port, sharded_files
-from medtl.models.pretrained.dialects import Arrays, Dialect, bare, renamed
+from medtl.models.pretrained.dialects import LAST, Arrays, Dialect, bare, renamed
 from medtl.runtime.downloads import Digests, digests
 
+_MOST = 8  # networks that are tried, those of the most similar size first
 _RIVAL = 0.5  # of the names that the best family knows: then another is tried too
 
 
@@ -39,6 +40,7 @@ class Finding:
   channels: int
   # children of the backbone that the file has, where the last ones are not in it; else 0
   truncate: int
+  head_norm: str  # of its own head, see heads.linear
   mean: tuple[float, ...]
   std: tuple[float, ...]
 
@@ -87,21 +89,25 @@ def identify(arrays: Arrays) -> Finding:
 
   Raises MedtlError where no family knows their names.
   """
-  best: Finding | None = None
+  candidates: list[_Candidate] = []
   for family, module in _candidates(arrays):
-    for network, keys in _networks(family, module, arrays):
-      finding = _tried(network, keys, module, arrays)
-      if best is None or len(finding.faults) < len(best.faults):
-        best = finding
-      if not best.faults:
-        return best
-  if best is None:
+    candidates += _networks(family, module, arrays)
+  if not candidates:
     begin = ', '.join(list(arrays)[:4])
     families = ', '.join(catalogue.families())
     raise MedtlError(
       f'its names are those of no network here ({families}); they begin with: {begin}'
     )
-  return best
+  alike = [one for one in candidates if one.same_stages] or candidates
+  of_known_size = sorted(alike, key=lambda one: one.distance)[:_MOST]
+  others = [one for one in alike if math.isinf(one.distance) and one not in of_known_size]
+  findings = []
+  for candidate in (*of_known_size, *others):
+    finding = _tried(candidate, arrays)
+    if not finding.faults:
+      return finding
+    findings.append(finding)
+  return min(findings, key=lambda finding: len(finding.faults))
 
 
 def _candidates(arrays: Arrays) -> list[tuple[str, ModuleType]]:
@@ -117,21 +123,41 @@ def _candidates(arrays: Arrays) -> list[tuple[str, ModuleType]]:
   return [(family, modules[family]) for family in ranked if scores[family] >= enough]
 
 
-def _networks(
-  family: str, module: ModuleType, arrays: Arrays
-) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Yield the networks of a family and their keys, those of as many stages as the file first."""
+class _Candidate(NamedTuple):
+  """A network that a file may be, and how far its number of parameters is from the file's."""
+
+  network: str
+  keys: Mapping[str, Any]
+  module: ModuleType
+  same_stages: bool
+  distance: float
+
+
+def _networks(family: str, module: ModuleType, arrays: Arrays) -> Iterator[_Candidate]:
+  """Yield the networks of a family, with each set of keys that its checkpoints ask for."""
   stages = _stages(arrays, module.RENAMES)
-  alike: list[tuple[str, dict[str, Any]]] = []
-  others: list[tuple[str, dict[str, Any]]] = []
+  numbers = max(1, sum(array.size for array in arrays.values()))
   for name, factory in expressions.public(module).items():
     parameters = inspect.signature(factory).parameters.values()
     if any(one.default is one.empty for one in parameters):
       continue
     for keys in _keys_of(module, name):
       there = factory(**keys).stages in stages
-      (alike if there else others).append((f'{family}.{name}', keys))
-  yield from alike or others
+      distance = _distance(f'{family}.{name}', keys, numbers)
+      yield _Candidate(f'{family}.{name}', keys, module, there, distance)
+
+
+def _distance(network: str, keys: Mapping[str, Any], numbers: int) -> float:
+  """Return how far so many numbers are from the parameters of a network's public checkpoints.
+
+  It is the logarithm of their ratio, without a sign; infinite where the network has none.
+  """
+  least = math.inf
+  for entry in catalogue.entries():
+    is_meant = entry.network == network and (not keys or dict(entry.weights.keys) == keys)
+    if is_meant:
+      least = min(least, abs(math.log(numbers / catalogue.count_parameters(entry))))
+  return least
 
 
 def _keys_of(module: ModuleType, name: str) -> list[dict[str, Any]]:
@@ -148,26 +174,30 @@ def _stages(arrays: Arrays, dialects: Mapping[str, Dialect]) -> set[int]:
   """Return the number of the last stage in the file, as each dialect understands it."""
   found = set()
   for dialect in dialects.values():
-    pieces, _ = renamed(arrays, dialect, ())
-    numbers = re.findall(r'backbone/stage(\d+)/', ' '.join(piece.path for piece in pieces))
-    found.add(max(map(int, numbers), default=0))
+    pieces, _ = renamed(arrays, dialect, (), LAST.strip('/'))
+    paths = ' '.join(piece.path for piece in pieces)
+    numbers = re.findall(r'backbone/stage(\d+)/', paths)
+    last = max(map(int, numbers), default=0)
+    found.add(last + 1 if LAST in paths else last)
   return found
 
 
-def _tried(network: str, keys: Mapping[str, Any], module: ModuleType, arrays: Arrays) -> Finding:
+def _tried(candidate: _Candidate, arrays: Arrays) -> Finding:
   """Return what a file is as one network."""
+  network, keys, module = candidate[:3]
   adapt = getattr(module, 'ADAPT', {})
   classes = port.outputs(arrays, module.RENAMES)
   channels = _input_channels(arrays, module.RENAMES)
   backbone = expressions.find(network, catalogue.PACKAGE)(**keys)
-  net = Net(backbone, heads.linear(max(1, classes)))
+  head_norm: Any = 'layer' if _has_head_norm(arrays, module.RENAMES) else ''
+  net = Net(backbone, heads.linear(max(1, classes), norm=head_norm))
   shape = catalogue.example_shape(network, keys, channels)
   example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   init = functools.partial(net.init, train=False)
   shapes = jax.eval_shape(init, jax.random.key(0), example)
   wanted = {path: tuple(leaf.shape) for path, leaf in pytrees.flatten(shapes).items()}
   if not classes:
-    wanted = {path: shape for path, shape in wanted.items() if bare(path)[:5] != 'head/'}
+    wanted = {path: shape for path, shape in wanted.items() if '/head/dense/' not in path}
   reading = port.nearest(arrays, wanted, module.RENAMES, (), adapt)
   truncate = 0
   if reading.faults:
@@ -190,9 +220,19 @@ def _tried(network: str, keys: Mapping[str, Any], module: ModuleType, arrays: Ar
     classes=classes,
     channels=channels,
     truncate=truncate,
+    head_norm=head_norm,
     mean=tuple(mean),
     std=tuple(std),
   )
+
+
+def _has_head_norm(arrays: Arrays, dialects: Mapping[str, Dialect]) -> bool:
+  """Return whether a file's own head has a norm, as ConvNeXt's has."""
+  for dialect in dialects.values():
+    pieces, _ = renamed(arrays, dialect, ())
+    if any(piece.path == 'params/head/norm/scale' for piece in pieces):
+      return True
+  return False
 
 
 def _last_child(reading: port.Reading) -> int:

@@ -129,11 +129,11 @@ def _fit(finding: Finding, path: Path, known: Known | None) -> Iterator[str]:
   if known:
     mean, std = known.entry.weights.mean, known.entry.weights.std
   yield f'  input: {_channels(finding.channels)}; {_normalised(mean, std)}'
-  yield (
-    f'  its own head tells {finding.classes} classes apart'
-    if finding.classes
-    else ('  it has no head of its own')
-  )
+  if finding.classes:
+    norm = f', behind config.head.norm={finding.head_norm!r}' if finding.head_norm else ''
+    yield f'  its own head tells {finding.classes} classes apart{norm}'
+  else:
+    yield '  it has no head of its own'
 
 
 def _channels(count: int) -> str:

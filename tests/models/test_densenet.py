@@ -68,7 +68,8 @@ def test_parity(case, dtype, tolerance):
   with jax.enable_x64(dtype == 'float64'):
     backbone = densenet.densenet121(**keys, dtype=jnp.dtype(dtype))
     net = Net(backbone, heads.linear(len(REFERENCE[f'{case}/logits'])))
-    variables, report = port.port(arrays, shapes_of(net, *size), densenet.RENAMES)
+    grey = dict(mean=(0.5,), std=(0.5,)) if size[-1] == 1 else {}  # no publisher says them
+    variables, report = port.port(arrays, shapes_of(net, *size), densenet.RENAMES, **grey)
     assert report.dialect == dialect and not report.fresh
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), variables)
     compare(case, net, variables, jnp.asarray(seeded.picture(*size), dtype), tolerance)

@@ -159,7 +159,10 @@ def test_numpy_arrays_of_every_order_and_type_come_out_of_a_pickle(tmp_path, pro
 def test_what_was_read_and_not_used_is_said_and_kept_as_facts(folder, capsys):
   config = ConfigDict(
     {
-      'model': {'weights': f'{folder}/model.safetensors.index.json'},
+      'model': {
+        'name': 'resnet.resnet18',
+        'weights': f'{folder}/model.safetensors.index.json',
+      },
       'fresh': ('head/.*',),
       'inflate': '',
       'mean': (),

@@ -91,7 +91,7 @@ GRADES = ('--config.task.kind=ordinal', '--config.task.loss=ordinal')
     ([VIT, 'model.patch=(8, 0)'], 'patch is (8, 0); expected'),
     ([VIT, 'model.early=(0,)'], 'early is (0,); expected a sequence of whole numbers above 0'),
     ([VIT, 'model.size=(0, 32)'], 'size is (0, 32); expected a sequence of whole numbers above 0'),
-    ([VIT, 'model.ratio=0'], 'ratio is 0; expected a whole number above 0'),
+    ([VIT, 'model.ratio=0'], 'ratio is 0; expected a number above 0'),
     ([VIT, 'model.registers=-1'], 'registers is -1; expected a whole number 0 or more'),
     ([VIT, 'model.lora=-1'], 'lora is -1; expected a whole number 0 or more'),
     (

@@ -103,7 +103,7 @@ def test_a_checkpoint_answers_with_its_own_classifier(context, tmp_path):
         {'name': 'efficientnet.efficientnet_lite0', 'weights': str(tmp_path / 'lite0.npz')},
       ),
       ('truncate', 3),
-      ('head', {'name': 'linear', 'norm': True}),
+      ('head', {'name': 'linear', 'norm': 'batch'}),
     ),
   )
   net, variables = assemble.pretrained_classifier(config, (96, 128, 3))

@@ -145,7 +145,10 @@ def _read_as(
   notes = _fill_scales(ported, wanted) if dialect.unscaled_norms else []
   faults = _name_faults(pieces, ported, wanted)
   if not faults:
-    notes += _apply_rules(ported, wanted, adapt, _is_of_pictures(ported, wanted, inflate))
+    try:
+      notes += _apply_rules(ported, wanted, adapt, _is_of_pictures(ported, wanted, inflate))
+    except MedtlError as error:  # another dialect may fit
+      faults.append(f'grid: {error}')
     notes += _inflate(ported, wanted, inflate)
     faults += _channel_faults(ported, dialect)
     normal, stem_notes = _adapt_stems(ported, wanted, dialect)
