@@ -44,21 +44,21 @@ class Column(NamedTuple):
 
 PICTURES = ('folder', 'dicom', 'medmnist', 'tfds', 'phantom')
 COLUMNS = (
-  Column('classes of pictures', ('classification',), ('linear',), (64, 64, 3), PICTURES),
-  Column('classes of volumes', ('classification',), ('linear',), (64, 64, 64, 1), ('medmnist',)),
+  Column('classes of pictures', ('classification',), ('linear',), (32, 32, 3), PICTURES),
+  Column('classes of volumes', ('classification',), ('linear',), (16, 16, 16, 1), ('medmnist',)),
   Column('classes of rows', ('classification',), ('linear',), (5,), ('table',)),
   Column(
-    'masks of pictures', ('segmentation',), ('decoders.unet',), (64, 64, 1), ('folder', 'phantom')
+    'masks of pictures', ('segmentation',), ('decoders.unet',), (32, 32, 1), ('folder', 'phantom')
   ),
-  Column('masks of volumes', ('segmentation',), ('decoders.unet',), (64, 64, 64, 1), ('nifti',)),
+  Column('masks of volumes', ('segmentation',), ('decoders.unet',), (16, 16, 16, 1), ('nifti',)),
   Column(
-    'pictures without labels', ('simclr', 'vicreg'), ('projections.mlp',), (64, 64, 1), PICTURES
+    'pictures without labels', ('simclr', 'vicreg'), ('projections.mlp',), (32, 32, 1), PICTURES
   ),
   Column(
     "another scanner's pictures",
     ('adaptation', 'coral'),
     ('branches.domain', 'linear'),
-    (64, 64, 1),
+    (32, 32, 1),
     PICTURES,
   ),
 )
@@ -79,6 +79,9 @@ SMALL: dict[str, dict[str, Any]] = {
   'vgg': dict(name='vgg.vgg11', width=8, dense=16),
   'vit': dict(name='vit.vit_ti16', width=16, heads=2, depth=2, patch=8),
 }
+
+
+LARGER = {'alexnet': 64}  # pixels a side, where the examples of a column are too small
 
 
 class OnPatients(NamedTuple):
@@ -117,6 +120,12 @@ def families() -> list[str]:
   return found
 
 
+def fitted(family: str, column: Column) -> Column:
+  """Return the column with examples that are large enough for a family."""
+  sides = tuple(max(side, LARGER.get(family, 0)) for side in column.shape[:-1])
+  return column._replace(shape=(*sides, column.shape[-1]))
+
+
 def config_of(family: str, column: Column) -> ConfigDict:
   """Return a config of a small net that learns what the column says, its data left open."""
   changes = (
@@ -130,6 +139,7 @@ def config_of(family: str, column: Column) -> ConfigDict:
 @functools.cache
 def can_be_built(family: str, column: Column) -> bool:
   """Return whether a run's own way of building a net gives one for examples of the column."""
+  column = fitted(family, column)
   config = config_of(family, column)
   pictures = jax.ShapeDtypeStruct((2, *column.shape), jnp.float32)
   try:
@@ -195,16 +205,16 @@ def verbs() -> list[str]:
 BLOCKS = {'nets': matrix, 'verbs': verbs}
 
 
-def written(text: str) -> str:
-  """Return a page with what the code says between its markers."""
-  for name, lines in BLOCKS.items():
+def written(text: str, blocks: Sequence[str] = tuple(BLOCKS)) -> str:
+  """Return a page with what the code says between the markers of these blocks."""
+  for name in blocks:
     begin = f'<!-- {name}: written by {COMMAND} -->'
     end = f'<!-- end of {name} -->'
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(end)
     if not after:
       raise LookupError(f'{PAGE} lacks {begin} … {end}')
-    block = '\n'.join(lines())
+    block = '\n'.join(BLOCKS[name]())
     text = f'{before}{begin}\n{block}\n{end}{after}'
   return text
 
