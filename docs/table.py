@@ -81,7 +81,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-LARGER = {'alexnet': 64}  # pixels a side, where the examples of a column are too small
+LARGER = {'alexnet': 64, 'vgg': 32}  # pixels a side, where the examples of a column are too small
 
 
 class OnPatients(NamedTuple):

@@ -129,18 +129,9 @@ def test_children_shapes_and_names(name):
   chex.assert_shape(logits, (shape[0], 3))
 
 
-def others_are_slow():
-  """Return the factories, all but the first of each family marked as slow."""
-  found = []
-  known = set()
-  for name, (family, _) in FACTORIES.items():
-    found.append(pytest.param(name, marks=[pytest.mark.slow] if family in known else []))
-    known.add(family)
-  return found
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize('ndim', [1, 3])
-@pytest.mark.parametrize('name', others_are_slow())
+@pytest.mark.parametrize('name', FACTORIES)
 def test_other_axes_where_the_factory_has_them(name, ndim):
   family, function = FACTORIES[name]
   if 'ndim' not in inspect.signature(function).parameters:
@@ -206,15 +197,9 @@ def test_every_leaf_learns(made):
     )
     return jnp.square(outputs - jnp.arange(3.0)).sum()
 
-  gradients = compiled(jax.grad(loss), variables['params'])
+  gradients = jax.jit(jax.grad(loss))(variables['params'])
   for path, gradient in pytrees.flatten(gradients).items():
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0, path
-
-
-def compiled(function, *arguments):
-  """Return what a function makes of its arguments; to compile it well would take twice as long."""
-  options = {'xla_backend_optimization_level': '0'}
-  return jax.jit(function).lower(*arguments).compile(options)(*arguments)
 
 
 @pytest.fixture(scope='module')
@@ -242,7 +227,7 @@ def applied(made):
       'moved': moved,
     }
 
-  return compiled(run, variables, x), cut
+  return jax.jit(run)(variables, x), cut
 
 
 def test_slice_after_slice_is_the_whole_at_every_cut(applied):

@@ -55,7 +55,7 @@ def arrays_of(reference, publisher):
     ('timm', 'float32', 1e-5),
     ('hf', 'float32', 1e-5),
     ('keras', 'float32', 1e-5),
-    ('torchvision', 'float64', 1e-9),
+    pytest.param('torchvision', 'float64', 1e-9, marks=pytest.mark.slow),
   ],
 )
 def test_maps_and_logits_are_the_publisher_s(reference, publisher, dtype, bound):

@@ -231,6 +231,7 @@ def test_b_s_maps_and_logits_are_the_reference_s(reference_b, case):
   compare_b(reference_b, case, 2e-5)
 
 
+@pytest.mark.slow
 def test_b_in_float64_tells_a_wrong_formula_from_rounding(reference_b):
   with jax.enable_x64(True):
     compare_b(reference_b, 'torchvision', 1e-9, 'float64')

@@ -94,6 +94,7 @@ def test_maps_and_logits_of_whole_networks_are_the_reference_s(reference, case):
   assert report.dialect == case
 
 
+@pytest.mark.slow
 def test_float64_tells_a_wrong_formula_from_rounding(reference):
   with jax.enable_x64(True):
     compare(reference, 'torchvision_v3', short_v3(jnp.float64), SHORT_V3, 1e-9, 'float64')

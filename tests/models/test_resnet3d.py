@@ -63,7 +63,7 @@ MONAI = {
   [
     ('A', 'float32', 1e-5),
     pytest.param('B', 'float32', 1e-5, marks=pytest.mark.slow),
-    ('B', 'float64', 1e-9),
+    pytest.param('B', 'float64', 1e-9, marks=pytest.mark.slow),
   ],
 )
 def test_features_are_monai_s_with_both_shortcuts(shortcut, dtype, bound):
@@ -87,7 +87,10 @@ def test_a_file_of_medicalnet_gives_its_features():
   compare('medicalnet_A', net, variables, 1, 1e-5)
 
 
-@pytest.mark.parametrize(('dtype', 'bound'), [('float32', 1e-5), ('float64', 1e-9)])
+@pytest.mark.parametrize(
+  ('dtype', 'bound'),
+  [('float32', 1e-5), pytest.param('float64', 1e-9, marks=pytest.mark.slow)],
+)
 def test_dilated_bottlenecks_are_medicalnet_s(dtype, bound):
   with jax.enable_x64(dtype == 'float64'):
     form = resnet.medicalnet(50).form
