@@ -80,16 +80,18 @@ def transfer(rows: Sequence[Row], metric: str) -> list[str]:
     bounds = (gap['low'], gap['high'])
     is_better = metrics.better(metric, gap['value'], 0.0)
     is_clear = None not in bounds and (bounds[0] > 0 or bounds[1] < 0)
-    words = f'{row["name"]} ({console.words(gap)})'
+    low_to_high = '' if gap['low'] is None else f' [{gap["low"]:.3f}, {gap["high"]:.3f}]'
+    words = f'{row["name"]} ({gap["value"]:+.3f}{low_to_high})'
     (helped if is_better and is_clear else unclear).append(words)
   parts = []
   if helped:
-    parts.append(f'the transfer helped, against random frozen weights: {", ".join(helped)}')
+    parts.append(f'against random frozen weights the transfer helped {", ".join(helped)}')
   if unclear:
-    parts.append(f'not shown to have helped: {", ".join(unclear)}')
+    parts.append(f'it is not shown to have helped {", ".join(unclear)}')
   if not parts:
     return []
-  return ['; '.join(parts) + f' ({LABELS[metric]}, paired, 95 % intervals).']
+  sentence = '; '.join(parts)
+  return [f'{sentence[0].upper()}{sentence[1:]} ({LABELS[metric]}, paired, 95 % intervals).']
 
 
 def extreme(rows: Sequence[Row], metric: str) -> Row:
@@ -246,7 +248,7 @@ def write(
   variables: dict[str, Any] = {'rows': rows, 'facts': facts, 'labels': LABELS}
   variables |= {'first': first, 'shown': shown, 'pictures': pictures, 'lines': lines}
   variables['over'] = console.over(rows[0])
-  variables['verdict'] = verdict(rows, first)
+  variables['verdict'] = [verdict(rows, first), *transfer(rows, first)]
   variables['spent'] = spent(rows)
   variables |= {'screen': screen, 'screened': screened(screen)}
   template = page.environment().get_template('study.html.j2')

@@ -351,8 +351,7 @@ def _write(
   study = {'rows': rows, 'screen': screened, 'equivalents': curves.rows}
   run_folder.write_json(workdir / 'study.json', study)
   files.write(workdir / 'study.csv', comparison.csv(rows))
-  lines = [*comparison.transfer(rows, rows[0]['headline'][0]), *curves.lines]
-  comparison.write(workdir / 'study.html', rows, facts, screened, curves.families, lines)
+  comparison.write(workdir / 'study.html', rows, facts, screened, curves.families, curves.lines)
 
 
 def provenance(rows: list[dict[str, Any]], command: str, seconds: float) -> dict[str, Any]:

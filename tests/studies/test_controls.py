@@ -51,5 +51,5 @@ def test_the_transfer_helped_only_where_the_interval_excludes_nothing():
 def test_where_nothing_helped_it_is_not_said_to():
   rows = [row('probe', 0.1, -0.01, 0.2), row('random', 0, 0, 0)]
   (said,) = comparison.transfer(rows, 'auroc')
-  assert said.startswith('not shown to have helped: probe')
+  assert said.startswith('It is not shown to have helped probe (+0.100 [-0.010, 0.200])')
   assert comparison.transfer([row('random', 0, 0, 0)], 'auroc') == []
