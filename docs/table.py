@@ -29,6 +29,7 @@ CLASSES = ('background', 'lesion', 'other')
 
 REAL = '●'
 GENERATED = '○'
+BUILT = '·'
 REFUSED = ''
 
 
@@ -103,9 +104,12 @@ ON_PATIENTS = (
   OnPatients('unet_encoder', 'masks of volumes', 'configs/hippocampus_unet3d.py', '0.828'),
 )
 
+# A step of every column is trained of these families, of the others one of the first column.
+TRAINED_IN_TESTS = ('efficientnet', 'mlp', 'resnet', 'unet_encoder', 'vit')
+
 TABLE_KEY = (
   f'{REAL} trained on data of patients · {GENERATED} on made-up data alone: phantoms, or a step '
-  'of a test · empty: refused'
+  f'of a test · {BUILT} built and not trained · empty: refused'
 )
 
 
@@ -157,7 +161,10 @@ def mark(family: str, column: Column) -> str:
   """Return the cell of a family of nets and a column."""
   if any((entry.family, entry.column) == (family, column.title) for entry in ON_PATIENTS):
     return REAL
-  return GENERATED if can_be_built(family, column) else REFUSED
+  if not can_be_built(family, column):
+    return REFUSED
+  is_trained = family in TRAINED_IN_TESTS or column.title == COLUMNS[0].title
+  return GENERATED if is_trained else BUILT
 
 
 def matrix() -> list[str]:
